@@ -1,0 +1,76 @@
+"""The `alignpro-lite` command: parse, call the library, print.
+
+No module of this folder imports an engine at its top, so `--help` is instant.
+Exceptions become exit codes here and nowhere else: 0 done, 1 failed with one
+line, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from alignpro_lite.errors import AlignProError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="alignpro-lite", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Rewrite a prompt with a small model so that a frozen local model answers it better.
+
+    Everything runs offline; only `models pull` uses a network.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit the process with the contract's exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: What follows the program's name.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        cli.main(arguments, prog_name="alignpro-lite", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_request:
+        return exit_request.exit_code
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`| head`): point stdout at nothing so that the
+        # interpreter's own flush at exit stays silent too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        return EXIT_FAILED
+    except AlignProError as error:
+        click.echo(f"Error: {error}", err=True)
+        return EXIT_FAILED
+    except OSError as error:
+        click.echo(f"Error: {describe_os_error(error)}", err=True)
+        return EXIT_FAILED
+    return 0
+
+
+def describe_os_error(error: OSError) -> str:
+    """Turn an operating-system error into one line that names the file and the reason."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}. Check the path, its permissions and the free space."

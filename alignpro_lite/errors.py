@@ -1,0 +1,61 @@
+"""Every exception of the package.
+
+Each one is a single sentence that says what was expected and what was found,
+together with the command or setting that mends it. The command line prints
+both on one line and exits with 1; library users read `.cure` on its own.
+"""
+
+from __future__ import annotations
+
+
+class AlignProError(Exception):
+    """Base of all errors that a user can mend.
+
+    Attributes:
+        problem: What was expected and what was found, one sentence.
+        cure: The command or setting that mends it, one sentence.
+    """
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(f"{problem} {cure}")
+        self.problem = problem
+        self.cure = cure
+
+
+class InputError(AlignProError):
+    """A prompt, option or data file that cannot be used."""
+
+
+class ModelFileError(AlignProError):
+    """A model file that is missing, damaged or of the wrong kind."""
+
+
+class BundleError(AlignProError):
+    """A prompter bundle that is incomplete, altered or of an unknown format."""
+
+
+class RegistryError(AlignProError):
+    """A models.toml, cache or download that cannot be used."""
+
+
+class ExportError(AlignProError):
+    """An export that failed or whose result disagrees with the original model."""
+
+
+class ContextOverflowError(AlignProError):
+    """More tokens than the context of a model can hold."""
+
+
+class DeviceError(AlignProError):
+    """A device that was asked for and cannot be used, or an engine that crashed."""
+
+
+class MissingDependencyError(AlignProError):
+    """An optional package that is needed and not installed."""
+
+
+class Cancelled(AlignProError):
+    """Generation stopped because the caller asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__("Generation was cancelled.", "Start it again to get an answer.")
