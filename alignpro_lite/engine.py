@@ -1,0 +1,402 @@
+"""The batched loop that every model runs in: one thread, one native context.
+
+A caller submits a prompt with any number of sequences to sample from it and
+reads their tokens as they come. The loop computes the shared prompt once,
+steps all live sequences of all callers together, lets each leave when it ends
+or is cancelled, and keeps finished prompts cached for the next caller that
+starts the same way. What a step means is the `Stepper`'s: llama.cpp in
+`target.py`, onnxruntime in `prompter.py`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, Protocol, TypeVar
+
+from alignpro_lite.errors import AlignProError, CancelledError, ContextOverflowError, DeviceError
+from alignpro_lite.sampling import Draw
+
+FinishReason = Literal["stop", "length", "cancelled"]
+S = TypeVar("S")
+
+_FRESH_TOKENS = 2
+"""The last tokens of a prompt are computed anew, and together, however much is cached: engines
+multiply a single row by another kernel, and the same seed must give the same answer."""
+
+_POLL_SECONDS = 0.2
+"""A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
+
+
+class Stepper(Protocol[S]):
+    """A native context as the loop sees it. Only the loop's thread calls it.
+
+    Rows are numbered 0 to rows - 1; each holds one sequence's KV cache.
+    """
+
+    @property
+    def rows(self) -> int:
+        """How many sequences the context holds at once."""
+
+    @property
+    def row_capacity(self) -> int:
+        """How many tokens one row holds at most."""
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens all rows hold together; a prefix shared by rows counts once."""
+
+    @property
+    def micro_batch(self) -> int:
+        """How many prompt tokens one `prefill` may carry."""
+
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
+        """Append prompt tokens to a row that holds `start` tokens; output 0 is the last one's."""
+
+    def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
+        """Append one token to each row; output i belongs to rows[i]."""
+
+    def draw(self, output: int, sampler: S) -> Draw:
+        """Draw a token from an output of the last `prefill` or `decode`."""
+
+    def is_stop(self, token: int) -> bool:
+        """Whether a token ends the sequence."""
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Make an empty row hold the first `length` tokens of another one."""
+
+    def trim(self, row: int, length: int) -> bool:
+        """Forget all but the first `length` tokens; False if only clearing the row is possible."""
+
+    def release(self, sampler: S) -> None:
+        """Give back what belongs to a sampler."""
+
+    def close(self) -> None:
+        """Give back the native context."""
+
+
+class Stream(Generic[S]):
+    """The tokens of one sequence, read once, in order, from any thread."""
+
+    def __init__(self, sampler: S) -> None:
+        self.sampler = sampler
+        self.finish_reason: FinishReason | None = None
+        self.cancelled = threading.Event()
+        self.ended = False
+        """Set by the loop once it has let go of the sequence."""
+        self._events: queue.SimpleQueue[Draw | FinishReason | AlignProError] = queue.SimpleQueue()
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield tokens until the sequence ends; the stop token is the last one.
+
+        Raises:
+            CancelledError: The model was closed meanwhile.
+            AlignProError: The engine failed.
+        """
+        while self.finish_reason is None:
+            try:
+                event = self._events.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(event, Draw):
+                yield event
+            elif isinstance(event, AlignProError):
+                self.finish_reason = "cancelled"
+                raise event
+            else:
+                self.finish_reason = event
+
+    def cancel(self) -> None:
+        """Stop after the step under way. Safe from any thread, and when already ended."""
+        self.cancelled.set()
+
+    def put(self, event: Draw | FinishReason | AlignProError) -> None:
+        """Hand an event to the reader (the loop's side)."""
+        self._events.put(event)
+
+
+@dataclass(frozen=True)
+class _Job(Generic[S]):
+    """A prompt and the sequences that continue it."""
+
+    prompt: tuple[int, ...]
+    streams: tuple[Stream[S], ...]
+    max_tokens: int
+
+    @property
+    def row_cells(self) -> int:
+        return len(self.prompt) + self.max_tokens
+
+    @property
+    def cells(self) -> int:
+        return len(self.prompt) + self.max_tokens * len(self.streams)
+
+
+@dataclass
+class _Live(Generic[S]):
+    """A sequence being decoded."""
+
+    job: _Job[S]
+    stream: Stream[S]
+    row: int
+    pending: int
+    """The last drawn token, not yet in the cache."""
+    left: int
+    """How many more tokens it may draw."""
+
+
+@dataclass
+class _Row:
+    """What a row's cache holds."""
+
+    tokens: list[int] = field(default_factory=list)
+    busy: bool = False
+    last_used: int = 0
+
+
+class Engine(Generic[S]):
+    """Owns a stepper on a thread of its own and batches what callers submit."""
+
+    def __init__(self, stepper: Stepper[S], name: str) -> None:
+        self._stepper = stepper
+        self._name = name
+        self._rows = [_Row() for _ in range(stepper.rows)]
+        self._live: list[_Live[S]] = []
+        self._waiting: deque[_Job[S]] = deque()
+        self._clock = 0
+        self._inbox: queue.SimpleQueue[_Job[S] | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"{name}-engine", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, prompt: Sequence[int], samplers: Sequence[S], max_tokens: int
+    ) -> list[Stream[S]]:
+        """Queue sequences that continue one prompt.
+
+        Args:
+            prompt: Token ids; computed once and shared by all sequences.
+            samplers: One a sequence, each with its own random stream.
+            max_tokens: The most tokens of each sequence, the stop token included.
+
+        Returns:
+            One stream a sampler, in order.
+
+        Raises:
+            ContextOverflowError: The prompt and the tokens asked for can never fit.
+            DeviceError: The engine is closed.
+        """
+        job = _Job(tuple(prompt), tuple(Stream(sampler) for sampler in samplers), max_tokens)
+        self._check_fits(job)
+        with self._gate:
+            if self._closed:
+                raise DeviceError(f"The {self._name} is closed.", "Load the model again.")
+            self._inbox.put(job)
+        return list(job.streams)
+
+    def close(self) -> None:
+        """Cancel what is running and give back the native memory. Safe to call twice."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _check_fits(self, job: _Job[S]) -> None:
+        stepper, prompt, count = self._stepper, len(job.prompt), len(job.streams)
+        if count > stepper.rows:
+            raise ContextOverflowError(
+                f"{count} sequences at once were asked of the {self._name}, which was loaded for "
+                f"{stepper.rows}.",
+                f"Ask for at most {stepper.rows}, or load it with more sequences.",
+            )
+        if job.row_cells > stepper.row_capacity or job.cells > stepper.capacity:
+            room = min(stepper.row_capacity, stepper.capacity)
+            times = f"{count} x " if count > 1 else ""
+            raise ContextOverflowError(
+                f"The context of the {self._name} holds {room} tokens, found a prompt of {prompt} "
+                f"and up to {times}{job.max_tokens} new ones ({job.cells} in all).",
+                "Shorten the prompt, lower --max-tokens, or raise --ctx.",
+            )
+
+    # The loop. Everything below runs on the engine's own thread.
+
+    def _run(self) -> None:
+        failure: AlignProError = CancelledError()
+        try:
+            while self._take_inbox():
+                self._sweep_cancelled()
+                if not self._admit_next() and self._live:
+                    self._step()
+        except AlignProError as error:
+            failure = error
+        finally:
+            self._shut(failure)
+
+    def _shut(self, failure: AlignProError) -> None:
+        """Tell every reader that nothing more will come, then free the context."""
+        with self._gate:
+            self._closed = True
+        while not self._inbox.empty():
+            job = self._inbox.get()
+            if job is not None:
+                self._waiting.append(job)
+        for live in self._live:
+            self._end(live.stream, failure)
+        for job in self._waiting:
+            for stream in job.streams:
+                self._end(stream, failure)
+        self._stepper.close()
+
+    def _take_inbox(self) -> bool:
+        """Move new jobs to the waiting line; block while idle. False once closed."""
+        idle = not self._live and not self._waiting
+        while idle or not self._inbox.empty():
+            job = self._inbox.get()
+            if job is None:
+                return False
+            self._waiting.append(job)
+            idle = False
+        return True
+
+    def _admit_next(self) -> bool:
+        """Start the first waiting job if rows and cells are free for it."""
+        if not self._waiting:
+            return False
+        job = self._waiting[0]
+        streams = [stream for stream in job.streams if not stream.cancelled.is_set()]
+        row = self._make_room(job) if streams else None
+        if streams and row is None:
+            return False
+        if row is not None and self._prefill(job, row):
+            self._start(job, row)
+        else:
+            for stream in job.streams:
+                self._end(stream, "cancelled")
+        self._waiting.popleft()
+        return True
+
+    def _make_room(self, job: _Job[S]) -> int | None:
+        """Evict cached prompts, oldest first, until the job fits beside what is running.
+
+        Returns:
+            The row that already holds most of the prompt, or None if the job has to wait.
+        """
+        idle = self._idle_rows()
+        if len(idle) < len(job.streams):
+            return None
+        best = max(idle, key=lambda row: _common_prefix(self._rows[row].tokens, job.prompt))
+        others = [row for row in idle if row != best]
+        for row in others:
+            if self._cells_in_use(others) + job.cells <= self._stepper.capacity:
+                break
+            self._clear(row)
+        fits = self._cells_in_use(others) + job.cells <= self._stepper.capacity
+        return best if fits else None
+
+    def _cells_in_use(self, idle: Sequence[int]) -> int:
+        """Cells promised to live sequences plus cells that idle rows keep cached."""
+        prompts = {id(live.job): len(live.job.prompt) for live in self._live}
+        promised = sum(live.job.max_tokens for live in self._live)
+        return sum(prompts.values()) + promised + sum(len(self._rows[row].tokens) for row in idle)
+
+    def _prefill(self, job: _Job[S], row: int) -> bool:
+        """Compute the part of the prompt that the row lacks; False if every caller left."""
+        state, prompt = self._rows[row], job.prompt
+        start = min(_common_prefix(state.tokens, prompt), max(len(prompt) - _FRESH_TOKENS, 0))
+        if self._stepper.trim(row, start):
+            state.tokens = list(prompt[:start])
+        else:
+            self._clear(row)
+            start = 0
+        for begin, end in _chunks(start, len(prompt), self._stepper.micro_batch):
+            if all(stream.cancelled.is_set() for stream in job.streams):
+                return False
+            self._stepper.prefill(row, prompt[begin:end], begin)
+            state.tokens.extend(prompt[begin:end])
+        return True
+
+    def _start(self, job: _Job[S], first: int) -> None:
+        """Share the computed prompt and draw the first token of every sequence."""
+        self._rows[first].busy = True
+        for number, stream in enumerate(job.streams):
+            row = first if number == 0 else self._copy_of(first, job.prompt)
+            draw = self._stepper.draw(0, stream.sampler)
+            live = _Live(job, stream, row, draw.token, job.max_tokens)
+            self._live.append(live)
+            self._deliver(live, draw)
+
+    def _copy_of(self, source: int, prompt: tuple[int, ...]) -> int:
+        row = self._idle_rows()[0]
+        self._clear(row)
+        self._stepper.share(source, row, len(prompt))
+        self._rows[row].tokens = list(prompt)
+        self._rows[row].busy = True
+        return row
+
+    def _step(self) -> None:
+        """Advance every live sequence by one token."""
+        batch = list(self._live)
+        rows = [live.row for live in batch]
+        starts = [len(self._rows[row].tokens) for row in rows]
+        self._stepper.decode(rows, [live.pending for live in batch], starts)
+        for output, live in enumerate(batch):
+            self._rows[live.row].tokens.append(live.pending)
+            draw = self._stepper.draw(output, live.stream.sampler)
+            live.pending = draw.token
+            self._deliver(live, draw)
+
+    def _deliver(self, live: _Live[S], draw: Draw) -> None:
+        live.stream.put(draw)
+        live.left -= 1
+        if self._stepper.is_stop(draw.token):
+            self._leave(live, "stop")
+        elif live.left <= 0:
+            self._leave(live, "length")
+
+    def _sweep_cancelled(self) -> None:
+        for live in [live for live in self._live if live.stream.cancelled.is_set()]:
+            self._leave(live, "cancelled")
+
+    def _leave(self, live: _Live[S], reason: FinishReason) -> None:
+        self._live.remove(live)
+        self._clock += 1
+        self._rows[live.row].busy = False
+        self._rows[live.row].last_used = self._clock
+        self._end(live.stream, reason)
+
+    def _end(self, stream: Stream[S], event: FinishReason | AlignProError) -> None:
+        if not stream.ended:
+            stream.ended = True
+            self._stepper.release(stream.sampler)
+            stream.put(event)
+
+    def _idle_rows(self) -> list[int]:
+        """Rows that nobody decodes in, the one unused for longest first."""
+        idle = [row for row, state in enumerate(self._rows) if not state.busy]
+        return sorted(idle, key=lambda row: self._rows[row].last_used)
+
+    def _clear(self, row: int) -> None:
+        self._stepper.trim(row, 0)
+        self._rows[row].tokens = []
+
+
+def _chunks(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut positions into chunks of at most `size`, the last one of _FRESH_TOKENS or more."""
+    while start < end:
+        stop = min(start + size, end)
+        if 0 < end - stop < _FRESH_TOKENS:
+            stop = end - _FRESH_TOKENS
+        yield start, stop
+        start = stop
+
+
+def _common_prefix(cached: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many leading tokens two sequences share."""
+    length = 0
+    for ours, theirs in zip(cached, prompt, strict=False):
+        if ours != theirs:
+            break
+        length += 1
+    return length

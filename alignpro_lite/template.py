@@ -1,0 +1,94 @@
+"""The one rewrite template: what the prompter is asked, in training, export and at run time.
+
+A bundle carries the template it was made with, so a prompter is never asked in
+words it was not trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from alignpro_lite.chat import Message
+
+Mode = Literal["rewrite", "augment"]
+
+
+@dataclass(frozen=True)
+class RewriteTemplate:
+    """How a prompt x becomes a request to the prompter, and its output becomes x'.
+
+    Attributes:
+        mode: `rewrite` takes the output as x'; `augment` appends it to x as
+            guidance, so the user's words survive by construction.
+        system: What the prompter is told to do.
+        request: The user's turn; `{prompt}` stands for x.
+        examples: Pairs (prompt, output) shown before the real one.
+    """
+
+    mode: Mode
+    system: str
+    request: str
+    examples: tuple[tuple[str, str], ...]
+
+    def messages(self, prompt: str) -> list[Message]:
+        """The conversation that asks the prompter to rewrite x."""
+        turns = [Message("system", self.system)]
+        for example, output in self.examples:
+            turns.append(Message("user", self._ask(example)))
+            turns.append(Message("assistant", output))
+        turns.append(Message("user", self._ask(prompt)))
+        return turns
+
+    def apply(self, prompt: str, output: str) -> str:
+        """The rewrite x' from the prompt x and what the prompter wrote."""
+        written = output.strip()
+        return written if self.mode == "rewrite" else f"{prompt.rstrip()}\n\n{written}"
+
+    def _ask(self, prompt: str) -> str:
+        # Not str.format: a prompt may contain braces.
+        return self.request.replace("{prompt}", prompt)
+
+
+REWRITE = RewriteTemplate(
+    mode="rewrite",
+    system=(
+        "You improve prompts. Rewrite the user's prompt so that an assistant answers it better: "
+        "clearer, more specific, same meaning, same language. Write only the rewritten prompt. "
+        "Never answer it."
+    ),
+    request="Rewrite this prompt:\n{prompt}",
+    examples=(
+        (
+            "why is sky blue",
+            "Explain in simple terms why the sky looks blue during the day, and name the physical "
+            "effect that causes it.",
+        ),
+        (
+            "Write a mail to my landlord about the broken heater.",
+            "Write a short, polite email to my landlord that says the heater is broken, asks for a "
+            "repair date this week, and thanks them.",
+        ),
+    ),
+)
+
+AUGMENT = RewriteTemplate(
+    mode="augment",
+    system=(
+        "You help an assistant to answer well. For each prompt, write one short sentence that tells "
+        "the assistant what a good answer contains. Do not answer the prompt."
+    ),
+    request="Prompt:\n{prompt}\n\nOne sentence of guidance:",
+    examples=(
+        (
+            "why is sky blue",
+            "Name the physical effect, explain it in simple words, and keep it under five sentences.",
+        ),
+        (
+            "Write a mail to my landlord about the broken heater.",
+            "Write a polite, complete email that describes the problem and asks for a repair date.",
+        ),
+    ),
+)
+
+TEMPLATES: dict[Mode, RewriteTemplate] = {"rewrite": REWRITE, "augment": AUGMENT}

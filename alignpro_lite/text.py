@@ -1,0 +1,80 @@
+"""From token bytes to readable text: whole characters only, and stop strings held back."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+
+
+class Utf8Assembler:
+    """Joins token bytes into text without ever cutting a multi-byte character."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, piece: bytes) -> str:
+        """Add the bytes of one token; returns the characters that are now complete."""
+        return self._decoder.decode(piece)
+
+    def end(self) -> str:
+        """Text of what is left; an incomplete character becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)
+
+
+class StopStrings:
+    """Passes text on up to the first stop string, holding back what may be its beginning."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.found = False
+
+    def feed(self, text: str) -> str:
+        """Add text; returns what can be shown now. After a stop string, nothing more is."""
+        if self.found:
+            return ""
+        self._held += text
+        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if places:
+            self.found = True
+            shown, self._held = self._held[: min(places)], ""
+            return shown
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+    def end(self) -> str:
+        """What was held back and turned out not to be a stop string."""
+        shown, self._held = self._held, ""
+        return shown
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    for length in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0
+
+
+def readable(pieces: Iterator[bytes], stops: StopStrings) -> Iterator[str]:
+    """Turn token bytes into non-empty pieces of text, ending at a stop string.
+
+    Args:
+        pieces: The bytes of each token, in order.
+        stops: Where to end; its `found` tells afterwards whether it did.
+
+    Yields:
+        Text to show at once, never empty, never with half a character.
+    """
+    assembler = Utf8Assembler()
+    for piece in pieces:
+        shown = stops.feed(assembler.feed(piece))
+        if shown:
+            yield shown
+        if stops.found:
+            return
+    shown = stops.feed(assembler.end()) + stops.end()
+    if shown:
+        yield shown
