@@ -1,4 +1,61 @@
 """Align-Pro on the edge: a small prompter rewrites the prompt, a frozen target answers it.
 
-Importing this package imports no engine: public names are resolved on first use.
+>>> from alignpro_lite import AlignedModel  # doctest: +SKIP
+>>> with AlignedModel.load(target="model.gguf") as model:  # doctest: +SKIP
+...     print(model.run("How do I stay safe online?").answer)
+
+Importing this package imports no engine: each name loads its module on first use.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alignpro_lite.aligned import AlignedModel, AlignedStream, Choice, Request, Result, Timings
+    from alignpro_lite.chat import Message
+    from alignpro_lite.devices import DeviceRequest
+    from alignpro_lite.errors import AlignProError
+    from alignpro_lite.prompter import Rewrite
+    from alignpro_lite.sampling import Sampling
+
+_HOMES = {
+    "AlignProError": "errors",
+    "AlignedModel": "aligned",
+    "AlignedStream": "aligned",
+    "Choice": "aligned",
+    "DeviceRequest": "devices",
+    "Message": "chat",
+    "Request": "aligned",
+    "Result": "aligned",
+    "Rewrite": "prompter",
+    "Sampling": "sampling",
+    "Timings": "aligned",
+}
+
+__all__ = [
+    "AlignProError",
+    "AlignedModel",
+    "AlignedStream",
+    "Choice",
+    "DeviceRequest",
+    "Message",
+    "Request",
+    "Result",
+    "Rewrite",
+    "Sampling",
+    "Timings",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

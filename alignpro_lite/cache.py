@@ -226,9 +226,9 @@ def resolve_model(kind: Kind, name_or_path: str, registry: Registry, cache: Cach
         RegistryError: It is neither a path nor a name, or the model is not installed.
     """
     # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
-    path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111
+    path = os.path.expanduser(name_or_path)  # noqa: PTH111
     if os.path.exists(path):  # noqa: PTH110
-        return path
+        return Path(path)
     names = [entry.name for entry in registry.entries if entry.kind == kind]
     if name_or_path not in names:
         raise RegistryError(

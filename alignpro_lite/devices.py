@@ -1,24 +1,25 @@
-"""What hardware there is, and one plan that places both models on it.
+"""One plan that places both models on the hardware there is.
 
-`find_hardware` asks the system, without torch and without an engine: NVML for
-the GPUs, the operating system for memory and cores. `make_plan` is arithmetic
-on a GGUF header and touches nothing.
+Planning is arithmetic on a GGUF header: it asks no engine and touches no device.
 
 How much memory a target takes (bytes; sources: llama.cpp's `llama-model.cpp`
 for what goes where, its own buffer reports for the estimates):
 
 - KV cache, in f16: 2 bytes x context x sum over layers of
   n_head_kv x (key_length + value_length). The context is padded to 256. Layers
-  with a sliding window count in full, so the sum is an upper bound for them.
+  with a sliding window count in full, so the sum is an upper bound for them;
+  the small states of recurrent layers are left to the margin.
 - Weights: the input embeddings stay in RAM. `n_gpu_layers = k` puts the output
   layer and the last k - 1 blocks on the GPU, so k = n_layers + 1 is everything.
   Tied embeddings are copied to the GPU when they serve as output layer.
-- Compute buffer: 4 bytes x N_UBATCH x (widest activation + 4 x embedding_length
-  + context). The widest activation is the vocabulary (logits) or the inside of
-  a feed-forward layer; the context stands for the attention mask. Blocks in RAM
+- Compute buffer: 4 bytes x (micro_batch x (2 x feed_forward_length
+  + 4 x embedding_length + context) + sequences x vocabulary), with flash
+  attention: the inside of a feed-forward layer, a few residual streams, the
+  attention mask, and the logits, which RAM holds a second time. Blocks in RAM
   are multiplied on the GPU when a prompt is read, so a partly offloaded model
   also needs room there for a copy of the largest tensor that stayed behind.
-- Margin: 5 % of what is free, at least 300 MB, is left alone.
+- Margin: 5 % of what is free, at least 300 MB, is left alone; the drivers' own
+  contexts live in it.
 
 Who goes first: the target takes the GPU, the prompter takes what is left of it.
 A prompter is small and fast enough on a CPU, while each layer of the target
@@ -29,23 +30,19 @@ fit: layers can live in RAM, tokens beyond the context cannot live anywhere.
 
 from __future__ import annotations
 
-import ctypes
-import math
-import os
 import re
-import sys
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.gguf import GgufFile, Tensor
+from alignpro_lite.hardware import Gpu, Hardware, Ram
+from alignpro_lite.hardware import find_hardware as find_hardware
 
 Device = Literal["cuda", "cpu"]
 
-N_UBATCH = 512
 DEFAULT_CONTEXT = 4096
 MIN_CONTEXT = 512
 CONTEXT_STEP = 256
@@ -58,52 +55,6 @@ LLAMA_CUDA_CURE = (
 ONNX_CUDA_CURE = 'Run `pip install "alignpro-lite[cuda]"`'
 
 _INPUT_TENSORS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU that this process may use.
-
-    Attributes:
-        index: Its number for CUDA under `CUDA_DEVICE_ORDER=PCI_BUS_ID`,
-            counted among the devices that `CUDA_VISIBLE_DEVICES` leaves.
-        name: What the driver calls it.
-        total_bytes: Its memory.
-        free_bytes: What other processes leave of it.
-    """
-
-    index: int
-    name: str
-    total_bytes: int
-    free_bytes: int
-
-
-@dataclass(frozen=True)
-class Ram:
-    """Memory of the machine, or of the container when that has less.
-
-    Attributes:
-        total_bytes: All of it.
-        available_bytes: What can be had without swapping.
-    """
-
-    total_bytes: int
-    available_bytes: int
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a plan can be made on.
-
-    Attributes:
-        gpus: GPUs in the order of their index.
-        ram: Main memory.
-        cores: Physical cores that this process may keep busy.
-    """
-
-    gpus: tuple[Gpu, ...]
-    ram: Ram
-    cores: int
 
 
 @dataclass(frozen=True)
@@ -138,6 +89,19 @@ class EngineSupport:
 
     llama_gpu_offload: bool
     onnx_cuda: bool
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the target's engine works, which sizes its buffers.
+
+    Attributes:
+        micro_batch: Prompt tokens that are computed at once (`n_ubatch`).
+        sequences: Sequences that run together, one row of logits each.
+    """
+
+    micro_batch: int = 512
+    sequences: int = 1
 
 
 @dataclass(frozen=True)
@@ -221,6 +185,7 @@ def make_plan(
     prompter: PrompterNeeds | None,
     support: EngineSupport,
     hardware: Hardware,
+    batching: Batching = Batching(),
 ) -> Plan:
     """Decide which layers go where, how long the context is and where the prompter runs.
 
@@ -232,6 +197,7 @@ def make_plan(
         prompter: What the prompter needs, None when the target runs alone.
         support: What the engines were built for.
         hardware: What there is.
+        batching: How the target's engine works.
 
     Returns:
         A plan that leaves the margin free on every device.
@@ -245,18 +211,11 @@ def make_plan(
     if request.insists_on_gpu:
         _require_cuda(request, prompter, support, hardware)
     gpu = None if request.device == "cpu" else _roomiest(hardware.gpus)
-    room = _Room(
-        target=_budget(gpu.free_bytes) if gpu and support.llama_gpu_offload else 0,
-        prompter=_budget(gpu.free_bytes) if gpu and _prompter_can(prompter, support) else 0,
-        ram=hardware.ram,
-    )
-    prompter_bytes = prompter.n_bytes if prompter else 0
-    layouts = _Layouts(_measure(gguf), _wanted_layers(request, gguf), prompter_bytes, room)
-    layout = _choose_layout(request, gguf, layouts)
-    uses_gpu = layout.on_gpu.total_bytes > 0
+    case = _Case(request, gguf, prompter, support, hardware.ram, gpu)
+    layout = _choose_layout(case, _measure(gguf, batching))
     return Plan(
         device="cuda" if layout.n_gpu_layers else "cpu",
-        gpu=gpu if uses_gpu else None,
+        gpu=gpu if layout.on_gpu.total_bytes else None,
         n_gpu_layers=layout.n_gpu_layers,
         n_layers=gguf.n_layers,
         context=layout.context,
@@ -264,18 +223,8 @@ def make_plan(
         on_gpu=layout.on_gpu,
         on_cpu=layout.on_cpu,
         threads=hardware.cores,
-        notes=tuple(_notes(request, gguf, prompter, support, hardware, gpu, layout)),
+        notes=tuple(_notes(case, layout)),
     )
-
-
-def kv_bytes(gguf: GgufFile, context: int) -> int:
-    """Bytes of a KV cache in f16, the formula at the top of this module.
-
-    Args:
-        gguf: The header of the model.
-        context: Tokens, padded to the next multiple of 256 as llama.cpp does.
-    """
-    return _padded(context) * sum(_kv_bytes_per_token(gguf))
 
 
 def readable(n_bytes: int) -> str:
@@ -332,21 +281,63 @@ def _require_cuda(
         )
 
 
-def _wanted_layers(request: DeviceRequest, gguf: GgufFile) -> range:
-    """The numbers of GPU layers that satisfy the request."""
-    everything = gguf.n_layers + 1
-    if request.n_gpu_layers is None:
-        return range(1 if request.device == "cuda" else 0, everything + 1)
-    layers = everything if request.n_gpu_layers == -1 else min(request.n_gpu_layers, everything)
-    return range(layers, layers + 1)
-
-
-def _prompter_can(prompter: PrompterNeeds | None, support: EngineSupport) -> bool:
-    return prompter is not None and prompter.cuda_capable and support.onnx_cuda
-
-
 def _roomiest(gpus: tuple[Gpu, ...]) -> Gpu | None:
     return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One question to the planner, its GPU chosen (None when none may be used)."""
+
+    request: DeviceRequest
+    gguf: GgufFile
+    prompter: PrompterNeeds | None
+    support: EngineSupport
+    ram: Ram
+    gpu: Gpu | None
+
+    @property
+    def all_layers(self) -> int:
+        """How llama.cpp counts all blocks and the output layer."""
+        return self.gguf.n_layers + 1
+
+    @property
+    def wanted_layers(self) -> range:
+        """The numbers of GPU layers that satisfy the request."""
+        layers = self.request.n_gpu_layers
+        if layers is None:
+            return range(1 if self.request.device == "cuda" else 0, self.all_layers + 1)
+        layers = self.all_layers if layers == -1 else min(layers, self.all_layers)
+        return range(layers, layers + 1)
+
+    @property
+    def wanted_context(self) -> int:
+        """The context to have when there is memory for it."""
+        return self.request.ctx or min(self.gguf.context_length, DEFAULT_CONTEXT)
+
+    @property
+    def shortest_context(self) -> int:
+        """The context below which the request counts as not satisfied."""
+        return self.request.ctx or min(self.gguf.context_length, MIN_CONTEXT)
+
+    @property
+    def prompter_bytes(self) -> int:
+        return self.prompter.n_bytes if self.prompter else 0
+
+    @property
+    def target_room(self) -> int:
+        """Bytes of the GPU that the target may take."""
+        return _budget(self.gpu.free_bytes) if self.gpu and self.support.llama_gpu_offload else 0
+
+    @property
+    def prompter_room(self) -> int:
+        """Bytes of the GPU that the target and the prompter may take together."""
+        capable = self.prompter and self.prompter.cuda_capable and self.support.onnx_cuda
+        return _budget(self.gpu.free_bytes) if self.gpu and capable else 0
+
+
+def _budget(free_bytes: int) -> int:
+    return max(0, free_bytes - max(free_bytes // 20, MIN_MARGIN))
 
 
 # What a model costs
@@ -365,7 +356,8 @@ class _Costs:
         copied: How much of `output` is a copy of input embeddings.
         embedding: Width of the residual stream, in numbers.
         feed_forward: Widest activation inside a block, in numbers.
-        vocab: Width of the logits, in numbers.
+        micro_batch: Prompt tokens that are computed at once.
+        logits: Logits of all sequences.
     """
 
     blocks: tuple[int, ...]
@@ -376,39 +368,43 @@ class _Costs:
     copied: int
     embedding: int
     feed_forward: int
-    vocab: int
+    micro_batch: int
+    logits: int
 
     def on_gpu(self, n_gpu_layers: int, context: int) -> Footprint:
         if n_gpu_layers == 0:
             return Footprint()
         first = len(self.blocks) + 1 - n_gpu_layers
-        widest = max(self.vocab, self.feed_forward)
-        visitors = max(self.largest[:first], default=0)
+        buffers = self._activations(self.feed_forward + 4 * self.embedding, context) + self.logits
         return Footprint(
             weight_bytes=self.output + sum(self.blocks[first:]),
             kv_bytes=_padded(context) * sum(self.kv_per_token[first:]),
-            compute_bytes=self._activations(widest + 4 * self.embedding, context) + visitors,
+            compute_bytes=buffers + max(self.largest[:first], default=0),
         )
 
     def on_cpu(self, n_gpu_layers: int, context: int) -> Footprint:
         first = len(self.blocks) + 1 - max(n_gpu_layers, 1)
-        if n_gpu_layers == 0:
-            output, width = self.output - self.copied, max(self.vocab, self.feed_forward)
-        else:
-            output, width = 0, self.feed_forward
         # With every block on the GPU only the embedded tokens and the mask are left.
-        width = width + 4 * self.embedding if first > 0 else self.embedding
-        return Footprint(
-            weight_bytes=self.inputs + output + sum(self.blocks[:first]),
+        width = self.feed_forward + 4 * self.embedding if first else self.embedding
+        buffers = self._activations(width, context) + self.logits
+        footprint = Footprint(
+            weight_bytes=self.inputs + sum(self.blocks[:first]),
             kv_bytes=_padded(context) * sum(self.kv_per_token[:first]),
-            compute_bytes=self._activations(width, context),
+            compute_bytes=buffers,
+        )
+        if n_gpu_layers:
+            return footprint
+        return replace(
+            footprint,
+            weight_bytes=footprint.weight_bytes + self.output - self.copied,
+            compute_bytes=footprint.compute_bytes + self.logits,
         )
 
     def _activations(self, width: int, context: int) -> int:
-        return 4 * min(N_UBATCH, _padded(context)) * (width + _padded(context))
+        return 4 * min(self.micro_batch, _padded(context)) * (width + _padded(context))
 
 
-def _measure(gguf: GgufFile) -> _Costs:
+def _measure(gguf: GgufFile, batching: Batching) -> _Costs:
     blocks: list[list[int]] = [[0] for _ in range(gguf.n_layers)]
     inputs = output = embeddings = 0
     for tensor in gguf.tensors:
@@ -432,7 +428,8 @@ def _measure(gguf: GgufFile) -> _Costs:
         copied=copied,
         embedding=gguf.embedding_length,
         feed_forward=_feed_forward_width(gguf),
-        vocab=gguf.vocab_size,
+        micro_batch=batching.micro_batch,
+        logits=4 * batching.sequences * gguf.vocab_size,
     )
 
 
@@ -461,15 +458,6 @@ def _padded(context: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Room:
-    """Bytes that each model may take on the GPU (0 where it cannot run there), and the RAM."""
-
-    target: int
-    prompter: int
-    ram: Ram
-
-
-@dataclass(frozen=True)
 class _Layout:
     """One way to place both models."""
 
@@ -483,14 +471,12 @@ class _Layout:
 class _Layouts:
     """The best layout for each length of context."""
 
+    case: _Case
     costs: _Costs
-    wanted_layers: range
-    prompter_bytes: int
-    room: _Room
 
     def best(self, context: int) -> _Layout | None:
         """The layout with most layers on the GPU, None when nothing fits."""
-        for n_gpu_layers in reversed(self.wanted_layers):
+        for n_gpu_layers in reversed(self.case.wanted_layers):
             layout = self.place(n_gpu_layers, context)
             if self.fits_gpu(layout) and self.fits_ram(layout):
                 return layout
@@ -498,78 +484,72 @@ class _Layouts:
 
     def closest(self, context: int) -> _Layout:
         """The layout to explain when nothing fits: whatever the GPU can take, the rest in RAM."""
-        layouts = [self.place(n_gpu_layers, context) for n_gpu_layers in self.wanted_layers]
+        layouts = [self.place(layers, context) for layers in self.case.wanted_layers]
         return next(filter(self.fits_gpu, reversed(layouts)), layouts[0])
 
     def place(self, n_gpu_layers: int, context: int) -> _Layout:
         """Place the target as told, and the prompter in what it leaves of the GPU."""
         on_gpu = self.costs.on_gpu(n_gpu_layers, context)
         on_cpu = self.costs.on_cpu(n_gpu_layers, context)
-        if on_gpu.total_bytes + self.prompter_bytes <= self.room.prompter:
-            on_gpu = replace(on_gpu, prompter_bytes=self.prompter_bytes)
+        prompter_bytes = self.case.prompter_bytes
+        if on_gpu.total_bytes + prompter_bytes <= self.case.prompter_room:
+            on_gpu = replace(on_gpu, prompter_bytes=prompter_bytes)
         else:
-            on_cpu = replace(on_cpu, prompter_bytes=self.prompter_bytes)
+            on_cpu = replace(on_cpu, prompter_bytes=prompter_bytes)
         return _Layout(context, n_gpu_layers, on_gpu, on_cpu)
 
     def fits_gpu(self, layout: _Layout) -> bool:
-        """Whether the target's share fits what it may take of the GPU."""
-        return layout.n_gpu_layers == 0 or layout.on_gpu.total_bytes <= self.room.target
+        """Whether the GPU's share fits; the prompter is only there when it does."""
+        return layout.n_gpu_layers == 0 or layout.on_gpu.total_bytes <= self.case.target_room
 
     def fits_ram(self, layout: _Layout) -> bool:
         """Whether buffers fit what is available and mapped weights fit what there is at all."""
-        ram = self.room.ram
+        ram = self.case.ram
         return (
             layout.on_cpu.allocated_bytes <= _budget(ram.available_bytes)
             and layout.on_cpu.total_bytes <= ram.total_bytes
         )
 
-    def longest(self, limit: int) -> int | None:
-        """The longest context up to a limit with which something fits."""
-        if self.best(limit):
-            return limit
-        steps = range(CONTEXT_STEP, limit, CONTEXT_STEP)
-        n_fitting = bisect_right(steps, False, key=lambda context: self.best(context) is None)
-        return steps[n_fitting - 1] if n_fitting else None
+    def longest_context(self) -> int:
+        """The longest context up to the wanted one with which something fits, 0 for none."""
+        wanted = self.case.wanted_context
+        if self.best(wanted):
+            return wanted
+        steps = range(0, wanted, CONTEXT_STEP)
+        fitting = bisect_right(steps[1:], False, key=lambda context: self.best(context) is None)
+        return steps[fitting]
 
 
-def _budget(free_bytes: int) -> int:
-    return max(0, free_bytes - max(free_bytes // 20, MIN_MARGIN))
-
-
-def _choose_layout(request: DeviceRequest, gguf: GgufFile, layouts: _Layouts) -> _Layout:
-    limit = request.ctx or min(gguf.context_length, DEFAULT_CONTEXT)
-    longest = layouts.longest(limit)
-    shortest = request.ctx or min(limit, MIN_CONTEXT)
-    layout = layouts.best(longest) if longest is not None and longest >= shortest else None
+def _choose_layout(case: _Case, costs: _Costs) -> _Layout:
+    layouts = _Layouts(case, costs)
+    longest = layouts.longest_context()
+    layout = layouts.best(longest) if longest >= case.shortest_context else None
     if layout is None:
-        raise _does_not_fit(request, gguf, layouts, shortest, longest)
+        raise DeviceError(_what_is_short(case, layouts), _what_would_fit(case.request, longest))
     return layout
 
 
-def _does_not_fit(
-    request: DeviceRequest, gguf: GgufFile, layouts: _Layouts, context: int, longest: int | None
-) -> DeviceError:
-    """Say what is short, with the numbers, and what would fit."""
-    layout = layouts.closest(context)
-    room, gpu, cpu = layouts.room, layout.on_gpu, layout.on_cpu
-    subject = f"{gguf.path.name} with {context} tokens of context"
-    if not layouts.fits_gpu(layout):
-        problem = (
-            f"{subject} and {layout.n_gpu_layers} of {gguf.n_layers + 1} layers on the GPU needs "
-            f"{_breakdown(gpu)} there, {readable(room.target)} can be used."
+def _what_is_short(case: _Case, layouts: _Layouts) -> str:
+    layout = layouts.closest(case.shortest_context)
+    subject = f"{case.gguf.path.name} with {layout.context} tokens of context"
+    if layouts.fits_gpu(layout):
+        total, available = case.ram.total_bytes, case.ram.available_bytes
+        return (
+            f"{subject} needs {_breakdown(layout.on_cpu)} of RAM; of {readable(total)}, "
+            f"{readable(available)} are available, {readable(_budget(available))} for buffers."
         )
-    else:
-        problem = (
-            f"{subject} needs {_breakdown(cpu)} of RAM, there are "
-            f"{readable(room.ram.total_bytes)}, {readable(room.ram.available_bytes)} available."
-        )
-    if request.ctx and longest:
-        return DeviceError(problem, f"Use --ctx {longest} or less.")
-    if request.n_gpu_layers:
-        return DeviceError(problem, "Use fewer --n-gpu-layers, or leave the option out.")
-    return DeviceError(
-        problem, "Use a smaller or more strongly quantised model, or free some memory."
+    return (
+        f"{subject} and {layout.n_gpu_layers} of {case.all_layers} layers on the GPU needs "
+        f"{_breakdown(layout.on_gpu)} there, {readable(case.target_room)} can be used."
     )
+
+
+def _what_would_fit(request: DeviceRequest, longest_context: int) -> str:
+    if request.ctx and longest_context:
+        return f"Use --ctx {longest_context} or less."
+    if request.n_gpu_layers:
+        return "Use fewer --n-gpu-layers, or leave the option out."
+    return "Use a smaller or more strongly quantised model, or free some memory."
 
 
 def _breakdown(footprint: Footprint) -> str:
@@ -589,34 +569,26 @@ def _prompter_device(prompter: PrompterNeeds | None, layout: _Layout) -> Device 
 # What the user should know
 
 
-def _notes(
-    request: DeviceRequest,
-    gguf: GgufFile,
-    prompter: PrompterNeeds | None,
-    support: EngineSupport,
-    hardware: Hardware,
-    gpu: Gpu | None,
-    layout: _Layout,
-) -> Iterator[str]:
+def _notes(case: _Case, layout: _Layout) -> Iterator[str]:
+    request, gpu, ram = case.request, case.gpu, case.ram
     if request.device == "auto" and layout.n_gpu_layers == 0 and request.n_gpu_layers != 0:
-        yield _why_target_on_cpu(gpu, support)
-    if gpu and 0 < layout.n_gpu_layers <= gguf.n_layers and request.n_gpu_layers is None:
+        yield _why_target_on_cpu(gpu, case.support)
+    if gpu and 0 < layout.n_gpu_layers < case.all_layers and request.n_gpu_layers is None:
         yield (
-            f"{layout.n_gpu_layers} of {gguf.n_layers + 1} layers of the target fit on "
+            f"{layout.n_gpu_layers} of {case.all_layers} layers of the target fit on "
             f"{gpu.name} with {readable(gpu.free_bytes)} free; the others run on the CPU."
         )
-    if layout.n_gpu_layers and prompter and not layout.on_gpu.prompter_bytes:
-        yield _why_prompter_on_cpu(prompter, support)
-    wanted_context = request.ctx or min(gguf.context_length, DEFAULT_CONTEXT)
-    if layout.context < wanted_context:
+    if layout.n_gpu_layers and case.prompter and not layout.on_gpu.prompter_bytes:
+        yield _why_prompter_on_cpu(case.prompter, case.support)
+    if layout.context < case.wanted_context:
         yield (
-            f"The context was lowered from {wanted_context} to {layout.context} tokens "
+            f"The context was lowered from {case.wanted_context} to {layout.context} tokens "
             "to fit the memory."
         )
-    if layout.on_cpu.total_bytes > hardware.ram.available_bytes:
+    if layout.on_cpu.total_bytes > ram.available_bytes:
         yield (
             f"The models need {readable(layout.on_cpu.total_bytes)} of RAM and "
-            f"{readable(hardware.ram.available_bytes)} are available: expect slow answers while "
+            f"{readable(ram.available_bytes)} are available: expect slow answers while "
             "weights are read from disk again."
         )
 
@@ -647,191 +619,3 @@ def _why_prompter_on_cpu(prompter: PrompterNeeds, support: EngineSupport) -> str
         f"The prompter runs on the CPU, because the target leaves less than the "
         f"{readable(prompter.n_bytes)} that it needs on the GPU."
     )
-
-
-# The hardware
-
-
-def find_hardware() -> Hardware:
-    """Ask the system what there is; takes milliseconds and starts no engine."""
-    return Hardware(gpus=find_gpus(), ram=find_ram(), cores=usable_cores())
-
-
-def find_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that CUDA would show to this process, by NVML.
-
-    No driver library means no GPU. A device that does not tell its memory is left out.
-    """
-    nvml = _load_nvml()
-    if nvml is None or nvml.nvmlInit_v2() != 0:
-        return ()
-    try:
-        handles = _visible_handles(nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        gpus = (_describe_gpu(nvml, index, handle) for index, handle in enumerate(handles))
-        return tuple(gpu for gpu in gpus if gpu is not None)
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _load_nvml() -> Any:
-    """NVML, or None without an NVIDIA driver; untyped because it is a foreign library."""
-    try:
-        return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
-    except OSError:
-        return None
-
-
-class _NvmlMemory(ctypes.Structure):
-    _fields_ = (
-        ("total", ctypes.c_ulonglong),
-        ("free", ctypes.c_ulonglong),
-        ("used", ctypes.c_ulonglong),
-    )
-
-
-def _visible_handles(nvml: Any, visible: str | None) -> list[ctypes.c_void_p]:
-    """Handles of the devices; like CUDA, the list ends at the first name that is not there."""
-    if visible is None:
-        count = ctypes.c_uint()
-        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        names = [str(index) for index in range(count.value)]
-    else:
-        names = [name.strip() for name in visible.split(",")]
-    handles = []
-    for name in names:
-        handle = ctypes.c_void_p()
-        if name.isdecimal():
-            status = nvml.nvmlDeviceGetHandleByIndex_v2(
-                ctypes.c_uint(int(name)), ctypes.byref(handle)
-            )
-        else:
-            status = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
-        if status != 0:
-            break
-        handles.append(handle)
-    return handles
-
-
-def _describe_gpu(nvml: Any, index: int, handle: ctypes.c_void_p) -> Gpu | None:
-    name, memory = ctypes.create_string_buffer(96), _NvmlMemory()
-    if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
-        return None
-    nvml.nvmlDeviceGetName(handle, name, ctypes.c_uint(len(name)))
-    return Gpu(index, name.value.decode("utf-8", "replace"), memory.total, memory.free)
-
-
-class _MemoryStatus(ctypes.Structure):
-    """MEMORYSTATUSEX of the Windows API."""
-
-    _fields_ = (
-        ("length", ctypes.c_ulong),
-        ("load", ctypes.c_ulong),
-        ("total", ctypes.c_ulonglong),
-        ("available", ctypes.c_ulonglong),
-        ("others", ctypes.c_ulonglong * 5),
-    )
-
-
-def find_ram(system: Path = Path("/")) -> Ram:
-    """The memory of the machine, within the limits of the container on Linux.
-
-    Args:
-        system: Where the Linux pseudo file systems are found.
-    """
-    if sys.platform == "win32":
-        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
-        ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-        return Ram(status.total, status.available)
-    if sys.platform == "darwin":
-        total = _sysctl("hw.memsize")
-        return Ram(total, total * _sysctl("kern.memorystatus_level") // 100)
-    kibibytes = _named_numbers((system / "proc/meminfo").read_text().replace(":", ""))
-    ram = Ram(kibibytes["MemTotal"] << 10, kibibytes["MemAvailable"] << 10)
-    for folder in _cgroup_folders("memory", system):
-        ram = _limited(ram, folder)
-    return ram
-
-
-def usable_cores(system: Path = Path("/")) -> int:
-    """How many threads can run without sharing a core.
-
-    On Linux these are the physical cores that the process may run on, within the
-    processor quota of its container; on macOS the fast ones; on Windows, which
-    needs more than one call to tell cores from threads, the logical ones.
-
-    Args:
-        system: Where the Linux pseudo file systems are found.
-    """
-    if sys.platform == "linux":
-        cores = _physical_cores(os.sched_getaffinity(0), system)
-        return max(1, int(min(cores, _processor_quota(system))))
-    if sys.platform == "darwin":
-        return _sysctl("hw.perflevel0.physicalcpu") or _sysctl("hw.physicalcpu") or 1
-    return os.cpu_count() or 1
-
-
-def _sysctl(name: str) -> int:
-    """A number of macOS's kernel, 0 when it has none of this name."""
-    value, size = ctypes.c_uint64(), ctypes.c_size_t(8)
-    libc = ctypes.CDLL(None)
-    libc.sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
-    return value.value
-
-
-def _physical_cores(cpus: Iterable[int], system: Path) -> int:
-    """Count logical processors once for each set of siblings that share a core."""
-    folder = system / "sys/devices/system/cpu"
-    siblings = {
-        tuple(_words(folder / f"cpu{cpu}/topology/thread_siblings_list") or [str(cpu)])
-        for cpu in cpus
-    }
-    return len(siblings)
-
-
-def _processor_quota(system: Path) -> float:
-    """Processors' worth of time that the control groups grant, infinity without a limit."""
-    grants = [math.inf]
-    for folder in _cgroup_folders("cpu", system):
-        limits = _words(folder / "cpu.max") or [
-            *_words(folder / "cpu.cfs_quota_us"),
-            *_words(folder / "cpu.cfs_period_us"),
-        ]
-        if len(limits) == 2 and limits[0] not in ("max", "-1"):
-            grants.append(int(limits[0]) / int(limits[1]))
-    return min(grants)
-
-
-def _limited(ram: Ram, cgroup: Path) -> Ram:
-    """Memory within the limit of one control group; pages of files do not count as used."""
-    limit = _words(cgroup / "memory.max") or _words(cgroup / "memory.limit_in_bytes")
-    if not limit or limit[0] == "max":
-        return ram
-    used = _named_numbers("\n".join(_lines(cgroup / "memory.stat")))
-    left = int(limit[0]) - used.get("anon", used.get("total_rss", 0))
-    return Ram(min(ram.total_bytes, int(limit[0])), min(ram.available_bytes, max(0, left)))
-
-
-def _cgroup_folders(controller: str, system: Path) -> Iterator[Path]:
-    """The folders that limit this process, of either version of control groups."""
-    root = system / "sys/fs/cgroup"
-    for line in _lines(system / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = root / controller if controllers else root
-        folder = base / path.lstrip("/")
-        yield from (each for each in (folder, *folder.parents) if each.is_relative_to(base))
-
-
-def _named_numbers(text: str) -> dict[str, int]:
-    """Numbers by name from lines such as `MemTotal 16384 kB`."""
-    rows = (line.split() for line in text.splitlines())
-    return {row[0]: int(row[1]) for row in rows}
-
-
-def _words(path: Path) -> list[str]:
-    return " ".join(_lines(path)).split()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []

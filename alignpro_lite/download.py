@@ -32,9 +32,13 @@ TIMEOUT_SECONDS = 30.0
 RETRY_PAUSES = (1.0, 3.0)
 
 _NETWORK_CURE = "Check the network (and HTTPS_PROXY), then run it again: it resumes."
+_ACCESS_CURE = (
+    "Accept its licence at the source and set HF_TOKEN; for a private package index put "
+    "user and password into PIP_INDEX_URL."
+)
 _STATUS_CURES = {
-    401: "Set HF_TOKEN to a token that may read it, after accepting its licence at the source.",
-    403: "Set HF_TOKEN to a token that may read it, after accepting its licence at the source.",
+    401: _ACCESS_CURE,
+    403: _ACCESS_CURE,
     404: "Correct the source in models.toml.",
     407: "Put the proxy's user and password into HTTPS_PROXY.",
 }
@@ -142,7 +146,7 @@ def read_page(remote: Remote, accept: str, limit: int) -> tuple[str, bytes]:
             body = b"".join(_chunks(response, limit + 1))
             media_type = response.headers.get_content_type()
     except _DroppedError as dropped:
-        raise RegistryError(f"{_shown(remote.url)}: {dropped}.", _NETWORK_CURE) from dropped
+        raise RegistryError(f"{dropped}.", _NETWORK_CURE) from dropped
     if len(body) > limit:
         raise RegistryError(
             f"{_shown(remote.url)} is longer than {limit:,} bytes.", "Check PIP_INDEX_URL."
@@ -344,6 +348,7 @@ def _chunks(response: http.client.HTTPResponse, limit: int | None = None) -> Ite
 
 
 def _status_error(url: str, error: urllib.error.HTTPError) -> Exception:
+    error.close()
     if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         return _NothingLeftError(error.headers.get("Content-Range", ""))
     problem = f"{_shown(url)} answered {error.code} {error.reason}"

@@ -22,6 +22,7 @@ from alignpro_lite.sampling import Draw
 
 FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
+S_in = TypeVar("S_in", contravariant=True)
 
 _FRESH_TOKENS = 2
 """The last tokens of a prompt are computed anew, and together, however much is cached: engines
@@ -31,7 +32,7 @@ _POLL_SECONDS = 0.2
 """A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
 
 
-class Stepper(Protocol[S]):
+class Stepper(Protocol[S_in]):
     """A native context as the loop sees it. Only the loop's thread calls it.
 
     Rows are numbered 0 to rows - 1; each holds one sequence's KV cache.
@@ -59,7 +60,7 @@ class Stepper(Protocol[S]):
     def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
         """Append one token to each row; output i belongs to rows[i]."""
 
-    def draw(self, output: int, sampler: S) -> Draw:
+    def draw(self, output: int, sampler: S_in) -> Draw:
         """Draw a token from an output of the last `prefill` or `decode`."""
 
     def is_stop(self, token: int) -> bool:
@@ -71,7 +72,7 @@ class Stepper(Protocol[S]):
     def trim(self, row: int, length: int) -> bool:
         """Forget all but the first `length` tokens; False if only clearing the row is possible."""
 
-    def release(self, sampler: S) -> None:
+    def release(self, sampler: S_in) -> None:
         """Give back what belongs to a sampler."""
 
     def close(self) -> None:

@@ -248,7 +248,10 @@ class GgufFile:
     @property
     def context_length(self) -> int:
         """How many tokens of context the model was trained for."""
-        return self._count("context_length")
+        context_length = self._count("context_length")
+        if context_length == 0:
+            raise self._unusable("context_length", "0")
+        return context_length
 
     @property
     def embedding_length(self) -> int:
@@ -315,7 +318,7 @@ class GgufFile:
     def _count(self, key: str, default: int | None = None) -> int:
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         if not _is_count(value):
-            raise self._unusable(key, "missing" if value is None else f"{value!r}")
+            raise self._unusable(key, "missing" if value is None else _clipped(value))
         return value
 
     def _per_layer(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -324,7 +327,7 @@ class GgufFile:
         if _is_count(value):
             return (value,) * self.n_layers
         if not isinstance(value, tuple):
-            raise self._unusable(key, f"{value!r}")
+            raise self._unusable(key, _clipped(value))
         counts = tuple(item for item in value if _is_count(item))
         if len(counts) != len(value) or len(counts) != self.n_layers:
             raise self._unusable(key, f"{len(value)} items for {self.n_layers} layers")
@@ -332,7 +335,8 @@ class GgufFile:
 
     def _unusable(self, key: str, found: str) -> ModelFileError:
         return ModelFileError(
-            f"{self.path} needs a whole number for {self.architecture}.{key}, found: {found}.",
+            f"{self.path} needs a whole number for {_clipped(f'{self.architecture}.{key}')}, "
+            f"found: {found}.",
             _GIVE_ANOTHER,
         )
 
@@ -396,9 +400,9 @@ def _other_kind(gguf: GgufFile) -> str | None:
     if gguf.metadata.get(f"{gguf.architecture}.attention.causal", True) is False:
         return "a model without causal attention"
     if not any(tensor.name == "token_embd.weight" for tensor in gguf.tensors):
-        return f"no token embeddings (architecture {gguf.architecture!r})"
+        return f"no token embeddings (architecture {_clipped(gguf.architecture)})"
     if "tokenizer.ggml.model" not in gguf.metadata:
-        return f"no tokenizer (architecture {gguf.architecture!r})"
+        return f"no tokenizer (architecture {_clipped(gguf.architecture)})"
     return None
 
 
@@ -566,7 +570,7 @@ def _parse_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
     for _ in range(count):
         key = cursor.text()
         if not key or key in metadata:
-            raise cursor.damaged(f"the key {key[:64]!r} is empty or comes twice")
+            raise cursor.damaged(f"the key {_clipped(key)} is empty or comes twice")
         metadata[key] = _parse_value(cursor, key)
     return metadata
 
@@ -579,7 +583,7 @@ def _parse_value(cursor: _Cursor, key: str) -> Value:
         return _parse_array(cursor, key)
     if kind in _NUMBERS:
         return cursor.number(_NUMBERS[kind])
-    raise cursor.damaged(f"the key {key[:64]!r} has the unknown type {kind}")
+    raise cursor.damaged(f"the key {_clipped(key)} has the unknown type {kind}")
 
 
 def _parse_array(cursor: _Cursor, key: str) -> Value:
@@ -588,7 +592,7 @@ def _parse_array(cursor: _Cursor, key: str) -> Value:
         cursor.skip_texts(count)
         return ArraySummary(count, of_text=True)
     if kind not in _NUMBERS:
-        raise cursor.damaged(f"the array {key[:64]!r} has the unknown type {kind}")
+        raise cursor.damaged(f"the array {_clipped(key)} has the unknown type {kind}")
     if count <= MAX_INLINE_ITEMS:
         return cursor.numbers(_NUMBERS[kind], count)
     cursor.skip(count * _NUMBERS[kind].size)
@@ -598,7 +602,7 @@ def _parse_array(cursor: _Cursor, key: str) -> Value:
 def _alignment(cursor: _Cursor, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not _is_count(alignment) or alignment.bit_count() != 1:
-        raise cursor.damaged(f"its alignment is {alignment!r}, expected a power of two")
+        raise cursor.damaged(f"its alignment is {_clipped(alignment)}, expected a power of two")
     return alignment
 
 
@@ -615,7 +619,7 @@ def _parse_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor,
     for tensor in relative:
         if tensor.offset != expected:
             raise cursor.damaged(
-                f"the tensor {tensor.name[:64]!r} is said to start at byte {tensor.offset}, "
+                f"the tensor {_clipped(tensor.name)} is said to start at byte {tensor.offset}, "
                 f"expected {expected}"
             )
         end = start + expected + tensor.n_bytes
@@ -633,17 +637,17 @@ def _parse_tensor(cursor: _Cursor) -> Tensor:
     """Read one tensor, its offset still counted from the start of all data."""
     name, n_dimensions = cursor.text(), cursor.u32()
     if n_dimensions > MAX_DIMENSIONS:
-        raise cursor.damaged(f"the tensor {name[:64]!r} has {n_dimensions} dimensions")
+        raise cursor.damaged(f"the tensor {_clipped(name)} has {n_dimensions} dimensions")
     shape = tuple(cursor.u64() for _ in range(n_dimensions))
     kind, offset = cursor.u32(), cursor.u64()
     if kind not in TENSOR_TYPES:
         raise ModelFileError(
-            f"{cursor.path} has a tensor {name[:64]!r} of the unknown type {kind}.",
+            f"{cursor.path} has a tensor {_clipped(name)} of the unknown type {kind}.",
             "Upgrade alignpro-lite, or quantise the model to a common type such as Q4_K_M.",
         )
     type_name, block, block_bytes = TENSOR_TYPES[kind]
     if (shape[0] if shape else 1) % block:
-        raise cursor.damaged(f"rows of the tensor {name[:64]!r} are no multiple of {block}")
+        raise cursor.damaged(f"rows of the tensor {_clipped(name)} are no multiple of {block}")
     return Tensor(name, shape, type_name, math.prod(shape) // block * block_bytes, offset)
 
 
@@ -668,3 +672,8 @@ def _padded(n_bytes: int, alignment: int) -> int:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _clipped(value: object) -> str:
+    """A value from a file, fit to be shown: on one line, and not the whole of a long one."""
+    return f"{value!r:.80}"

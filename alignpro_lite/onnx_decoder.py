@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -356,6 +355,12 @@ def _new_runner(session: Any, graph: Graph, device: Device) -> _SharedRunner | _
     return _SharedRunner(session, graph, _HostBuffers(session, graph), device)
 
 
+def cache_bytes(graph: Graph, rows: int, length: int) -> int:
+    """Bytes of the KV buffers for this many rows of this many tokens."""
+    per_token = 2 * graph.layers * graph.kv_heads * graph.head_dim
+    return per_token * rows * length * np.dtype(graph.io_dtype).itemsize
+
+
 def engine_version() -> str:
     """Version of the installed onnxruntime."""
     return str(_onnxruntime().__version__)
@@ -391,7 +396,7 @@ def _open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
     return session
 
 
-def _onnxruntime() -> ModuleType:
+def _onnxruntime() -> Any:
     """Import onnxruntime on first use, with its telemetry off.
 
     Raises:

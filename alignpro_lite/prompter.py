@@ -128,7 +128,7 @@ class OnnxPrompter:
         return [stream.result() for stream in self.start(prompt, count, sampling)]
 
     def score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
-        """log ρ_θ(output | x) of given outputs, natural, at temperature 1.
+        """Score given outputs: log ρ_θ(output | x) each, natural, at temperature 1.
 
         Args:
             prompt: x.

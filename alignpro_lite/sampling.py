@@ -70,8 +70,8 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
         Same shape, float64, each row summing to 1 after exp.
     """
     shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True)
-    total: NDArray[np.float64] = np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-    return shifted - total
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
 
 
 def filtered_log_probs(

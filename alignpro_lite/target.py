@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from alignpro_lite import gguf
 from alignpro_lite.chat import Message, Run, render, token_runs
 from alignpro_lite.engine import Engine, FinishReason, Stream
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
+from alignpro_lite.gguf import GgufFile
 from alignpro_lite.sampling import Draw, Sampling, log_softmax, stream_seed
 from alignpro_lite.text import StopStrings, readable
 
@@ -94,19 +94,19 @@ class LlamaTarget:
     Use it as a context manager, or call `close`, to give its memory back.
     """
 
-    def __init__(self, path: Path, settings: TargetSettings) -> None:
+    def __init__(self, path: Path, file: GgufFile, settings: TargetSettings) -> None:
         """Load a model.
 
         Args:
             path: A GGUF file that generates text.
+            file: Its header, already read and checked.
             settings: Sizes and devices.
 
         Raises:
-            ModelFileError: The file is missing, damaged or of another kind.
+            ModelFileError: llama.cpp cannot open the file.
             DeviceError: The memory or the GPU does not suffice.
         """
-        self.file = gguf.read(path)
-        gguf.require_text_generation(self.file)
+        self.file = file
         self._native = _NativeModel(path, settings)
         self._engine: Engine[SamplerChain] = Engine(_LlamaStepper(self._native), "target")
         self.path = path

@@ -75,14 +75,14 @@ REWRITE = RewriteTemplate(
 AUGMENT = RewriteTemplate(
     mode="augment",
     system=(
-        "You help an assistant to answer well. For each prompt, write one short sentence that tells "
-        "the assistant what a good answer contains. Do not answer the prompt."
+        "You help an assistant to answer well. For each prompt, write one short sentence that "
+        "tells the assistant what a good answer contains. Do not answer the prompt."
     ),
     request="Prompt:\n{prompt}\n\nOne sentence of guidance:",
     examples=(
         (
             "why is sky blue",
-            "Name the physical effect, explain it in simple words, and keep it under five sentences.",
+            "Name the physical effect, explain it in simple words, and use at most five sentences.",
         ),
         (
             "Write a mail to my landlord about the broken heater.",

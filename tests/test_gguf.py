@@ -191,7 +191,7 @@ def test_another_format_is_named(tmp_path: Path, data: bytes, expected: str) -> 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="does not exist"):
         gguf.read(tmp_path / "nothing.gguf")
-    with pytest.raises(ModelFileError, match="is a folder.*export target"):
+    with pytest.raises(ModelFileError, match=r"is a folder.*export target"):
         gguf.read(tmp_path)
     with pytest.raises(ModelFileError, match="no regular file"):
         gguf.read(os.devnull)
@@ -279,7 +279,7 @@ def test_a_number_of_the_wrong_kind_is_named(
 
 def test_a_missing_number_is_named(tmp_path: Path) -> None:
     model = gguf.read(gguf_writer.write(tmp_path / "m.gguf", {"general.architecture": "llama"}))
-    with pytest.raises(ModelFileError, match=r"llama\.context_length, found: missing"):
+    with pytest.raises(ModelFileError, match=r"'llama\.context_length', found: missing"):
         _ = model.context_length
 
 
@@ -340,8 +340,11 @@ def survives(data: bytes) -> None:
         start = time.perf_counter()
         try:
             use_everything(read_bytes(Path(folder), data))
+            message = ""
         except ModelFileError as error:
-            assert "\n" not in str(error).replace(folder, "")
+            message = str(error)
+        assert "\n" not in message
+        assert len(message) < 1000
         assert time.perf_counter() - start < 1
 
 

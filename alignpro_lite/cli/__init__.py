@@ -12,6 +12,11 @@ import sys
 
 import click
 
+from alignpro_lite.cli.chat import chat
+from alignpro_lite.cli.doctor import doctor
+from alignpro_lite.cli.models import models
+from alignpro_lite.cli.rewrite import rewrite
+from alignpro_lite.cli.run import run
 from alignpro_lite.errors import AlignProError
 
 EXIT_FAILED = 1
@@ -28,12 +33,16 @@ def cli() -> None:
     """
 
 
+for _command in (run, chat, rewrite, models, doctor):
+    cli.add_command(_command)
+
+
 def main() -> None:
     """Run the command line and exit the process with the contract's exit code."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(exit_code_of(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
+def exit_code_of(arguments: list[str]) -> int:
     """Run one command line.
 
     Args:

@@ -210,7 +210,7 @@ class Meter:
         if progress.label != self._last.label:
             self._finish(interrupted=False)
             self._started, self._first = now, progress.done
-            if not self._live:
+            if not self._live and progress.done != progress.total:
                 click.echo(f"{progress.label}: {_amount(progress)}", err=True)
         self._last = progress
         if self._live and (now - self._drawn >= _REDRAW_SECONDS or progress.done == progress.total):
@@ -224,7 +224,7 @@ class Meter:
         if self._live:
             click.echo(err=True)
         elif self._last.done:
-            state = "interrupted at" if interrupted else "done,"
+            state = "stopped at" if interrupted else "done,"
             seconds = time.monotonic() - self._started
             done = _bytes(self._last.done)
             click.echo(f"{self._last.label}: {state} {done} in {seconds:.1f} s", err=True)
@@ -232,11 +232,11 @@ class Meter:
 
     def _line(self, now: float) -> str:
         rate = (self._last.done - self._first) / max(now - self._started, 1e-3)
-        line = f"{self._last.label}: {_amount(self._last)} {_bytes(int(rate))}/s"
+        line = f"{_amount(self._last)} {_bytes(int(rate))}/s"
         if self._last.total is not None and rate > 0:
             left = int((self._last.total - self._last.done) / rate)
             line += f" {left // 60}:{left % 60:02} left"
-        return line
+        return f"{line}  {self._last.label}"
 
 
 def _select(known: Registry, names: Iterable[str]) -> list[Entry]:
@@ -244,8 +244,8 @@ def _select(known: Registry, names: Iterable[str]) -> list[Entry]:
 
 
 def _distinct(entries: Iterable[Entry], cache: Cache) -> list[Entry]:
-    """Return one of the entries for each place in the cache."""
-    return list({cache.path(entry): entry for entry in entries}.values())
+    """Return one of the entries that have the same files with the same digests."""
+    return list({(cache.path(entry), entry.files): entry for entry in entries}.values())
 
 
 def _describe(entry: Entry, known: Registry, cache: Cache) -> dict[str, object]:

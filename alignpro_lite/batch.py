@@ -1,0 +1,154 @@
+"""Files of prompts: one JSON line in, one JSON line out, in order, resumable.
+
+A line that is written is a whole line: on a restart, a half-written last one is
+cut off and the work goes on behind the last whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignpro_lite.errors import AlignProError, InputError
+
+IN_FLIGHT = 4
+"""Lines worked on at once; their sequences are decoded together."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A file of prompts and how far its answers have come.
+
+    Attributes:
+        lines: The raw lines of the input, blank ones left out.
+        output: The file of answers.
+        done: How many lines have been answered.
+    """
+
+    lines: tuple[str, ...]
+    output: Path
+    done: int
+
+
+def open_batch(input_file: Path, output_file: Path) -> Batch:
+    """Read the prompts and find out how many are answered already.
+
+    Raises:
+        InputError: The input is not UTF-8 or has no line, or the output belongs
+            to other prompts.
+    """
+    try:
+        text = input_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{input_file} must be UTF-8, found byte 0x{error.object[error.start]:02x} at "
+            f"{error.start}.",
+            "Convert it first, for example with `iconv -t utf-8`.",
+        ) from error
+    lines = tuple(line for line in text.splitlines() if line.strip())
+    if not lines:
+        raise InputError(
+            f"{input_file} must hold one prompt a line, found none.",
+            'Write lines such as {"prompt": "..."}.',
+        )
+    return Batch(lines, output_file, _count_done(output_file, lines))
+
+
+def answer_lines(
+    batch: Batch, answer: Callable[[int, str], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Answer the lines that are left, several at a time, and write each as it comes.
+
+    Args:
+        batch: What `open_batch` found.
+        answer: Called with the line's number, from 0, and its prompt; an
+            AlignProError that it raises becomes the line's `error`.
+
+    Yields:
+        The records written, in the order of the input.
+    """
+    left = deque(range(batch.done, len(batch.lines)))
+    running: deque[Future[dict[str, Any]]] = deque()
+    with (
+        batch.output.open("a", encoding="utf-8") as file,
+        ThreadPoolExecutor(max_workers=IN_FLIGHT) as pool,
+    ):
+        try:
+            while left or running:
+                while left and len(running) < IN_FLIGHT:
+                    number = left.popleft()
+                    running.append(pool.submit(_record, number, batch.lines[number], answer))
+                record = running.popleft().result()
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.flush()
+                yield record
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _record(number: int, line: str, answer: Callable[[int, str], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return {"line": number, **_kept_fields(line), **answer(number, _prompt_of(line))}
+    except AlignProError as error:
+        return {"line": number, "input": line, "error": str(error)}
+
+
+def _prompt_of(line: str) -> str:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"The line is not JSON ({error}).", "Quote it or mend it.") from error
+    prompt = value.get("prompt") if isinstance(value, dict) else value
+    if not isinstance(prompt, str):
+        raise InputError(
+            'A line must be a string or an object with a string "prompt", found '
+            f"{type(prompt).__name__}.",
+            "Mend the line.",
+        )
+    return prompt
+
+
+def _kept_fields(line: str) -> dict[str, Any]:
+    """An `id` of the input line goes through to the output."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return {"id": value["id"]} if isinstance(value, dict) and "id" in value else {}
+
+
+def _count_done(output: Path, lines: tuple[str, ...]) -> int:
+    """Whole records already written; cuts a half-written last one off."""
+    if not output.exists():
+        return 0
+    raw = output.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    records = whole.splitlines()
+    for number, record in enumerate(records):
+        _check_belongs(output, number, record, lines)
+    if len(whole) < len(raw):
+        os.truncate(output, len(whole))
+    return len(records)
+
+
+def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]) -> None:
+    try:
+        record = json.loads(raw)
+        source = record.get("input", record.get("prompt"))
+        if number < len(lines) and record["line"] == number:
+            line = lines[number]
+            if source == line or source == _prompt_of(line):
+                return
+    except (ValueError, KeyError, TypeError, AttributeError, InputError):
+        pass
+    raise InputError(
+        f"Line {number + 1} of {output} does not answer line {number + 1} of the input.",
+        "Pass another --output, or delete that file to begin anew.",
+    )

@@ -1,0 +1,167 @@
+"""`alignpro-lite chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alignpro_lite.cli import output
+from alignpro_lite.cli.options import AnswerOptions, ModelOptions, answer_options, model_options
+from alignpro_lite.errors import AlignProError, InputError
+
+if TYPE_CHECKING:
+    from alignpro_lite.aligned import AlignedModel, Choice, Request
+    from alignpro_lite.chat import Message
+
+HELP = """\
+/rewrite        show how the last prompt was rewritten
+/rewrite off    send prompts as they are; /rewrite on rewrites them again
+/reset          forget the conversation
+/save FILE      write the conversation to a new JSON file
+/help           show this
+/quit           leave; Ctrl-D does too
+Ctrl-C          stop the answer, or clear the line"""
+
+
+@click.command()
+@model_options
+@answer_options
+def chat(models: ModelOptions, answer: AnswerOptions) -> None:
+    """Talk with the target; every prompt is rewritten first.
+
+    /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
+    """
+    _enable_line_editing()
+    request = answer.request()
+    with models.load() as model:
+        click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
+        Conversation(model, request).loop()
+
+
+class Conversation:
+    """The state of a chat and its commands."""
+
+    def __init__(self, model: AlignedModel, request: Request) -> None:
+        self._model = model
+        self._request = request
+        self._history: list[Message] = []
+        self._turn = 0
+        self._rewriting = True
+        self._last: Choice | None = None
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/rewrite": self._rewrite,
+            "/reset": self._reset,
+            "/save": self._save,
+            "/help": lambda _: click.echo(HELP, err=True),
+        }
+
+    def loop(self) -> None:
+        """Read lines until the user leaves; an error ends a line, never the chat."""
+        while (line := _read_line()) is not None:
+            try:
+                if line.strip() in ("/quit", "/exit"):
+                    return
+                self.take(line)
+            except AlignProError as error:
+                click.echo(f"Error: {error}", err=True)
+            except OSError as error:
+                click.echo(f"Error: {error.filename or ''} {error.strerror}.", err=True)
+
+    def take(self, line: str) -> None:
+        """Obey a command or answer a prompt; an empty line does nothing.
+
+        Raises:
+            AlignProError: The command is unknown or the prompt cannot be answered.
+        """
+        name, _, argument = line.strip().partition(" ")
+        if not name:
+            return
+        if not name.startswith("/"):
+            self._answer(line)
+        elif name in self._commands:
+            self._commands[name](argument.strip())
+        else:
+            raise InputError(f"There is no command {name}.", "/help lists them.")
+
+    def _answer(self, prompt: str) -> None:
+        from alignpro_lite.chat import Message
+        from alignpro_lite.sampling import stream_seed
+
+        request = replace(self._request, history=tuple(self._history)).with_seed(
+            stream_seed(self._request.sampling.seed, self._turn)
+        )
+        stream = self._model.stream(prompt, request)
+        if not self._rewriting:
+            stream.keep_prompt("/rewrite is off")
+        try:
+            for piece in stream:
+                click.echo(piece, nl=False)
+            click.echo()
+        except KeyboardInterrupt:
+            stream.cancel()
+            click.echo("\n[stopped]", err=True)
+        result = stream.result()
+        self._last = result.choice
+        if result.answer:
+            # What the target saw and said, so that its cache of the conversation stays valid.
+            self._history += [
+                Message("user", result.choice.sent),
+                Message("assistant", result.answer),
+            ]
+            self._turn += 1
+
+    def _rewrite(self, argument: str) -> None:
+        if argument in ("on", "off"):
+            self._rewriting = argument == "on"
+            click.echo(f"Prompts are {'' if self._rewriting else 'not '}rewritten.", err=True)
+        elif argument:
+            raise InputError(f"/rewrite takes on or off, found {argument!r}.", "/help tells more.")
+        elif self._last is None:
+            click.echo("No prompt has been answered yet.", err=True)
+        else:
+            output.show_change(self._last)
+
+    def _reset(self, _: str) -> None:
+        self._history.clear()
+        self._last = None
+        click.echo("The conversation is forgotten.", err=True)
+
+    def _save(self, argument: str) -> None:
+        if not argument:
+            raise InputError("/save needs a file name.", "Type for example /save talk.json.")
+        path = Path(argument).expanduser()
+        messages = [{"role": turn.role, "content": turn.content} for turn in self._history]
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                json.dump({"messages": messages}, file, ensure_ascii=False, indent=2)
+                file.write("\n")
+        except FileExistsError as error:
+            raise InputError(f"{path} exists already.", "Choose another name.") from error
+        click.echo(f"Saved {len(messages)} messages to {path}.", err=True)
+
+
+def _read_line() -> str | None:
+    """One line from the user; None when they leave. Ctrl-C gives an empty line."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        return ""
+    except EOFError:
+        return None
+    except UnicodeDecodeError as error:
+        raise InputError(f"Stdin must be UTF-8 text ({error}).", "Convert it first.") from error
+
+
+def _enable_line_editing() -> None:
+    """Arrow keys and history in `input`, where the platform's Python has readline."""
+    try:
+        import readline  # noqa: F401
+    except ImportError:
+        return  # Windows: the console edits lines itself

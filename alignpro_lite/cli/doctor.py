@@ -1,0 +1,128 @@
+"""`alignpro-lite doctor`: what is here, what works, and what mends the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alignpro_lite.cli.options import ModelOptions, model_options
+from alignpro_lite.errors import AlignProError, DeviceError
+
+if TYPE_CHECKING:
+    from alignpro_lite.doctor import Models
+
+
+@click.command()
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(models: ModelOptions, as_json: bool) -> None:
+    """Report versions, hardware, the plan for a target, and try both engines.
+
+    Each engine decodes one token in a process of its own. Exit code 1 means
+    that something is broken; the report says what mends it.
+    """
+    report = _report(models)
+    click.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
+    broken = [probe["engine"] for probe in report["probes"] if not probe["works"]]
+    if broken:
+        raise DeviceError(
+            f"The {' and the '.join(broken)} does not work.", "The report above says what mends it."
+        )
+
+
+def _report(options: ModelOptions) -> dict[str, Any]:
+    from alignpro_lite import doctor as library
+    from alignpro_lite.cache import Cache
+    from alignpro_lite.devices import find_hardware
+
+    models = library.Models(options.target, options.prompter, options.devices(), options.cache)
+    cache = Cache.open(options.cache).root
+    return {
+        "versions": library.versions(),
+        "hardware": asdict(find_hardware()),
+        "engines": _engines(),
+        "cache": {
+            "folder": str(cache),
+            "bytes": library.folder_size(cache),
+            "free_bytes": library.free_space(cache),
+        },
+        "plan": _plan(models),
+        "probes": [asdict(library.probe(engine, models)) for engine in ("target", "prompter")],
+    }
+
+
+def _engines() -> dict[str, Any]:
+    from alignpro_lite import onnx_decoder, target
+
+    checks = {
+        "llama.cpp can offload to a GPU": target.supports_gpu_offload,
+        "onnxruntime was built with CUDA": onnx_decoder.supports_cuda,
+    }
+    found: dict[str, Any] = {}
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except AlignProError as error:
+            found[name] = str(error)
+    return found
+
+
+def _plan(models: Models) -> dict[str, Any]:
+    from alignpro_lite.doctor import plan_for_models
+
+    try:
+        return asdict(plan_for_models(models))
+    except AlignProError as error:
+        return {"trouble": str(error)}
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    lines = ["Versions"]
+    lines += [f"  {name:18} {found or '-'}" for name, found in report["versions"].items()]
+    hardware = report["hardware"]
+    lines += ["Hardware", f"  cores              {hardware['cores']}"]
+    lines.append(f"  memory             {_gb(hardware['ram']['total_bytes'])}")
+    lines += [
+        f"  GPU {gpu['index']}              {gpu['name']}, {_gb(gpu['free_bytes'])} free of "
+        f"{_gb(gpu['total_bytes'])}"
+        for gpu in hardware["gpus"]
+    ] or ["  GPU                none found"]
+    lines.append("Engines")
+    lines += [f"  {name}: {_yes(found)}" for name, found in report["engines"].items()]
+    cache = report["cache"]
+    lines.append("Cache")
+    lines.append(
+        f"  {cache['folder']}: {_gb(cache['bytes'])} used, {_gb(cache['free_bytes'])} free"
+    )
+    lines += ["Plan", *_plan_lines(report["plan"]), "Test: one token through each engine"]
+    for probe in report["probes"]:
+        done = f"works on {probe['device']}, {probe['seconds']:.1f} s with loading"
+        lines.append(f"  {probe['engine']:9} {done if probe['works'] else probe['trouble']}")
+    return "\n".join(lines)
+
+
+def _plan_lines(plan: dict[str, Any]) -> list[str]:
+    if "trouble" in plan:
+        return [f"  {plan['trouble']}"]
+    lines = [
+        f"  target on {plan['device']}, {plan['n_gpu_layers']} of {plan['n_layers'] + 1} layers on "
+        f"the GPU, context {plan['context']} tokens, {plan['threads']} threads",
+        f"  prompter on {plan['prompter_device']}",
+    ]
+    for place, name in (("on_gpu", "GPU"), ("on_cpu", "memory")):
+        parts = {key.removesuffix("_bytes"): size for key, size in plan[place].items() if size}
+        if parts:
+            listed = ", ".join(f"{key} {_gb(size)}" for key, size in parts.items())
+            lines.append(f"  {name}: {listed}")
+    return lines + [f"  {note}" for note in plan["notes"]]
+
+
+def _yes(found: bool | str) -> str:
+    return found if isinstance(found, str) else "yes" if found else "no"
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

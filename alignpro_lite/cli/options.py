@@ -1,0 +1,201 @@
+"""Options that several commands share, and what they parse into."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import click
+
+from alignpro_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from alignpro_lite.aligned import AlignedModel, Request
+    from alignpro_lite.devices import DeviceRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models to load and where to run them."""
+
+    target: str
+    prompter: str
+    device: Literal["auto", "cuda", "cpu"]
+    n_gpu_layers: int | None
+    ctx: int | None
+    cache: Path | None
+
+    def devices(self) -> DeviceRequest:
+        """The part about hardware."""
+        from alignpro_lite.devices import DeviceRequest
+
+        return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
+
+    def load(self, *, with_prompter: bool = True) -> AlignedModel:
+        """Load the models; what the user should know about devices goes to stderr, once."""
+        from alignpro_lite.aligned import AlignedModel
+
+        model = AlignedModel.load(
+            self.target,
+            self.prompter if with_prompter else None,
+            devices=self.devices(),
+            cache=self.cache,
+        )
+        for note in model.plan.notes:
+            click.echo(f"Note: {note}", err=True)
+        return model
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How to answer; None leaves a setting at its default."""
+
+    system: str | None
+    max_tokens: int
+    stop: tuple[str, ...]
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+
+    def request(self) -> Request:
+        """The library's request; without a seed, one is drawn and can be read from it."""
+        from alignpro_lite.aligned import Request
+        from alignpro_lite.sampling import MAX_SEED, Sampling
+        from alignpro_lite.target import DEFAULT_SAMPLING
+
+        usual = DEFAULT_SAMPLING
+        sampling = Sampling(
+            temperature=usual.temperature if self.temperature is None else self.temperature,
+            top_k=usual.top_k if self.top_k is None else self.top_k,
+            top_p=usual.top_p if self.top_p is None else self.top_p,
+            min_p=usual.min_p if self.min_p is None else self.min_p,
+            seed=secrets.randbelow(MAX_SEED) if self.seed is None else self.seed,
+        )
+        return Request(
+            system=self.system, max_tokens=self.max_tokens, stop=self.stop, sampling=sampling
+        )
+
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ALIGNPRO_LITE_CACHE",
+    help="Folder of pulled models.  [env: ALIGNPRO_LITE_CACHE]",
+)
+
+prompter_option = click.option(
+    "--prompter",
+    "-p",
+    default="default",
+    metavar="BUNDLE|NAME",
+    help="The model that rewrites: a bundle folder or a name of models.toml.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where to run; cuda fails if there is none, auto says what it took.",
+)
+
+_MODEL_OPTIONS = [
+    click.option(
+        "--target",
+        "-t",
+        default="default",
+        metavar="GGUF|NAME",
+        help="The model that answers: a GGUF file or a name of models.toml.",
+    ),
+    prompter_option,
+    device_option,
+    click.option(
+        "--n-gpu-layers",
+        type=click.IntRange(min=-1),
+        help="Layers of the target on the GPU, -1 for all.  [default: as many as fit]",
+    ),
+    click.option(
+        "--ctx",
+        type=click.IntRange(min=1),
+        help="Tokens of context.  [default: what the model and the memory allow, at most 4096]",
+    ),
+    cache_option,
+]
+
+_ANSWER_OPTIONS = [
+    click.option("--system", "-s", help="System prompt for the target."),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        default=512,
+        show_default=True,
+        help="Most tokens of an answer.",
+    ),
+    click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+    click.option("--temperature", type=float, help="0 always takes the likeliest token."),
+    click.option("--top-k", type=int, help="Sample among the k likeliest tokens."),
+    click.option("--top-p", type=float, help="Sample among tokens that hold this share."),
+    click.option("--min-p", type=float, help="Drop tokens this much less likely than the top one."),
+    click.option("--seed", type=int, help="Repeat a run.  [default: a new one each time]"),
+]
+
+_MODEL_FIELDS = ("target", "prompter", "device", "n_gpu_layers", "ctx", "cache")
+_ANSWER_FIELDS = ("system", "max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "seed")
+
+
+def model_options(command: F) -> F:
+    """Add the model options; the command gets them as one `models: ModelOptions`."""
+    return _grouped(command, _MODEL_OPTIONS, "models", ModelOptions, _MODEL_FIELDS)
+
+
+def answer_options(command: F) -> F:
+    """Add the answer options; the command gets them as one `answer: AnswerOptions`."""
+    return _grouped(command, _ANSWER_OPTIONS, "answer", AnswerOptions, _ANSWER_FIELDS)
+
+
+def _grouped(
+    command: F,
+    options: list[Callable[[Any], Any]],
+    name: str,
+    kind: type[Any],
+    fields: tuple[str, ...],
+) -> F:
+    def collect(**values: Any) -> Any:  # click calls commands with keyword arguments only
+        values[name] = kind(*(values.pop(field) for field in fields))
+        return command(**values)
+
+    collect.__name__ = command.__name__
+    collect.__doc__ = command.__doc__
+    collect.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
+    decorated: Any = collect
+    for option in reversed(options):
+        decorated = option(decorated)
+    return cast(F, decorated)
+
+
+def read_prompt(argument: str | None) -> str:
+    """The prompt from the argument, or from stdin when that is a file or a pipe.
+
+    Raises:
+        click.UsageError: There is neither.
+        InputError: Stdin is not UTF-8.
+    """
+    if argument is not None and argument != "-":
+        return argument
+    if argument is None and sys.stdin.isatty():
+        raise click.UsageError("Pass a PROMPT, or pipe one into stdin.")
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode("utf-8").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"Stdin must be UTF-8 text, found byte 0x{raw[error.start]:02x} at {error.start}.",
+            "Convert it first, for example with `iconv -t utf-8`.",
+        ) from error

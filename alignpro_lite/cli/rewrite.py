@@ -1,0 +1,67 @@
+"""`alignpro-lite rewrite`: show rewrites of a prompt without answering it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from alignpro_lite.cli import output
+from alignpro_lite.cli.options import cache_option, device_option, prompter_option, read_prompt
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@prompter_option
+@device_option
+@cache_option
+@click.option(
+    "--count", "-n", type=click.IntRange(1, 16), default=1, show_default=True, help="How many."
+)
+@click.option("--temperature", type=float, help="0 always takes the likeliest token.")
+@click.option("--seed", type=int, help="Repeat a run.  [default: a new one each time]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a rewrite.")
+def rewrite(
+    prompt: str | None,
+    prompter: str,
+    device: Literal["auto", "cuda", "cpu"],
+    cache: Path | None,
+    count: int,
+    temperature: float | None,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Sample rewrites of PROMPT and print them without answering it.
+
+    Loads the prompter alone. Without PROMPT, it is read from stdin. Several
+    rewrites are divided by a line with three dashes.
+    """
+    from alignpro_lite.aligned import check_prompt, load_prompter
+    from alignpro_lite.sampling import MAX_SEED
+
+    text = read_prompt(prompt)
+    check_prompt(text)
+    with load_prompter(prompter, device=device, cache=cache) as loaded:
+        usual = loaded.bundle.sidecar.sampling
+        sampling = replace(
+            usual,
+            temperature=usual.temperature if temperature is None else temperature,
+            seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
+        )
+        rewrites = loaded.rewrite(text, count, sampling)
+    for number, rewritten in enumerate(rewrites):
+        if as_json:
+            click.echo(json.dumps(output.rewrite_json(rewritten)))
+            continue
+        if number:
+            click.echo("---")
+        click.echo(rewritten.text)
+        cut = " (cut at its limit; `run` would not use it)"
+        output.note(
+            f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens"
+            f"{cut if rewritten.finish_reason == 'length' else ''}"
+        )

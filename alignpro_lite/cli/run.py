@@ -1,0 +1,160 @@
+"""`alignpro-lite run`: rewrite a prompt and answer it, or a whole file of prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from alignpro_lite.cli import output
+from alignpro_lite.cli.options import (
+    AnswerOptions,
+    ModelOptions,
+    answer_options,
+    model_options,
+    read_prompt,
+)
+from alignpro_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from alignpro_lite.aligned import AlignedModel, AlignedStream, Request
+
+Mode = Literal["auto", "preview", "approve", "off"]
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@model_options
+@answer_options
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "preview", "approve", "off"]),
+    default="auto",
+    show_default=True,
+    help="auto rewrites and says so; preview shows the change; approve asks first; "
+    "off sends the prompt as it is.",
+)
+@click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help='Answer every line of a JSONL file: {"prompt": "..."} or a plain "string".',
+)
+@click.option(
+    "--output",
+    "output_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the answers to --input go, one a line; an interrupted run goes on from there.",
+)
+def run(
+    prompt: str | None,
+    models: ModelOptions,
+    answer: AnswerOptions,
+    mode: Mode,
+    show_rewrite: bool,
+    as_json: bool,
+    quiet: bool,
+    input_file: Path | None,
+    output_file: Path | None,
+) -> None:
+    """Rewrite PROMPT with the prompter and answer it with the target.
+
+    The answer alone goes to stdout, as it is decoded; the rest goes to stderr.
+    Without PROMPT, it is read from stdin.
+    """
+    if (input_file is None) != (output_file is None):
+        raise click.UsageError("--input and --output go together.")
+    if input_file and output_file:
+        if prompt is not None or mode in ("preview", "approve"):
+            raise click.UsageError("--input takes no PROMPT and no --mode that shows or asks.")
+        _run_file(input_file, output_file, models, answer, mode)
+        return
+    if mode == "approve" and not sys.stdin.isatty():
+        raise click.UsageError("--mode approve asks in a terminal; pass PROMPT as an argument.")
+    text = read_prompt(prompt)
+    request = answer.request()
+    with models.load(with_prompter=mode != "off") as model:
+        stream = model.stream(text, request)
+        if not _confirm_rewrite(stream, mode, show_rewrite, quiet):
+            return
+        if as_json:
+            click.echo(json.dumps(output.result_json(stream.result(), request)))
+        else:
+            _print_stream(stream, request, quiet)
+
+
+def _confirm_rewrite(stream: AlignedStream, mode: Mode, show_rewrite: bool, quiet: bool) -> bool:
+    """Show the rewrite as asked; False if the user wants no answer at all."""
+    choice = stream.prepare()
+    if mode in ("preview", "approve"):
+        output.show_change(choice)
+    elif show_rewrite:
+        output.show_rewrite(choice)
+    elif choice.changed and not quiet:
+        output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
+    if mode != "approve" or not choice.changed:
+        return True
+    reply = click.prompt(
+        "Send the rewrite? y sends it, n sends your own prompt, q sends nothing",
+        type=click.Choice(["y", "n", "q"]),
+        default="y",
+        err=True,
+    )
+    if reply == "n":
+        stream.keep_prompt("the user kept it")
+    return bool(reply != "q")
+
+
+def _print_stream(stream: AlignedStream, request: Request, quiet: bool) -> None:
+    for piece in stream:
+        click.echo(piece, nl=False)
+    click.echo()
+    if not quiet:
+        output.show_summary(stream.result(), request)
+
+
+def _run_file(
+    input_file: Path, output_file: Path, models: ModelOptions, answer: AnswerOptions, mode: Mode
+) -> None:
+    from alignpro_lite import batch
+
+    request = answer.request()
+    job = batch.open_batch(input_file, output_file)
+    if job.done:
+        output.note(f"{output_file} already holds {job.done} of {len(job.lines)} answers.")
+    if job.done == len(job.lines):
+        return
+    with (
+        models.load(with_prompter=mode != "off") as model,
+        click.progressbar(
+            length=len(job.lines), label="Answering", file=sys.stderr, show_pos=True
+        ) as bar,
+    ):
+        bar.update(job.done)
+        failed = 0
+        for record in batch.answer_lines(job, _answerer(model, request)):
+            failed += "error" in record
+            bar.update(1)
+    if failed:
+        raise InputError(
+            f"{failed} of {len(job.lines)} lines could not be answered.",
+            f'Look for "error" in {output_file}; the other lines are answered.',
+        )
+
+
+def _answerer(model: AlignedModel, request: Request) -> Callable[[int, str], dict[str, Any]]:
+    """Answer one line; its seed depends on the run's seed and the line, not on the order."""
+    from alignpro_lite.sampling import stream_seed
+
+    def answer(number: int, prompt: str) -> dict[str, Any]:
+        own = request.with_seed(stream_seed(request.sampling.seed, number))
+        return output.result_json(model.run(prompt, own), own)
+
+    return answer

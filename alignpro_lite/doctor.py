@@ -1,0 +1,169 @@
+"""What is installed, what it can really use, and whether each engine decodes.
+
+Engines are tried in a process of their own, so that a native crash becomes a
+sentence with a cure. `python -m alignpro_lite.doctor` is that process.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from alignpro_lite.devices import DeviceRequest, Plan
+from alignpro_lite.errors import AlignProError, DeviceError
+
+EngineName = Literal["target", "prompter"]
+PROBE_SECONDS = 300.0
+_PACKAGES = (
+    "alignpro-lite",
+    "llama-cpp-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "tokenizers",
+    "torch",
+)
+_CRASH_CURES: dict[EngineName, str] = {
+    "target": (
+        'Rebuild it portably: `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall '
+        "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python`."
+    ),
+    "prompter": 'Reinstall it: `pip install --force-reinstall "alignpro-lite[cpu]"`.',
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which models to look at, as the user named them."""
+
+    target: str
+    prompter: str
+    devices: DeviceRequest
+    cache: Path | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How one engine did.
+
+    Attributes:
+        engine: Which one.
+        works: Whether it loaded its model and decoded a token.
+        device: What it really ran on, None if it did not.
+        seconds: From process start to the first token.
+        trouble: What went wrong and the cure, empty if nothing.
+    """
+
+    engine: EngineName
+    works: bool
+    device: str | None
+    seconds: float
+    trouble: str
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that matter; None where not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def free_space(folder: Path) -> int:
+    """Free bytes on the disk that a folder is or will be on."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 if it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def plan_for_models(models: Models) -> Plan:
+    """The plan that `run` would follow for these models.
+
+    Raises:
+        AlignProError: A model or device cannot be used.
+    """
+    from alignpro_lite.aligned import locate, plan_for
+
+    return plan_for(locate(models.target, models.prompter, models.cache), models.devices)
+
+
+def probe(engine: EngineName, models: Models) -> Probe:
+    """Load an engine's model and decode one token, in a process of its own."""
+    begun = time.monotonic()
+    question = json.dumps({"engine": engine, **asdict(models)}, default=str)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "alignpro_lite.doctor", question],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        trouble = f"It did not answer in {PROBE_SECONDS:.0f} s. {_CRASH_CURES[engine]}"
+        return Probe(engine, False, None, PROBE_SECONDS, trouble)
+    seconds = time.monotonic() - begun
+    if child.returncode != 0:
+        return Probe(engine, False, None, seconds, _describe_crash(engine, child))
+    reply = json.loads(child.stdout.splitlines()[-1])
+    return Probe(engine, not reply["trouble"], reply["device"], seconds, reply["trouble"])
+
+
+def _describe_crash(engine: EngineName, child: subprocess.CompletedProcess[str]) -> str:
+    name = "llama.cpp" if engine == "target" else "onnxruntime"
+    if child.returncode < 0:
+        how = f"crashed with {signal.Signals(-child.returncode).name}"
+    else:
+        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        how = f"ended with exit code {child.returncode} ({last})"
+    return f"{name} {how} at its first token. {_CRASH_CURES[engine]}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _answer_probe(question: str) -> dict[str, str | None]:
+    """The child's side: decode one token and tell the device, or tell the trouble."""
+    asked = json.loads(question)
+    cache = Path(asked["cache"]) if asked["cache"] else None
+    devices = DeviceRequest(**asked["devices"])
+    try:
+        device = _decode_one(asked["engine"], asked["target"], asked["prompter"], devices, cache)
+    except AlignProError as error:
+        return {"device": None, "trouble": str(error)}
+    return {"device": device, "trouble": ""}
+
+
+def _decode_one(
+    engine: EngineName, target: str, prompter: str, devices: DeviceRequest, cache: Path | None
+) -> str:
+    from alignpro_lite.aligned import AlignedModel, Request, load_prompter
+    from alignpro_lite.sampling import Sampling
+
+    if engine == "prompter":
+        with load_prompter(prompter, device=devices.device, cache=cache) as loaded:
+            loaded.score("Hello", [loaded.encode("Hello")])
+            return loaded.device
+    with AlignedModel.load(target, None, devices=devices, cache=cache) as model:
+        answer = model.run("Hello", Request(max_tokens=1, sampling=Sampling(temperature=0)))
+        if answer.answer_tokens != 1:
+            raise DeviceError("The target decoded no token.", _CRASH_CURES["target"])
+        return model.plan.device
+
+
+if __name__ == "__main__":
+    print(json.dumps(_answer_probe(sys.argv[1])))

@@ -1,0 +1,247 @@
+"""What hardware there is: GPUs, memory and cores, asked of the system itself.
+
+No engine and no torch is needed: NVML names the GPUs, the operating system the
+rest. The sources of single numbers stand with the functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU that this process may use.
+
+    Attributes:
+        index: Its number for CUDA under `CUDA_DEVICE_ORDER=PCI_BUS_ID`,
+            counted among the devices that `CUDA_VISIBLE_DEVICES` leaves.
+        name: What the driver calls it.
+        total_bytes: Its memory.
+        free_bytes: What other processes leave of it.
+    """
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Ram:
+    """Memory of the machine, or of the container when that has less.
+
+    Attributes:
+        total_bytes: All of it.
+        available_bytes: What can be had without swapping.
+    """
+
+    total_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a plan can be made on.
+
+    Attributes:
+        gpus: GPUs in the order of their index.
+        ram: Main memory.
+        cores: Physical cores that this process may keep busy.
+    """
+
+    gpus: tuple[Gpu, ...]
+    ram: Ram
+    cores: int
+
+
+def find_hardware() -> Hardware:
+    """Ask the system what there is; takes milliseconds and starts no engine."""
+    return Hardware(gpus=find_gpus(), ram=find_ram(), cores=usable_cores())
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs that CUDA would show to this process, by NVML.
+
+    No driver library means no GPU. A device that does not tell its memory is left out.
+    """
+    nvml = _load_nvml()
+    if nvml is None or nvml.nvmlInit_v2() != 0:
+        return ()
+    try:
+        handles = _visible_handles(nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        gpus = (_describe_gpu(nvml, index, handle) for index, handle in enumerate(handles))
+        return tuple(gpu for gpu in gpus if gpu is not None)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _load_nvml() -> Any:
+    """NVML, or None without an NVIDIA driver; untyped because it is a foreign library."""
+    try:
+        return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None
+
+
+class _NvmlMemory(ctypes.Structure):
+    _fields_ = (
+        ("total", ctypes.c_ulonglong),
+        ("free", ctypes.c_ulonglong),
+        ("used", ctypes.c_ulonglong),
+    )
+
+
+def _visible_handles(nvml: Any, visible: str | None) -> list[ctypes.c_void_p]:
+    """Handles of the devices; like CUDA, the list ends at the first name that is not there."""
+    if visible is None:
+        count = ctypes.c_uint()
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        names = [str(index) for index in range(count.value)]
+    else:
+        names = [name.strip() for name in visible.split(",")]
+    handles = []
+    for name in names:
+        handle = ctypes.c_void_p()
+        if name.isdecimal():
+            status = nvml.nvmlDeviceGetHandleByIndex_v2(
+                ctypes.c_uint(int(name)), ctypes.byref(handle)
+            )
+        else:
+            status = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+        if status != 0:
+            break
+        handles.append(handle)
+    return handles
+
+
+def _describe_gpu(nvml: Any, index: int, handle: ctypes.c_void_p) -> Gpu | None:
+    name, memory = ctypes.create_string_buffer(96), _NvmlMemory()
+    if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
+        return None
+    nvml.nvmlDeviceGetName(handle, name, ctypes.c_uint(len(name)))
+    return Gpu(index, name.value.decode("utf-8", "replace"), memory.total, memory.free)
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of the Windows API."""
+
+    _fields_ = (
+        ("length", ctypes.c_ulong),
+        ("load", ctypes.c_ulong),
+        ("total", ctypes.c_ulonglong),
+        ("available", ctypes.c_ulonglong),
+        ("others", ctypes.c_ulonglong * 5),
+    )
+
+
+def find_ram(system: Path = Path("/")) -> Ram:
+    """The memory of the machine, within the limits of the container on Linux.
+
+    Args:
+        system: Where the Linux pseudo file systems are found.
+    """
+    if sys.platform == "win32":
+        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+        ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+        return Ram(status.total, status.available)
+    if sys.platform == "darwin":
+        total = _sysctl("hw.memsize")
+        return Ram(total, total * _sysctl("kern.memorystatus_level") // 100)
+    kibibytes = _named_numbers((system / "proc/meminfo").read_text().replace(":", ""))
+    ram = Ram(kibibytes["MemTotal"] << 10, kibibytes["MemAvailable"] << 10)
+    for folder in _cgroup_folders("memory", system):
+        ram = _limited(ram, folder)
+    return ram
+
+
+def usable_cores(system: Path = Path("/")) -> int:
+    """How many threads can run without sharing a core.
+
+    On Linux these are the physical cores that the process may run on, within the
+    processor quota of its container; on macOS the fast ones; on Windows, which
+    needs more than one call to tell cores from threads, the logical ones.
+
+    Args:
+        system: Where the Linux pseudo file systems are found.
+    """
+    if sys.platform == "linux":
+        cores = _physical_cores(os.sched_getaffinity(0), system)
+        return max(1, int(min(cores, _processor_quota(system))))
+    if sys.platform == "darwin":
+        return _sysctl("hw.perflevel0.physicalcpu") or _sysctl("hw.physicalcpu") or 1
+    return os.cpu_count() or 1
+
+
+def _sysctl(name: str) -> int:
+    """A number of macOS's kernel, 0 when it has none of this name."""
+    value, size = ctypes.c_uint64(), ctypes.c_size_t(8)
+    libc = ctypes.CDLL(None)
+    libc.sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
+    return value.value
+
+
+def _physical_cores(cpus: Iterable[int], system: Path) -> int:
+    """Count logical processors once for each set of siblings that share a core."""
+    folder = system / "sys/devices/system/cpu"
+    siblings = {
+        tuple(_words(folder / f"cpu{cpu}/topology/thread_siblings_list") or [str(cpu)])
+        for cpu in cpus
+    }
+    return len(siblings)
+
+
+def _processor_quota(system: Path) -> float:
+    """Processors' worth of time that the control groups grant, infinity without a limit."""
+    grants = [math.inf]
+    for folder in _cgroup_folders("cpu", system):
+        limits = _words(folder / "cpu.max") or [
+            *_words(folder / "cpu.cfs_quota_us"),
+            *_words(folder / "cpu.cfs_period_us"),
+        ]
+        if len(limits) == 2 and limits[0] not in ("max", "-1"):
+            grants.append(int(limits[0]) / int(limits[1]))
+    return min(grants)
+
+
+def _limited(ram: Ram, cgroup: Path) -> Ram:
+    """Memory within the limit of one control group; pages of files do not count as used."""
+    limit = _words(cgroup / "memory.max") or _words(cgroup / "memory.limit_in_bytes")
+    if not limit or limit[0] == "max":
+        return ram
+    used = _named_numbers("\n".join(_lines(cgroup / "memory.stat")))
+    left = int(limit[0]) - used.get("anon", used.get("total_rss", 0))
+    return Ram(min(ram.total_bytes, int(limit[0])), min(ram.available_bytes, max(0, left)))
+
+
+def _cgroup_folders(controller: str, system: Path) -> Iterator[Path]:
+    """The folders that limit this process, of either version of control groups."""
+    root = system / "sys/fs/cgroup"
+    for line in _lines(system / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / controller if controllers else root
+        folder = base / path.lstrip("/")
+        yield from (each for each in (folder, *folder.parents) if each.is_relative_to(base))
+
+
+def _named_numbers(text: str) -> dict[str, int]:
+    """Numbers by name from lines such as `MemTotal 16384 kB`."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0]: int(row[1]) for row in rows}
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []

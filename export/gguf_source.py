@@ -1,0 +1,152 @@
+"""Read tokenizer, special ids and chat template from a GGUF file's own metadata.
+
+The tokenizer that transformers derives from a GGUF file can swap special ids and drop the splitting
+rule (both seen with SmolLM2), so it is rebuilt here and held against llama.cpp's own tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import transformers.utils.import_utils as transformers_imports
+from gguf import GGUFReader, TokenType
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export import pretokenizers
+from alignpro_lite.export.llama_engine import LlamaVocabulary
+
+# Whitespace runs, digits, scripts, emoji, quotes and byte fallbacks: where tokenizers differ.
+_HARD_TEXTS = (
+    " leading  and   inner\t\ttabs\n\n\n nl \r\n x  ",
+    "12345 3.14 0x1F ½ ² Ⅷ ٣ 1a2b",
+    "it's don't WE'RE I'll y'all 'tis",
+    "naïve café e\u0301 Ünïcödé ß",
+    "日本語 漢字 한국어 Русский العربية हिन्दी",
+    "😀👩\u200d👩\u200d👧🏽 \u00a0nbsp\u2003em \ufeff",
+    "__init__(self, **kw): return {}; // <a href='#'>",
+)
+
+
+@dataclass(frozen=True)
+class GgufVocabulary:
+    """What a GGUF file says about its tokens.
+
+    Attributes:
+        tokenizer: Equivalent fast tokenizer, verified against llama.cpp.
+        bos: Beginning-of-sequence id, or None.
+        stop: Every id that llama.cpp takes as the end of an answer.
+        add_bos: Whether `bos` goes before every text.
+        chat_template: The Jinja chat template, or None.
+    """
+
+    tokenizer: Tokenizer
+    bos: int | None
+    stop: tuple[int, ...]
+    add_bos: bool
+    chat_template: str | None
+
+
+@contextmanager
+def recognised_by_transformers() -> Iterator[None]:
+    """Let transformers use the `gguf` module that comes with llama.cpp's converter.
+
+    Transformers looks for a distribution named `gguf`; the same module is installed here under the
+    converter's name, so the check fails although the import works.
+    """
+    saved = transformers_imports._is_gguf_available, transformers_imports._gguf_version
+    transformers_imports._is_gguf_available = True
+    transformers_imports._gguf_version = transformers_imports.GGUF_MIN_VERSION
+    try:
+        yield
+    finally:
+        transformers_imports._is_gguf_available, transformers_imports._gguf_version = saved
+
+
+def read_vocabulary(path: Path) -> GgufVocabulary:
+    """Read the vocabulary of a GGUF file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tokenizer, special ids and chat template.
+
+    Raises:
+        ExportError: The tokenizer is of an unknown kind or disagrees with llama.cpp.
+    """
+    reader = GGUFReader(path)
+    with LlamaVocabulary(path) as reference:
+        bos, stop, add_bos = reference.bos, reference.stop, reference.add_bos
+        if _field(reader, "tokenizer.ggml.model") == "gpt2":
+            tokenizer = _byte_level_bpe(reader)
+        else:
+            tokenizer = _derived_by_transformers(path)
+        _require_agreement(path, tokenizer, reference)
+    if bos is not None and add_bos:
+        token = tokenizer.id_to_token(bos)
+        tokenizer.post_processor = TemplateProcessing(
+            single=f"{token} $A", special_tokens=[(token, bos)]
+        )
+    template = _field(reader, "tokenizer.chat_template")
+    return GgufVocabulary(tokenizer, bos, stop, add_bos, template)
+
+
+def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
+    name = str(_field(reader, "tokenizer.ggml.pre") or "default")
+    split = pretokenizers.pre_tokenizer(name)
+    if split is None:
+        raise ExportError(
+            f"The GGUF tokenizer splits by the rule '{name}', which is not known here.",
+            "Export from the model's Hugging Face folder instead.",
+        )
+    tokens: list[str] = _field(reader, "tokenizer.ggml.tokens")
+    merges = [tuple(merge.split(" ")) for merge in _field(reader, "tokenizer.ggml.merges")]
+    tokenizer = Tokenizer(
+        BPE(
+            {token: index for index, token in enumerate(tokens)},
+            merges,
+            ignore_merges=name in pretokenizers.IGNORES_MERGES,
+        )
+    )
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = ByteLevelDecoder()
+    kinds = _field(reader, "tokenizer.ggml.token_type")
+    for token, kind in zip(tokens, kinds, strict=True):
+        if kind in (TokenType.CONTROL, TokenType.USER_DEFINED):
+            special = kind == TokenType.CONTROL
+            tokenizer.add_tokens([AddedToken(token, normalized=False, special=special)])
+    return tokenizer
+
+
+def _derived_by_transformers(path: Path) -> Tokenizer:
+    with recognised_by_transformers():
+        derived = AutoTokenizer.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+        )
+    tokenizer: Tokenizer = derived.backend_tokenizer
+    return tokenizer
+
+
+def _require_agreement(path: Path, tokenizer: Tokenizer, reference: LlamaVocabulary) -> None:
+    prose = resources.files("alignpro_lite.export").joinpath("parity_text.txt")
+    for text in (*_HARD_TEXTS, prose.read_text(encoding="utf-8")):
+        if tokenizer.encode(text, add_special_tokens=False).ids != reference.tokenize(text):
+            raise ExportError(
+                f"The tokenizer rebuilt from {path} disagrees with llama.cpp on {text[:40]!r}.",
+                "Export from the model's Hugging Face folder instead.",
+            )
+
+
+def _field(reader: GGUFReader, key: str) -> Any:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()

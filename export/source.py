@@ -1,0 +1,294 @@
+"""Load the model to export: a Hugging Face folder or a GGUF file, with an optional LoRA adapter.
+
+Only data is read, never code: `trust_remote_code` stays off, configurations that name code are
+refused (CVE-2026-4372), weights come from safetensors or GGUF and never from a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export import gguf_source
+
+_CODE_KEYS = frozenset({"auto_map", "_attn_implementation_internal"})
+_GGUF_MAGIC = b"GGUF"
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The ids that frame a text.
+
+    Attributes:
+        bos: Beginning of sequence, or None.
+        stop: Every id that ends an answer, in ascending order.
+        add_bos: Whether the model expects `bos` before every text.
+    """
+
+    bos: int | None
+    stop: tuple[int, ...]
+    add_bos: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model in torch (fp32, on the CPU) with its tokenizer.
+
+    Attributes:
+        name: The path it came from, for messages.
+        model: The causal language model, adapter merged, in evaluation mode.
+        tokenizer: The fast tokenizer that becomes tokenizer.json.
+        special: Special ids.
+        chat_template: The Jinja chat template, or None.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    special: SpecialTokens
+    chat_template: str | None
+
+    def save_folder(self, folder: Path) -> None:
+        """Write the model as a plain Hugging Face folder for the converters to read."""
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=self.special.bos, eos_token_id=list(self.special.stop)
+        )
+        self.model.save_pretrained(folder)
+        wrapped = PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer,
+            bos_token=_token(self.tokenizer, self.special.bos),
+            eos_token=_token(self.tokenizer, self.special.stop[0]),
+            chat_template=self.chat_template,
+        )
+        wrapped.save_pretrained(folder)
+
+
+def load_source(path: Path, adapter: Path | None = None) -> Source:
+    """Load a model to export.
+
+    Args:
+        path: A Hugging Face folder or a GGUF file.
+        adapter: A peft LoRA folder to merge into the weights, or None.
+
+    Returns:
+        The model in torch fp32 with its tokenizer.
+
+    Raises:
+        ExportError: The path is missing, damaged, names code to run, or holds no usable weights.
+    """
+    if path.is_dir():
+        source = _load_folder(path)
+    elif path.is_file() and _is_gguf(path):
+        source = _load_gguf(path)
+    else:
+        found = "a file of another kind" if path.exists() else "nothing"
+        raise ExportError(
+            f"Expected a Hugging Face folder or a GGUF file at {path}, found {found}.",
+            "Give the folder that holds config.json, or a .gguf file.",
+        )
+    if adapter is None:
+        return source
+    merged = _merge_adapter(source.model, adapter)
+    return Source(source.name, merged, source.tokenizer, source.special, source.chat_template)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a Hugging Face folder that cannot be read safely.
+
+    Raises:
+        ExportError: config.json is missing or damaged, a configuration names code to run, the
+            weights are quantised already, or there is no safetensors file.
+    """
+    config = _read_json(folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        path = folder / name
+        named = _CODE_KEYS.intersection(_keys(_read_json(path))) if path.exists() else None
+        if named:
+            raise ExportError(
+                f"{path} names code to run ({', '.join(sorted(named))}), which is refused.",
+                "Export a model whose architecture ships with transformers.",
+            )
+    if "quantization_config" in config:
+        raise ExportError(
+            f"{folder} holds weights that are quantised already.",
+            "Export the original float weights of the model instead.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ExportError(
+            f"Expected *.safetensors weights in {folder}, found none (pickled .bin is refused).",
+            "Save the model again with save_pretrained(folder, safe_serialization=True).",
+        )
+
+
+def _load_folder(folder: Path) -> Source:
+    check_folder(folder)
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise _unreadable(folder, error) from error
+    _require_all_weights(folder, loading)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ExportError(
+            f"{folder} has no tokenizer.json, only a {type(tokenizer).__name__}.",
+            "Convert it to a fast tokenizer with transformers and save it into the folder.",
+        )
+    return Source(
+        str(folder),
+        model.eval(),
+        tokenizer.backend_tokenizer,
+        _folder_special_tokens(model, tokenizer),
+        _single_template(tokenizer.chat_template),
+    )
+
+
+def _load_gguf(path: Path) -> Source:
+    try:
+        with gguf_source.recognised_by_transformers():
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        vocabulary = gguf_source.read_vocabulary(path)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    _require_all_weights(path, loading)
+    special = SpecialTokens(vocabulary.bos, vocabulary.stop, vocabulary.add_bos)
+    return Source(
+        str(path), model.eval(), vocabulary.tokenizer, special, vocabulary.chat_template
+    )
+
+
+def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ExportError(
+            f"Expected a peft adapter with {weights.name} in {adapter}, found none.",
+            "Give the folder that peft's save_pretrained wrote.",
+        )
+    _read_json(adapter / "adapter_config.json")
+    try:
+        adapted = PeftModel.from_pretrained(cast(Any, model), adapter)
+        with safe_open(weights, framework="pt") as file:
+            stored = set(file.keys())
+        loaded = set(get_peft_model_state_dict(adapted))
+        merged = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
+    except Exception as error:
+        raise _unreadable(adapter, error) from error
+    if stored != loaded:
+        raise ExportError(
+            f"The adapter in {adapter} does not fit the model: "
+            f"{len(stored ^ loaded)} of {len(stored)} tensors have no partner.",
+            "Give the adapter that was trained on this very base model.",
+        )
+    return merged.eval()
+
+
+def _folder_special_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> SpecialTokens:
+    """Collect every id that the folder's files say ends an answer."""
+    configured = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id
+    stop = set(configured if isinstance(configured, list) else [configured])
+    stop = (stop | {tokenizer.eos_token_id}) - {None}
+    if not stop:
+        raise ExportError(
+            "The model names no end-of-sequence token, so nothing would ever stop it.",
+            "Set eos_token_id in generation_config.json.",
+        )
+    bos = cast(int | None, tokenizer.bos_token_id)
+    first = tokenizer("a").input_ids[:1]
+    return SpecialTokens(bos, tuple(sorted(stop)), bos is not None and first == [bos])
+
+
+def _single_template(template: str | dict[str, str] | None) -> str | None:
+    """Take the default of several chat templates, as transformers itself does."""
+    return template.get("default") if isinstance(template, dict) else template
+
+
+def _require_all_weights(path: Path, loading: dict[str, Any]) -> None:
+    """Transformers fills missing weights with noise and only warns; here that is an error."""
+    missing = sorted(loading["missing_keys"]) + sorted(map(str, loading["mismatched_keys"]))
+    if missing:
+        raise ExportError(
+            f"{path} lacks {len(missing)} tensors of its architecture, first {missing[0]}.",
+            "Fetch or save the complete model again.",
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> ExportError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ExportError(
+        f"{path} cannot be loaded ({type(error).__name__}: {reason.rstrip('.')}).",
+        "Check that the model is complete and of an architecture that transformers knows.",
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExportError(
+            f"Expected {path.name} in {path.parent}, found none.",
+            "Give the folder that save_pretrained wrote.",
+        ) from error
+    except ValueError as error:
+        raise ExportError(
+            f"{path} is not valid JSON ({error}).", "Fetch or save the model again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ExportError(
+            f"Expected a JSON object in {path}, found a {type(content).__name__}.",
+            "Fetch or save the model again.",
+        )
+    return content
+
+
+def _keys(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == _GGUF_MAGIC
+
+
+def _token(tokenizer: Tokenizer, token_id: int | None) -> str | None:
+    return None if token_id is None else cast(str | None, tokenizer.id_to_token(token_id))

@@ -1,0 +1,555 @@
+"""Downloads and pulls against a local server: resume, digests, tokens, wheels, bad disks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hub_server import serve
+
+from alignpro_lite import download as download_module
+from alignpro_lite import storage
+from alignpro_lite.cache import Cache
+from alignpro_lite.download import Remote, Wanted, download
+from alignpro_lite.errors import RegistryError
+from alignpro_lite.package_index import _fits, find_wheel
+from alignpro_lite.pull import pull
+from alignpro_lite.registry import Entry, File, Recipe
+from alignpro_lite.sources import HubSource, LocalSource, WheelSource
+
+DATA = bytes(range(256)) * 4096  # 1 MiB
+DIGEST = hashlib.sha256(DATA).hexdigest()
+HALF = len(DATA) // 2
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    monkeypatch.setattr(download_module, "RETRY_PAUSES", (0.0, 0.0))
+    for variable in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with serve() as served:
+        served.files["/f"] = DATA
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setenv("PIP_INDEX_URL", served.url + "/simple/")
+        yield served
+
+
+def wanted(sha256: str | None = DIGEST, size: int | None = None) -> Wanted:
+    return Wanted("the file", sha256, size, "Do this.")
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# One URL.
+
+
+def test_a_download_is_whole_hashed_and_leaves_nothing_else(hub, tmp_path):
+    steps = []
+    digest = download(Remote(hub.url + "/f"), tmp_path / "f", wanted(None), steps.append)
+    assert digest == DIGEST
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert leftovers(tmp_path) == {"f"}
+    assert steps[-1].done == steps[-1].total == len(DATA)
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+
+
+def test_a_dropped_connection_is_resumed_where_it_broke(hub, tmp_path):
+    hub.drops = [HALF, 1000]
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted()) == DIGEST
+    asked = [headers.get("range") for _, headers in hub.requests]
+    assert asked == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
+
+
+def test_a_connection_that_always_breaks_ends_and_the_next_call_resumes(hub, tmp_path):
+    hub.drops = [HALF, 0, 0, 0]
+    with pytest.raises(RegistryError, match="resumes"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted())
+    assert leftovers(tmp_path) == {"f.partial", "f.partial.etag"}
+    hub.requests.clear()
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted()) == DIGEST
+    assert hub.requests[0][1]["range"] == f"bytes={HALF}-"
+
+
+def test_a_server_without_ranges_starts_over(hub, tmp_path):
+    hub.ranges = False
+    hub.drops = [HALF]
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted()) == DIGEST
+
+
+def test_a_file_that_changed_between_two_attempts_is_not_stitched(hub, tmp_path):
+    (tmp_path / "f.partial").write_bytes(b"x" * HALF)
+    (tmp_path / "f.partial.etag").write_text('"zero"')
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted(None)) == DIGEST
+
+
+def test_a_part_that_nothing_vouches_for_is_not_used(hub, tmp_path):
+    (tmp_path / "f.partial").write_bytes(b"x" * HALF)
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted(None)) == DIGEST
+
+
+def test_a_weak_etag_does_not_vouch(hub, tmp_path):
+    hub.etag = 'W/"one"'
+    hub.drops = [HALF, 0, 0]
+    with pytest.raises(RegistryError):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted(None))
+    assert not (tmp_path / "f.partial.etag").exists()
+
+
+def test_a_partial_that_is_whole_already_is_only_checked(hub, tmp_path):
+    (tmp_path / "f.partial").write_bytes(DATA)
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted(size=len(DATA))) == DIGEST
+    assert hub.requests == []
+    (tmp_path / "f").rename(tmp_path / "f.partial")
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted()) == DIGEST
+    assert [headers["range"] for _, headers in hub.requests] == [f"bytes={len(DATA)}-"]
+
+
+def test_a_partial_longer_than_the_file_starts_over(hub, tmp_path):
+    (tmp_path / "f.partial").write_bytes(DATA + b"more")
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", wanted()) == DIGEST
+
+
+def test_a_whole_but_wrong_file_is_deleted_and_reported(hub, tmp_path):
+    with pytest.raises(RegistryError) as caught:
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted("0" * 64))
+    assert "0" * 64 in caught.value.problem
+    assert DIGEST in caught.value.problem
+    assert caught.value.cure == "Do this."
+    assert leftovers(tmp_path) == set()
+
+
+def test_a_wrong_partial_is_found_by_the_digest_and_deleted(hub, tmp_path):
+    (tmp_path / "f.partial").write_bytes(b"x" * HALF)
+    with pytest.raises(RegistryError, match="expected sha256"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted())
+    assert leftovers(tmp_path) == set()
+
+
+def test_a_wrong_size_is_refused_before_the_body_is_read(hub, tmp_path):
+    with pytest.raises(RegistryError, match="expected 7 bytes, the source has 1,048,576"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted(size=7))
+    assert leftovers(tmp_path) <= {"f.partial.etag"}
+
+
+def test_a_login_page_is_not_taken_for_a_model(hub, tmp_path):
+    hub.types["/f"] = "text/html; charset=utf-8"
+    with pytest.raises(RegistryError, match="found a web page"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted(None))
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"), [(404, "Correct the source"), (401, "HF_TOKEN"), (403, "HF_TOKEN")]
+)
+def test_a_refusal_names_the_address_and_the_cure_and_is_not_repeated(hub, tmp_path, status, cure):
+    hub.statuses["/f?signature=secret"] = status
+    with pytest.raises(RegistryError, match=f"/f answered {status}") as caught:
+        download(Remote(hub.url + "/f?signature=secret"), tmp_path / "f", wanted())
+    assert cure in caught.value.cure
+    assert "secret" not in str(caught.value)
+    assert len(hub.requests) == 1
+
+
+def test_a_busy_server_is_asked_again(hub, tmp_path):
+    hub.statuses["/f"] = 503
+    with pytest.raises(RegistryError, match="answered 503"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted())
+    assert len(hub.requests) == 3
+
+
+def test_no_server_at_all_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "RETRY_PAUSES", ())
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        download(Remote("http://127.0.0.1:9/f"), tmp_path / "f", wanted())
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "", "http://", "x"])
+def test_only_http_addresses_are_opened(tmp_path, url):
+    with pytest.raises(RegistryError, match="Expected an http or https address"):
+        download(Remote(url), tmp_path / "f", wanted())
+
+
+@pytest.mark.parametrize("url", ["http://[x/f", "http://a:port/f", "http://a\x01b/f"])
+def test_a_malformed_address_is_an_error_of_the_package(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(download_module, "RETRY_PAUSES", ())
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        download(Remote(url), tmp_path / "f", wanted())
+
+
+def test_a_token_stays_with_its_origin(hub, tmp_path):
+    with serve() as elsewhere:
+        elsewhere.files["/blob"] = DATA
+        hub.redirects["/start"] = "/middle"
+        hub.redirects["/middle"] = elsewhere.url + "/blob"
+        download(Remote(hub.url + "/start", "Bearer t"), tmp_path / "f", wanted())
+        assert [headers.get("authorization") for _, headers in hub.requests] == ["Bearer t"] * 2
+        assert "authorization" not in elsewhere.requests[0][1]
+
+
+def test_a_redirect_to_a_file_of_this_machine_is_refused(hub, tmp_path):
+    hub.redirects["/start"] = "ftp://127.0.0.1/f"
+    with pytest.raises(RegistryError, match="not safe"):
+        download(Remote(hub.url + "/start"), tmp_path / "f", wanted())
+
+
+def test_too_little_space_is_found_before_the_download(hub, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")(0, 0, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(RegistryError, match=r"1,048,576 bytes are needed .* 1,000 are free"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", wanted())
+
+
+# Pulling rows.
+
+
+def hub_entry(sha256: str | None = None, size: int | None = None) -> Entry:
+    return Entry("target", "t", HubSource("o/r", "v1", "d/f.gguf"), (File("f.gguf", sha256, size),))
+
+
+HUB_PATH = "/o/r/resolve/v1/d/f.gguf"
+
+
+def test_a_hub_file_lands_at_its_place_and_is_not_fetched_twice(hub, tmp_path):
+    hub.files[HUB_PATH] = DATA
+    path = pull(hub_entry(DIGEST, len(DATA)), Cache(tmp_path))
+    assert path == tmp_path / "hf/o/r/v1/d/f.gguf"
+    assert path.read_bytes() == DATA
+    pull(hub_entry(DIGEST, len(DATA)), Cache(tmp_path))
+    assert len(hub.requests) == 1
+    assert not (tmp_path / "digests.json").exists()
+
+
+def test_a_hub_folder_fetches_only_what_is_missing(hub, tmp_path):
+    entry = Entry(
+        "prompter", "p", HubSource("o/r", "v1", ""), (File("a b.json"), File("s/c")), is_folder=True
+    )
+    hub.files |= {"/o/r/resolve/v1/a%20b.json": b"one", "/o/r/resolve/v1/s/c": b"two"}
+    cache = Cache(tmp_path)
+    folder = pull(entry, cache)
+    assert (folder / "s/c").read_bytes() == b"two"
+    (folder / "s/c").unlink()
+    hub.requests.clear()
+    pull(entry, cache)
+    assert [path for path, _ in hub.requests] == ["/o/r/resolve/v1/s/c"]
+
+
+def test_the_token_of_the_environment_is_sent(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    hub.files[HUB_PATH] = DATA
+    pull(hub_entry(), Cache(tmp_path))
+    assert hub.requests[0][1]["authorization"] == "Bearer secret"
+
+
+def test_the_first_pull_records_a_digest_and_later_ones_hold_to_it(hub, tmp_path):
+    cache, entry = Cache(tmp_path), hub_entry()
+    hub.files[HUB_PATH] = DATA
+    pull(entry, cache)
+    assert cache.digest(entry, entry.files[0]) == DIGEST
+    cache.remove(entry)
+    hub.files[HUB_PATH] = DATA[:-1] + b"!"
+    with pytest.raises(RegistryError) as caught:
+        pull(entry, cache)
+    assert "models rm --forget target/t" in caught.value.cure
+    assert not cache.is_installed(entry)
+    cache.forget(entry)
+    pull(entry, cache)
+    assert cache.is_installed(entry)
+
+
+def test_a_file_that_was_put_there_by_hand_is_recorded_without_network(hub, tmp_path):
+    cache, entry = Cache(tmp_path), hub_entry()
+    cache.path(entry).parent.mkdir(parents=True)
+    cache.path(entry).write_bytes(DATA)
+    pull(entry, cache)
+    assert cache.digest(entry, entry.files[0]) == DIGEST
+    assert hub.requests == []
+
+
+def test_a_whole_cache_needs_no_writing(hub, tmp_path, monkeypatch):
+    cache, entry = Cache(tmp_path), hub_entry(DIGEST)
+    hub.files[HUB_PATH] = DATA
+    pull(entry, cache)
+    monkeypatch.setattr(storage, "locked", None)
+    monkeypatch.setattr(Cache, "locked", None)
+    assert pull(entry, cache) == cache.path(entry)
+
+
+def test_two_pulls_at_once_fetch_once(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "LOCK_POLL_SECONDS", 0.005)
+    hub.files[HUB_PATH] = DATA
+    labels: list[str] = []
+    threads = [
+        threading.Thread(
+            target=pull,
+            args=(hub_entry(), Cache(tmp_path), lambda step: labels.append(step.label)),
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(hub.requests) == 1
+    assert (tmp_path / "hf/o/r/v1/d/f.gguf").read_bytes() == DATA
+
+
+def test_the_lock_of_a_killed_process_does_not_stay(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from alignpro_lite.storage import locked\n"
+        "with locked(Path(sys.argv[1]), lambda: None): print('held', flush=True); time.sleep(60)"
+    )
+    lock = tmp_path / "x.lock"
+    holder = subprocess.Popen([sys.executable, "-c", code, lock], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    waited: list[bool] = []
+
+    def kill() -> None:
+        waited.append(True)
+        holder.kill()
+
+    with storage.locked(lock, kill):
+        assert waited == [True]
+    holder.wait()
+    holder.stdout.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_bad_disk_is_one_error_with_a_cure_and_the_next_pull_resumes(
+    hub, tmp_path, monkeypatch, code
+):
+    hub.files[HUB_PATH] = DATA
+    cache = Cache(tmp_path)
+
+    def fail(path: Path, *_: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download_module, "commit", fail)
+        with pytest.raises(RegistryError) as caught:
+            pull(hub_entry(), cache)
+    assert os.strerror(code) in caught.value.problem
+    assert "--cache DIR" in caught.value.cure
+    assert not cache.is_installed(hub_entry())
+    pull(hub_entry(), cache)
+    assert cache.path(hub_entry()).read_bytes() == DATA
+
+
+def test_a_cache_that_cannot_be_made_is_one_error(hub, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(RegistryError, match="Not a directory"):
+        pull(hub_entry(), Cache(tmp_path / "file/cache"))
+
+
+def test_a_killed_pull_leaves_a_partial_that_the_next_one_resumes(hub, tmp_path, monkeypatch):
+    hub.files[HUB_PATH] = DATA
+
+    def interrupt(step: storage.Progress) -> None:
+        if step.done > HALF:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(hub_entry(), Cache(tmp_path), interrupt)
+    kept = (tmp_path / "hf/o/r/v1/d/f.gguf.partial").stat().st_size
+    assert kept > HALF
+    hub.requests.clear()
+    pull(hub_entry(), Cache(tmp_path))
+    assert hub.requests[0][1]["range"] == f"bytes={kept}-"
+
+
+def test_local_rows_are_found_and_recipes_name_their_command(tmp_path):
+    own = tmp_path / "own"
+    own.write_bytes(b"x")
+    assert pull(Entry("target", "own", LocalSource(own)), Cache(tmp_path / "c")) == own
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(RegistryError, match="alignpro-lite export prompter p"):
+        pull(Entry("bundle", "b", Recipe("p", "augment", "int4")), Cache(tmp_path))
+
+
+# Wheels.
+
+
+def make_wheel(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+WHEEL = make_wheel({"my_pkg/m/a.bin": DATA, "my_pkg/m/b.txt": b"bee"})
+WHEEL_NAME = "my_pkg-1.0-py3-none-any.whl"
+WHEEL_PATH = f"/files/{WHEEL_NAME}"
+WHEEL_SHA = hashlib.sha256(WHEEL).hexdigest()
+
+
+def wheel_entry(sha256: str | None = DIGEST) -> Entry:
+    source = WheelSource("my.pkg", "1.0", "my_pkg/m/a.bin")
+    return Entry("target", "w", source, (File("a.bin", sha256),))
+
+
+def serve_html(hub, digest: str = WHEEL_SHA) -> None:
+    hub.files[WHEEL_PATH] = WHEEL
+    hub.types["/simple/my-pkg/"] = "text/html; charset=utf-8"
+    hub.files["/simple/my-pkg/"] = (
+        '<!DOCTYPE html><html><body><h1>Links</h1><a name="x">no link</a>'
+        '<a href="../../files/my_pkg-0.9-py3-none-any.whl#sha256=00">old</a>'
+        f'<a href="../../files/my_pkg-1.0.tar.gz#sha256=00">source</a>'
+        f'<a href="../..{WHEEL_PATH}#sha256={digest}" data-yanked="">wheel</a>'
+    ).encode()
+
+
+def serve_json(hub, digest: str = WHEEL_SHA) -> None:
+    hub.files[WHEEL_PATH] = WHEEL
+    hub.types["/simple/my-pkg/"] = "application/vnd.pypi.simple.v1+json"
+    files = [
+        {"filename": "x", "url": "../../files/my_pkg-1.0.tar.gz", "hashes": {}},
+        {"filename": WHEEL_NAME, "url": hub.url + WHEEL_PATH, "hashes": {"sha256": digest}},
+    ]
+    hub.files["/simple/my-pkg/"] = json.dumps({"files": files}).encode()
+
+
+@pytest.mark.parametrize("serve_index", [serve_html, serve_json])
+def test_a_file_is_taken_out_of_a_wheel_which_is_then_deleted(hub, tmp_path, serve_index):
+    serve_index(hub)
+    path = pull(wheel_entry(), Cache(tmp_path))
+    assert path == tmp_path / "pypi/my.pkg/1.0/my_pkg/m/a.bin"
+    assert path.read_bytes() == DATA
+    assert leftovers(tmp_path / "pypi/my.pkg/1.0") == {"my_pkg"}
+    assert "vnd.pypi.simple.v1+json" in hub.requests[0][1]["accept"]
+
+
+def test_a_folder_is_taken_out_of_one_wheel(hub, tmp_path):
+    serve_html(hub)
+    source = WheelSource("my.pkg", "1.0", "my_pkg/m")
+    files = (File("a.bin", DIGEST), File("b.txt"))
+    folder = pull(Entry("reward", "w", source, files, is_folder=True), Cache(tmp_path))
+    assert (folder / "a.bin").read_bytes() == DATA
+    assert (folder / "b.txt").read_bytes() == b"bee"
+    assert [path for path, _ in hub.requests].count(WHEEL_PATH) == 1
+
+
+def test_the_digest_that_the_index_promises_is_checked(hub, tmp_path):
+    serve_html(hub, digest="0" * 64)
+    with pytest.raises(RegistryError, match="expected sha256 0000"):
+        pull(wheel_entry(), Cache(tmp_path))
+    assert leftovers(tmp_path / "pypi/my.pkg/1.0") == set()
+
+
+def test_the_digest_of_the_file_in_the_wheel_is_checked(hub, tmp_path):
+    serve_html(hub)
+    with pytest.raises(RegistryError, match=f"found {DIGEST}"):
+        pull(wheel_entry("0" * 64), Cache(tmp_path))
+    assert not Cache(tmp_path).is_installed(wheel_entry())
+
+
+def test_an_interrupted_unpacking_starts_from_the_wheel_that_is_here(hub, tmp_path):
+    serve_html(hub)
+
+    def interrupt(step: storage.Progress) -> None:
+        if "unpacking" in step.label:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(wheel_entry(), Cache(tmp_path), interrupt)
+    assert not Cache(tmp_path).is_installed(wheel_entry())
+    hub.requests.clear()
+    pull(wheel_entry(), Cache(tmp_path))
+    assert [path for path, _ in hub.requests] == ["/simple/my-pkg/"]
+
+
+def test_a_wheel_without_the_file_or_that_is_no_zip_is_an_error(hub, tmp_path):
+    serve_html(hub)
+    entry = Entry("target", "w", WheelSource("my.pkg", "1.0", "no/such"), (File("such"),))
+    with pytest.raises(RegistryError, match="holds no 'no/such'"):
+        pull(entry, Cache(tmp_path))
+    hub.files[WHEEL_PATH] = b"not a zip"
+    serve_digest = hashlib.sha256(b"not a zip").hexdigest()
+    serve_html(hub, serve_digest)
+    hub.files[WHEEL_PATH] = b"not a zip"
+    with pytest.raises(RegistryError, match="not a readable wheel"):
+        pull(wheel_entry(), Cache(tmp_path / "other"))
+
+
+def test_a_version_that_is_not_listed_is_an_error(hub):
+    serve_html(hub)
+    with pytest.raises(RegistryError, match="lists no wheel of my-pkg==2"):
+        find_wheel("my-pkg", "2")
+
+
+@pytest.mark.parametrize("page", [b"{", b"[]", b'{"files": [3]}', b'{"files": 3}', b"null"])
+def test_a_broken_index_is_an_error(hub, page):
+    serve_json(hub)
+    hub.files["/simple/my-pkg/"] = page
+    with pytest.raises(RegistryError, match="broken JSON"):
+        find_wheel("my-pkg", "1.0")
+
+
+def test_a_password_of_the_index_is_sent_to_it_and_shown_nowhere(hub, monkeypatch, tmp_path):
+    serve_html(hub)
+    monkeypatch.setenv("PIP_INDEX_URL", hub.url.replace("//", "//me:pass@") + "/simple")
+    pull(wheel_entry(), Cache(tmp_path))
+    assert {headers["authorization"] for _, headers in hub.requests} == {"Basic bWU6cGFzcw=="}
+    with pytest.raises(RegistryError) as caught:
+        find_wheel("other", "1")
+    assert "pass@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("filename", "fits"),
+    [
+        ("My.Pkg-1.0-py3-none-any.whl", True),
+        ("my_pkg-1.0-2-py2.py3-none-any.whl", True),
+        ("my_pkg-1.0.1-py3-none-any.whl", False),
+        ("my_pkg-1.0-cp311-cp311-linux_x86_64.whl", False),
+        ("my_pkg_more-1.0-py3-none-any.whl", False),
+        ("..\\my_pkg-1.0-py3-none-any.whl", False),
+        ("-none-any.whl", False),
+    ],
+)
+def test_wheel_names(filename, fits):
+    assert _fits(filename, "my-pkg", "1.0") is fits
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
+def test_ctrl_c_ends_with_130_and_leaves_only_the_partial(hub, tmp_path):
+    hub.files[HUB_PATH] = DATA
+    hub.drops = [HALF] * 50
+    toml = tmp_path / "models.toml"
+    toml.write_text('[target.t]\nsource = "hf:o/r@v1/d/f.gguf"')
+    code = (
+        "import sys; from alignpro_lite import cli, download; "
+        "download.RETRY_PAUSES = (60.0,); "
+        "sys.exit(cli.run(['models', 'pull', 'target/t']))"
+    )
+    environment = os.environ | {
+        "ALIGNPRO_LITE_MODELS": str(toml),
+        "ALIGNPRO_LITE_CACHE": str(tmp_path / "cache"),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    partial = tmp_path / "cache/hf/o/r/v1/d/f.gguf.partial"
+    deadline = time.monotonic() + 20
+    while not (partial.exists() and partial.stat().st_size == HALF):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert leftovers(partial.parent) == {"f.gguf.partial", "f.gguf.partial.etag"}

@@ -1,0 +1,371 @@
+"""models.toml: sources, rows, merging, look-up, and the cache that mirrors it."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignpro_lite import registry
+from alignpro_lite.cache import Cache, installed_path, resolve_model
+from alignpro_lite.errors import RegistryError
+from alignpro_lite.registry import Entry, File, Recipe, Registry, load_files
+from alignpro_lite.sources import HubSource, LocalSource, WheelSource, parse_source
+
+FOLDER = Path("/somewhere")
+WORD = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
+PART = st.text(string.ascii_letters + string.digits + "._- #@é", min_size=1, max_size=8).filter(
+    lambda part: part not in (".", "..")
+)
+PATHS = st.lists(PART, min_size=1, max_size=3).map("/".join)
+HUBS = st.builds(
+    HubSource,
+    st.tuples(WORD, WORD).map("/".join),
+    WORD,
+    st.one_of(st.just(""), PATHS),
+)
+WHEELS = st.builds(
+    WheelSource,
+    WORD,
+    st.from_regex(r"[0-9][0-9a-z.!+]{0,8}", fullmatch=True),
+    PATHS,
+)
+LOCALS = st.builds(LocalSource, PATHS.map(lambda path: Path("/") / path))
+
+
+@given(st.one_of(HUBS, WHEELS, LOCALS))
+def test_a_source_survives_printing_and_parsing(source):
+    assert parse_source(str(source), FOLDER) == source
+
+
+@given(st.one_of(st.text(), st.tuples(st.sampled_from(["hf:", "pypi:", "file:"]), st.text())))
+def test_garbage_gives_a_source_or_a_registry_error(text):
+    text = text if isinstance(text, str) else "".join(text)
+    try:
+        source = parse_source(text, FOLDER)
+    except RegistryError:
+        return
+    assert parse_source(str(source), FOLDER) == source
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf:a/b@main/../../x",
+        "hf:a/b@main//etc/passwd",
+        "hf:../b@main/x",
+        "hf:a/b@../x",
+        "pypi:a==1#../x",
+        "pypi:a==1#/etc/passwd",
+        "pypi:a==1#x\\..\\y",
+        "pypi:a==1#C:/x",
+        "pypi:a==../1#x",
+        "http://example.org/x",
+        "hf:a/b/x",
+        "pypi:a#x",
+        "file:",
+        "file:a\0b",
+        "",
+    ],
+)
+def test_sources_that_leave_their_folder_or_have_no_form_are_refused(text):
+    with pytest.raises(RegistryError):
+        parse_source(text, FOLDER)
+
+
+def test_a_relative_file_starts_at_the_folder_of_the_toml(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert parse_source("file:m/x.gguf", tmp_path) == LocalSource(tmp_path / "m/x.gguf")
+    assert parse_source("file:/abs/x.gguf", tmp_path) == LocalSource(Path("/abs/x.gguf"))
+    assert parse_source("file:~/x.gguf", tmp_path) == LocalSource(Path("/home/someone/x.gguf"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_file_has_the_default_pair_from_one_download():
+    shipped = load_files([registry.SHIPPED_FILE])
+    target = shipped.default("target")
+    bundle = shipped.default("bundle")
+    assert isinstance(bundle.source, Recipe)
+    assert shipped.downloadable(bundle).source == target.source
+    assert shipped.downloadable(bundle).files == target.files
+    cache = Cache(Path("/cache"))
+    assert cache.path(shipped.downloadable(bundle)) == cache.path(target)
+
+
+def test_the_shipped_file_has_the_models_of_the_paper_pinned_and_licensed():
+    shipped = load_files([registry.SHIPPED_FILE])
+    assert shipped.find("prompter", "phi-3.5-mini-instruct").licence == "MIT"
+    assert shipped.find("prompter", "qwen2.5-1.5b-instruct").licence == "Apache-2.0"
+    assert shipped.find("target", "llama-3.1-8b-instruct").size == 4920739232
+    for entry in shipped.entries:
+        if isinstance(entry.source, HubSource):
+            assert len(entry.source.revision) == 40, entry.key
+        if not isinstance(entry.source, Recipe):
+            assert entry.licence, entry.key
+            assert entry.context, entry.key
+
+
+def test_the_file_at_the_top_of_the_repository_is_the_shipped_one():
+    top = Path(__file__).parents[1] / "models.toml"
+    assert top.resolve() == registry.SHIPPED_FILE.resolve()
+
+
+def test_a_row_of_the_users_file_replaces_and_adds(tmp_path, monkeypatch):
+    mine = """
+        [defaults]
+        target = "mine"
+        [target.mine]
+        source = "file:mine.gguf"
+        [target.smollm2-135m-instruct]
+        source = "hf:a/b@main/c.gguf"
+    """
+    monkeypatch.setenv("ALIGNPRO_LITE_MODELS", str(write(tmp_path / "mine.toml", mine)))
+    known = registry.load()
+    assert known.default("target").source == LocalSource(tmp_path / "mine.gguf")
+    assert known.default("bundle").name == "default"
+    replaced = known.find("target", "smollm2-135m-instruct")
+    assert replaced.files == (File("c.gguf"),)
+    assert known.find("prompter", "smollm2-135m-instruct").files[0].sha256
+
+
+def test_the_users_file_lies_in_the_configuration_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("ALIGNPRO_LITE_MODELS", raising=False)
+    monkeypatch.setattr(registry, "default_user_file", lambda: tmp_path / "models.toml")
+    shipped = registry.load()
+    write(tmp_path / "models.toml", '[reward.mine]\nsource = "file:r"')
+    assert {entry.key for entry in registry.load().entries} - {
+        entry.key for entry in shipped.entries
+    } == {"reward/mine"}
+
+
+def test_a_users_file_that_is_named_and_missing_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNPRO_LITE_MODELS", str(tmp_path / "no.toml"))
+    with pytest.raises(RegistryError, match=r"no\.toml"):
+        registry.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[target.x]\nsource='hf:a/b@c/d'\nsha265='0'", "Unknown key 'sha265' (near: sha256)"),
+        ("[targets.x]\nsource='hf:a/b@c/d'", "Unknown key 'targets' (near: target)"),
+        ("[target.x]\nlicence='MIT'", "source is missing"),
+        ("[target.x]\nsource=3", "source to be a string"),
+        ("[target.x]\nsource='hf:a/b@c/d'\nsize='big'", "size to be a whole number"),
+        ("[target.x]\nsource='hf:a/b@c/d'\nsize=true", "size to be a whole number"),
+        ("[target.x]\nsource='hf:a/b@c/d'\nsize=0", "size above zero"),
+        ("[target.x]\nsource='hf:a/b@c/d'\ncontext=-1", "context above zero"),
+        ("[target.x]\nsource='hf:a/b@c/d'\nsha256='abc'", "64 hexadecimal digits"),
+        ("[target.x]\nsource='hf:a/b@c'", "whole repository"),
+        ("[target.x]\nsource='hf:a/b@c'\nfiles=[]", "different paths"),
+        ("[target.x]\nsource='hf:a/b@c'\nfiles=['a','a']", "different paths"),
+        ("[target.x]\nsource='hf:a/b@c'\nfiles=['../a']", "stays inside"),
+        ("[target.x]\nsource='hf:a/b@c'\nfiles=[{path='a', md5='x'}]", "Unknown key 'md5'"),
+        ("[target.x]\nsource='hf:a/b@c'\nfiles=[3]", "Expected a table"),
+        ("[target.x]\nsource='hf:a/b@c'\nfiles=['a']\nsha256='a'", "for each file"),
+        ("[target.'../x']\nsource='hf:a/b@c/d'", "Expected a name"),
+        ("[target.'a/b']\nsource='hf:a/b@c/d'", "Expected a name"),
+        ("target = 3", "Expected a table"),
+        ("[target]\nx = 3", "Expected a table"),
+        ("[defaults]\ntarget='nope'", "No target is named 'nope'"),
+        ("[bundle.b]\nprompter='nope'\nmode='augment'\nprecision='int4'", "No prompter is named"),
+        ("[bundle.b]\nprompter='p'\nmode='shout'\nprecision='int4'", "Unknown mode 'shout'"),
+        ("[bundle.b]\nprompter='p'\nmode='rewrite'\nprecision='int2'", "Unknown precision 'int2'"),
+        ("[bundle.b]\nprompter='p'\nsize=3", "Unknown key 'size'"),
+        ("= 3", "not valid TOML"),
+        ("x = " + "[" * 20000, "not valid TOML"),
+    ],
+)
+def test_a_wrong_row_is_refused_with_its_place(tmp_path, text, message):
+    path = write(tmp_path / "models.toml", text)
+    with pytest.raises(RegistryError) as caught:
+        load_files([path])
+    assert message in caught.value.problem
+    assert "\n" not in caught.value.problem[:200]
+    assert caught.value.cure
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "models.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RegistryError, match="not valid TOML"):
+        load_files([tmp_path / "models.toml"])
+
+
+def test_an_unknown_name_lists_near_names():
+    shipped = load_files([registry.SHIPPED_FILE])
+    with pytest.raises(RegistryError, match=r"near: llama-3.1-8b-instruct"):
+        shipped.find("target", "llama-3.1-8b")
+    with pytest.raises(RegistryError, match=r"near: target/smollm2-135m-instruct"):
+        shipped.named("target/smolm2-135m-instruct")
+
+
+def test_a_name_alone_means_all_kinds_and_a_key_means_one():
+    shipped = load_files([registry.SHIPPED_FILE])
+    both = shipped.named("smollm2-135m-instruct")
+    assert {entry.kind for entry in both} == {"prompter", "target"}
+    assert [entry.kind for entry in shipped.named("target/smollm2-135m-instruct")] == ["target"]
+
+
+def test_a_kind_without_default_is_an_error(tmp_path):
+    empty = load_files([write(tmp_path / "models.toml", "")])
+    with pytest.raises(RegistryError, match="No default target"):
+        empty.default("target")
+
+
+def test_every_key_of_the_shipped_file_is_documented_at_its_top():
+    text = registry.SHIPPED_FILE.read_text(encoding="utf-8")
+    header = text[: text.index("[defaults]")]
+    keys = {
+        key
+        for kind in registry.KINDS
+        for row in tomllib.loads(text).get(kind, {}).values()
+        for key in row
+    }
+    assert all(key in header for key in keys)
+
+
+# The cache.
+
+HUB_FILE = Entry("target", "t", HubSource("a/b", "main", "x/t.gguf"), (File("t.gguf"),))
+
+
+def install(cache: Cache, entry: Entry, data: bytes = b"weights") -> None:
+    for file in entry.files:
+        path = cache.file_path(entry, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_the_cache_folder_is_the_option_then_the_variable_then_the_platforms(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNPRO_LITE_CACHE", str(tmp_path / "variable"))
+    assert Cache.open(tmp_path / "option").root == tmp_path / "option"
+    assert Cache.open().root == tmp_path / "variable"
+    monkeypatch.setenv("ALIGNPRO_LITE_CACHE", "")
+    assert Cache.open().root.name == "alignpro-lite"
+    monkeypatch.chdir(tmp_path)
+    assert Cache.open(Path("relative")).root == tmp_path / "relative"
+
+
+def test_a_folder_is_installed_when_all_its_files_are_here(tmp_path):
+    cache = Cache(tmp_path)
+    entry = Entry(
+        "prompter", "p", HubSource("a/b", "main", ""), (File("x"), File("y/z")), is_folder=True
+    )
+    install(cache, entry)
+    assert cache.is_installed(entry)
+    assert installed_path(entry, cache) == tmp_path / "hf/a/b/main"
+    cache.file_path(entry, entry.files[1]).unlink()
+    assert not cache.is_installed(entry)
+
+
+def test_verify_finds_a_single_flipped_bit_and_a_missing_file(tmp_path):
+    cache = Cache(tmp_path)
+    install(cache, HUB_FILE)
+    assert cache.verify(HUB_FILE)[0].state == "unrecorded"
+    cache.record(HUB_FILE, HUB_FILE.files[0], hashlib.sha256(b"weights").hexdigest())
+    assert cache.verify(HUB_FILE)[0].state == "ok"
+    install(cache, HUB_FILE, b"weighus")
+    assert cache.verify(HUB_FILE)[0].state == "altered"
+    cache.path(HUB_FILE).unlink()
+    assert cache.verify(HUB_FILE)[0].state == "missing"
+
+
+def test_the_first_recorded_digest_stays_until_it_is_forgotten(tmp_path):
+    cache = Cache(tmp_path)
+    file = HUB_FILE.files[0]
+    cache.record(HUB_FILE, file, "a" * 64)
+    cache.record(HUB_FILE, file, "b" * 64)
+    assert cache.digest(HUB_FILE, file) == "a" * 64
+    cache.remove(HUB_FILE)
+    assert cache.digest(HUB_FILE, file) == "a" * 64
+    cache.forget(HUB_FILE)
+    assert cache.digest(HUB_FILE, file) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 3}', "\udcff"])
+def test_a_damaged_record_of_digests_is_one_clear_error(tmp_path, text):
+    (tmp_path / "digests.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RegistryError, match=r"digests\.json"):
+        Cache(tmp_path).digest(HUB_FILE, HUB_FILE.files[0])
+
+
+def test_removing_leaves_no_partial_and_no_empty_folder(tmp_path):
+    cache = Cache(tmp_path)
+    install(cache, HUB_FILE)
+    path = cache.path(HUB_FILE)
+    path.with_name(path.name + ".partial").write_bytes(b"12345")
+    path.with_name(path.name + ".partial.etag").write_bytes(b"1")
+    assert cache.remove(HUB_FILE) == len("weights") + 5 + 1
+    assert not (tmp_path / "hf").exists()
+    assert cache.remove(HUB_FILE) == 0
+
+
+def test_removing_keeps_the_neighbours(tmp_path):
+    cache = Cache(tmp_path)
+    other = Entry("target", "o", HubSource("a/b", "main", "x/o.gguf"), (File("o.gguf"),))
+    install(cache, HUB_FILE)
+    install(cache, other)
+    cache.remove(HUB_FILE)
+    assert cache.is_installed(other)
+
+
+def test_a_built_bundle_is_removed_as_a_whole(tmp_path):
+    cache = Cache(tmp_path)
+    bundle = Entry("bundle", "b", Recipe("p", "augment", "int4"), is_folder=True)
+    assert cache.path(bundle) == tmp_path / "bundles/b"
+    for name in ("b", ".b.deleted"):  # the second: left by an interrupted removal
+        (tmp_path / "bundles" / name / "sub").mkdir(parents=True)
+        (tmp_path / "bundles" / name / "sub/x").write_bytes(b"123")
+    assert cache.remove(bundle) == 3
+    assert not any((tmp_path / "bundles").iterdir())
+
+
+def test_the_users_own_file_is_used_in_place_and_never_removed(tmp_path):
+    own = tmp_path / "own.gguf"
+    entry = Entry("target", "own", LocalSource(own))
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(RegistryError, match="should lie at"):
+        installed_path(entry, cache)
+    own.write_bytes(b"x")
+    assert installed_path(entry, cache) == own
+    with pytest.raises(RegistryError, match="never deleted"):
+        cache.remove(entry)
+    assert own.exists()
+
+
+def known(*entries: Entry) -> Registry:
+    return Registry(entries, {})
+
+
+def test_resolve_prefers_a_path_then_a_name_and_says_how_to_pull(tmp_path, monkeypatch):
+    cache = Cache(tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RegistryError) as caught:
+        resolve_model("target", "t", known(HUB_FILE), cache)
+    assert "alignpro-lite models pull target/t" in caught.value.cure
+    install(cache, HUB_FILE)
+    assert resolve_model("target", "t", known(HUB_FILE), cache) == cache.path(HUB_FILE)
+    (tmp_path / "t").write_bytes(b"")
+    assert resolve_model("target", "t", known(HUB_FILE), cache) == Path("t")
+
+
+@pytest.mark.parametrize("text", ["tt", "no/such.gguf", "~nobody-here/x", "x" * 9000, "a\0b", ""])
+def test_resolve_says_neither_file_nor_name(tmp_path, text):
+    with pytest.raises(RegistryError, match="neither a file here nor a target"):
+        resolve_model("target", text, known(HUB_FILE), Cache(tmp_path))
+
+
+def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
+    bundle = Entry("bundle", "b", Recipe("p", "augment", "int4"), is_folder=True)
+    with pytest.raises(RegistryError) as caught:
+        resolve_model("bundle", "b", known(bundle), Cache(tmp_path))
+    assert "alignpro-lite export prompter p" in caught.value.cure
