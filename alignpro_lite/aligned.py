@@ -18,22 +18,22 @@ from typing import Literal
 
 from alignpro_lite import gguf, onnx_decoder, registry, target
 from alignpro_lite.bundle import Bundle, open_bundle
-from alignpro_lite.cache import Cache, installed_path, resolve_model
 from alignpro_lite.chat import Message
 from alignpro_lite.devices import (
+    Batching,
     DeviceRequest,
     EngineSupport,
     Plan,
     PrompterNeeds,
-    find_hardware,
     make_plan,
 )
 from alignpro_lite.engine import FinishReason
 from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.gguf import GgufFile
+from alignpro_lite.hardware import find_hardware
 from alignpro_lite.onnx_decoder import DecoderSettings, Device
 from alignpro_lite.prompter import OnnxPrompter, Rewrite, RewriteStream
-from alignpro_lite.registry import Kind, Registry
+from alignpro_lite.registry import Cache, Kind, Registry, installed_path, resolve_model
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.target import DEFAULT_SAMPLING, AnswerStream, LlamaTarget, TargetSettings
 
@@ -381,7 +381,7 @@ def load_prompter(
     used: Device = (
         "cuda" if device == "cuda" or (device == "auto" and on_gpu and available) else "cpu"
     )
-    return OnnxPrompter(bundle, DecoderSettings(used, SEQUENCES, hardware.cores))
+    return OnnxPrompter(bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores))
 
 
 @dataclass(frozen=True)
@@ -424,7 +424,8 @@ def plan_for(located: Located, request: DeviceRequest) -> Plan:
         graph = bundle.sidecar.graph
         cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
         needs = PrompterNeeds(bundle.n_bytes + cache_bytes, graph.device == "cuda")
-    return make_plan(request, located.target_file, needs, support, find_hardware())
+    batching = Batching(target.MICRO_BATCH, SEQUENCES)
+    return make_plan(request, located.target_file, needs, support, find_hardware(), batching)
 
 
 def _path_of(kind: Kind, name: str | Path, known: Registry, store: Cache) -> Path:
@@ -438,6 +439,7 @@ def _load_target(located: Located, plan: Plan) -> LlamaTarget:
         context=plan.context,
         sequences=SEQUENCES,
         n_gpu_layers=plan.n_gpu_layers,
+        gpu=plan.gpu.index if plan.gpu and plan.device == "cuda" else None,
         threads=plan.threads,
     )
     return LlamaTarget(located.target, located.target_file, settings)
@@ -446,10 +448,13 @@ def _load_target(located: Located, plan: Plan) -> LlamaTarget:
 def _load_prompter(located: Located, plan: Plan) -> OnnxPrompter | None:
     if located.bundle is None or plan.prompter_device is None:
         return None
-    return OnnxPrompter(
-        located.bundle,
-        DecoderSettings(device=plan.prompter_device, sequences=SEQUENCES, threads=plan.threads),
+    settings = DecoderSettings(
+        device=plan.prompter_device,
+        gpu=plan.gpu.index if plan.gpu else 0,
+        sequences=SEQUENCES,
+        threads=plan.threads,
     )
+    return OnnxPrompter(located.bundle, settings)
 
 
 def check_prompt(prompt: str) -> None:

@@ -39,7 +39,6 @@ from typing import Literal
 from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.gguf import GgufFile, Tensor
 from alignpro_lite.hardware import Gpu, Hardware, Ram
-from alignpro_lite.hardware import find_hardware as find_hardware
 
 Device = Literal["cuda", "cpu"]
 

@@ -38,11 +38,13 @@ class DecoderSettings:
 
     Attributes:
         device: Where it runs.
+        gpu: Index of the GPU; 0 when there is no choice.
         sequences: How many sequences are decoded together at most.
         threads: CPU threads.
     """
 
     device: Device
+    gpu: int
     sequences: int
     threads: int
 
@@ -64,7 +66,7 @@ class OnnxDecoder:
         self.device: Device = settings.device
         self._rows = settings.sequences
         self._slots = _SlotMap()
-        self._runner = _new_runner(self._session, self._graph, settings.device)
+        self._runner = _new_runner(self._session, self._graph, settings)
         self._outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
 
     @property
@@ -220,8 +222,9 @@ class _HostBuffers:
 class _GpuBuffers:
     """The same in GPU memory. Rows move through main memory: once a request, not once a token."""
 
-    def __init__(self, session: Any, graph: Graph) -> None:
+    def __init__(self, session: Any, graph: Graph, gpu: int) -> None:
         self._host = _HostBuffers(session, graph)
+        self._gpu = gpu
         self._buffers: dict[str, Any] = {}
 
     @property
@@ -237,7 +240,7 @@ class _GpuBuffers:
         self._host.resize(rows, length)
         ort_value = _onnxruntime().OrtValue
         self._buffers = {
-            name: ort_value.ortvalue_from_numpy(array, "cuda", 0)
+            name: ort_value.ortvalue_from_numpy(array, "cuda", self._gpu)
             for name, array in self._host.arrays().items()
         }
 
@@ -267,12 +270,16 @@ class _SharedRunner:
     """Runs a graph that writes new keys and values into the buffers in place."""
 
     def __init__(
-        self, session: Any, graph: Graph, buffers: _HostBuffers | _GpuBuffers, device: Device
+        self,
+        session: Any,
+        graph: Graph,
+        buffers: _HostBuffers | _GpuBuffers,
+        place: tuple[Device, int],
     ) -> None:
         self.buffers = buffers
         self._session = session
         self._graph = graph
-        self._device = device
+        self._place = place
         self._dtype = np.dtype(graph.io_dtype)
         self._binding = session.io_binding()
         self._bound: tuple[int, int, int] | None = None
@@ -295,9 +302,9 @@ class _SharedRunner:
         if self._bound == wanted:
             return
         for name, address in self.buffers.addresses().items():
-            place = (self._device, 0, self._dtype, shape, address)
-            self._binding.bind_input(name, *place)
-            self._binding.bind_output(_present_name(name), *place)
+            memory = (*self._place, self._dtype, shape, address)
+            self._binding.bind_input(name, *memory)
+            self._binding.bind_output(_present_name(name), *memory)
         self._bound = wanted
 
 
@@ -347,12 +354,15 @@ def _present_name(past: str) -> str:
     return past.replace("past_key_values.", "present.")
 
 
-def _new_runner(session: Any, graph: Graph, device: Device) -> _SharedRunner | _GrowingRunner:
+def _new_runner(
+    session: Any, graph: Graph, settings: DecoderSettings
+) -> _SharedRunner | _GrowingRunner:
     if graph.cache == "growing":
         return _GrowingRunner(session, graph, _HostBuffers(session, graph))
-    if device == "cuda":
-        return _SharedRunner(session, graph, _GpuBuffers(session, graph), device)
-    return _SharedRunner(session, graph, _HostBuffers(session, graph), device)
+    if settings.device == "cuda":
+        buffers = _GpuBuffers(session, graph, settings.gpu)
+        return _SharedRunner(session, graph, buffers, ("cuda", settings.gpu))
+    return _SharedRunner(session, graph, _HostBuffers(session, graph), ("cpu", 0))
 
 
 def cache_bytes(graph: Graph, rows: int, length: int) -> int:
@@ -379,8 +389,11 @@ def _open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = 4  # errors come as exceptions
     provider = _PROVIDERS[settings.device]
+    place = {"device_id": settings.gpu} if settings.device == "cuda" else {}
     try:
-        session = runtime.InferenceSession(bundle.graph_file, options, providers=[provider])
+        session = runtime.InferenceSession(
+            bundle.graph_file, options, providers=[(provider, place)]
+        )
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(
             f"onnxruntime cannot load {bundle.graph_file} ({error}).",
@@ -403,6 +416,7 @@ def _onnxruntime() -> Any:
         MissingDependencyError: It is not installed.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
     try:
         import onnxruntime
     except ImportError as error:

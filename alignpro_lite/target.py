@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,12 +37,14 @@ class TargetSettings:
         context: Tokens that all sequences together may hold.
         sequences: How many sequences are decoded together at most.
         n_gpu_layers: Layers on the GPU; 0 stays on the CPU.
+        gpu: Index of the one GPU to use, None on the CPU.
         threads: CPU threads; llama.cpp's threads spin, so never more than cores.
     """
 
     context: int
     sequences: int
     n_gpu_layers: int
+    gpu: int | None
     threads: int
 
 
@@ -192,6 +195,9 @@ class _NativeModel:
     def _load_model(self, path: Path) -> Any:
         params = self.lib.llama_model_default_params()
         params.n_gpu_layers = self.settings.n_gpu_layers
+        if self.settings.gpu is not None:
+            params.split_mode = self.lib.LLAMA_SPLIT_MODE_NONE
+            params.main_gpu = self.settings.gpu
         params.load_mode = self.lib.LLAMA_LOAD_MODE_MMAP
         model = self.lib.llama_model_load_from_file(str(path).encode(), params)
         if not model:
@@ -388,6 +394,7 @@ def _llama_cpp() -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed or its library does not load.
     """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:

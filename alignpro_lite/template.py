@@ -75,18 +75,20 @@ REWRITE = RewriteTemplate(
 AUGMENT = RewriteTemplate(
     mode="augment",
     system=(
-        "You help an assistant to answer well. For each prompt, write one short sentence that "
-        "tells the assistant what a good answer contains. Do not answer the prompt."
+        "You write hints that help an assistant to answer well. A hint is one short sentence. "
+        "Never answer the prompt yourself."
     ),
-    request="Prompt:\n{prompt}\n\nOne sentence of guidance:",
+    request="Prompt: {prompt}\nHint:",
     examples=(
-        (
-            "why is sky blue",
-            "Name the physical effect, explain it in simple words, and use at most five sentences.",
-        ),
+        ("why is sky blue", "Explain the cause step by step in simple words."),
         (
             "Write a mail to my landlord about the broken heater.",
-            "Write a polite, complete email that describes the problem and asks for a repair date.",
+            "Be polite and include every detail the reader needs.",
+        ),
+        ("What is 15% of 80?", "Show the calculation, then state the result."),
+        (
+            "best way to learn guitar",
+            "Give a short list of practical steps with a reason for each.",
         ),
     ),
 )

@@ -44,6 +44,7 @@ class GgufVocabulary:
     Attributes:
         tokenizer: Equivalent fast tokenizer, verified against llama.cpp.
         bos: Beginning-of-sequence id, or None.
+        eos: End-of-sequence id.
         stop: Every id that llama.cpp takes as the end of an answer.
         add_bos: Whether `bos` goes before every text.
         chat_template: The Jinja chat template, or None.
@@ -51,6 +52,7 @@ class GgufVocabulary:
 
     tokenizer: Tokenizer
     bos: int | None
+    eos: int
     stop: tuple[int, ...]
     add_bos: bool
     chat_template: str | None
@@ -86,7 +88,8 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
     """
     reader = GGUFReader(path)
     with LlamaVocabulary(path) as reference:
-        bos, stop, add_bos = reference.bos, reference.stop, reference.add_bos
+        bos, eos, stop = reference.bos, reference.eos, reference.stop
+        add_bos = reference.add_bos
         if _field(reader, "tokenizer.ggml.model") == "gpt2":
             tokenizer = _byte_level_bpe(reader)
         else:
@@ -98,7 +101,7 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
             single=f"{token} $A", special_tokens=[(token, bos)]
         )
     template = _field(reader, "tokenizer.chat_template")
-    return GgufVocabulary(tokenizer, bos, stop, add_bos, template)
+    return GgufVocabulary(tokenizer, bos, eos, stop, add_bos, template)
 
 
 def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:

@@ -65,6 +65,11 @@ class LlamaVocabulary:
         return None if token < 0 else int(token)
 
     @property
+    def eos(self) -> int:
+        """End-of-sequence id."""
+        return int(llama_cpp.llama_vocab_eos(self._vocabulary))
+
+    @property
     def add_bos(self) -> bool:
         """Whether llama.cpp puts `bos` before every text."""
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))

@@ -37,11 +37,13 @@ class SpecialTokens:
 
     Attributes:
         bos: Beginning of sequence, or None.
+        eos: The id that ends an answer first of all.
         stop: Every id that ends an answer, in ascending order.
         add_bos: Whether the model expects `bos` before every text.
     """
 
     bos: int | None
+    eos: int
     stop: tuple[int, ...]
     add_bos: bool
 
@@ -73,7 +75,7 @@ class Source:
         wrapped = PreTrainedTokenizerFast(
             tokenizer_object=self.tokenizer,
             bos_token=_token(self.tokenizer, self.special.bos),
-            eos_token=_token(self.tokenizer, self.special.stop[0]),
+            eos_token=_token(self.tokenizer, self.special.eos),
             chat_template=self.chat_template,
         )
         wrapped.save_pretrained(folder)
@@ -184,9 +186,12 @@ def _load_gguf(path: Path) -> Source:
     except Exception as error:
         raise _unreadable(path, error) from error
     _require_all_weights(path, loading)
-    special = SpecialTokens(vocabulary.bos, vocabulary.stop, vocabulary.add_bos)
     return Source(
-        str(path), model.eval(), vocabulary.tokenizer, special, vocabulary.chat_template
+        str(path),
+        model.eval(),
+        vocabulary.tokenizer,
+        SpecialTokens(vocabulary.bos, vocabulary.eos, vocabulary.stop, vocabulary.add_bos),
+        vocabulary.chat_template,
     )
 
 
@@ -219,9 +224,13 @@ def _folder_special_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> SpecialTokens:
     """Collect every id that the folder's files say ends an answer."""
-    configured = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id
-    stop = set(configured if isinstance(configured, list) else [configured])
-    stop = (stop | {tokenizer.eos_token_id}) - {None}
+    stop: set[int] = set()
+    for named in (
+        getattr(model.generation_config, "eos_token_id", None),
+        model.config.eos_token_id,
+        tokenizer.eos_token_id,
+    ):
+        stop.update(named if isinstance(named, list) else {named} - {None})
     if not stop:
         raise ExportError(
             "The model names no end-of-sequence token, so nothing would ever stop it.",
@@ -229,7 +238,8 @@ def _folder_special_tokens(
         )
     bos = cast(int | None, tokenizer.bos_token_id)
     first = tokenizer("a").input_ids[:1]
-    return SpecialTokens(bos, tuple(sorted(stop)), bos is not None and first == [bos])
+    eos = min(stop) if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    return SpecialTokens(bos, eos, tuple(sorted(stop)), bos is not None and first == [bos])
 
 
 def _single_template(template: str | dict[str, str] | None) -> str | None:

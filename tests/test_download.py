@@ -20,15 +20,15 @@ from pathlib import Path
 import pytest
 from hub_server import serve
 
-from alignpro_lite import download as download_module
-from alignpro_lite import storage
-from alignpro_lite.cache import Cache
-from alignpro_lite.download import Remote, Wanted, download
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.package_index import _fits, find_wheel
-from alignpro_lite.pull import pull
-from alignpro_lite.registry import Entry, File, Recipe
-from alignpro_lite.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.registry import download as download_module
+from alignpro_lite.registry import storage
+from alignpro_lite.registry.cache import Cache
+from alignpro_lite.registry.download import Remote, Wanted, download
+from alignpro_lite.registry.models_toml import Entry, File, Recipe
+from alignpro_lite.registry.package_index import _fits, find_wheel
+from alignpro_lite.registry.pull import pull
+from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -309,7 +309,8 @@ def test_two_pulls_at_once_fetch_once(hub, tmp_path, monkeypatch):
 
 def test_the_lock_of_a_killed_process_does_not_stay(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from alignpro_lite.storage import locked\n"
+        "import sys, time; from pathlib import Path\n"
+        "from alignpro_lite.registry.storage import locked\n"
         "with locked(Path(sys.argv[1]), lambda: None): print('held', flush=True); time.sleep(60)"
     )
     lock = tmp_path / "x.lock"
@@ -532,9 +533,9 @@ def test_ctrl_c_ends_with_130_and_leaves_only_the_partial(hub, tmp_path):
     toml = tmp_path / "models.toml"
     toml.write_text('[target.t]\nsource = "hf:o/r@v1/d/f.gguf"')
     code = (
-        "import sys; from alignpro_lite import cli, download; "
+        "import sys; from alignpro_lite import cli; from alignpro_lite.registry import download; "
         "download.RETRY_PAUSES = (60.0,); "
-        "sys.exit(cli.run(['models', 'pull', 'target/t']))"
+        "sys.exit(cli.exit_code_of(['models', 'pull', 'target/t']))"
     )
     environment = os.environ | {
         "ALIGNPRO_LITE_MODELS": str(toml),

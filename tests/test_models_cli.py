@@ -12,10 +12,11 @@ import click
 import pytest
 from hub_server import serve
 
-from alignpro_lite import cli, download
+from alignpro_lite import cli
 from alignpro_lite.cli import models as models_module
 from alignpro_lite.cli.models import Meter, models
-from alignpro_lite.storage import Progress
+from alignpro_lite.registry import download
+from alignpro_lite.registry.storage import Progress
 
 DATA = b"weights " * 50_000
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -73,7 +74,7 @@ def hub(monkeypatch):
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
     """Run one command; return exit code, stdout and stderr."""
-    code = cli.run(["models", *arguments])
+    code = cli.exit_code_of(["models", *arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

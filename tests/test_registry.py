@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite import registry
-from alignpro_lite.cache import Cache, installed_path, resolve_model
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry import Entry, File, Recipe, Registry, load_files
-from alignpro_lite.sources import HubSource, LocalSource, WheelSource, parse_source
+from alignpro_lite.registry import models_toml as registry
+from alignpro_lite.registry.cache import Cache, installed_path, resolve_model
+from alignpro_lite.registry.models_toml import Entry, File, Recipe, Registry, load_files
+from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource, parse_source
 
 FOLDER = Path("/somewhere")
 WORD = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)

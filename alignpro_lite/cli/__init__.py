@@ -12,11 +12,7 @@ import sys
 
 import click
 
-from alignpro_lite.cli.chat import chat
-from alignpro_lite.cli.doctor import doctor
-from alignpro_lite.cli.models import models
-from alignpro_lite.cli.rewrite import rewrite
-from alignpro_lite.cli.run import run
+from alignpro_lite.cli import chat, doctor, models, rewrite, run
 from alignpro_lite.errors import AlignProError
 
 EXIT_FAILED = 1
@@ -33,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, chat, rewrite, models, doctor):
+for _command in (run.run, chat.chat, rewrite.rewrite, models.models, doctor.doctor):
     cli.add_command(_command)
 
 

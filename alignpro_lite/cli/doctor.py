@@ -35,8 +35,8 @@ def doctor(models: ModelOptions, as_json: bool) -> None:
 
 def _report(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite import doctor as library
-    from alignpro_lite.cache import Cache
-    from alignpro_lite.devices import find_hardware
+    from alignpro_lite.hardware import find_hardware
+    from alignpro_lite.registry import Cache
 
     models = library.Models(options.target, options.prompter, options.devices(), options.cache)
     cache = Cache.open(options.cache).root

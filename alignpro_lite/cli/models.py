@@ -15,11 +15,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignpro_lite import registry
-from alignpro_lite.cache import CACHE_VARIABLE, Cache, Check, installed_path
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry import KINDS, Entry, Kind, Recipe, Registry
-from alignpro_lite.sources import LocalSource
-from alignpro_lite.storage import Progress
+from alignpro_lite.registry.cache import CACHE_VARIABLE, Cache, Check, installed_path
+from alignpro_lite.registry.models_toml import KINDS, Entry, Kind, Recipe, Registry
+from alignpro_lite.registry.sources import LocalSource
+from alignpro_lite.registry.storage import Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _REDRAW_SECONDS = 0.1
@@ -103,7 +103,7 @@ def pull(names: tuple[str, ...], cache: Cache) -> None:
 
     HF_TOKEN opens gated repositories; HF_ENDPOINT and PIP_INDEX_URL name mirrors.
     """
-    from alignpro_lite.pull import pull as pull_entry
+    from alignpro_lite.registry.pull import pull as pull_entry
 
     known = registry.load()
     for entry in _select(known, names):

@@ -19,9 +19,9 @@ from typing import Literal
 import platformdirs
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry import Entry, File, Kind, Recipe, Registry, near
-from alignpro_lite.sources import HubSource, LocalSource, WheelSource
-from alignpro_lite.storage import (
+from alignpro_lite.registry.models_toml import Entry, File, Kind, Recipe, Registry, near
+from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.registry.storage import (
     OnProgress,
     disk_errors,
     etag_of,

@@ -9,13 +9,13 @@ import zlib
 from pathlib import Path
 from urllib.parse import quote
 
-from alignpro_lite.cache import Cache, installed_path
-from alignpro_lite.download import Remote, Wanted, download
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.package_index import Wheel, find_wheel
-from alignpro_lite.registry import Entry, File, Recipe
-from alignpro_lite.sources import HubSource, LocalSource, WheelSource
-from alignpro_lite.storage import (
+from alignpro_lite.registry.cache import Cache, installed_path
+from alignpro_lite.registry.download import Remote, Wanted, download
+from alignpro_lite.registry.models_toml import Entry, File, Recipe
+from alignpro_lite.registry.package_index import Wheel, find_wheel
+from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.registry.storage import (
     CHUNK_BYTES,
     OnProgress,
     Progress,

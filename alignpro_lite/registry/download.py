@@ -16,7 +16,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.storage import (
+from alignpro_lite.registry.storage import (
     CHUNK_BYTES,
     OnProgress,
     Progress,

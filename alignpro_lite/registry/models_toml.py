@@ -20,14 +20,20 @@ from typing import Literal, TypeVar, cast, get_args
 import platformdirs
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.sources import HubSource, LocalSource, Source, check_relative, parse_source
+from alignpro_lite.registry.sources import (
+    HubSource,
+    LocalSource,
+    Source,
+    check_relative,
+    parse_source,
+)
 
 Kind = Literal["bundle", "prompter", "target", "reward"]
 Mode = Literal["rewrite", "augment"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SHIPPED_FILE = Path(__file__).with_name("models.toml")
+SHIPPED_FILE = Path(__file__).parents[1] / "models.toml"
 USER_FILE_VARIABLE = "ALIGNPRO_LITE_MODELS"
 
 _ROW_KEYS = frozenset(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 
-from alignpro_lite.download import Remote, read_page
 from alignpro_lite.errors import RegistryError
+from alignpro_lite.registry.download import Remote, read_page
 
 INDEX_VARIABLE = "PIP_INDEX_URL"
 DEFAULT_INDEX = "https://pypi.org/simple/"

@@ -1,0 +1,203 @@
+"""Export a prompter: any supported source -> ONNX decoder graph, compared with torch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from transformers import PretrainedConfig
+
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export.builder import ARCHITECTURES, build_graph
+from alignpro_lite.export.llama_engine import LlamaEngine
+from alignpro_lite.export.onnx_engine import CacheLayout, OnnxEngine
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
+from alignpro_lite.export.quantise import quantise_graph
+from alignpro_lite.export.reference import export_reference
+from alignpro_lite.export.source import Source, SpecialTokens, load_source
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+Device = Literal["cpu", "cuda"]
+
+REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
+GRAPH = "model.onnx"
+TOKENIZER = "tokenizer.json"
+_FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
+
+
+@dataclass(frozen=True)
+class DecoderExport:
+    """A decoder graph with everything a runtime must know about it.
+
+    Attributes:
+        graph: The .onnx file.
+        files: Every file written, the graph and tokenizer.json among them.
+        tokenizer: The path of tokenizer.json.
+        precision: Of the layers' weights.
+        io_dtype: Type of cache and logits, "float32" or "float16".
+        cache_layout: "shared" (one buffer bound as past and present) or "growing".
+        layers: Number of key/value pairs.
+        kv_heads: Heads of the cache.
+        head_dim: Width of a head.
+        vocabulary: Logits per position.
+        max_length: The longest sequence in tokens.
+        special: Special ids.
+        chat_template: The Jinja chat template, or None.
+        parity: How far the graph is from torch.
+        mismatch_allowed: Whether it fell short and was written all the same.
+    """
+
+    graph: Path
+    files: tuple[Path, ...]
+    tokenizer: Path
+    precision: Precision
+    io_dtype: str
+    cache_layout: CacheLayout
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    max_length: int
+    special: SpecialTokens
+    chat_template: str | None
+    parity: ParityReport
+    mismatch_allowed: bool
+
+
+def export_decoder(
+    source: Path,
+    adapter: Path | None,
+    precision: Precision,
+    device: Device,
+    out_dir: Path,
+    allow_mismatch: bool = False,
+) -> DecoderExport:
+    """Export a causal language model as a decoder graph.
+
+    Args:
+        source: A Hugging Face folder or a GGUF file.
+        adapter: A peft LoRA folder to merge, or None.
+        precision: Of the weights.
+        device: What the graph is for: "cuda" has a half-precision cache.
+        out_dir: An existing folder that receives the files; the caller's to finalise or drop.
+        allow_mismatch: Keep a graph that agrees too little with torch; the result says so.
+
+    Returns:
+        The files and what a runtime must know.
+
+    Raises:
+        ExportError: The source cannot be read or exported, or the graph disagrees with torch.
+        MissingDependencyError: onnxruntime-genai is not installed.
+    """
+    loaded = load_source(source, adapter)
+    if source.is_file() and adapter is None:
+        _check_reading(loaded, source)
+    layout = _write_graph(loaded, precision, device, out_dir)
+    tokenizer = out_dir / TOKENIZER
+    loaded.tokenizer.save(str(tokenizer))
+    config = loaded.model.config
+    engine = OnnxEngine(out_dir / GRAPH, layout, _head_dim(config), _threads())
+    parity = compare(
+        TorchEngine(loaded.model),
+        engine,
+        loaded.tokenizer,
+        _prefix(loaded.special),
+        REQUIRED_AGREEMENT[precision],
+        engine.greedy,
+    )
+    if not allow_mismatch:
+        finer = _FINER.get(precision)
+        advice = f"Use --precision {finer}, or add" if finer else "Add"
+        parity.require(f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
+    return DecoderExport(
+        graph=out_dir / GRAPH,
+        files=tuple(sorted(path for path in out_dir.iterdir() if path.is_file())),
+        tokenizer=tokenizer,
+        precision=precision,
+        io_dtype=engine.io_dtype,
+        cache_layout=layout,
+        layers=engine.layers,
+        kv_heads=engine.kv_heads,
+        head_dim=engine.head_dim,
+        vocabulary=engine.vocabulary,
+        max_length=_max_length(config),
+        special=loaded.special,
+        chat_template=loaded.chat_template,
+        parity=parity,
+        mismatch_allowed=not parity.passed,
+    )
+
+
+def _write_graph(
+    source: Source, precision: Precision, device: Device, out_dir: Path
+) -> CacheLayout:
+    """Write model.onnx and its data into `out_dir` and say how the graph keeps its cache."""
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
+        folder, built = Path(work, "model"), Path(work, "graph")
+        folder.mkdir()
+        built.mkdir()
+        source.save_folder(folder)
+        half = precision == "fp16" or (device == "cuda" and precision != "fp32")
+        if source.model.config.architectures[0] in ARCHITECTURES:
+            layout: CacheLayout = "shared"
+            graph = build_graph(folder, built, "fp16" if half else "fp32")
+        elif half:
+            raise ExportError(
+                f"{source.model.config.architectures[0]} has no half-precision export here.",
+                "Use --device cpu with --precision int4, int8 or fp32.",
+            )
+        else:
+            layout = "growing"
+            graph = export_reference(folder, built)
+        if precision in ("int4", "int8"):
+            quantise_graph(graph, out_dir / GRAPH, 4 if precision == "int4" else 8)
+        else:
+            _move_graph(graph, out_dir / GRAPH)
+    return layout
+
+
+def _move_graph(source: Path, destination: Path) -> None:
+    """Move a graph with its data gathered into one file beside it."""
+    onnx.save(
+        onnx.load(source),
+        destination,
+        save_as_external_data=True,
+        location=f"{destination.name}.data",
+    )
+
+
+def _check_reading(source: Source, path: Path) -> None:
+    """Hold the weights that were read from a GGUF file against llama.cpp's own reading.
+
+    llama.cpp rounds activations, so quantised files agree with torch less than perfectly.
+    """
+    with LlamaEngine(path, WINDOW, _threads()) as engine:
+        report = compare(
+            TorchEngine(source.model), engine, source.tokenizer, _prefix(source.special), 0.9
+        )
+    report.require(
+        f"What transformers reads from {path}", "Export from the model's Hugging Face folder."
+    )
+
+
+def _prefix(special: SpecialTokens) -> tuple[int, ...]:
+    return (special.bos,) if special.add_bos and special.bos is not None else ()
+
+
+def _head_dim(config: PretrainedConfig) -> int:
+    explicit: int | None = getattr(config, "head_dim", None)
+    return explicit or config.hidden_size // config.num_attention_heads
+
+
+def _max_length(config: PretrainedConfig) -> int:
+    """Positions beyond the original length need rescaled rotary caches, which are not switched."""
+    original: int | None = getattr(config, "original_max_position_embeddings", None)
+    return original or int(config.max_position_embeddings)
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,152 @@
+"""Export a target: Hugging Face folder -> GGUF, quantised, compared with torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import llama_cpp
+
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export.child import run_python
+from alignpro_lite.export.llama_engine import LlamaEngine, LlamaVocabulary
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
+from alignpro_lite.export.source import Source, load_source
+
+_FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+_NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
+
+
+@dataclass(frozen=True)
+class TargetExport:
+    """A written GGUF file.
+
+    Attributes:
+        file: The file.
+        quantisation: llama.cpp's name of the type, upper case.
+        parity: How far it is from torch.
+        mismatch_allowed: Whether it fell short and was written all the same.
+    """
+
+    file: Path
+    quantisation: str
+    parity: ParityReport
+    mismatch_allowed: bool
+
+
+def quantisations() -> dict[str, int]:
+    """Name every file type of the installed llama.cpp, as in `Q4_K_M`, with its number."""
+    return {
+        name.removeprefix(prefix): value
+        for prefix in _NAME_PREFIXES
+        for name, value in vars(llama_cpp).items()
+        if name.startswith(prefix)
+    }
+
+
+def export_target(
+    source: Path, out_file: Path, quantisation: str, allow_mismatch: bool = False
+) -> TargetExport:
+    """Export a Hugging Face folder as a GGUF file.
+
+    Args:
+        source: The folder.
+        out_file: The file to write; it appears only when whole and checked.
+        quantisation: A llama.cpp type by name, any case: F16, Q8_0, Q4_K_M, ...
+        allow_mismatch: Keep a file that agrees too little with torch; the result says so.
+
+    Returns:
+        The file and its parity report.
+
+    Raises:
+        ExportError: Unknown type, unreadable source, failed conversion, special tokens or chat
+            template not carried over, or logits that disagree with torch.
+    """
+    kind = quantisation.upper()
+    known = quantisations()
+    if kind not in known:
+        raise ExportError(
+            f"Expected a llama.cpp type, found '{quantisation}'.",
+            f"Use one of {', '.join(sorted(known))}.",
+        )
+    if not source.is_dir():
+        raise ExportError(
+            f"Expected a Hugging Face folder at {source}, found {_describe(source)}.",
+            "Give the folder that holds config.json.",
+        )
+    loaded = load_source(source)
+    with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=".work-") as work:
+        written = _convert(source, Path(work), kind, known[kind])
+        _check_vocabulary(loaded, written)
+        parity = _compare(loaded, written, required_agreement(kind))
+        if not allow_mismatch:
+            parity.require(
+                f"The {kind} file", "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
+            )
+        written.replace(out_file)
+    return TargetExport(out_file, kind, parity, mismatch_allowed=not parity.passed)
+
+
+def required_agreement(kind: str) -> float:
+    """The least argmax agreement with torch for a llama.cpp type, 0 to 1."""
+    if kind in _FLOAT_TYPES:
+        return 0.99
+    return 0.97 if kind == "Q8_0" else 0.9
+
+
+def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
+    plain = work / "plain.gguf"
+    arguments = [
+        *("-m", "alignpro_lite.export.gguf_converter"),
+        str(source),
+        *("--outfile", str(plain)),
+        *("--outtype", _FLOAT_TYPES.get(kind, "auto")),
+    ]
+    run_python(arguments, "llama.cpp's converter")
+    if kind in _FLOAT_TYPES:
+        return plain
+    quantised = work / "quantised.gguf"
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = number
+    parameters.nthread = os.cpu_count() or 1
+    status = llama_cpp.llama_model_quantize(
+        str(plain).encode(), str(quantised).encode(), ctypes.byref(parameters)
+    )
+    if status != 0:
+        raise ExportError(
+            f"llama.cpp could not quantise the model to {kind} (status {status}).",
+            "Use a type that needs no importance matrix, such as Q4_K_M or Q8_0.",
+        )
+    return quantised
+
+
+def _check_vocabulary(source: Source, written: Path) -> None:
+    """Hold special tokens and chat template of the file against the folder's."""
+    with LlamaVocabulary(written) as vocabulary:
+        found = {
+            "beginning-of-sequence id": (source.special.bos, vocabulary.bos),
+            "end-of-sequence id": (source.special.eos, vocabulary.eos),
+            "add-bos flag": (source.special.add_bos, vocabulary.add_bos),
+            "chat template": (source.chat_template, vocabulary.chat_template),
+            "missing stop ids": (set(), set(source.special.stop) - set(vocabulary.stop)),
+        }
+    for name, (expected, got) in found.items():
+        if expected != got:
+            raise ExportError(
+                f"The {name} was not carried over: expected {expected!r}, found {got!r}.",
+                "Correct tokenizer_config.json and generation_config.json of the source.",
+            )
+
+
+def _compare(source: Source, written: Path, required: float) -> ParityReport:
+    special = source.special
+    prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
+    with LlamaEngine(written, WINDOW, os.cpu_count() or 1) as engine:
+        return compare(TorchEngine(source.model), engine, source.tokenizer, prefix, required)
+
+
+def _describe(path: Path) -> str:
+    return "a file" if path.exists() else "nothing"
