@@ -201,6 +201,8 @@ class AlignedStream:
         )
 
     def _choose(self) -> Choice:
+        if self._cancelled.is_set():
+            return _unchanged(self._prompt, None, "cancelled")
         started = self._model.start_rewrites(self._prompt, 1, self._request)
         if not started:
             return _unchanged(self._prompt, None, "no prompter is loaded")

@@ -161,9 +161,17 @@ class _Row:
 class Engine(Generic[S]):
     """Owns a stepper on a thread of its own and batches what callers submit."""
 
-    def __init__(self, stepper: Stepper[S], name: str) -> None:
+    def __init__(self, stepper: Stepper[S], name: str, overflow_cure: str) -> None:
+        """Start the loop.
+
+        Args:
+            stepper: The native context; the engine closes it.
+            name: What errors call the model.
+            overflow_cure: What a user can do when a prompt does not fit.
+        """
         self._stepper = stepper
         self._name = name
+        self._overflow_cure = overflow_cure
         self._rows = [_Row() for _ in range(stepper.rows)]
         self._live: list[_Live[S]] = []
         self._waiting: deque[_Job[S]] = deque()
@@ -218,7 +226,7 @@ class Engine(Generic[S]):
             raise ContextOverflowError(
                 f"The context of the {self._name} holds {room} tokens, found a prompt of {prompt} "
                 f"and up to {times}{job.max_tokens} new ones ({job.cells} in all).",
-                "Shorten the prompt, lower --max-tokens, or raise --ctx.",
+                self._overflow_cure,
             )
 
     # The loop. Everything below runs on the engine's own thread.

@@ -94,7 +94,9 @@ class OnnxPrompter:
         }
         decoder = OnnxDecoder(bundle, settings)
         self.device = decoder.device
-        self._engine: Engine[TokenSource] = Engine(decoder, "prompter")
+        self._engine: Engine[TokenSource] = Engine(
+            decoder, "prompter", "Shorten the prompt, or pass --mode off to send it as it is."
+        )
 
     def __enter__(self) -> OnnxPrompter:
         return self
@@ -118,9 +120,7 @@ class OnnxPrompter:
             ContextOverflowError: The prompt does not fit.
         """
         samplers = [Sampler(sampling, number) for number in range(count)]
-        streams = self._engine.submit(
-            self.prompt_tokens(prompt), samplers, self.bundle.sidecar.max_tokens
-        )
+        streams = self.submit(self.prompt_tokens(prompt), samplers, self.bundle.sidecar.max_tokens)
         return [RewriteStream(self, prompt, stream) for stream in streams]
 
     def rewrite(self, prompt: str, count: int, sampling: Sampling) -> list[Rewrite]:
@@ -140,9 +140,15 @@ class OnnxPrompter:
         tokens = self.prompt_tokens(prompt)
         scores = []
         for output in outputs:
-            (stream,) = self._engine.submit(tokens, [GivenTokens(output)], len(output))
+            (stream,) = self.submit(tokens, [GivenTokens(output)], len(output))
             scores.append(math.fsum(draw.log_prob for draw in stream))
         return scores
+
+    def submit(
+        self, prompt: Sequence[int], samplers: Sequence[TokenSource], max_tokens: int
+    ) -> list[Stream[TokenSource]]:
+        """Decode token ids through the engine, one sequence a sampler; see `Engine.submit`."""
+        return self._engine.submit(prompt, samplers, max_tokens)
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Token ids that ask the prompter for a rewrite of x."""

@@ -17,6 +17,8 @@ import numpy as np
 from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
 MAX_SEED = 2**32 - 1
@@ -69,8 +71,20 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     Returns:
         Same shape, float64, each row summing to 1 after exp.
     """
-    shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = logits - _log_sum_exp(logits)
+    return result
+
+
+def token_log_prob(logits: NDArray[np.float32], token: int) -> float:
+    """Log-probability of one token at temperature 1, from scores of shape (vocab,)."""
+    return float(logits[token] - _log_sum_exp(logits)[0])
+
+
+def _log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Shape (..., 1). Sums in float64, where exponentials of float32 are exact to 1e-7."""
+    top = np.max(logits, axis=-1, keepdims=True)
+    total = np.sum(np.exp(logits - top), axis=-1, keepdims=True, dtype=np.float64)
+    result: NDArray[np.float64] = top + np.log(total)
     return result
 
 
@@ -93,15 +107,27 @@ def filtered_log_probs(
         ids = np.argpartition(-kept, sampling.top_k - 1)[: sampling.top_k]
         kept = log_probs[ids]
     if sampling.top_p < 1:
-        order = np.argsort(-kept, kind="stable")
-        mass = np.cumsum(np.exp(kept[order] - np.logaddexp.reduce(kept)))
-        count = int(np.searchsorted(mass, sampling.top_p)) + 1
-        ids, kept = ids[order[:count]], kept[order[:count]]
+        ids, kept = _nucleus(ids, kept, sampling.top_p)
     if sampling.min_p > 0:
         likely = kept >= kept.max() + math.log(sampling.min_p)
         ids, kept = ids[likely], kept[likely]
     scaled = kept / sampling.temperature
-    return ids, scaled - np.logaddexp.reduce(scaled)
+    return ids, scaled - _log_sum_exp(scaled)
+
+
+def _nucleus(
+    ids: NDArray[np.intp], log_probs: NDArray[np.float64], top_p: float
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The smallest set of tokens that holds `top_p` of the mass, most likely first."""
+    total = float(_log_sum_exp(log_probs)[0])
+    # Tokens below (1 - top_p) / n hold less than 1 - top_p together, so the set is
+    # among the others; sorting only those is what makes this fast.
+    worth = log_probs >= total + math.log((1 - top_p) / log_probs.size)
+    ids, log_probs = ids[worth], log_probs[worth]
+    order = np.argsort(-log_probs, kind="stable")
+    mass = np.cumsum(np.exp(log_probs[order] - total))
+    count = int(np.searchsorted(mass, top_p)) + 1
+    return ids[order[:count]], log_probs[order[:count]]
 
 
 @dataclass(frozen=True)
@@ -152,10 +178,10 @@ class Sampler:
         Returns:
             The token with its exact log-probability.
         """
-        log_probs = log_softmax(logits)
         if self._sampling.temperature == 0:
-            best = int(np.argmax(log_probs))
-            return Draw(best, float(log_probs[best]))
+            best = int(np.argmax(logits))
+            return Draw(best, token_log_prob(logits, best))
+        log_probs = log_softmax(logits)
         ids, proposal = filtered_log_probs(log_probs, self._sampling)
         cumulative = np.cumsum(np.exp(proposal))
         place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], "right"))
@@ -175,7 +201,7 @@ class GivenTokens:
     def draw(self, logits: NDArray[np.float32]) -> Draw:
         """The next given token with its log-probability."""
         token = next(self._left)
-        return Draw(token, float(log_softmax(logits)[token]))
+        return Draw(token, token_log_prob(logits, token))
 
 
 def stream_seed(seed: int, stream: int) -> int:

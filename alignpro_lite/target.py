@@ -16,7 +16,7 @@ from alignpro_lite.chat import Message, Run, render, token_runs
 from alignpro_lite.engine import Engine, FinishReason, Stream
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
 from alignpro_lite.gguf import GgufFile
-from alignpro_lite.sampling import Draw, Sampling, log_softmax, stream_seed
+from alignpro_lite.sampling import Draw, Sampling, stream_seed, token_log_prob
 from alignpro_lite.text import StopStrings, readable
 
 SamplerChain: TypeAlias = Any
@@ -111,7 +111,11 @@ class LlamaTarget:
         """
         self.file = file
         self._native = _NativeModel(path, settings)
-        self._engine: Engine[SamplerChain] = Engine(_LlamaStepper(self._native), "target")
+        self._engine: Engine[SamplerChain] = Engine(
+            _LlamaStepper(self._native),
+            "target",
+            "Shorten the prompt, lower --max-tokens, or raise --ctx.",
+        )
         self.path = path
         self.settings = settings
 
@@ -323,15 +327,17 @@ class _LlamaStepper:
 
     @property
     def capacity(self) -> int:
-        return int(self._lib.llama_n_ctx(self._native.context))
+        # llama.cpp rounds a context up; what was asked for and planned is what holds.
+        return self._native.settings.context
 
     @property
     def row_capacity(self) -> int:
-        return int(self._lib.llama_n_ctx_seq(self._native.context))
+        return min(self.capacity, int(self._lib.llama_n_ctx_seq(self._native.context)))
 
     @property
     def micro_batch(self) -> int:
-        return MICRO_BATCH
+        # llama.cpp lowers its batch to the context and aborts the process above it.
+        return int(self._lib.llama_n_batch(self._native.context))
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
         count = len(tokens)
@@ -369,7 +375,7 @@ class _LlamaStepper:
         token = int(self._lib.llama_sampler_sample(sampler, context, place))
         pointer = self._lib.llama_get_logits_ith(context, place)
         logits = np.ctypeslib.as_array(pointer, (self._native.n_vocab,))
-        return Draw(token, float(log_softmax(logits)[token]))
+        return Draw(token, token_log_prob(logits, token))
 
     def is_stop(self, token: int) -> bool:
         return bool(self._lib.llama_vocab_is_eog(self._native.vocab, token))

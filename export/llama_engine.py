@@ -37,9 +37,7 @@ class LlamaVocabulary:
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = vocabulary_only
         parameters.n_gpu_layers = 0
-        self._model: Any = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), parameters
-        )
+        self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise ExportError(
                 f"llama.cpp cannot open {path}.", "Check that the file is a complete GGUF."

@@ -130,7 +130,7 @@ class _Rewriter:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._augmented: dict[str, ir.Value] = {}
-        self._head: tuple[Blocks, str] | None = None
+        self._head: tuple[Blocks, ir.Value, ir.Value] | None = None
         self.tied_to: str | None = None
 
     def replace_matmul(self, node: ir.Node, bits: Bits) -> None:
@@ -145,18 +145,20 @@ class _Rewriter:
             blocks = quantise_symmetric(weight)
         else:
             blocks, offsets = quantise_exactly(weight)
-            blocks = _append(blocks, quantise_nearest(offsets))
+            padded = np.pad(offsets, ((0, 0), (0, -offsets.shape[1] % BLOCK)))
+            blocks = _append(blocks, quantise_nearest(padded))
             inputs = self._with_block_sums(node, weight.shape[1], stored.dtype)
         columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
         table = self._initializer(f"{value.name}_q{bits}", blocks.packed_values())
+        scales = self._initializer(f"{value.name}_scales", blocks.scales.astype(stored.dtype))
         if HEAD in node.name:
-            self._head = (blocks, str(table.name))
+            self._head = (blocks, table, scales)
         quantised = ir.node(
             "MatMulNBits",
             [
                 inputs,
                 table,
-                self._initializer(f"{value.name}_scales", blocks.scales.astype(stored.dtype)),
+                scales,
                 self._initializer(f"{value.name}_zeros", blocks.packed_zeros()),
             ],
             {
@@ -178,7 +180,8 @@ class _Rewriter:
         blocks = quantise_symmetric(stored.astype(np.float32))
         flat = blocks.values.reshape(stored.shape)
         if self._head and np.array_equal(self._head[0].values, blocks.values):
-            self.tied_to = self._head[1]
+            _, tied, scales = self._head
+            self.tied_to = str(tied.name)
             # The bytes are the head's: the second name for them is added after saving.
             table = ir.Value(
                 name=_EMBEDDING_TABLE,
@@ -187,7 +190,7 @@ class _Rewriter:
             )
         else:
             table = self._initializer(_EMBEDDING_TABLE, flat)
-        scales = self._initializer("embedding_scales", blocks.scales.astype(stored.dtype))
+            scales = self._initializer("embedding_scales", blocks.scales.astype(stored.dtype))
         quantised = ir.node(
             "GatherBlockQuantized",
             [table, node.inputs[1], scales],

@@ -40,6 +40,7 @@ def chat(models: ModelOptions, answer: AnswerOptions) -> None:
     _enable_line_editing()
     request = answer.request()
     with models.load() as model:
+        output.show_plan_notes(model)
         click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
         Conversation(model, request).loop()
 
@@ -154,6 +155,7 @@ def _read_line() -> str | None:
         click.echo(err=True)
         return ""
     except EOFError:
+        click.echo(err=True)
         return None
     except UnicodeDecodeError as error:
         raise InputError(f"Stdin must be UTF-8 text ({error}).", "Convert it first.") from error

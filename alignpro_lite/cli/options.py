@@ -38,18 +38,15 @@ class ModelOptions:
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
     def load(self, *, with_prompter: bool = True) -> AlignedModel:
-        """Load the models; what the user should know about devices goes to stderr, once."""
+        """Load the models."""
         from alignpro_lite.aligned import AlignedModel
 
-        model = AlignedModel.load(
+        return AlignedModel.load(
             self.target,
             self.prompter if with_prompter else None,
             devices=self.devices(),
             cache=self.cache,
         )
-        for note in model.plan.notes:
-            click.echo(f"Note: {note}", err=True)
-        return model
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import Choice, Request, Result
+    from alignpro_lite.aligned import AlignedModel, Choice, Request, Result
     from alignpro_lite.prompter import Rewrite
 
 
 def note(text: str) -> None:
     """One line for the user on stderr."""
     click.echo(text, err=True)
+
+
+def show_plan_notes(model: AlignedModel) -> None:
+    """What the user should know about the devices."""
+    for sentence in model.plan.notes:
+        note(f"Note: {sentence}")
 
 
 def result_json(result: Result, request: Request) -> dict[str, Any]:

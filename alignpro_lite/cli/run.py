@@ -78,9 +78,14 @@ def run(
         return
     if mode == "approve" and not sys.stdin.isatty():
         raise click.UsageError("--mode approve asks in a terminal; pass PROMPT as an argument.")
+    from alignpro_lite.aligned import check_prompt
+
     text = read_prompt(prompt)
+    check_prompt(text)
     request = answer.request()
     with models.load(with_prompter=mode != "off") as model:
+        if not quiet:
+            output.show_plan_notes(model)
         stream = model.stream(text, request)
         if not _confirm_rewrite(stream, mode, show_rewrite, quiet):
             return
@@ -137,6 +142,7 @@ def _run_file(
             length=len(job.lines), label="Answering", file=sys.stderr, show_pos=True
         ) as bar,
     ):
+        output.show_plan_notes(model)
         bar.update(job.done)
         failed = 0
         for record in batch.answer_lines(job, _answerer(model, request)):

@@ -1,0 +1,222 @@
+"""Decode speed of both engines as a ratio against a plain peer, side by side in one run.
+
+    python benchmarks/engines.py
+
+- Prompter: against onnxruntime-genai's own C++ loop on the very same graph.
+- Target: against the shortest possible loop on llama.cpp's C functions.
+
+Each pair alternates ROUNDS times; medians are printed. Bars: 0.70 and 0.95.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import click
+
+from alignpro_lite import AlignedModel, Message, Sampling
+from alignpro_lite.bundle import Bundle
+from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.target import MICRO_BATCH, LlamaTarget
+
+ROUNDS = 5
+TOKENS = 64
+PROMPT = "How do I stay safe online when I use a public network?"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two measurements of the same work, in tokens a second."""
+
+    name: str
+    ours: Callable[[], float]
+    peer: Callable[[], float]
+
+
+@click.command()
+@click.option("--target", default="default", help="GGUF or name of the target.")
+@click.option("--prompter", default="default", help="Bundle or name of the prompter.")
+def main(target: str, prompter: str) -> None:
+    """Measure and print one line a pair."""
+    with AlignedModel.load(target, prompter) as model, tempfile.TemporaryDirectory() as folder:
+        assert model.prompter is not None
+        pairs = [target_pair(model.target)]
+        pairs += [prompter_pair(model.prompter, Path(folder), n) for n in (1, 4, 8)]
+        for pair in pairs:
+            report(pair)
+
+
+def report(pair: Pair) -> None:
+    """Alternate both sides and print the medians and their ratio."""
+    pair.ours(), pair.peer()  # warm-up
+    rounds = [(pair.ours(), pair.peer()) for _ in range(ROUNDS)]
+    ours, peer = (statistics.median(side) for side in zip(*rounds, strict=True))
+    ratio = statistics.median(a / b for a, b in rounds)
+    click.echo(f"{pair.name:22} {ours:7.1f} tok/s, peer {peer:7.1f} tok/s, ratio {ratio:.2f}")
+
+
+def target_pair(target: LlamaTarget) -> Pair:
+    """Our engine against the plain loop; both decode TOKENS greedy tokens."""
+    messages = [Message("user", PROMPT)]
+
+    def ours() -> float:
+        (stream,) = target.answer(messages, max_tokens=TOKENS, sampling=Sampling(temperature=0))
+        pieces = iter(stream)
+        next(pieces)
+        begun, first = time.perf_counter(), stream.token_count
+        for _ in pieces:
+            pass
+        return (stream.token_count - first) / (time.perf_counter() - begun)
+
+    return Pair("target, 1 sequence", ours, PlainLlamaLoop(target, messages).decode)
+
+
+class PlainLlamaLoop:
+    """What anyone would write on llama.cpp's C functions: decode, sample, repeat."""
+
+    def __init__(self, target: LlamaTarget, messages: list[Message]) -> None:
+        import llama_cpp
+
+        self._lib: Any = llama_cpp
+        self._prompt = target.prompt_tokens(messages)
+        self._model = llama_cpp.llama_model_load_from_file(
+            str(target.path).encode(), llama_cpp.llama_model_default_params()
+        )
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = target.settings.context
+        params.n_batch = params.n_ubatch = MICRO_BATCH
+        params.n_threads = params.n_threads_batch = target.settings.threads
+        assert self._model is not None
+        self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
+        self._sampler: Any = llama_cpp.llama_sampler_init_greedy()
+
+    def decode(self) -> float:
+        """Tokens a second after the first."""
+        lib = self._lib
+        lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
+        tokens = (lib.llama_token * len(self._prompt))(*self._prompt)
+        lib.llama_decode(self._context, lib.llama_batch_get_one(tokens, len(self._prompt)))
+        token = (lib.llama_token * 1)(lib.llama_sampler_sample(self._sampler, self._context, -1))
+        begun = time.perf_counter()
+        for _ in range(TOKENS - 1):
+            lib.llama_decode(self._context, lib.llama_batch_get_one(token, 1))
+            token[0] = lib.llama_sampler_sample(self._sampler, self._context, -1)
+        return (TOKENS - 1) / (time.perf_counter() - begun)
+
+
+def prompter_pair(prompter: OnnxPrompter, folder: Path, count: int) -> Pair:
+    """Our engine against onnxruntime-genai on the same graph, `count` sequences at once."""
+    prompt = prompter.prompt_tokens(PROMPT)
+
+    def ours() -> float:
+        # Long given outputs: neither side may stop early.
+        return decode_given(prompter, prompt, count)
+
+    return Pair(
+        f"prompter, {count} sequence{'s' if count > 1 else ''}",
+        ours,
+        GenaiLoop(prompter.bundle, folder, prompt, count).decode,
+    )
+
+
+def decode_given(prompter: OnnxPrompter, prompt: list[int], count: int) -> float:
+    """Decode TOKENS given tokens in `count` sequences through the engine's own loop."""
+    from alignpro_lite.sampling import GivenTokens
+
+    samplers = [GivenTokens([prompt[number % len(prompt)]] * TOKENS) for number in range(count)]
+    streams = [iter(stream) for stream in prompter.submit(prompt, samplers, TOKENS)]
+    for stream in streams:
+        next(stream)
+    begun = time.perf_counter()
+    for stream in streams:
+        for _ in stream:
+            pass
+    return count * (TOKENS - 1) / (time.perf_counter() - begun)
+
+
+class GenaiLoop:
+    """onnxruntime-genai's generator on the graph of a bundle."""
+
+    def __init__(self, bundle: Bundle, folder: Path, prompt: list[int], count: int) -> None:
+        import onnxruntime_genai
+
+        self._genai: Any = onnxruntime_genai
+        self._folder = genai_folder(bundle, folder)
+        self._model = onnxruntime_genai.Model(str(self._folder))
+        self._prompts = [prompt] * count
+
+    def decode(self) -> float:
+        """Tokens a second after the first, all sequences together."""
+        params = self._genai.GeneratorParams(self._model)
+        length = len(self._prompts[0]) + TOKENS
+        params.set_search_options(
+            max_length=length, min_length=length, batch_size=len(self._prompts), do_sample=False
+        )
+        generator = self._genai.Generator(self._model, params)
+        generator.append_tokens(self._prompts)
+        generator.generate_next_token()
+        begun = time.perf_counter()
+        steps = 0
+        while not generator.is_done():
+            generator.generate_next_token()
+            steps += 1
+        return len(self._prompts) * steps / (time.perf_counter() - begun)
+
+
+def genai_folder(bundle: Bundle, folder: Path) -> Path:
+    """A folder with links to the graph and the configuration that genai wants beside it."""
+    graph = bundle.sidecar.graph
+    for name in bundle.sidecar.files:
+        link = folder / name
+        if not link.exists():
+            link.symlink_to(bundle.path.resolve() / name)
+    past, present = "past_key_values.%d.", "present.%d."
+    decoder = {
+        "session_options": {"log_id": "genai", "intra_op_num_threads": os.cpu_count()},
+        "filename": graph.file,
+        "head_size": graph.head_dim,
+        "hidden_size": graph.head_dim * graph.kv_heads,
+        "num_attention_heads": graph.kv_heads,
+        "num_hidden_layers": graph.layers,
+        "num_key_value_heads": graph.kv_heads,
+        "inputs": {
+            "input_ids": "input_ids",
+            "attention_mask": "attention_mask",
+            "past_key_names": past + "key",
+            "past_value_names": past + "value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": present + "key",
+            "present_value_names": present + "value",
+        },
+    }
+    stops = list(bundle.sidecar.tokens.stop)
+    config = {
+        "model": {
+            "bos_token_id": bundle.sidecar.tokens.bos or 0,
+            "eos_token_id": stops,
+            "pad_token_id": stops[0],
+            "context_length": graph.max_length,
+            "vocab_size": graph.vocab,
+            "type": "llama",
+            "decoder": decoder,
+        },
+        "search": {"max_length": graph.max_length, "past_present_share_buffer": True},
+    }
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    return folder
+
+
+if __name__ == "__main__":
+    main()

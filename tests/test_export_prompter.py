@@ -1,0 +1,260 @@
+"""The prompter export: every architecture agrees with torch, bad input is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import (
+    BOS,
+    CHAT_TEMPLATE,
+    EOS,
+    SENTENCES,
+    configurations,
+    unfused_configuration,
+    write_adapter,
+    write_model,
+)
+from tokenizers import Tokenizer
+
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export import pretokenizers, quantise
+from alignpro_lite.export.decoder import DecoderExport, Precision, export_decoder
+from alignpro_lite.export.onnx_engine import OnnxEngine
+from alignpro_lite.export.parity import MIN_POSITIONS
+from alignpro_lite.export.source import load_source
+from alignpro_lite.export.target import export_target
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("llama") / "model", configurations()["llama"])
+
+
+@pytest.fixture
+def copy(llama: Path, tmp_path: Path) -> Path:
+    """A copy of the llama folder that a test may damage."""
+    return Path(shutil.copytree(llama, tmp_path / "copy"))
+
+
+def export(
+    source: Path,
+    out: Path,
+    precision: Precision = "fp32",
+    adapter: Path | None = None,
+    allow_mismatch: bool = False,
+) -> DecoderExport:
+    out.mkdir(exist_ok=True)
+    return export_decoder(source, adapter, precision, "cpu", out, allow_mismatch)
+
+
+@pytest.mark.parametrize("name", configurations())
+def test_fp32_graph_of_every_architecture_equals_torch(name: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", configurations()[name])
+    result = export(folder, tmp_path / "out")
+    assert result.cache_layout == "shared"
+    assert result.parity.positions >= MIN_POSITIONS
+    assert result.parity.argmax_agreement >= 0.999
+    assert result.parity.max_error < 1e-3
+    assert result.parity.greedy_same_tokens == result.parity.greedy_tokens
+    assert result.parity.greedy_exported == result.parity.greedy_reference
+    assert (result.special.bos, result.special.eos) == (BOS, EOS)
+    assert result.special.stop == (BOS, EOS)
+    assert result.chat_template == CHAT_TEMPLATE
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "model.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+    ]
+    assert {path.name for path in result.files} == {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantised_graph_passes_where_the_weights_allow_it(
+    precision: Precision, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "model", configurations()["gemma3"])
+    result = export(folder, tmp_path / "out", precision)
+    assert result.parity.passed
+    assert not result.mismatch_allowed
+    operators = [node.op_type for node in onnx.load(result.graph).graph.node]
+    assert "MatMulNBits" in operators
+    assert "GroupQueryAttention" in operators
+
+
+def test_other_architectures_fall_back_to_a_growing_cache(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", unfused_configuration())
+    result = export(folder, tmp_path / "out")
+    assert result.cache_layout == "growing"
+    assert result.parity.max_error < 1e-3
+    assert result.parity.greedy_same_tokens == result.parity.greedy_tokens
+
+
+def test_half_precision_graph_has_a_half_precision_cache(llama: Path, tmp_path: Path) -> None:
+    result = export(llama, tmp_path / "out", "fp16")
+    assert result.io_dtype == "float16"
+    assert result.parity.passed
+
+
+def test_a_mismatch_is_refused_by_how_much_and_can_be_allowed(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"disagrees with torch by .*% too much") as refused:
+        export(llama, tmp_path / "refused", "int4")
+    assert "--precision int8" in refused.value.cure
+    assert "--allow-mismatch" in refused.value.cure
+    allowed = export(llama, tmp_path / "allowed", "int4", allow_mismatch=True)
+    assert allowed.mismatch_allowed
+    assert allowed.parity.argmax_agreement < 0.9
+
+
+def test_an_adapter_is_merged(llama: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", llama)
+    merged = export(llama, tmp_path / "merged", adapter=adapter)
+    assert merged.parity.max_error < 1e-3
+    plain = load_source(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
+    adapted = load_source(llama, adapter).model.state_dict()
+    assert not plain.equal(adapted["model.layers.0.self_attn.q_proj.weight"])
+
+
+def test_an_adapter_of_another_model_is_refused(llama: Path, tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other", configurations()["qwen3"])
+    adapter = write_adapter(tmp_path / "adapter", other)
+    with pytest.raises(ExportError):
+        load_source(llama, adapter)
+
+
+def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_path: Path) -> None:
+    gguf = export_target(llama, tmp_path / "model.gguf", "F32").file
+    result = export(gguf, tmp_path / "out")
+    assert result.special.eos == EOS
+    assert result.chat_template == CHAT_TEMPLATE
+    assert result.parity.max_error < 1e-3
+    original = Tokenizer.from_file(str(llama / "tokenizer.json"))
+    rebuilt = Tokenizer.from_file(str(result.tokenizer))
+    for text in (*SENTENCES, "<|im_start|>user\nhi<|im_end|>\n", "  12 345\r\n\t😀é"):
+        assert rebuilt.encode(text).ids == original.encode(text).ids
+        assert rebuilt.decode(rebuilt.encode(text).ids) == original.decode(
+            original.encode(text).ids
+        )
+
+
+def test_rows_of_different_lengths_decode_as_each_row_alone(llama: Path, tmp_path: Path) -> None:
+    result = export(llama, tmp_path / "out")
+    engine = OnnxEngine(result.graph, "shared", result.head_dim, threads=1)
+    rows = [np.arange(10, 10 + length) for length in (5, 9, 2)]
+    total = max(len(row) for row in rows)
+    ids = np.zeros((3, total), np.int64)
+    mask = np.zeros((3, total), np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    feeds = {"input_ids": ids, "attention_mask": mask}
+    shape = (3, result.kv_heads, 32, result.head_dim)
+    names = [entry.name for entry in engine._session.get_inputs() if "past" in entry.name]
+    feeds.update({name: np.zeros(shape, np.float32) for name in names})
+    batch = engine._session.run(["logits"], feeds)[0]
+    for index, row in enumerate(rows):
+        alone = engine.logits(row)
+        np.testing.assert_allclose(batch[index, : len(row)], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["auto_map", "_attn_implementation_internal"])
+def test_a_configuration_that_names_code_is_refused(copy: Path, key: str) -> None:
+    path = copy / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "text_config": {key: {"AutoModel": "evil.Model"}}}))
+    with pytest.raises(ExportError, match=key):
+        load_source(copy)
+
+
+def test_code_named_by_the_tokenizer_is_refused(copy: Path) -> None:
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {}}))
+    with pytest.raises(ExportError, match="auto_map"):
+        load_source(copy)
+
+
+def test_pickled_weights_are_refused(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ExportError, match="safetensors"):
+        load_source(copy)
+
+
+def test_truncated_weights_are_refused(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ExportError, match="cannot be loaded"):
+        load_source(copy)
+
+
+def test_missing_tensors_are_refused_and_not_filled_with_noise(copy: Path) -> None:
+    path = copy / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 3}))
+    with pytest.raises(ExportError, match="lacks 9 tensors"):
+        load_source(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all", b"GGUF\x03" + bytes(99)])
+def test_a_foreign_or_truncated_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ExportError):
+        load_source(path)
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="found nothing"):
+        load_source(tmp_path / "absent")
+
+
+def test_a_broken_config_is_refused(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+    with pytest.raises(ExportError, match="not valid JSON"):
+        load_source(copy)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(-2, 2))
+def test_int4_keeps_a_grid_from_minimum_to_maximum(seed: int, shift: float) -> None:
+    """Weights on a Q4_1 grid come back from values, scales, zeros and offsets unchanged."""
+    random = np.random.default_rng(seed)
+    levels = random.integers(0, 16, (3, 2, quantise.BLOCK))
+    levels[..., 0], levels[..., 1] = 0, 15
+    steps = random.uniform(0.01, 0.1, (3, 2, 1))
+    weight = (steps * levels + shift * steps * 15 / 2).reshape(3, -1).astype(np.float32)
+    blocks, offsets = quantise.quantise_exactly(weight)
+    shifted = blocks.values.astype(np.float32) - blocks.zeros[..., None]
+    restored = blocks.scales[..., None] * shifted + offsets[..., None]
+    np.testing.assert_allclose(restored.reshape(3, -1), weight, atol=1e-5)
+    assert (blocks.values < 16).all()
+    assert (blocks.zeros < 16).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_int8_is_within_half_a_step(seed: int) -> None:
+    weight = np.random.default_rng(seed).normal(size=(4, 64)).astype(np.float32)
+    blocks = quantise.quantise_symmetric(weight)
+    restored = blocks.scales[..., None] * (blocks.values.astype(np.float32) - 128)
+    error = np.abs(restored.reshape(4, -1) - weight).reshape(4, 2, -1).max(-1)
+    assert (error <= blocks.scales * 0.5001).all()
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
+def test_splitting_rules_are_recognised_from_tokenizer_json(name: str) -> None:
+    rule = pretokenizers.pre_tokenizer(name)
+    assert rule is not None
+    assert pretokenizers.rule_name(json.loads(rule.__getstate__())) == name
+
+
+def test_an_unknown_splitting_rule_has_no_name() -> None:
+    assert pretokenizers.pre_tokenizer("made-up") is None
+    assert pretokenizers.rule_name({"type": "Whitespace"}) is None
+    assert pretokenizers.rule_name(None) is None
