@@ -395,6 +395,15 @@ class Located:
     bundle: Bundle | None
 
 
+def find_target(target: str | Path, cache: Path | None) -> Path:
+    """The GGUF file that a path or a name stands for.
+
+    Raises:
+        RegistryError: The name is unknown or its model is not installed.
+    """
+    return _path_of("target", target, registry.load(), Cache.open(cache))
+
+
 def locate(target: str | Path, prompter: str | Path | None, cache: Path | None) -> Located:
     """Find the files of both models and check them.
 

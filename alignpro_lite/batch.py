@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignpro_lite.errors import AlignProError, InputError
+from alignpro_lite.errors import ContextOverflowError, InputError
 
 IN_FLIGHT = 4
 """Lines worked on at once; their sequences are decoded together."""
@@ -44,14 +44,15 @@ def open_batch(input_file: Path, output_file: Path) -> Batch:
             to other prompts.
     """
     try:
-        text = input_file.read_text(encoding="utf-8")
+        text = input_file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{input_file} must be UTF-8, found byte 0x{error.object[error.start]:02x} at "
             f"{error.start}.",
             "Convert it first, for example with `iconv -t utf-8`.",
         ) from error
-    lines = tuple(line for line in text.splitlines() if line.strip())
+    # Not splitlines: JSON strings may hold U+2028 and its like as they are.
+    lines = tuple(line for line in text.split("\n") if line.strip())
     if not lines:
         raise InputError(
             f"{input_file} must hold one prompt a line, found none.",
@@ -68,15 +69,19 @@ def answer_lines(
     Args:
         batch: What `open_batch` found.
         answer: Called with the line's number, from 0, and its prompt; an
-            AlignProError that it raises becomes the line's `error`.
+            InputError or ContextOverflowError becomes the line's `error`.
 
     Yields:
         The records written, in the order of the input.
+
+    Raises:
+        AlignProError: Something failed that is no line's fault; a restart tries again.
     """
     left = deque(range(batch.done, len(batch.lines)))
     running: deque[Future[dict[str, Any]]] = deque()
     with (
-        batch.output.open("a", encoding="utf-8") as file,
+        # A lone surrogate, which JSON can hold and UTF-8 cannot, is escaped as JSON does.
+        batch.output.open("a", encoding="utf-8", errors="backslashreplace") as file,
         ThreadPoolExecutor(max_workers=IN_FLIGHT) as pool,
     ):
         try:
@@ -95,16 +100,20 @@ def answer_lines(
 
 def _record(number: int, line: str, answer: Callable[[int, str], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return {"line": number, **_kept_fields(line), **answer(number, _prompt_of(line))}
-    except AlignProError as error:
+        value = _parse(line)
+        return {"line": number, **_kept_fields(value), **answer(number, _prompt_of(value))}
+    except (InputError, ContextOverflowError) as error:
         return {"line": number, "input": line, "error": str(error)}
 
 
-def _prompt_of(line: str) -> str:
+def _parse(line: str) -> Any:
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # not only JSONDecodeError: 5,000-digit numbers
         raise InputError(f"The line is not JSON ({error}).", "Quote it or mend it.") from error
+
+
+def _prompt_of(value: Any) -> str:
     prompt = value.get("prompt") if isinstance(value, dict) else value
     if not isinstance(prompt, str):
         raise InputError(
@@ -115,12 +124,8 @@ def _prompt_of(line: str) -> str:
     return prompt
 
 
-def _kept_fields(line: str) -> dict[str, Any]:
+def _kept_fields(value: Any) -> dict[str, Any]:
     """An `id` of the input line goes through to the output."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return {}
     return {"id": value["id"]} if isinstance(value, dict) and "id" in value else {}
 
 
@@ -133,9 +138,18 @@ def _count_done(output: Path, lines: tuple[str, ...]) -> int:
     records = whole.splitlines()
     for number, record in enumerate(records):
         _check_belongs(output, number, record, lines)
-    if len(whole) < len(raw):
+    rest = raw[len(whole) :]
+    if rest:
+        _check_begun(output, len(records), rest)
         os.truncate(output, len(whole))
     return len(records)
+
+
+def _check_begun(output: Path, number: int, rest: bytes) -> None:
+    """Refuse to cut off anything but the beginning of an own record."""
+    own = f'{{"line": {number}, '.encode()
+    if not (rest.startswith(own) or own.startswith(rest)):
+        raise _foreign(output, number)
 
 
 def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]) -> None:
@@ -144,11 +158,15 @@ def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]
         source = record.get("input", record.get("prompt"))
         if number < len(lines) and record["line"] == number:
             line = lines[number]
-            if source == line or source == _prompt_of(line):
+            if source == line or source == _prompt_of(_parse(line)):
                 return
     except (ValueError, KeyError, TypeError, AttributeError, InputError):
         pass
-    raise InputError(
+    raise _foreign(output, number)
+
+
+def _foreign(output: Path, number: int) -> InputError:
+    return InputError(
         f"Line {number + 1} of {output} does not answer line {number + 1} of the input.",
         "Pass another --output, or delete that file to begin anew.",
     )

@@ -10,12 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from alignpro_lite.errors import BundleError
+from alignpro_lite.errors import BundleError, InputError
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.template import RewriteTemplate
 
@@ -192,7 +192,7 @@ def read_sidecar(path: Path) -> Sidecar:
         raise BundleError(
             f"A prompter bundle is a folder with a {SIDECAR}, found none in {path}.", _REMAKE
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not valid JSON ({error}).", _REMAKE) from error
     version = raw.get("format") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -243,28 +243,43 @@ def _digest_or_none(path: Path) -> str | None:
 
 
 def _parse(raw: dict[str, Any], file: Path) -> Sidecar:
-    _require_keys(raw, Sidecar, "the bundle", file)
-    for name in raw["files"]:
+    _check(Sidecar, raw, file)
+    sidecar = Sidecar(
+        format=raw["format"],
+        graph=_part(Graph, raw["graph"], file),
+        tokens=_tokens(_part(Tokens, raw["tokens"], file)),
+        template=_template(_part(RewriteTemplate, raw["template"], file)),
+        sampling=_part(Sampling, raw["sampling"], file),
+        max_tokens=raw["max_tokens"],
+        parity=_part(Parity, raw["parity"], file),
+        provenance=_part(Provenance, raw["provenance"], file),
+        files=raw["files"],
+        eval_card=raw["eval_card"],
+    )
+    _check_names(sidecar, file)
+    return sidecar
+
+
+def _check_names(sidecar: Sidecar, file: Path) -> None:
+    """Every file lies in the bundle, and none is used without a digest."""
+    for name in sidecar.files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{file} names a file outside the bundle: {name}.", _REMAKE)
-    try:
-        return Sidecar(
-            format=int(raw["format"]),
-            graph=_part(Graph, raw["graph"], file),
-            tokens=_tokens(_part(Tokens, raw["tokens"], file)),
-            template=_template(_part(RewriteTemplate, raw["template"], file)),
-            sampling=_part(Sampling, raw["sampling"], file),
-            max_tokens=int(raw["max_tokens"]),
-            parity=_part(Parity, raw["parity"], file),
-            provenance=_part(Provenance, raw["provenance"], file),
-            files=dict(raw["files"]),
-            eval_card=dict(raw["eval_card"]),
-        )
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{file} has a value of the wrong type ({error}).", _REMAKE) from error
+    for name in (sidecar.graph.file, sidecar.tokens.file):
+        if name not in sidecar.files:
+            raise BundleError(f"{file} has no digest of {name}.", _REMAKE)
 
 
 def _part(kind: type[T], raw: Any, file: Path) -> T:
+    _check(kind, raw, file)
+    try:
+        return kind(**raw)
+    except InputError as error:
+        raise BundleError(f"{file}: {error.problem}", _REMAKE) from error
+
+
+def _check(kind: type, raw: Any, file: Path) -> None:
+    """Compare keys and types with the fields of a dataclass."""
     what = kind.__name__.lower()
     _require_keys(raw, kind, what, file)
     for key, expected in get_type_hints(kind).items():
@@ -272,19 +287,22 @@ def _part(kind: type[T], raw: Any, file: Path) -> T:
             raise BundleError(
                 f"{file}: {key!r} of {what} must be {expected}, found {raw[key]!r:.80}.", _REMAKE
             )
-    return kind(**raw)
 
 
 def _is_a(value: Any, expected: Any) -> bool:
     """Whether a JSON value fits the type of a field."""
-    origin = get_origin(expected)
+    origin, parts = get_origin(expected), get_args(expected)
+    if expected is Any:
+        return True
     if origin is Literal:
-        return value in get_args(expected)
+        return value in parts
     if origin is UnionType:
-        return any(_is_a(value, part) for part in get_args(expected))
+        return any(_is_a(value, part) for part in parts)
     if origin is tuple:
-        return isinstance(value, list)
+        return isinstance(value, list) and _are_all(value, parts)
     if origin is Mapping:
+        return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
+    if is_dataclass(expected):
         return isinstance(value, dict)
     if expected is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -293,12 +311,19 @@ def _is_a(value: Any, expected: Any) -> bool:
     return isinstance(value, expected)
 
 
+def _are_all(values: list[Any], parts: tuple[Any, ...]) -> bool:
+    """Whether a JSON list fits `tuple[part, ...]` or `tuple[part, part]`."""
+    if parts[-1] is Ellipsis:
+        return all(_is_a(value, parts[0]) for value in values)
+    return len(values) == len(parts) and all(map(_is_a, values, parts))
+
+
 def _tokens(raw: Tokens) -> Tokens:
-    return Tokens(raw.file, raw.bos, tuple(raw.stop), raw.chat_template, dict(raw.names))
+    return Tokens(raw.file, raw.bos, tuple(raw.stop), raw.chat_template, raw.names)
 
 
 def _template(raw: RewriteTemplate) -> RewriteTemplate:
-    pairs = tuple((str(prompt), str(output)) for prompt, output in raw.examples)
+    pairs = tuple((prompt, output) for prompt, output in raw.examples)
     return RewriteTemplate(raw.mode, raw.system, raw.request, pairs)
 
 

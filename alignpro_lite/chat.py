@@ -116,20 +116,40 @@ def _mark() -> str:
     return f"message{secrets.token_hex(16)}"
 
 
+_TEMPLATE_FAULTS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    SyntaxError,
+)
+"""What Python raises for a wrong template; SyntaxError comes from loops nested too deeply."""
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox without operators that can fill the memory in one step."""
 
     intercepted_binops = frozenset(["*", "**", "%"])
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        sizes = [len(side) if isinstance(side, str | list | tuple) else 1 for side in (left, right)]
+        sizes = [_size(left), _size(right)]
         numbers = [abs(side) for side in (left, right) if isinstance(side, int | float)]
         numeric = len(numbers) == 2
+        formats = operator == "%" and not numeric
         too_large = operator == "**" and max(numbers, default=0) > 1000
         too_long = not numeric and max(sizes) * max(numbers, default=1) > MAX_REPEAT
-        if too_large or too_long:
+        if too_large or too_long or formats:
             raise TemplateError("an operation that would fill the memory")
         return super().call_binop(context, operator, left, right)
+
+
+def _size(value: Any) -> int:
+    """Characters and items of a value, those of nested lists included."""
+    if isinstance(value, str):
+        return len(value)
+    return 1 + sum(map(_size, value)) if isinstance(value, list | tuple) else 1
 
 
 def _render_sandboxed(
@@ -160,10 +180,10 @@ def _render_sandboxed(
                 "Leave the system prompt out or use another model.",
             ) from error
         raise _unusable(str(error)) from error
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        raise _unusable(f"{type(error).__name__}: {error}") from error
     except (RecursionError, MemoryError) as error:
         raise _unusable(type(error).__name__) from error
+    except _TEMPLATE_FAULTS as error:
+        raise _unusable(f"{type(error).__name__}: {error}") from error
 
 
 def _unusable(reason: str) -> ModelFileError:

@@ -6,6 +6,9 @@ sentence with a cure. `python -m alignpro_lite.doctor` is that process.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
 import json
 import platform
 import shutil
@@ -58,6 +61,7 @@ class Probe:
     Attributes:
         engine: Which one.
         works: Whether it loaded its model and decoded a token.
+        crashed: Whether its process died instead of answering.
         device: What it really ran on, None if it did not.
         seconds: From process start to the first token.
         trouble: What went wrong and the cure, empty if nothing.
@@ -65,6 +69,7 @@ class Probe:
 
     engine: EngineName
     works: bool
+    crashed: bool
     device: str | None
     seconds: float
     trouble: str
@@ -111,12 +116,50 @@ def probe(engine: EngineName, models: Models) -> Probe:
         )
     except subprocess.TimeoutExpired:
         trouble = f"It did not answer in {PROBE_SECONDS:.0f} s. {_CRASH_CURES[engine]}"
-        return Probe(engine, False, None, PROBE_SECONDS, trouble)
+        return Probe(engine, False, True, None, PROBE_SECONDS, trouble)
     seconds = time.monotonic() - begun
     if child.returncode != 0:
-        return Probe(engine, False, None, seconds, _describe_crash(engine, child))
+        return Probe(engine, False, True, None, seconds, _describe_crash(engine, child))
     reply = json.loads(child.stdout.splitlines()[-1])
-    return Probe(engine, not reply["trouble"], reply["device"], seconds, reply["trouble"])
+    works = not reply["trouble"]
+    return Probe(engine, works, False, reply["device"], seconds, reply["trouble"])
+
+
+def require_working_target(models: Models) -> None:
+    """Probe a target the first time this engine meets it, so that no crash comes unannounced.
+
+    A native crash cannot be caught in its own process. What passed once is remembered in the
+    cache, by engine build and file.
+
+    Raises:
+        DeviceError: The engine crashes; the error says how to mend it.
+        AlignProError: The target cannot be found.
+    """
+    from alignpro_lite.aligned import find_target
+    from alignpro_lite.registry import Cache
+
+    file = find_target(models.target, models.cache).resolve()
+    seen = [str(file), file.stat().st_size, file.stat().st_mtime_ns, *_llama_build()]
+    name = hashlib.sha256(repr([*seen, models.devices]).encode()).hexdigest()[:16]
+    stamp = Cache.open(models.cache).root / "probes" / name
+    if stamp.exists():
+        return
+    found = probe("target", models)
+    if found.crashed:
+        raise DeviceError(found.trouble, "`alignpro-lite doctor` tells more.")
+    if not found.works:
+        return  # loading it in this process raises the error itself
+    with contextlib.suppress(OSError):  # a read-only cache only means to probe again
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+
+
+def _llama_build() -> tuple[str, int]:
+    """What identifies the installed build of llama.cpp, without loading it."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        return ("missing", 0)
+    return (spec.origin, Path(spec.origin).stat().st_mtime_ns)
 
 
 def _describe_crash(engine: EngineName, child: subprocess.CompletedProcess[str]) -> str:

@@ -240,6 +240,11 @@ class Engine(Generic[S]):
                     self._step()
         except AlignProError as error:
             failure = error
+        except Exception as error:  # noqa: BLE001 - native engines share no base; readers get it
+            failure = DeviceError(
+                f"The {self._name} failed ({type(error).__name__}: {error}).",
+                "Load it again, and run `alignpro-lite doctor`.",
+            )
         finally:
             self._shut(failure)
 
@@ -274,15 +279,13 @@ class Engine(Generic[S]):
         if not self._waiting:
             return False
         job = self._waiting[0]
-        streams = [stream for stream in job.streams if not stream.cancelled.is_set()]
-        row = self._make_room(job) if streams else None
-        if streams and row is None:
-            return False
-        if row is not None and self._prefill(job, row):
+        if not all(stream.ended for stream in job.streams):
+            row = self._make_room(job)
+            if row is None:
+                return False
+            if not self._prefill(job, row):
+                return True  # the next sweep ends its streams
             self._start(job, row)
-        else:
-            for stream in job.streams:
-                self._end(stream, "cancelled")
         self._waiting.popleft()
         return True
 
@@ -329,7 +332,8 @@ class Engine(Generic[S]):
     def _start(self, job: _Job[S], first: int) -> None:
         """Share the computed prompt and draw the first token of every sequence."""
         self._rows[first].busy = True
-        for number, stream in enumerate(job.streams):
+        wanted = [stream for stream in job.streams if not stream.ended]
+        for number, stream in enumerate(wanted):
             row = first if number == 0 else self._copy_of(first, job.prompt)
             draw = self._stepper.draw(0, stream.sampler)
             live = _Live(job, stream, row, draw.token, job.max_tokens)
@@ -367,6 +371,9 @@ class Engine(Generic[S]):
     def _sweep_cancelled(self) -> None:
         for live in [live for live in self._live if live.stream.cancelled.is_set()]:
             self._leave(live, "cancelled")
+        for stream in [stream for job in self._waiting for stream in job.streams]:
+            if stream.cancelled.is_set():
+                self._end(stream, "cancelled")
 
     def _leave(self, live: _Live[S], reason: FinishReason) -> None:
         self._live.remove(live)

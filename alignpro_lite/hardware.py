@@ -62,6 +62,18 @@ class Hardware:
     cores: int
 
 
+def trim_heap() -> None:
+    """Make the C library return freed memory to the system, where it would rather keep it.
+
+    glibc holds on to what a closed model has freed, a whole model's worth an
+    arena; other C libraries have no such call and need none.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def find_hardware() -> Hardware:
     """Ask the system what there is; takes milliseconds and starts no engine."""
     return Hardware(gpus=find_gpus(), ram=find_ram(), cores=usable_cores())

@@ -18,6 +18,7 @@ import numpy as np
 
 from alignpro_lite.bundle import Bundle, Graph
 from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError
+from alignpro_lite.hardware import trim_heap
 from alignpro_lite.sampling import Draw, TokenSource
 
 if TYPE_CHECKING:
@@ -130,8 +131,9 @@ class OnnxDecoder:
         """Nothing to give back: samplers are plain Python."""
 
     def close(self) -> None:
-        """Drop the session and the cache."""
+        """Give back the session and the cache."""
         del self._runner, self._session
+        trim_heap()
 
     def _make_room(self, length: int, rows: Sequence[int]) -> None:
         for row in rows:

@@ -34,10 +34,12 @@ class StopStrings:
         if self.found:
             return ""
         self._held += text
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if places:
+        found = [(place, stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if found:
+            # The one that is complete first, so that the cut does not depend on the pieces.
+            place, _ = min(found, key=lambda match: (match[0] + len(match[1]), match[0]))
             self.found = True
-            shown, self._held = self._held[: min(places)], ""
+            shown, self._held = self._held[:place], ""
             return shown
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep

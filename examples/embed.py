@@ -1,6 +1,6 @@
 """Embed an aligned model in a program: stream an answer, show the rewrite, stop it from outside.
 
-    python examples/embed.py "How do I stay safe online?"
+python examples/embed.py "How do I stay safe online?"
 """
 
 from __future__ import annotations

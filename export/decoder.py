@@ -18,7 +18,7 @@ from alignpro_lite.export.onnx_engine import CacheLayout, OnnxEngine
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
 from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.export.reference import export_reference
-from alignpro_lite.export.source import Source, SpecialTokens, load_source
+from alignpro_lite.export.source import Source, SpecialTokens, load_source, merge_adapter
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Device = Literal["cpu", "cuda"]
@@ -93,9 +93,11 @@ def export_decoder(
         ExportError: The source cannot be read or exported, or the graph disagrees with torch.
         MissingDependencyError: onnxruntime-genai is not installed.
     """
-    loaded = load_source(source, adapter)
-    if source.is_file() and adapter is None:
+    loaded = load_source(source)
+    if source.is_file():
         _check_reading(loaded, source)
+    if adapter is not None:
+        loaded = merge_adapter(loaded, adapter)
     layout = _write_graph(loaded, precision, device, out_dir)
     tokenizer = out_dir / TOKENIZER
     loaded.tokenizer.save(str(tokenizer))
@@ -142,12 +144,13 @@ def _write_graph(
         built.mkdir()
         source.save_folder(folder)
         half = precision == "fp16" or (device == "cuda" and precision != "fp32")
-        if source.model.config.architectures[0] in ARCHITECTURES:
+        architecture = type(source.model).__name__
+        if architecture in ARCHITECTURES:
             layout: CacheLayout = "shared"
             graph = build_graph(folder, built, "fp16" if half else "fp32")
         elif half:
             raise ExportError(
-                f"{source.model.config.architectures[0]} has no half-precision export here.",
+                f"{architecture} has no half-precision export here.",
                 "Use --device cpu with --precision int4, int8 or fp32.",
             )
         else:

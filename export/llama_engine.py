@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alignpro_lite.errors import ExportError
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _silent(level: int, text: bytes, data: ctypes.c_void_p) -> None:
     """Drop llama.cpp's log: what matters is raised as an error."""
 

@@ -77,7 +77,7 @@ def quantise_graph(source: Path, destination: Path, bits: Bits) -> None:
     rewriter = _Rewriter(model.graph)
     for node in list(model.graph):
         if node.op_type == "MatMul" and _constant(node.inputs[1]) is not None:
-            rewriter.replace_matmul(node, 8 if HEAD in node.name else bits)
+            rewriter.replace_matmul(node, 8 if HEAD in str(node.name) else bits)
     for node in list(model.graph):
         if node.op_type == "Gather" and _is_table(node.inputs[0]):
             rewriter.replace_embedding(node)
@@ -151,7 +151,7 @@ class _Rewriter:
         columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
         table = self._initializer(f"{value.name}_q{bits}", blocks.packed_values())
         scales = self._initializer(f"{value.name}_scales", blocks.scales.astype(stored.dtype))
-        if HEAD in node.name:
+        if HEAD in str(node.name):
             self._head = (blocks, table, scales)
         quantised = ir.node(
             "MatMulNBits",
@@ -273,7 +273,7 @@ def _blocks(weight: Float) -> Float:
 
 
 def _pack_nibbles(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return values[..., 0::2] | (values[..., 1::2] << 4)
+    return (values[..., 0::2] | (values[..., 1::2] << 4)).astype(np.uint8)
 
 
 def _nonzero(scales: Float) -> Float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,11 +68,11 @@ class Source:
 
     def save_folder(self, folder: Path) -> None:
         """Write the model as a plain Hugging Face folder for the converters to read."""
-        self.model.generation_config = GenerationConfig(
+        self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
             bos_token_id=self.special.bos, eos_token_id=list(self.special.stop)
         )
         self.model.save_pretrained(folder)
-        wrapped = PreTrainedTokenizerFast(
+        wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=self.tokenizer,
             bos_token=_token(self.tokenizer, self.special.bos),
             eos_token=_token(self.tokenizer, self.special.eos),
@@ -81,12 +81,11 @@ class Source:
         wrapped.save_pretrained(folder)
 
 
-def load_source(path: Path, adapter: Path | None = None) -> Source:
+def load_source(path: Path) -> Source:
     """Load a model to export.
 
     Args:
         path: A Hugging Face folder or a GGUF file.
-        adapter: A peft LoRA folder to merge into the weights, or None.
 
     Returns:
         The model in torch fp32 with its tokenizer.
@@ -95,19 +94,30 @@ def load_source(path: Path, adapter: Path | None = None) -> Source:
         ExportError: The path is missing, damaged, names code to run, or holds no usable weights.
     """
     if path.is_dir():
-        source = _load_folder(path)
-    elif path.is_file() and _is_gguf(path):
-        source = _load_gguf(path)
-    else:
-        found = "a file of another kind" if path.exists() else "nothing"
-        raise ExportError(
-            f"Expected a Hugging Face folder or a GGUF file at {path}, found {found}.",
-            "Give the folder that holds config.json, or a .gguf file.",
-        )
-    if adapter is None:
-        return source
-    merged = _merge_adapter(source.model, adapter)
-    return Source(source.name, merged, source.tokenizer, source.special, source.chat_template)
+        return _load_folder(path)
+    if path.is_file() and _is_gguf(path):
+        return _load_gguf(path)
+    found = "a file of another kind" if path.exists() else "nothing"
+    raise ExportError(
+        f"Expected a Hugging Face folder or a GGUF file at {path}, found {found}.",
+        "Give the folder that holds config.json, or a .gguf file.",
+    )
+
+
+def merge_adapter(source: Source, adapter: Path) -> Source:
+    """Merge a LoRA adapter into the weights.
+
+    Args:
+        source: The base model; its weights are changed in place.
+        adapter: The folder that peft's `save_pretrained` wrote.
+
+    Returns:
+        The merged model.
+
+    Raises:
+        ExportError: The adapter is missing, damaged, or made for another model.
+    """
+    return replace(source, model=_merged(source.model, adapter))
 
 
 def check_folder(folder: Path) -> None:
@@ -141,15 +151,8 @@ def check_folder(folder: Path) -> None:
 def _load_folder(folder: Path) -> Source:
     check_folder(folder)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
+        model, loading = _read_weights(folder, gguf_file=None)
+        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
@@ -162,7 +165,7 @@ def _load_folder(folder: Path) -> Source:
         )
     return Source(
         str(folder),
-        model.eval(),
+        model,
         tokenizer.backend_tokenizer,
         _folder_special_tokens(model, tokenizer),
         _single_template(tokenizer.chat_template),
@@ -172,14 +175,7 @@ def _load_folder(folder: Path) -> Source:
 def _load_gguf(path: Path) -> Source:
     try:
         with gguf_source.recognised_by_transformers():
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            model, loading = _read_weights(path.parent, gguf_file=path.name)
         vocabulary = gguf_source.read_vocabulary(path)
     except ExportError:
         raise
@@ -188,14 +184,28 @@ def _load_gguf(path: Path) -> Source:
     _require_all_weights(path, loading)
     return Source(
         str(path),
-        model.eval(),
+        model,
         vocabulary.tokenizer,
         SpecialTokens(vocabulary.bos, vocabulary.eos, vocabulary.stop, vocabulary.add_bos),
         vocabulary.chat_template,
     )
 
 
-def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+def _read_weights(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Read weights in fp32, with transformers' account of what was missing."""
+    model, loading = cast(Any, AutoModelForCausalLM).from_pretrained(
+        folder,
+        gguf_file=gguf_file,
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return model.eval(), loading
+
+
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file():
         raise ExportError(
@@ -208,7 +218,7 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         with safe_open(weights, framework="pt") as file:
             stored = set(file.keys())
         loaded = set(get_peft_model_state_dict(adapted))
-        merged = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
+        merged: PreTrainedModel = cast(Any, adapted).merge_and_unload().eval()
     except Exception as error:
         raise _unreadable(adapter, error) from error
     if stored != loaded:
@@ -217,7 +227,7 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             f"{len(stored ^ loaded)} of {len(stored)} tensors have no partner.",
             "Give the adapter that was trained on this very base model.",
         )
-    return merged.eval()
+    return merged
 
 
 def _folder_special_tokens(
@@ -230,7 +240,8 @@ def _folder_special_tokens(
         model.config.eos_token_id,
         tokenizer.eos_token_id,
     ):
-        stop.update(named if isinstance(named, list) else {named} - {None})
+        ids = named if isinstance(named, list) else [named]
+        stop.update(token for token in ids if token is not None)
     if not stop:
         raise ExportError(
             "The model names no end-of-sequence token, so nothing would ever stop it.",

@@ -126,7 +126,7 @@ def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
 def _check_vocabulary(source: Source, written: Path) -> None:
     """Hold special tokens and chat template of the file against the folder's."""
     with LlamaVocabulary(written) as vocabulary:
-        found = {
+        found: dict[str, tuple[object, object]] = {
             "beginning-of-sequence id": (source.special.bos, vocabulary.bos),
             "end-of-sequence id": (source.special.eos, vocabulary.eos),
             "add-bos flag": (source.special.add_bos, vocabulary.add_bos),

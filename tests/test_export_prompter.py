@@ -28,7 +28,7 @@ from alignpro_lite.export import pretokenizers, quantise
 from alignpro_lite.export.decoder import DecoderExport, Precision, export_decoder
 from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import MIN_POSITIONS
-from alignpro_lite.export.source import load_source
+from alignpro_lite.export.source import load_source, merge_adapter
 from alignpro_lite.export.target import export_target
 
 
@@ -114,12 +114,18 @@ def test_a_mismatch_is_refused_by_how_much_and_can_be_allowed(llama: Path, tmp_p
     assert allowed.parity.argmax_agreement < 0.9
 
 
-def test_an_adapter_is_merged(llama: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def merged(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> DecoderExport:
+    """The llama folder exported in fp32 with an adapter."""
+    work = tmp_path_factory.mktemp("merged")
+    return export(llama, work / "out", adapter=write_adapter(work / "adapter", llama))
+
+
+def test_an_adapter_is_merged(llama: Path, merged: DecoderExport, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", llama)
-    merged = export(llama, tmp_path / "merged", adapter=adapter)
     assert merged.parity.max_error < 1e-3
     plain = load_source(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
-    adapted = load_source(llama, adapter).model.state_dict()
+    adapted = merge_adapter(load_source(llama), adapter).model.state_dict()
     assert not plain.equal(adapted["model.layers.0.self_attn.q_proj.weight"])
 
 
@@ -127,7 +133,7 @@ def test_an_adapter_of_another_model_is_refused(llama: Path, tmp_path: Path) -> 
     other = write_model(tmp_path / "other", configurations()["qwen3"])
     adapter = write_adapter(tmp_path / "adapter", other)
     with pytest.raises(ExportError):
-        load_source(llama, adapter)
+        merge_adapter(load_source(llama), adapter)
 
 
 def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_path: Path) -> None:
@@ -145,9 +151,8 @@ def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_
         )
 
 
-def test_rows_of_different_lengths_decode_as_each_row_alone(llama: Path, tmp_path: Path) -> None:
-    result = export(llama, tmp_path / "out")
-    engine = OnnxEngine(result.graph, "shared", result.head_dim, threads=1)
+def test_rows_of_different_lengths_decode_as_each_row_alone(merged: DecoderExport) -> None:
+    engine = OnnxEngine(merged.graph, "shared", merged.head_dim, threads=1)
     rows = [np.arange(10, 10 + length) for length in (5, 9, 2)]
     total = max(len(row) for row in rows)
     ids = np.zeros((3, total), np.int64)
@@ -156,7 +161,7 @@ def test_rows_of_different_lengths_decode_as_each_row_alone(llama: Path, tmp_pat
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
     feeds = {"input_ids": ids, "attention_mask": mask}
-    shape = (3, result.kv_heads, 32, result.head_dim)
+    shape = (3, merged.kv_heads, 32, merged.head_dim)
     names = [entry.name for entry in engine._session.get_inputs() if "past" in entry.name]
     feeds.update({name: np.zeros(shape, np.float32) for name in names})
     batch = engine._session.run(["logits"], feeds)[0]

@@ -35,7 +35,15 @@ for _command in (run.run, chat.chat, rewrite.rewrite, models.models, doctor.doct
 
 def main() -> None:
     """Run the command line and exit the process with the contract's exit code."""
+    _open_missing_streams()
     sys.exit(exit_code_of(sys.argv[1:]))
+
+
+def _open_missing_streams() -> None:
+    """Put an empty stream where the caller closed one, which Python shows as None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the whole run
 
 
 def exit_code_of(arguments: list[str]) -> int:

@@ -38,9 +38,11 @@ class ModelOptions:
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
     def load(self, *, with_prompter: bool = True) -> AlignedModel:
-        """Load the models."""
+        """Load the models, after making sure that the target's engine does not crash."""
         from alignpro_lite.aligned import AlignedModel
+        from alignpro_lite.doctor import Models, require_working_target
 
+        require_working_target(Models(self.target, self.prompter, self.devices(), self.cache))
         return AlignedModel.load(
             self.target,
             self.prompter if with_prompter else None,

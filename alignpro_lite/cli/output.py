@@ -77,7 +77,7 @@ def word_diff(before: str, after: str) -> str:
     """Mark what changed between two texts, word by word, white space kept."""
     old, new = (re.findall(r"\S+|\s+", text) for text in (before, after))
     parts = []
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new).get_opcodes():
         gone, come = "".join(old[a:b]), "".join(new[c:d])
         if tag == "equal":
             parts.append(gone)

@@ -1,0 +1,535 @@
+"""The batched loop under a scripted stepper that checks every call it gets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignpro_lite.engine import Engine, Stream, _chunks
+from alignpro_lite.errors import CancelledError, ContextOverflowError, DeviceError
+from alignpro_lite.sampling import Draw
+
+STOP = 0
+PATIENCE = 10.0
+"""Seconds after which a reader counts as hanging."""
+
+
+@dataclass
+class Script:
+    """A sampler that says given tokens, and the prompt that its row must begin with."""
+
+    prompt: tuple[int, ...]
+    tokens: list[int]
+    said: int = 0
+    released: int = 0
+
+    def next(self) -> int:
+        self.said += 1
+        return self.tokens[self.said - 1]
+
+
+@dataclass
+class FakeStepper:
+    """Rows of cells that may be shared; breaks at once when the loop asks for nonsense."""
+
+    rows: int = 4
+    row_capacity: int = 100
+    capacity: int = 100
+    micro_batch: int = 8
+    can_trim: bool = True
+    before_prefill: object = None
+    before_decode: object = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    closed: bool = False
+    most_cells: int = 0
+
+    def __post_init__(self) -> None:
+        self._cells: list[list[int]] = [[] for _ in range(self.rows)]
+        self._token_of: list[int] = []
+        self._outputs: list[int] = []
+        self._owner: int | None = None
+
+    def tokens_of(self, row: int) -> list[int]:
+        return [self._token_of[cell] for cell in self._cells[row]]
+
+    def prefill(self, row, tokens, start):
+        self._note("prefill", row, tuple(tokens), start)
+        if self.before_prefill:
+            self.before_prefill()
+        assert 0 < len(tokens) <= self.micro_batch
+        assert start == len(self._cells[row])
+        self._append(row, tokens)
+        self._outputs = [row]
+
+    def decode(self, rows, tokens, starts):
+        self._note("decode", tuple(rows), tuple(tokens))
+        if self.before_decode:
+            self.before_decode()
+        assert len(set(rows)) == len(rows) > 0
+        assert list(starts) == [len(self._cells[row]) for row in rows]
+        for row, token in zip(rows, tokens, strict=True):
+            self._append(row, [token])
+        self._outputs = list(rows)
+
+    def draw(self, output, sampler):
+        assert sampler.released == 0
+        expected = [*sampler.prompt, *sampler.tokens[: sampler.said]]
+        assert self.tokens_of(self._outputs[output]) == expected
+        return Draw(sampler.next(), -1.0)
+
+    def is_stop(self, token):
+        return token == STOP
+
+    def share(self, source, target, length):
+        self._note("share", source, target, length)
+        assert not self._cells[target]
+        self._cells[target] = self._cells[source][:length]
+
+    def trim(self, row, length):
+        self._note("trim", row, length)
+        if length and not self.can_trim:
+            return False
+        del self._cells[row][length:]
+        return True
+
+    def release(self, sampler):
+        sampler.released += 1
+
+    def close(self):
+        assert not self.closed
+        self.closed = True
+
+    def named(self, name: str) -> list[tuple[object, ...]]:
+        return [call for call in self.calls if call[0] == name]
+
+    def _note(self, *call: object) -> None:
+        self._owner = self._owner or threading.get_ident()
+        assert threading.get_ident() == self._owner, "called from two threads"
+        assert not self.closed
+        self.calls.append(call)
+
+    def _append(self, row: int, tokens: list[int]) -> None:
+        for token in tokens:
+            self._cells[row].append(len(self._token_of))
+            self._token_of.append(token)
+        assert len(self._cells[row]) <= self.row_capacity
+        used = len({cell for cells in self._cells for cell in cells})
+        self.most_cells = max(self.most_cells, used)
+        assert used <= self.capacity, f"{used} cells of {self.capacity} in use"
+
+
+class Gate:
+    """Lets the loop through one call at a time, as a test allows it."""
+
+    def __init__(self) -> None:
+        self._allowed = threading.Semaphore(0)
+        self._arrived = threading.Semaphore(0)
+        self._open = False
+
+    def __call__(self) -> None:
+        self._arrived.release()
+        if not self._open:
+            assert self._allowed.acquire(timeout=PATIENCE)
+
+    def wait_for_loop(self) -> None:
+        assert self._arrived.acquire(timeout=PATIENCE)
+
+    def let_one_through(self) -> None:
+        self._allowed.release()
+
+    def open(self) -> None:
+        self._open = True
+        self._allowed.release()
+
+
+@pytest.fixture
+def start():
+    """Start engines that are closed after the test."""
+    engines = []
+
+    def build(stepper: FakeStepper) -> Engine[Script]:
+        engines.append(Engine(stepper, "fake", "Ask for less."))
+        return engines[-1]
+
+    yield build
+    for engine in engines:
+        engine.close()
+
+
+def scripts(prompt, *sentences):
+    return [Script(tuple(prompt), list(sentence)) for sentence in sentences]
+
+
+def read(stream: Stream[Script]) -> list[int]:
+    return [draw.token for draw in stream]
+
+
+def read_aside(*streams):
+    """Read streams on threads of their own; call the result to join them."""
+    results: list[object] = [None] * len(streams)
+
+    def work(place: int) -> None:
+        try:
+            results[place] = read(streams[place])
+        except Exception as error:
+            results[place] = error
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(streams))]
+    for thread in threads:
+        thread.start()
+
+    def join():
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a reader hangs"
+        return results
+
+    return join
+
+
+def test_sequences_of_one_job_share_one_prefill(start):
+    stepper = FakeStepper()
+    samplers = scripts([5, 6, 7], [1, 2, STOP], [3, STOP], [4, 4, 4, STOP])
+    streams = start(stepper).submit([5, 6, 7], samplers, 10)
+    assert [read(stream) for stream in streams] == [[1, 2, 0], [3, 0], [4, 4, 4, 0]]
+    assert {stream.finish_reason for stream in streams} == {"stop"}
+    assert len(stepper.named("prefill")) == 1
+    assert [len(call[1]) for call in stepper.named("decode")] == [3, 2, 1]
+
+
+def test_max_tokens_ends_a_sequence_with_length(start):
+    stepper = FakeStepper()
+    (one,) = start(stepper).submit([5], scripts([5], [1, 2, 3]), 3)
+    assert read(one) == [1, 2, 3]
+    assert one.finish_reason == "length"
+    assert len(stepper.named("decode")) == 2, "the last token is never decoded"
+
+
+def test_a_stop_token_at_the_limit_is_a_stop(start):
+    (one,) = start(FakeStepper()).submit([5], scripts([5], [1, STOP]), 2)
+    assert read(one) == [1, STOP]
+    assert one.finish_reason == "stop"
+
+
+def test_all_rows_may_end_at_their_first_token(start):
+    engine = start(FakeStepper(rows=3))
+    for _ in range(3):
+        streams = engine.submit([5, 6], scripts([5, 6], [STOP], [STOP], [STOP]), 1)
+        assert [read(stream) for stream in streams] == [[STOP]] * 3
+
+
+def test_a_second_job_joins_while_the_first_runs(start):
+    gate = Gate()
+    stepper = FakeStepper(before_decode=gate)
+    engine = start(stepper)
+    (first,) = engine.submit([5, 5], scripts([5, 5], [1, 1, 1, 1, STOP]), 10)
+    gate.wait_for_loop()
+    (second,) = engine.submit([6, 6], scripts([6, 6], [2, 2, STOP]), 10)
+    gate.open()
+    assert read(second) == [2, 2, 0]
+    assert read(first) == [1, 1, 1, 1, 0]
+    assert [len(call[1]) for call in stepper.named("decode")] == [1, 2, 2, 1]
+
+
+def test_cancel_before_start_draws_nothing(start):
+    gate = Gate()
+    stepper = FakeStepper(rows=1, before_decode=gate)
+    engine = start(stepper)
+    engine.submit([5], scripts([5], [1, 1, STOP]), 3)
+    gate.wait_for_loop()
+    (waiting,) = engine.submit([6], scripts([6], [2]), 1)
+    waiting.cancel()
+    gate.open()
+    assert read(waiting) == []
+    assert waiting.finish_reason == "cancelled"
+    assert waiting.sampler.said == 0
+
+
+def test_cancel_of_a_job_behind_another_waiting_one_is_answered_at_the_next_step(start):
+    """It used to be answered only once the job before it had started."""
+    gate = Gate()
+    engine = start(FakeStepper(rows=1, before_decode=gate))
+    (running,) = engine.submit([5], scripts([5], [1] * 50), 50)
+    gate.wait_for_loop()
+    engine.submit([6], scripts([6], [2]), 1)
+    (last,) = engine.submit([7], scripts([7], [3]), 1)
+    last.cancel()
+    gate.let_one_through()
+    gate.wait_for_loop()
+    assert read(last) == []
+    assert running.finish_reason is None
+    gate.open()
+    assert len(read(running)) == 50
+
+
+def test_the_other_sequences_of_a_job_go_on_without_a_cancelled_one(start):
+    gate = Gate()
+    stepper = FakeStepper(rows=2, before_decode=gate)
+    engine = start(stepper)
+    engine.submit([5], scripts([5], [1, 1, STOP]), 3)
+    gate.wait_for_loop()
+    left, stays = engine.submit([6], scripts([6], [2, STOP], [3, 3, STOP]), 3)
+    left.cancel()
+    gate.open()
+    assert read(left) == []
+    assert read(stays) == [3, 3, STOP]
+
+
+def test_cancel_in_prefill_stops_between_micro_batches(start):
+    gate = Gate()
+    stepper = FakeStepper(before_prefill=gate)
+    engine = start(stepper)
+    prompt = [5] * 40
+    (one,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+    gate.wait_for_loop()
+    one.cancel()
+    gate.open()
+    assert read(one) == []
+    assert one.finish_reason == "cancelled"
+    assert len(stepper.named("prefill")) == 1
+    (again,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+    assert read(again) == [1]
+    assert stepper.named("prefill")[1][3] == 8, "what was computed before is kept"
+
+
+def test_cancel_while_decoding_leaves_after_the_step(start):
+    gate = Gate()
+    engine = start(FakeStepper(before_decode=gate))
+    (one,) = engine.submit([5], scripts([5], [1] * 50), 50)
+    gate.wait_for_loop()
+    one.cancel()
+    gate.open()
+    assert len(read(one)) <= 2
+    assert one.finish_reason == "cancelled"
+
+
+def test_cancel_after_the_end_changes_nothing(start):
+    (one,) = start(FakeStepper()).submit([5], scripts([5], [STOP]), 5)
+    read(one)
+    one.cancel()
+    assert one.finish_reason == "stop"
+    assert read(one) == []
+
+
+def test_close_wakes_readers_with_cancelled_error(start):
+    gate = Gate()
+    stepper = FakeStepper(rows=1, before_decode=gate)
+    engine = start(stepper)
+    (running,) = engine.submit([5], scripts([5], [1] * 50), 50)
+    (waiting,) = engine.submit([6], scripts([6], [1]), 1)
+    join = read_aside(running, waiting)
+    gate.wait_for_loop()
+    closer = threading.Thread(target=engine.close, daemon=True)
+    closer.start()
+    gate.open()
+    assert all(isinstance(result, CancelledError) for result in join())
+    closer.join(PATIENCE)
+    assert stepper.closed
+    engine.close()
+
+
+def test_submit_after_close_is_refused(start):
+    engine = start(FakeStepper())
+    engine.close()
+    with pytest.raises(DeviceError, match="The fake is closed"):
+        engine.submit([5], scripts([5], [1]), 1)
+
+
+@pytest.mark.parametrize("place", ["before_prefill", "before_decode"])
+@pytest.mark.parametrize("raised", [DeviceError("It broke.", "Mend it."), ValueError("odd")])
+def test_a_failure_of_the_engine_reaches_every_reader(start, place, raised):
+    """Anything but an AlignProError used to look like a closed model, with a traceback."""
+    gate = Gate()
+
+    def fail():
+        gate()
+        raise raised
+
+    stepper = FakeStepper(rows=2, **{place: fail})
+    engine = start(stepper)
+    samplers = scripts([5, 5], [1, 1], [1, 1]) + scripts([6, 6], [2, 2])
+    streams = engine.submit([5, 5], samplers[:2], 2)
+    gate.wait_for_loop()
+    streams += engine.submit([6, 6], samplers[2:], 2)
+    join = read_aside(*streams)
+    gate.open()
+    assert [type(result) for result in join()] == [DeviceError] * 3
+    assert [sampler.released for sampler in samplers] == [1, 1, 1]
+    while not stepper.closed:
+        time.sleep(0.01)
+    with pytest.raises(DeviceError):
+        engine.submit([5], scripts([5], [1]), 1)
+
+
+def test_a_finished_prompt_is_reused_but_for_its_last_two_tokens(start):
+    stepper = FakeStepper(micro_batch=50)
+    engine = start(stepper)
+    prompt = list(range(10, 30))
+    (first,) = engine.submit(prompt, scripts(prompt, [1, STOP]), 5)
+    read(first)
+    (same,) = engine.submit(prompt, scripts(prompt, [2, STOP]), 5)
+    read(same)
+    longer = [*prompt, 1, 40, 41]
+    (turn,) = engine.submit(longer, scripts(longer, [3, STOP]), 5)
+    read(turn)
+    assert [call[3] for call in stepper.named("prefill")] == [0, 18, 20]
+
+
+def test_an_engine_that_cannot_trim_computes_the_prompt_anew(start):
+    stepper = FakeStepper(can_trim=False, micro_batch=50)
+    engine = start(stepper)
+    for _ in range(2):
+        (one,) = engine.submit([5, 6, 7], scripts([5, 6, 7], [1, STOP]), 5)
+        assert read(one) == [1, STOP]
+    assert [call[3] for call in stepper.named("prefill")] == [0, 0]
+
+
+def test_the_prompt_unused_for_longest_makes_room(start):
+    stepper = FakeStepper(rows=3, capacity=40)
+    engine = start(stepper)
+
+    def ask(first: int, length: int) -> int:
+        prompt = [first] * length
+        (one,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+        read(one)
+        return stepper.named("prefill")[-1][3]
+
+    assert ask(5, 10) == 0
+    assert ask(6, 10) == 0
+    assert ask(7, 10) == 0
+    assert ask(5, 10) == 8, "still cached, and now the newest"
+    assert ask(8, 15) == 0, "room is made of the 6s"
+    assert ask(5, 10) == 8
+    assert ask(6, 10) == 0
+
+
+def test_a_job_waits_for_cells_and_is_not_lost(start):
+    gate = Gate()
+    stepper = FakeStepper(rows=4, capacity=20, before_decode=gate)
+    engine = start(stepper)
+    (first,) = engine.submit([5] * 8, scripts([5] * 8, [1] * 6), 6)
+    gate.wait_for_loop()
+    (second,) = engine.submit([6] * 8, scripts([6] * 8, [2] * 6), 6)
+    gate.open()
+    assert read(second) == [2] * 6
+    assert read(first) == [1] * 6
+    assert all(len(call[1]) == 1 for call in stepper.named("decode")), "never together"
+
+
+@pytest.mark.parametrize(
+    ("count", "prompt", "max_tokens", "words"),
+    [
+        (5, 1, 1, ["5 sequences", "loaded for 4"]),
+        (1, 95, 6, ["holds 100 tokens", "prompt of 95", "6 new", "101 in all"]),
+        (4, 20, 21, ["prompt of 20", "4 x 21", "104 in all"]),
+    ],
+)
+def test_an_overflow_is_refused_with_its_numbers(start, count, prompt, max_tokens, words):
+    stepper = FakeStepper()
+    with pytest.raises(ContextOverflowError) as caught:
+        start(stepper).submit([5] * prompt, scripts([5], *[[1]] * count), max_tokens)
+    assert all(word in caught.value.problem for word in words)
+    assert not stepper.calls
+
+
+def test_a_job_that_fills_the_context_exactly_runs(start):
+    stepper = FakeStepper(rows=2, capacity=30, row_capacity=20)
+    streams = start(stepper).submit([5] * 10, scripts([5] * 10, [1] * 10, [2] * 10), 10)
+    assert [read(stream) for stream in streams] == [[1] * 10, [2] * 10]
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(3, 20))
+def test_chunks_cover_the_prompt_and_never_end_with_one_token(start_at, length, size):
+    """One row is multiplied by another kernel than two: the same seed gave other answers."""
+    end = start_at + length
+    chunks = list(_chunks(start_at, end, size))
+    covered = [place for begin, stop in chunks for place in range(begin, stop)]
+    assert covered == list(range(start_at, end))
+    assert all(stop - begin <= size for begin, stop in chunks)
+    if length >= 2:
+        assert chunks[-1][1] - chunks[-1][0] >= 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job of the stress test; `cancel_after` counts tokens read, None never cancels."""
+
+    prompt: tuple[int, ...]
+    sentences: tuple[tuple[int, ...], ...]
+    max_tokens: int
+    cancel_after: int | None
+
+
+@st.composite
+def plans(draw):
+    max_tokens = draw(st.integers(1, 6))
+    sentence = st.lists(st.integers(0, 3), min_size=max_tokens, max_size=max_tokens).map(tuple)
+    return Plan(
+        # Few different tokens, so that prompts share beginnings.
+        prompt=tuple(draw(st.lists(st.integers(1, 2), min_size=1, max_size=12))),
+        sentences=tuple(draw(st.lists(sentence, min_size=1, max_size=3))),
+        max_tokens=max_tokens,
+        cancel_after=draw(st.none() | st.integers(0, 4)),
+    )
+
+
+def until_stop(tokens):
+    return tokens[: tokens.index(STOP) + 1] if STOP in tokens else tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(plans(), min_size=1, max_size=10),
+    st.integers(3, 5),
+    st.integers(30, 60),
+    st.booleans(),
+    st.integers(3, 9),
+)
+def test_any_schedule_gives_every_caller_its_own_tokens(
+    schedule, rows, capacity, can_trim, micro_batch
+):
+    """The stepper checks rows against prompts and cells against the capacity at each call."""
+    stepper = FakeStepper(
+        rows=rows, row_capacity=20, capacity=capacity, can_trim=can_trim, micro_batch=micro_batch
+    )
+    engine = Engine(stepper, "fake", "Ask for less.")
+    jobs = [scripts(plan.prompt, *plan.sentences) for plan in schedule]
+    heard: list[list[tuple[list[int], str | None]]] = [[] for _ in schedule]
+
+    def follow(place: int) -> None:
+        plan = schedule[place]
+        streams = engine.submit(plan.prompt, jobs[place], plan.max_tokens)
+        if plan.cancel_after == 0:
+            streams[0].cancel()
+        for stream in streams:
+            tokens = []
+            for draw in stream:
+                tokens.append(draw.token)
+                if len(tokens) == plan.cancel_after:
+                    stream.cancel()
+            heard[place].append((tokens, stream.finish_reason))
+
+    threads = [threading.Thread(target=follow, args=(i,), daemon=True) for i in range(len(schedule))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "a reader hangs"
+    engine.close()
+    for plan, streams in zip(schedule, heard, strict=True):
+        assert len(streams) == len(plan.sentences)
+        for sentence, (tokens, reason) in zip(plan.sentences, streams, strict=True):
+            whole = list(until_stop(sentence))
+            if reason == "cancelled":
+                assert plan.cancel_after is not None
+                assert tokens == whole[: len(tokens)]
+            else:
+                assert tokens == whole
+                assert reason == ("stop" if STOP in whole else "length")
+    assert all(sampler.released == 1 for job in jobs for sampler in job)
+    assert stepper.closed
