@@ -160,7 +160,7 @@ def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]
             line = lines[number]
             if source == line or source == _prompt_of(_parse(line)):
                 return
-    except (ValueError, KeyError, TypeError, AttributeError, InputError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         pass
     raise _foreign(output, number)
 

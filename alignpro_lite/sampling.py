@@ -111,7 +111,8 @@ def filtered_log_probs(
     if sampling.min_p > 0:
         likely = kept >= kept.max() + math.log(sampling.min_p)
         ids, kept = ids[likely], kept[likely]
-    scaled = kept / sampling.temperature
+    with np.errstate(over="ignore"):  # at a tiny temperature the others go to minus infinity
+        scaled = (kept - kept.max()) / sampling.temperature
     return ids, scaled - _log_sum_exp(scaled)
 
 

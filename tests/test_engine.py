@@ -390,7 +390,7 @@ def test_an_engine_that_cannot_trim_computes_the_prompt_anew(start):
 
 
 def test_the_prompt_unused_for_longest_makes_room(start):
-    stepper = FakeStepper(rows=3, capacity=40)
+    stepper = FakeStepper(rows=3, capacity=40, micro_batch=50)
     engine = start(stepper)
 
     def ask(first: int, length: int) -> int:

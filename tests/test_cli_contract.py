@@ -1,0 +1,252 @@
+"""What every command promises: exit codes, stdout and stderr, and a start without engines."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+
+import alignpro_lite
+from alignpro_lite.aligned import check_prompt, choose
+from alignpro_lite.cli import cli, exit_code_of
+from alignpro_lite.errors import AlignProError, CancelledError, InputError
+from alignpro_lite.prompter import Rewrite
+
+COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
+COMMANDS = ["run", "chat", "rewrite", "models", "doctor", "export"]
+HEAVY = {"numpy", "torch", "onnxruntime", "llama_cpp", "transformers", "jinja2", "tokenizers"}
+
+
+def shell(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, **options
+    )
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Add a command `probe` that does what a test says, and run it."""
+
+    def run(body, *arguments: str) -> int:
+        monkeypatch.setitem(cli.commands, "probe", click.Command("probe", callback=body))
+        return exit_code_of(["probe", *arguments])
+
+    return run
+
+
+def raising(error: BaseException):
+    def body() -> None:
+        raise error
+
+    return body
+
+
+def test_done_is_0(command, capsys):
+    assert command(lambda: click.echo("answer")) == 0
+    assert capsys.readouterr() == ("answer\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("No text found.", "Pass some."), "Error: No text found. Pass some."),
+        (CancelledError(), "Error: The model was closed during generation. Load it again."),
+        (click.ClickException("odd"), "Error: odd"),
+        (click.FileError("f.txt", "gone"), "Error: Could not open file 'f.txt': gone"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.jsonl"),
+            "Error: out.jsonl: No space left on device. "
+            "Check the path, its permissions and the free space.",
+        ),
+        (
+            OSError("no number"),
+            "Error: no number. Check the path, its permissions and the free space.",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_is_1_with_one_line_on_stderr(command, capsys, error, line):
+    assert command(raising(error)) == 1
+    assert capsys.readouterr() == ("", line + "\n")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), EOFError()])
+def test_an_interruption_is_130(command, capsys, error):
+    assert command(raising(error)) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Interrupted." in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-such-option"],
+        ["no-such-command"],
+        *([name, "--no-such-option"] for name in COMMANDS),
+        ["run", "hi", "--max-tokens", "0"],
+        ["run", "hi", "--max-tokens", "many"],
+        ["run", "hi", "--mode", "shout"],
+        ["run", "hi", "--device", "tpu"],
+        ["run", "hi", "--input", "only.jsonl"],
+        ["run", "hi", "--output", "only.jsonl"],
+        ["run", "hi", "--input", __file__, "--output", "out.jsonl"],
+        ["run", "one", "two"],
+        ["rewrite", "hi", "--count", "0"],
+        ["rewrite", "hi", "--count", "17"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2(capsys, arguments):
+    assert exit_code_of(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Error: " in err
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_is_0_and_goes_to_stdout(capsys, arguments):
+    assert exit_code_of([*arguments, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: alignpro-lite")
+    assert err == ""
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert exit_code_of(["--version"]) == 0
+    assert capsys.readouterr().out == f"alignpro-lite {version('alignpro-lite')}\n"
+
+
+def test_exit_codes_reach_the_shell(tmp_path):
+    assert shell("--help").returncode == 0
+    assert shell("--no-such-option").returncode == 2
+    failed = shell("run", "hi", "--target", "no-such-model", "--cache", str(tmp_path))
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("Error: ")
+    assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("stdin", "words"),
+    [(b"", "needs text"), (b" \n\n", "needs text"), (b"ab\xff", "found byte 0xff at 2")],
+)
+@pytest.mark.parametrize("name", ["run", "rewrite"])
+def test_a_bad_prompt_on_stdin_is_1_before_any_model_is_looked_for(name, stdin, words, tmp_path):
+    asked = subprocess.run(
+        [*COMMAND, name, "--cache", str(tmp_path)], input=stdin, capture_output=True, timeout=60
+    )
+    assert asked.returncode == 1
+    assert asked.stdout == b""
+    assert words in asked.stderr.decode()
+    assert asked.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells can close a stream")
+@pytest.mark.parametrize(
+    ("line", "code"), [("run <&-", 1), ("--help >&-", 0), ("--no-such-option 2>&-", 2)]
+)
+def test_a_closed_stream_gives_no_traceback(line, code):
+    """Python shows it as None, on which `isatty` and `flush` failed."""
+    program = f'"{sys.executable}" -c "from alignpro_lite.cli import main; main()" {line}'
+    ended = subprocess.run(program, shell=True, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes")
+@pytest.mark.parametrize("size", [10, 1_000_000], ids=["at the end", "while printing"])
+def test_a_reader_that_leaves_gives_no_traceback(size):
+    body = (
+        "import click; from alignpro_lite.cli import cli, main\n"
+        f"cli.add_command(click.Command('probe', callback=lambda: click.echo('x' * {size})))\n"
+        "main()"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", body, "probe"], stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writer)
+    assert ended.returncode == 1
+    assert ended.stderr == b""
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running code."""
+    script = f"{code}\nimport sys; print(*(name.split('.')[0] for name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import alignpro_lite",
+        "from alignpro_lite import AlignProError, Message",
+        "from alignpro_lite.cli import cli",
+        "from alignpro_lite.cli import exit_code_of; exit_code_of(['--help'])",
+        *(
+            f"from alignpro_lite.cli import exit_code_of; exit_code_of(['{name}', '--help'])"
+            for name in COMMANDS
+        ),
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code):
+    allowed = {"jinja2"} if "Message" in code else set()
+    assert modules_after(code) & HEAVY <= allowed
+
+
+def test_the_runtime_never_imports_torch():
+    everything = "import alignpro_lite as a; [getattr(a, name) for name in a.__all__]"
+    assert not modules_after(everything) & {"torch", "transformers", "onnx", "optimum"}
+
+
+def test_every_public_name_resolves_and_is_listed():
+    for name in alignpro_lite.__all__:
+        assert getattr(alignpro_lite, name).__name__ == name
+    assert dir(alignpro_lite) == sorted(alignpro_lite.__all__)
+    assert "no_such_name" not in dir(alignpro_lite)
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        _ = alignpro_lite.no_such_name
+
+
+def test_the_package_is_typed():
+    assert (Path(alignpro_lite.__file__).parent / "py.typed").exists()
+
+
+def test_every_error_has_a_problem_and_a_cure():
+    error = InputError("What is wrong.", "What to do.")
+    assert isinstance(error, AlignProError)
+    assert (error.problem, error.cure) == ("What is wrong.", "What to do.")
+    assert str(error) == "What is wrong. What to do."
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t ", "\ud800", "ok \udcff"])
+def test_a_prompt_that_no_model_can_read_is_refused(prompt):
+    with pytest.raises(InputError):
+        check_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    ("output", "finish", "sent", "reason"),
+    [
+        ("better", "stop", "better", "rewritten"),
+        ("better", "length", "mine", "the rewrite rambled past its limit"),
+        ("bet", "cancelled", "mine", "cancelled"),
+        ("  \n", "stop", "mine", "the rewrite was empty"),
+    ],
+)
+def test_only_a_whole_rewrite_replaces_the_prompt(output, finish, sent, reason):
+    rewrite = Rewrite(output.strip(), output, (1,), -1.0, -1.0, finish)
+    choice = choose("mine", rewrite)
+    assert (choice.sent, choice.reason, choice.rewrite) == (sent, reason, rewrite)
+    assert choice.changed == (sent != "mine")
