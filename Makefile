@@ -39,7 +39,7 @@ docs: $(READY)
 models: $(READY)
 	@$(BIN)/alignpro-lite models path bundle/default > build/default-bundle 2> /dev/null || { \
 		$(BIN)/alignpro-lite models pull smollm2-135m-instruct && \
-		$(BIN)/alignpro-lite export prompter smollm2-135m-instruct --mode augment --name default; }
+		$(BIN)/alignpro-lite export bundle; }
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": run make PYTHON=python3.12")'

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite import gguf, onnx_decoder, registry, target
-from alignpro_lite.bundle import Bundle, open_bundle
+from alignpro_lite.bundle import Bundle, Device, open_bundle
 from alignpro_lite.chat import Message
 from alignpro_lite.devices import (
     Batching,
@@ -31,7 +31,7 @@ from alignpro_lite.engine import FinishReason
 from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.gguf import GgufFile
 from alignpro_lite.hardware import find_hardware
-from alignpro_lite.onnx_decoder import DecoderSettings, Device
+from alignpro_lite.onnx_decoder import DecoderSettings
 from alignpro_lite.prompter import OnnxPrompter, Rewrite, RewriteStream
 from alignpro_lite.registry import Cache, Kind, Registry, installed_path, resolve_model
 from alignpro_lite.sampling import Sampling

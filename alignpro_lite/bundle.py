@@ -6,7 +6,6 @@ versions are refused, every file's sha256 is checked before it is used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from alignpro_lite.errors import BundleError, InputError
+from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.template import RewriteTemplate
 
@@ -23,10 +23,12 @@ T = TypeVar("T")
 
 FORMAT_VERSION = 1
 SIDECAR = "bundle.json"
-_HASH_CHUNK = 1 << 20
-_REMAKE = "Make it again with `alignpro-lite export prompter`."
+_REMAKE = "Make it again with `alignpro-lite export bundle` or `export prompter`."
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
+Device = Literal["cpu", "cuda"]
+CacheLayout = Literal["shared", "growing"]
+IoDtype = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class Graph:
     """
 
     file: str
-    cache: Literal["shared", "growing"]
-    device: Literal["cpu", "cuda"]
+    cache: CacheLayout
+    device: Device
     precision: Precision
-    io_dtype: Literal["float32", "float16"]
+    io_dtype: IoDtype
     layers: int
     kv_heads: int
     head_dim: int
@@ -229,17 +231,8 @@ def check_files(bundle: Bundle) -> None:
             )
 
 
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _digest_or_none(path: Path) -> str | None:
-    return sha256_of(path) if path.is_file() else None
+    return sha256_of(path, path.name) if path.is_file() else None
 
 
 def _parse(raw: dict[str, Any], file: Path) -> Sidecar:

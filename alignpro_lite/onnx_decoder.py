@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignpro_lite.bundle import Bundle, Graph
+from alignpro_lite.bundle import Bundle, Device, Graph
 from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError
 from alignpro_lite.hardware import trim_heap
 from alignpro_lite.sampling import Draw, TokenSource
@@ -29,7 +29,6 @@ MICRO_BATCH = 128
 LENGTH_STEP = 128
 """The cache grows by this many tokens at a time."""
 
-Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

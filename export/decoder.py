@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import onnx
 from transformers import PretrainedConfig
 
+from alignpro_lite.bundle import CacheLayout, Device, Graph, Precision, Tokens
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import ARCHITECTURES, build_graph
 from alignpro_lite.export.llama_engine import LlamaEngine
-from alignpro_lite.export.onnx_engine import CacheLayout, OnnxEngine
+from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
 from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.export.reference import export_reference
 from alignpro_lite.export.source import Source, SpecialTokens, load_source, merge_adapter
-
-Precision = Literal["fp32", "fp16", "int8", "int4"]
-Device = Literal["cpu", "cuda"]
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
 GRAPH = "model.onnx"
@@ -31,39 +29,17 @@ _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
 
 @dataclass(frozen=True)
 class DecoderExport:
-    """A decoder graph with everything a runtime must know about it.
+    """A written decoder graph with everything a runtime must know about it.
 
     Attributes:
-        graph: The .onnx file.
-        files: Every file written, the graph and tokenizer.json among them.
-        tokenizer: The path of tokenizer.json.
-        precision: Of the layers' weights.
-        io_dtype: Type of cache and logits, "float32" or "float16".
-        cache_layout: "shared" (one buffer bound as past and present) or "growing".
-        layers: Number of key/value pairs.
-        kv_heads: Heads of the cache.
-        head_dim: Width of a head.
-        vocabulary: Logits per position.
-        max_length: The longest sequence in tokens.
-        special: Special ids.
-        chat_template: The Jinja chat template, or None.
+        graph: The graph and the sizes of its buffers.
+        tokens: The tokenizer and the special ids.
         parity: How far the graph is from torch.
         mismatch_allowed: Whether it fell short and was written all the same.
     """
 
-    graph: Path
-    files: tuple[Path, ...]
-    tokenizer: Path
-    precision: Precision
-    io_dtype: str
-    cache_layout: CacheLayout
-    layers: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    max_length: int
-    special: SpecialTokens
-    chat_template: str | None
+    graph: Graph
+    tokens: Tokens
     parity: ParityReport
     mismatch_allowed: bool
 
@@ -75,6 +51,7 @@ def export_decoder(
     device: Device,
     out_dir: Path,
     allow_mismatch: bool = False,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> DecoderExport:
     """Export a causal language model as a decoder graph.
 
@@ -85,22 +62,25 @@ def export_decoder(
         device: What the graph is for: "cuda" has a half-precision cache.
         out_dir: An existing folder that receives the files; the caller's to finalise or drop.
         allow_mismatch: Keep a graph that agrees too little with torch; the result says so.
+        on_stage: Told what begins, for people who wait.
 
     Returns:
-        The files and what a runtime must know.
+        What a runtime must know about the files in `out_dir`.
 
     Raises:
         ExportError: The source cannot be read or exported, or the graph disagrees with torch.
         MissingDependencyError: onnxruntime-genai is not installed.
     """
+    on_stage(f"reading {source.name}")
     loaded = load_source(source)
     if source.is_file():
         _check_reading(loaded, source)
     if adapter is not None:
         loaded = merge_adapter(loaded, adapter)
+    on_stage(f"writing the {precision} graph")
     layout = _write_graph(loaded, precision, device, out_dir)
-    tokenizer = out_dir / TOKENIZER
-    loaded.tokenizer.save(str(tokenizer))
+    loaded.tokenizer.save(str(out_dir / TOKENIZER))
+    on_stage("comparing it with torch")
     config = loaded.model.config
     engine = OnnxEngine(out_dir / GRAPH, layout, _head_dim(config), _threads())
     parity = compare(
@@ -115,22 +95,35 @@ def export_decoder(
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
         parity.require(f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    return DecoderExport(
-        graph=out_dir / GRAPH,
-        files=tuple(sorted(path for path in out_dir.iterdir() if path.is_file())),
-        tokenizer=tokenizer,
+    graph = Graph(
+        file=GRAPH,
+        cache=layout,
+        device=device,
         precision=precision,
         io_dtype=engine.io_dtype,
-        cache_layout=layout,
         layers=engine.layers,
         kv_heads=engine.kv_heads,
         head_dim=engine.head_dim,
-        vocabulary=engine.vocabulary,
+        vocab=engine.vocabulary,
         max_length=_max_length(config),
-        special=loaded.special,
-        chat_template=loaded.chat_template,
-        parity=parity,
-        mismatch_allowed=not parity.passed,
+    )
+    return DecoderExport(graph, _tokens(loaded), parity, mismatch_allowed=not parity.passed)
+
+
+def _tokens(source: Source) -> Tokens:
+    special = source.special
+    named = {"bos_token": special.bos, "eos_token": special.eos}
+    return Tokens(
+        file=TOKENIZER,
+        bos=special.bos if special.add_bos else None,
+        # The first one closes a scored rewrite: it has to be the model's own end of turn.
+        stop=(special.eos, *(token for token in special.stop if token != special.eos)),
+        chat_template=source.chat_template,
+        names={
+            name: str(source.tokenizer.id_to_token(token))
+            for name, token in named.items()
+            if token is not None
+        },
     )
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alignpro_lite.bundle import CacheLayout, IoDtype
 from alignpro_lite.errors import ExportError
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must precede the first import of onnxruntime
 import onnxruntime
 
-CacheLayout = Literal["shared", "growing"]
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -69,7 +69,7 @@ class OnnxEngine:
         self.head_dim = head_dim
         self.vocabulary = int(self._session.get_outputs()[0].shape[-1])
         self._dtype = _TYPES[self._inputs[self._past[0]].type]
-        self.io_dtype = np.dtype(self._dtype).name
+        self.io_dtype = cast(IoDtype, np.dtype(self._dtype).name)
 
     def logits(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute logits [S, V] for ids [S] from an empty cache."""

@@ -7,7 +7,9 @@ refused (CVE-2026-4372), weights come from safetensors or GGUF and never from a 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,8 +28,10 @@ from transformers import (
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export import gguf_source
+from alignpro_lite.export.builder import ARCHITECTURES
 
 _CODE_KEYS = frozenset({"auto_map", "_attn_implementation_internal"})
+_CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")
 _GGUF_MAGIC = b"GGUF"
 
 
@@ -94,7 +98,8 @@ def load_source(path: Path) -> Source:
         ExportError: The path is missing, damaged, names code to run, or holds no usable weights.
     """
     if path.is_dir():
-        return _load_folder(path)
+        with readable_folder(path) as folder:
+            return replace(_load_folder(folder), name=str(path))
     if path.is_file() and _is_gguf(path):
         return _load_gguf(path)
     found = "a file of another kind" if path.exists() else "nothing"
@@ -120,18 +125,56 @@ def merge_adapter(source: Source, adapter: Path) -> Source:
     return replace(source, model=_merged(source.model, adapter))
 
 
-def check_folder(folder: Path) -> None:
+@contextmanager
+def readable_folder(folder: Path) -> Iterator[Path]:
+    """Check a Hugging Face folder and yield one that names no code to run.
+
+    Published folders of architectures that transformers adopted later (Phi-3.5) still name the
+    code they once came with. For architectures that are tested here it is neither needed nor
+    run: they are read through a view of the folder without that key.
+
+    Args:
+        folder: The folder as published.
+
+    Yields:
+        The folder itself, or a temporary view of it.
+
+    Raises:
+        ExportError: See `check_folder`.
+    """
+    config = check_folder(folder)
+    if "auto_map" not in config:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="alignpro-lite-") as view:
+        for path in folder.resolve().iterdir():
+            if path.name != "config.json":
+                Path(view, path.name).symlink_to(path)
+        plain = {key: value for key, value in config.items() if key != "auto_map"}
+        Path(view, "config.json").write_text(json.dumps(plain), encoding="utf-8")
+        yield Path(view)
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
     """Refuse a Hugging Face folder that cannot be read safely.
+
+    Returns:
+        What config.json holds.
 
     Raises:
         ExportError: config.json is missing or damaged, a configuration names code to run, the
             weights are quantised already, or there is no safetensors file.
     """
     config = _read_json(folder / "config.json")
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+    built_in = ARCHITECTURES.issuperset(config.get("architectures") or ["unnamed"])
+    for name in _CONFIGURATIONS:
         path = folder / name
-        named = _CODE_KEYS.intersection(_keys(_read_json(path))) if path.exists() else None
-        if named:
+        if not path.exists():
+            continue
+        content = _read_json(path)
+        if name == "config.json" and built_in:
+            content.pop("auto_map", None)
+        if named := _CODE_KEYS.intersection(_keys(content)):
             raise ExportError(
                 f"{path} names code to run ({', '.join(sorted(named))}), which is refused.",
                 "Export a model whose architecture ships with transformers.",
@@ -146,10 +189,10 @@ def check_folder(folder: Path) -> None:
             f"Expected *.safetensors weights in {folder}, found none (pickled .bin is refused).",
             "Save the model again with save_pretrained(folder, safe_serialization=True).",
         )
+    return config
 
 
 def _load_folder(folder: Path) -> Source:
-    check_folder(folder)
     try:
         model, loading = _read_weights(folder, gguf_file=None)
         tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]

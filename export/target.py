@@ -14,7 +14,7 @@ from alignpro_lite.errors import ExportError
 from alignpro_lite.export.child import run_python
 from alignpro_lite.export.llama_engine import LlamaEngine, LlamaVocabulary
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
-from alignpro_lite.export.source import Source, load_source
+from alignpro_lite.export.source import Source, load_source, readable_folder
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
@@ -78,8 +78,11 @@ def export_target(
             "Give the folder that holds config.json.",
         )
     loaded = load_source(source)
-    with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=".work-") as work:
-        written = _convert(source, Path(work), kind, known[kind])
+    with (
+        tempfile.TemporaryDirectory(dir=out_file.parent, prefix=".work-") as work,
+        readable_folder(source) as folder,
+    ):
+        written = _convert(folder, Path(work), kind, known[kind])
         _check_vocabulary(loaded, written)
         parity = _compare(loaded, written, required_agreement(kind))
         if not allow_mismatch:

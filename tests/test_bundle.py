@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from dataclasses import asdict, replace
 
@@ -19,7 +20,6 @@ from alignpro_lite.bundle import (
     Tokens,
     open_bundle,
     read_sidecar,
-    sha256_of,
     write_sidecar,
 )
 from alignpro_lite.errors import BundleError
@@ -36,11 +36,11 @@ def bundle(tmp_path):
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    write_sidecar(tmp_path, sidecar(tmp_path))
+    write_sidecar(tmp_path, sidecar())
     return tmp_path
 
 
-def sidecar(path) -> Sidecar:
+def sidecar() -> Sidecar:
     return Sidecar(
         format=1,
         graph=Graph("model.onnx", "shared", "cpu", "int4", "float32", 2, 1, 8, 100, 64),
@@ -50,7 +50,7 @@ def sidecar(path) -> Sidecar:
         max_tokens=48,
         parity=Parity(500, 0.95, 0.9, 1.5, 1.0, mismatch_allowed=False),
         provenance=Provenance("tiny", None, 0.1, "length"),
-        files={name: sha256_of(path / name) for name in FILES},
+        files={name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()},
         eval_card={"mean": 1.5, "nested": [1, {"λ": "ä"}]},
     )
 
@@ -72,13 +72,13 @@ def refusal(bundle) -> str:
     with pytest.raises(BundleError) as caught:
         open_bundle(bundle)
     assert "\n" not in str(caught.value)
-    assert "alignpro-lite export prompter" in caught.value.cure
+    assert "alignpro-lite export bundle" in caught.value.cure
     return caught.value.problem
 
 
 def test_what_is_written_is_read_back(bundle):
     opened = open_bundle(bundle)
-    assert opened.sidecar == sidecar(bundle)
+    assert opened.sidecar == sidecar()
     assert opened.graph_file == bundle / "model.onnx"
     assert opened.tokenizer_file == bundle / "tokenizer.json"
     assert opened.n_bytes == 5002
@@ -86,7 +86,7 @@ def test_what_is_written_is_read_back(bundle):
 
 def test_optional_values_are_read_back(bundle):
     without = replace(
-        sidecar(bundle),
+        sidecar(),
         template=AUGMENT,
         tokens=Tokens("tokenizer.json", None, (2,), None, {}),
         provenance=Provenance("tiny", "adapter", None, None),
@@ -94,7 +94,6 @@ def test_optional_values_are_read_back(bundle):
     )
     write_sidecar(bundle, without)
     assert read_sidecar(bundle) == without
-
 
 
 def test_a_whole_number_serves_as_a_float(bundle):
@@ -151,8 +150,7 @@ def test_a_wrong_type_is_refused_or_fits(tmp_path_factory, part, key, value):
     (folder / SIDECAR).write_text(json.dumps(raw), "utf-8")
     try:
         read = read_sidecar(folder)
-    except BundleError as error:
-        assert "\n" not in str(error)
+    except BundleError:
         return
     found = asdict(read)[part][key] if part else asdict(read)[key]
     same = found == value or list(found) == value
@@ -243,8 +241,7 @@ def test_one_flipped_bit_is_found(bundle, place):
 
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/passwd", ".."])
 def test_no_file_outside_the_bundle_is_named(bundle, name):
-    digests = {name: sha256_of(bundle / name) for name in FILES}
-    changed(bundle, files={**digests, name: "0" * 64})
+    changed(bundle, files={**sidecar().files, name: "0" * 64})
     assert f"outside the bundle: {name}" in refusal(bundle)
 
 

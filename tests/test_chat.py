@@ -16,7 +16,8 @@ from alignpro_lite.errors import InputError, ModelFileError
 
 HEADERS = (
     "{{ bos_token }}{% for m in messages %}"
-    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] + '<|eot_id|>' }}"
+    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}"
+    "{{ m['content'] + '<|eot_id|>' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
     "{% endif %}"
@@ -212,7 +213,9 @@ def test_the_time_limit_holds_on_any_thread_and_leaves_no_trace_function(monkeyp
     caught = []
 
     def work():
-        template = "{% set r = range(9999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}"
+        template = (
+            "{% set r = range(9999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}"
+        )
         try:
             render(template * 3, TALK[:1], {})
         except ModelFileError as error:

@@ -19,7 +19,7 @@ from alignpro_lite.errors import AlignProError, CancelledError, InputError
 from alignpro_lite.prompter import Rewrite
 
 COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
-COMMANDS = ["run", "chat", "rewrite", "models", "doctor", "export"]
+COMMANDS = sorted(cli.commands)
 HEAVY = {"numpy", "torch", "onnxruntime", "llama_cpp", "transformers", "jinja2", "tokenizers"}
 
 
@@ -184,7 +184,7 @@ def modules_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(

@@ -377,7 +377,7 @@ def test_local_rows_are_found_and_recipes_name_their_command(tmp_path):
     own.write_bytes(b"x")
     assert pull(Entry("target", "own", LocalSource(own)), Cache(tmp_path / "c")) == own
     assert not (tmp_path / "c").exists()
-    with pytest.raises(RegistryError, match="alignpro-lite export prompter p"):
+    with pytest.raises(RegistryError, match="alignpro-lite export bundle b"):
         pull(Entry("bundle", "b", Recipe("p", "augment", "int4")), Cache(tmp_path))
 
 

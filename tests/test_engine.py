@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.engine import Engine, Stream, _chunks
-from alignpro_lite.errors import CancelledError, ContextOverflowError, DeviceError
+from alignpro_lite.errors import (
+    AlignProError,
+    CancelledError,
+    ContextOverflowError,
+    DeviceError,
+)
 from alignpro_lite.sampling import Draw
 
 STOP = 0
@@ -166,7 +171,8 @@ def scripts(prompt, *sentences):
 
 
 def read(stream: Stream[Script]) -> list[int]:
-    return [draw.token for draw in stream]
+    (tokens,) = read_aside(stream)()
+    return tokens
 
 
 def read_aside(*streams):
@@ -175,8 +181,8 @@ def read_aside(*streams):
 
     def work(place: int) -> None:
         try:
-            results[place] = read(streams[place])
-        except Exception as error:
+            results[place] = [draw.token for draw in streams[place]]
+        except AlignProError as error:
             results[place] = error
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(streams))]
@@ -412,12 +418,12 @@ def test_a_job_waits_for_cells_and_is_not_lost(start):
     gate = Gate()
     stepper = FakeStepper(rows=4, capacity=20, before_decode=gate)
     engine = start(stepper)
-    (first,) = engine.submit([5] * 8, scripts([5] * 8, [1] * 6), 6)
+    (first,) = engine.submit([5] * 4, scripts([5] * 4, [1] * 10), 10)
     gate.wait_for_loop()
-    (second,) = engine.submit([6] * 8, scripts([6] * 8, [2] * 6), 6)
+    (second,) = engine.submit([6] * 4, scripts([6] * 4, [2] * 10), 10)
     gate.open()
-    assert read(second) == [2] * 6
-    assert read(first) == [1] * 6
+    assert read(second) == [2] * 10
+    assert read(first) == [1] * 10
     assert all(len(call[1]) == 1 for call in stepper.named("decode")), "never together"
 
 
@@ -468,7 +474,7 @@ class Plan:
 @st.composite
 def plans(draw):
     max_tokens = draw(st.integers(1, 6))
-    sentence = st.lists(st.integers(0, 3), min_size=max_tokens, max_size=max_tokens).map(tuple)
+    sentence = st.lists(st.integers(0, 15), min_size=max_tokens, max_size=max_tokens).map(tuple)
     return Plan(
         # Few different tokens, so that prompts share beginnings.
         prompt=tuple(draw(st.lists(st.integers(1, 2), min_size=1, max_size=12))),
@@ -514,7 +520,9 @@ def test_any_schedule_gives_every_caller_its_own_tokens(
                     stream.cancel()
             heard[place].append((tokens, stream.finish_reason))
 
-    threads = [threading.Thread(target=follow, args=(i,), daemon=True) for i in range(len(schedule))]
+    threads = [
+        threading.Thread(target=follow, args=(i,), daemon=True) for i in range(len(schedule))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

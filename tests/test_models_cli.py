@@ -211,7 +211,7 @@ def test_rm_forget_lets_a_changed_source_in(capsys, hub):
 def test_pulling_a_built_bundle_pulls_its_prompter_and_says_what_is_next(capsys, hub):
     code, _, err = run(capsys, "pull", "bundle/b")
     assert code == 0
-    assert "Build bundle/b with `alignpro-lite export prompter p" in err
+    assert "Build bundle/b with `alignpro-lite export bundle b" in err
     assert run(capsys, "path", "prompter/p")[0] == 0
 
 

@@ -21,7 +21,7 @@ def plain(before: str, after: str) -> str:
     ("before", "after", "expected"),
     [
         ("same words", "same words", "same words"),
-        ("why sky blue", "why is sky blue", "why {+is +}sky blue"),
+        ("why sky blue", "why is sky blue", "why{+ is+} sky blue"),
         ("tell me more", "tell me", "tell me[- more-]"),
         ("a cat sat", "a dog sat", "a [-cat-]{+dog+} sat"),
         ("", "new", "{+new+}"),

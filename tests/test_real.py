@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite import AlignedModel, Message, Request, Sampling
+from alignpro_lite import Message, Request, Sampling
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder
 from alignpro_lite.registry import Cache

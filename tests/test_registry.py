@@ -368,4 +368,4 @@ def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
     bundle = Entry("bundle", "b", Recipe("p", "augment", "int4"), is_folder=True)
     with pytest.raises(RegistryError) as caught:
         resolve_model("bundle", "b", known(bundle), Cache(tmp_path))
-    assert "alignpro-lite export prompter p" in caught.value.cure
+    assert "alignpro-lite export bundle b" in caught.value.cure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from alignpro_lite.text import StopStrings, Utf8Assembler, readable
 def cut(whole, places):
     """Split bytes or text at places, some of which may repeat or lie outside."""
     borders = [0, *sorted(min(place, len(whole)) for place in places), len(whole)]
-    return [whole[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [whole[a:b] for a, b in pairwise(borders)]
 
 
 cuts = st.lists(st.integers(0, 60), max_size=12)

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from alignpro_lite.cli import chat, doctor, models, rewrite, run
+from alignpro_lite.cli import chat, doctor, export, models, rewrite, run
 from alignpro_lite.errors import AlignProError
 
 EXIT_FAILED = 1
@@ -29,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (run.run, chat.chat, rewrite.rewrite, models.models, doctor.doctor):
+for _command in (run.run, chat.chat, rewrite.rewrite, models.models, export.export, doctor.doctor):
     cli.add_command(_command)
 
 

@@ -109,11 +109,7 @@ class Entry:
     def install_command(self) -> str:
         """The command that brings this model into the cache."""
         if isinstance(self.source, Recipe):
-            recipe = self.source
-            return (
-                f"alignpro-lite export prompter {recipe.prompter} --mode {recipe.mode} "
-                f"--precision {recipe.precision} --name {self.name}"
-            )
+            return f"alignpro-lite export bundle {self.name}"
         return f"alignpro-lite models pull {self.key}"
 
 

@@ -1,0 +1,41 @@
+"""Make tests/data: a tiny GGUF target and a tiny ONNX prompter for the fast tests.
+
+    python tests/make_tiny_models.py
+
+Random weights in the real Llama configuration class, with a real byte-level BPE
+tokenizer: what they write is nonsense, how they write it is not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tiny_models import configurations, write_model
+
+from alignpro_lite.export.bundle import BundleRequest, export_bundle
+from alignpro_lite.export.target import export_target
+
+DATA = Path(__file__).with_name("data")
+
+
+def main() -> None:
+    """Write both models."""
+    DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        folder = write_model(Path(work, "model"), configurations()["llama"])
+        export_target(folder, DATA / "tiny.gguf", "F16")
+        request = BundleRequest(
+            source=folder,
+            base_model="tiny-llama",
+            adapter=None,
+            mode="augment",
+            precision="fp32",
+            device="cpu",
+            allow_mismatch=False,
+        )
+        export_bundle(request, DATA / "tiny-bundle")
+
+
+if __name__ == "__main__":
+    main()
