@@ -1,30 +1,23 @@
 """Chat messages to token runs, through a model's own chat template.
 
-A template comes with a model file and is therefore foreign code: it is rendered
-in a sandbox with a time limit. A user's text is data: special tokens written in
-it stay plain text. Both the target and the prompter go through here.
+A template comes with a model file and is rendered in `sandbox.py`. A user's
+text is data: special tokens written in it stay plain text. Both the target and
+the prompter go through here.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from alignpro_lite.errors import InputError
+from alignpro_lite.sandbox import render_template
 
-from alignpro_lite.errors import InputError, ModelFileError
-
-RENDER_SECONDS = 2.0
-MAX_REPEAT = 100_000
-"""Longest text or list a template may make by `*`; larger ones are attacks on memory."""
+_PAD = "\v"
+"""White space that no template writes itself: gone where a template trims."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Run:
 
 
 def render(
-    template: str | None, messages: Sequence[Message], special_tokens: dict[str, str]
+    template: str | None, messages: Sequence[Message], special_tokens: Mapping[str, str]
 ) -> list[tuple[str, bool]]:
     """Render a conversation up to where the assistant speaks next.
 
@@ -68,18 +61,28 @@ def render(
     if template is None:
         return [("\n\n".join(message.content for message in messages), False)]
     marks = {_mark(): message for message in messages}
-    marked = [{"role": message.role, "content": mark} for mark, message in marks.items()]
-    rendered = _render_sandboxed(template, marked, special_tokens)
-    lost = [m.role for mark, m in marks.items() if mark not in rendered and m.role != "assistant"]
-    if lost:
+    # The pads show whether the template trims a message, which then has to be trimmed too.
+    marked = [{"role": turn.role, "content": _PAD + mark + _PAD} for mark, turn in marks.items()]
+    rendered = render_template(template, marked, special_tokens)
+    lost = [turn.role for mark, turn in marks.items() if mark not in rendered]
+    if lost and lost != ["assistant"] * len(lost):
         raise InputError(
             f"The model's chat template has no place for a {lost[0]} message.",
             "Leave the system prompt out, or use a model whose template has one.",
         )
-    parts = re.split("(" + "|".join(marks) + ")", rendered)
-    return [
-        (marks[part].content, False) if part in marks else (part, True) for part in parts if part
-    ]
+    segments = []
+    for part in re.split(f"({_PAD}?(?:{'|'.join(marks)}){_PAD}?)", rendered):
+        if message := marks.get(part.strip(_PAD)):
+            segments.append((_as_marked(message.content, part), False))
+        elif part:
+            segments.append((part, True))
+    return segments
+
+
+def _as_marked(content: str, marked: str) -> str:
+    """Trim a message where its mark has lost a pad."""
+    left = content if marked.startswith(_PAD) else content.lstrip()
+    return left if marked.endswith(_PAD) else left.rstrip()
 
 
 def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[Run]:
@@ -114,105 +117,3 @@ def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> 
 def _mark() -> str:
     """A stand-in for a message that no template changes and no message contains."""
     return f"message{secrets.token_hex(16)}"
-
-
-_TEMPLATE_FAULTS = (
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    SyntaxError,
-)
-"""What Python raises for a wrong template; SyntaxError comes from loops nested too deeply."""
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox without operators that can fill the memory in one step."""
-
-    intercepted_binops = frozenset(["*", "**", "%"])
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        sizes = [_size(left), _size(right)]
-        numbers = [abs(side) for side in (left, right) if isinstance(side, int | float)]
-        numeric = len(numbers) == 2
-        formats = operator == "%" and not numeric
-        too_large = operator == "**" and max(numbers, default=0) > 1000
-        too_long = not numeric and max(sizes) * max(numbers, default=1) > MAX_REPEAT
-        if too_large or too_long or formats:
-            raise TemplateError("an operation that would fill the memory")
-        return super().call_binop(context, operator, left, right)
-
-
-def _size(value: Any) -> int:
-    """Characters and items of a value, those of nested lists included."""
-    if isinstance(value, str):
-        return len(value)
-    return 1 + sum(map(_size, value)) if isinstance(value, list | tuple) else 1
-
-
-def _render_sandboxed(
-    template: str, messages: list[dict[str, str]], special_tokens: dict[str, str]
-) -> str:
-    environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    refusals: list[str] = []
-
-    def raise_exception(message: str) -> None:
-        refusals.append(message)
-        raise TemplateError(message)
-
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-    try:
-        compiled = environment.from_string(template)
-        return _with_deadline(
-            lambda: compiled.render(
-                messages=messages, add_generation_prompt=True, tools=None, **special_tokens
-            )
-        )
-    except TemplateError as error:
-        if refusals:
-            raise InputError(
-                f"The model's chat template refuses this conversation: {refusals[0]}.",
-                "Leave the system prompt out or use another model.",
-            ) from error
-        raise _unusable(str(error)) from error
-    except (RecursionError, MemoryError) as error:
-        raise _unusable(type(error).__name__) from error
-    except _TEMPLATE_FAULTS as error:
-        raise _unusable(f"{type(error).__name__}: {error}") from error
-
-
-def _unusable(reason: str) -> ModelFileError:
-    return ModelFileError(
-        f"The chat template in the model file cannot be rendered ({reason}).",
-        "Use a GGUF with a working template.",
-    )
-
-
-class _TooSlowError(TemplateError):
-    """The template ran past its time."""
-
-
-def _with_deadline(render_template: Callable[[], str]) -> str:
-    """Run a rendering and stop it after RENDER_SECONDS.
-
-    A trace function sees every line of the compiled template, works in any
-    thread and on any system, and needs no second process.
-    """
-    deadline = time.monotonic() + RENDER_SECONDS
-
-    def watch(frame: FrameType, event: str, argument: object) -> Any:
-        if time.monotonic() > deadline:
-            raise _TooSlowError(f"it ran for more than {RENDER_SECONDS:g} seconds")
-        return watch
-
-    before = sys.gettrace()
-    sys.settrace(watch)
-    try:
-        return render_template()
-    finally:
-        sys.settrace(before)

@@ -17,7 +17,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
-from alignpro_lite.errors import AlignProError, CancelledError, ContextOverflowError, DeviceError
+from alignpro_lite.errors import (
+    AlignProError,
+    CancelledError,
+    ContextOverflowError,
+    DeviceError,
+    InputError,
+)
 from alignpro_lite.sampling import Draw
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -85,6 +91,7 @@ class Stream(Generic[S]):
     def __init__(self, sampler: S) -> None:
         self.sampler = sampler
         self.finish_reason: FinishReason | None = None
+        self._failure: AlignProError | None = None
         self.cancelled = threading.Event()
         self.ended = False
         """Set by the loop once it has let go of the sequence."""
@@ -105,10 +112,11 @@ class Stream(Generic[S]):
             if isinstance(event, Draw):
                 yield event
             elif isinstance(event, AlignProError):
-                self.finish_reason = "cancelled"
-                raise event
+                self.finish_reason, self._failure = "cancelled", event
             else:
                 self.finish_reason = event
+        if self._failure is not None:
+            raise self._failure
 
     def cancel(self) -> None:
         """Stop after the step under way. Safe from any thread, and when already ended."""
@@ -150,6 +158,16 @@ class _Live(Generic[S]):
 
 
 @dataclass
+class _Filling(Generic[S]):
+    """The one job whose prompt is being computed, a chunk a turn of the loop."""
+
+    job: _Job[S]
+    row: int
+    done: int
+    """How many prompt tokens the row holds."""
+
+
+@dataclass
 class _Row:
     """What a row's cache holds."""
 
@@ -174,6 +192,7 @@ class Engine(Generic[S]):
         self._overflow_cure = overflow_cure
         self._rows = [_Row() for _ in range(stepper.rows)]
         self._live: list[_Live[S]] = []
+        self._filling: _Filling[S] | None = None
         self._waiting: deque[_Job[S]] = deque()
         self._clock = 0
         self._inbox: queue.SimpleQueue[_Job[S] | None] = queue.SimpleQueue()
@@ -198,7 +217,14 @@ class Engine(Generic[S]):
         Raises:
             ContextOverflowError: The prompt and the tokens asked for can never fit.
             DeviceError: The engine is closed.
+            InputError: There is no prompt, or no token is asked for.
         """
+        if not prompt or max_tokens < 1:
+            raise InputError(
+                f"The {self._name} needs a prompt and room for a token, found {len(prompt)} "
+                f"prompt tokens and room for {max_tokens}.",
+                "Pass a prompt and at least one token.",
+            )
         job = _Job(tuple(prompt), tuple(Stream(sampler) for sampler in samplers), max_tokens)
         self._check_fits(job)
         with self._gate:
@@ -236,7 +262,11 @@ class Engine(Generic[S]):
         try:
             while self._take_inbox():
                 self._sweep_cancelled()
-                if not self._admit_next() and self._live:
+                self._admit_next()
+                # A long prompt takes turns with the sequences that are being decoded.
+                if self._filling is not None:
+                    self._fill(self._filling)
+                if self._live:
                     self._step()
         except AlignProError as error:
             failure = error
@@ -258,14 +288,18 @@ class Engine(Generic[S]):
                 self._waiting.append(job)
         for live in self._live:
             self._end(live.stream, failure)
-        for job in self._waiting:
+        for job in self._pending_jobs():
             for stream in job.streams:
                 self._end(stream, failure)
         self._stepper.close()
 
+    def _pending_jobs(self) -> list[_Job[S]]:
+        """Jobs whose sequences have not started."""
+        return [*self._waiting, *([self._filling.job] if self._filling else [])]
+
     def _take_inbox(self) -> bool:
         """Move new jobs to the waiting line; block while idle. False once closed."""
-        idle = not self._live and not self._waiting
+        idle = not self._live and not self._pending_jobs()
         while idle or not self._inbox.empty():
             job = self._inbox.get()
             if job is None:
@@ -274,38 +308,60 @@ class Engine(Generic[S]):
             idle = False
         return True
 
-    def _admit_next(self) -> bool:
-        """Start the first waiting job if rows and cells are free for it."""
-        if not self._waiting:
-            return False
+    def _admit_next(self) -> None:
+        """Begin the prompt of the first waiting job if rows and cells are free for it."""
+        if self._filling is not None or not self._waiting:
+            return
         job = self._waiting[0]
-        if not all(stream.ended for stream in job.streams):
-            row = self._make_room(job)
-            if row is None:
-                return False
-            if not self._prefill(job, row):
-                return True  # the next sweep ends its streams
-            self._start(job, row)
-        self._waiting.popleft()
-        return True
+        if all(stream.ended for stream in job.streams):
+            self._waiting.popleft()
+            return
+        row = self._make_room(job)
+        if row is not None:
+            self._filling = _Filling(job, row, self._reuse_prefix(row, job.prompt))
+            self._waiting.popleft()
 
     def _make_room(self, job: _Job[S]) -> int | None:
         """Evict cached prompts, oldest first, until the job fits beside what is running.
 
         Returns:
-            The row that already holds most of the prompt, or None if the job has to wait.
+            The row for the prompt, or None if the job has to wait.
         """
         idle = self._idle_rows()
         if len(idle) < len(job.streams):
             return None
-        best = max(idle, key=lambda row: _common_prefix(self._rows[row].tokens, job.prompt))
-        others = [row for row in idle if row != best]
-        for row in others:
+        row = self._row_for(job.prompt, idle)
+        others = [other for other in idle if other != row]
+        for other in others:
             if self._cells_in_use(others) + job.cells <= self._stepper.capacity:
                 break
-            self._clear(row)
+            self._clear(other)
         fits = self._cells_in_use(others) + job.cells <= self._stepper.capacity
-        return best if fits else None
+        return row if fits else None
+
+    def _row_for(self, prompt: tuple[int, ...], idle: list[int]) -> int:
+        """The idle row that this prompt continues, else the one unused for longest."""
+        best = max(idle, key=lambda row: _common_prefix(self._rows[row].tokens, prompt))
+        cached = self._rows[best].tokens
+        # A row that shares little more than the template belongs to another conversation.
+        continues = 2 * _common_prefix(cached, prompt) >= len(cached)
+        return best if continues else idle[0]
+
+    def _reuse_prefix(self, row: int, prompt: tuple[int, ...]) -> int:
+        """Keep or copy into a row what any row holds of a prompt; returns how many tokens."""
+        rows = range(len(self._rows))
+        source = max(rows, key=lambda other: _common_prefix(self._rows[other].tokens, prompt))
+        known = _common_prefix(self._rows[source].tokens, prompt)
+        start = min(known, max(len(prompt) - _FRESH_TOKENS, 0))
+        if _common_prefix(self._rows[row].tokens, prompt) < start:
+            self._clear(row)
+            self._stepper.share(source, row, start)
+        if not self._stepper.trim(row, start):
+            start = 0
+            self._stepper.trim(row, 0)
+        self._rows[row].tokens = list(prompt[:start])
+        self._rows[row].busy = True
+        return start
 
     def _cells_in_use(self, idle: Sequence[int]) -> int:
         """Cells promised to live sequences plus cells that idle rows keep cached."""
@@ -313,25 +369,24 @@ class Engine(Generic[S]):
         promised = sum(live.job.max_tokens for live in self._live)
         return sum(prompts.values()) + promised + sum(len(self._rows[row].tokens) for row in idle)
 
-    def _prefill(self, job: _Job[S], row: int) -> bool:
-        """Compute the part of the prompt that the row lacks; False if every caller left."""
-        state, prompt = self._rows[row], job.prompt
-        start = min(_common_prefix(state.tokens, prompt), max(len(prompt) - _FRESH_TOKENS, 0))
-        if self._stepper.trim(row, start):
-            state.tokens = list(prompt[:start])
-        else:
-            self._clear(row)
-            start = 0
-        for begin, end in _chunks(start, len(prompt), self._stepper.micro_batch):
-            if all(stream.cancelled.is_set() for stream in job.streams):
-                return False
-            self._stepper.prefill(row, prompt[begin:end], begin)
-            state.tokens.extend(prompt[begin:end])
-        return True
+    def _fill(self, filling: _Filling[S]) -> None:
+        """Compute one chunk of a prompt; after the last one, its sequences start."""
+        job, row = filling.job, filling.row
+        if all(stream.ended for stream in job.streams):
+            self._rows[row].busy = False
+            self._filling = None
+            return
+        end = _chunk_end(filling.done, len(job.prompt), self._stepper.micro_batch)
+        chunk = job.prompt[filling.done : end]
+        self._stepper.prefill(row, chunk, filling.done)
+        self._rows[row].tokens.extend(chunk)
+        filling.done = end
+        if end == len(job.prompt):
+            self._start(job, row)
+            self._filling = None
 
     def _start(self, job: _Job[S], first: int) -> None:
         """Share the computed prompt and draw the first token of every sequence."""
-        self._rows[first].busy = True
         wanted = [stream for stream in job.streams if not stream.ended]
         for number, stream in enumerate(wanted):
             row = first if number == 0 else self._copy_of(first, job.prompt)
@@ -371,7 +426,7 @@ class Engine(Generic[S]):
     def _sweep_cancelled(self) -> None:
         for live in [live for live in self._live if live.stream.cancelled.is_set()]:
             self._leave(live, "cancelled")
-        for stream in [stream for job in self._waiting for stream in job.streams]:
+        for stream in [stream for job in self._pending_jobs() for stream in job.streams]:
             if stream.cancelled.is_set():
                 self._end(stream, "cancelled")
 
@@ -398,14 +453,11 @@ class Engine(Generic[S]):
         self._rows[row].tokens = []
 
 
-def _chunks(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut positions into chunks of at most `size`, the last one of _FRESH_TOKENS or more."""
-    while start < end:
-        stop = min(start + size, end)
-        if 0 < end - stop < _FRESH_TOKENS:
-            stop = end - _FRESH_TOKENS
-        yield start, stop
-        start = stop
+def _chunk_end(start: int, end: int, size: int) -> int:
+    """Where the next chunk of at most `size` ends, leaving the last one _FRESH_TOKENS or more."""
+    stop = min(start + size, end)
+    short = 0 < end - stop < _FRESH_TOKENS and size > _FRESH_TOKENS
+    return end - _FRESH_TOKENS if short else stop
 
 
 def _common_prefix(cached: Sequence[int], prompt: Sequence[int]) -> int:

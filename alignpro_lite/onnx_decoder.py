@@ -391,6 +391,8 @@ def _open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
     options.log_severity_level = 4  # errors come as exceptions
     provider = _PROVIDERS[settings.device]
     place = {"device_id": settings.gpu} if settings.device == "cuda" else {}
+    if provider not in runtime.get_available_providers():
+        raise _no_cuda("this build of onnxruntime has none")
     try:
         session = runtime.InferenceSession(
             bundle.graph_file, options, providers=[(provider, place)]
@@ -398,16 +400,19 @@ def _open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(
             f"onnxruntime cannot load {bundle.graph_file} ({error}).",
-            "Make the bundle again with `alignpro-lite export prompter`, or upgrade onnxruntime.",
+            "Make the bundle again with `alignpro-lite export bundle` or `export prompter`.",
         ) from error
     # Without its libraries, onnxruntime makes a CPU session and says nothing.
-    used = session.get_providers()[0]
-    if used != provider:
-        raise DeviceError(
-            f"The prompter was to run on {settings.device}, onnxruntime fell back to {used}.",
-            'Run `pip install "alignpro-lite[cuda]"`, or pass --device cpu.',
-        )
+    if session.get_providers()[0] != provider:
+        raise _no_cuda(f"onnxruntime fell back to {session.get_providers()[0]}")
     return session
+
+
+def _no_cuda(found: str) -> DeviceError:
+    return DeviceError(
+        f"The prompter was to run on CUDA, but {found}.",
+        'Run `pip install "alignpro-lite[cuda]"`, or pass --device cpu.',
+    )
 
 
 def _onnxruntime() -> Any:

@@ -153,7 +153,7 @@ class OnnxPrompter:
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Token ids that ask the prompter for a rewrite of x."""
         known = self.bundle.sidecar.tokens
-        segments = render(known.chat_template, self.template.messages(prompt), dict(known.names))
+        segments = render(known.chat_template, self.template.messages(prompt), known.names)
         ids: list[int] = []
         for run in token_runs(segments, list(self._special)):
             ids.extend(self._encode(run))

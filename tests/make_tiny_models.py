@@ -23,7 +23,9 @@ def main() -> None:
     """Write both models."""
     DATA.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
-        folder = write_model(Path(work, "model"), configurations()["llama"])
+        configuration = configurations()["llama"]
+        configuration.max_position_embeddings = 2048
+        folder = write_model(Path(work, "model"), configuration)
         export_target(folder, DATA / "tiny.gguf", "F16")
         request = BundleRequest(
             source=folder,

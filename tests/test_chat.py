@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite import chat
+from alignpro_lite import sandbox
 from alignpro_lite.chat import Message, Run, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
 
@@ -105,12 +105,21 @@ def test_a_template_renders_up_to_the_answer(template, messages, expected):
 def test_a_users_text_is_never_special_and_never_rendered(template, text):
     segments = render(template, [Message("user", text)], NAMES)
     mine = [segment for segment, own in segments if not own]
-    assert mine == [text]
+    assert mine == [text.strip() if "trim" in template else text]
     special = ["<|im_end|>", "</s>", "[/INST]", "<|eot_id|>", "<end_of_turn>", "<s>"]
     runs = token_runs(segments, special)
     assert "".join(run.text for run in runs) == whole(segments)
     template_alone = token_runs([(part, own) for part, own in segments if own], special)
     assert [run for run in runs if run.special] == [run for run in template_alone if run.special]
+
+
+def test_a_message_is_trimmed_where_the_template_trims():
+    """Holds down: a stand-in has no white space to trim, so the user's stayed."""
+    spaced = "{% for m in messages %}[INST] {{ m.content | trim }} [/INST]{% endfor %}"
+    as_is = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+    ask = [Message("user", "  hi \n")]
+    assert whole(render(spaced, ask, {})) == "[INST] hi [/INST]"
+    assert whole(render(as_is, ask, {})) == "[INST]   hi \n [/INST]"
 
 
 def test_plain_text_joins_across_the_border_of_a_message():
@@ -183,13 +192,28 @@ def test_the_date_is_there_for_templates_that_print_it():
         "{{ ('a' * 100000) * 100000 }}",
         "{{ range(10**9) | list }}",
         "{{ 9**9**9**9 }}",
+        "{{ '{:1000000000d}'.format(1) }}",
+        "{{ 'x'.ljust(10**9) }}",
+        "{{ 'x'.zfill(1000000000) }}",
+        "{{ 'x' | center(10**9) }}",
+        "{{ 'x\n' | indent(1000000000) }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ [1] | tojson(indent=10**9) }}",
+        "{% set a = 'a' * 99999 %}{{ a | replace('a', a) }}",
+        "{% set a = 'a' * 99999 %}{{ a | join(a) }}",
+        "{{ ['a'] | slice(10**9) | list }}",
+        "{% set n = namespace(a='a') %}{% for i in range(40) %}{% set n.a = n.a ~ n.a %}"
+        "{% endfor %}",
+        "{% set n = namespace(a='a') %}{% for i in range(40) %}{% set n.a = n.a + n.a %}"
+        "{% endfor %}",
+        "{% set n = namespace(a=9) %}{% for i in range(99) %}{% set n.a = n.a * n.a %}{% endfor %}",
     ],
 )
 def test_a_bomb_is_refused_before_it_fills_the_memory(template):
     begun = time.monotonic()
-    with pytest.raises(ModelFileError, match=r"fill the memory|Range too big"):
+    with pytest.raises(ModelFileError, match=r"cannot be rendered"):
         render(template, TALK[:1], {})
-    assert time.monotonic() - begun < chat.RENDER_SECONDS / 2
+    assert time.monotonic() - begun < sandbox.RENDER_SECONDS / 2
 
 
 @pytest.mark.parametrize(
@@ -201,7 +225,7 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(template):
     ],
 )
 def test_an_endless_loop_ends_in_time(loop, monkeypatch):
-    monkeypatch.setattr(chat, "RENDER_SECONDS", 0.2)
+    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.2)
     begun = time.monotonic()
     with pytest.raises(ModelFileError, match=r"more than 0\.2 seconds"):
         render("{% set r = range(99999) %}" + loop, TALK[:1], {})
@@ -209,7 +233,7 @@ def test_an_endless_loop_ends_in_time(loop, monkeypatch):
 
 
 def test_the_time_limit_holds_on_any_thread_and_leaves_no_trace_function(monkeypatch):
-    monkeypatch.setattr(chat, "RENDER_SECONDS", 0.1)
+    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.1)
     caught = []
 
     def work():
