@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,6 +137,7 @@ class AlignedStream:
         self._marks: dict[str, float] = {}
         self._finish: FinishReason | None = None
         self._tokens = 0
+        self._text = self._generate()
         self.choice: Choice | None = None
         """Known as soon as the rewrite is; None before."""
 
@@ -158,7 +159,10 @@ class AlignedStream:
         self._marks["rewrite"] = self._elapsed()
 
     def __iter__(self) -> Iterator[str]:
-        """Yield pieces of the answer as they are decoded."""
+        """Pieces of the answer as they are decoded; going on is reading on, never a new answer."""
+        return self._text
+
+    def _generate(self) -> Generator[str]:
         choice = self.prepare()
         if self._cancelled.is_set():
             self._finish = "cancelled"
@@ -184,9 +188,8 @@ class AlignedStream:
 
     def result(self) -> Result:
         """Read what is left of the answer and sum it up."""
-        if self._finish is None:
-            for _ in self:
-                pass
+        for _ in self._text:
+            pass
         total = self._marks.get("total", self._elapsed())
         return Result(
             choice=self.choice or _unchanged(self._prompt, None, "cancelled"),
@@ -334,6 +337,8 @@ class AlignedModel:
             ContextOverflowError: The conversation and the answer do not fit.
         """
         check_prompt(prompt)
+        if request.system:
+            check_prompt(request.system)
         system = [Message("system", request.system)] if request.system else []
         (stream,) = self.target.answer(
             [*system, *request.history, Message("user", prompt)],
@@ -480,6 +485,6 @@ def check_prompt(prompt: str) -> None:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The prompt is not valid text: byte {error.start} cannot be read as UTF-8.",
+            f"The prompt is not valid text: character {error.start} is no Unicode character.",
             "Convert it to UTF-8.",
         ) from error

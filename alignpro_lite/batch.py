@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alignpro_lite.errors import ContextOverflowError, InputError
 
@@ -43,6 +43,10 @@ def open_batch(input_file: Path, output_file: Path) -> Batch:
         InputError: The input is not UTF-8 or has no line, or the output belongs
             to other prompts.
     """
+    if not output_file.absolute().parent.is_dir():
+        raise InputError(
+            f"The folder of {output_file} does not exist.", "Make it first, or choose another."
+        )
     try:
         text = input_file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -61,15 +65,23 @@ def open_batch(input_file: Path, output_file: Path) -> Batch:
     return Batch(lines, output_file, _count_done(output_file, lines))
 
 
-def answer_lines(
-    batch: Batch, answer: Callable[[int, str], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+class Answerer(Protocol):
+    """What answers the lines."""
+
+    def answer(self, number: int, prompt: str) -> dict[str, Any]:
+        """Answer line `number`, from 0; called from several threads."""
+
+    def cancel(self) -> None:
+        """Stop the answers under way."""
+
+
+def answer_lines(batch: Batch, answerer: Answerer) -> Iterator[dict[str, Any]]:
     """Answer the lines that are left, several at a time, and write each as it comes.
 
     Args:
         batch: What `open_batch` found.
-        answer: Called with the line's number, from 0, and its prompt; an
-            InputError or ContextOverflowError becomes the line's `error`.
+        answerer: An InputError or ContextOverflowError that it raises becomes the
+            line's `error`; it is told to cancel when the work ends early.
 
     Yields:
         The records written, in the order of the input.
@@ -88,7 +100,7 @@ def answer_lines(
             while left or running:
                 while left and len(running) < IN_FLIGHT:
                     number = left.popleft()
-                    running.append(pool.submit(_record, number, batch.lines[number], answer))
+                    running.append(pool.submit(_record, number, batch.lines[number], answerer))
                 record = running.popleft().result()
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 file.flush()
@@ -96,14 +108,18 @@ def answer_lines(
         finally:
             for future in running:
                 future.cancel()
+            if running:
+                answerer.cancel()
 
 
-def _record(number: int, line: str, answer: Callable[[int, str], dict[str, Any]]) -> dict[str, Any]:
+def _record(number: int, line: str, answerer: Answerer) -> dict[str, Any]:
+    record: dict[str, Any] = {"line": number}
     try:
         value = _parse(line)
-        return {"line": number, **_kept_fields(value), **answer(number, _prompt_of(value))}
+        record |= _kept_fields(value)
+        return record | answerer.answer(number, _prompt_of(value))
     except (InputError, ContextOverflowError) as error:
-        return {"line": number, "input": line, "error": str(error)}
+        return record | {"input": line, "error": str(error)}
 
 
 def _parse(line: str) -> Any:

@@ -226,10 +226,10 @@ class Engine(Generic[S]):
                 "Pass a prompt and at least one token.",
             )
         job = _Job(tuple(prompt), tuple(Stream(sampler) for sampler in samplers), max_tokens)
-        self._check_fits(job)
         with self._gate:
             if self._closed:
                 raise DeviceError(f"The {self._name} is closed.", "Load the model again.")
+            self._check_fits(job)
             self._inbox.put(job)
         return list(job.streams)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,13 @@ import numpy as np
 
 from alignpro_lite.chat import Message, Run, render, token_runs
 from alignpro_lite.engine import Engine, FinishReason, Stream
-from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
+from alignpro_lite.errors import (
+    AlignProError,
+    DeviceError,
+    InputError,
+    MissingDependencyError,
+    ModelFileError,
+)
 from alignpro_lite.gguf import GgufFile
 from alignpro_lite.sampling import Draw, Sampling, stream_seed, token_log_prob
 from alignpro_lite.text import StopStrings, readable
@@ -110,7 +117,7 @@ class LlamaTarget:
             DeviceError: The memory or the GPU does not suffice.
         """
         self.file = file
-        self._native = _NativeModel(path, settings)
+        self._open: _NativeModel | None = _NativeModel(path, settings)
         self._engine: Engine[SamplerChain] = Engine(
             _LlamaStepper(self._native),
             "target",
@@ -128,6 +135,14 @@ class LlamaTarget:
     def close(self) -> None:
         """Cancel what is running and give back the memory."""
         self._engine.close()
+        self._open = None
+
+    @property
+    def _native(self) -> _NativeModel:
+        """The model; whoever holds it keeps it alive, also while another thread closes it."""
+        if self._open is None:
+            raise DeviceError("The target is closed.", "Load the model again.")
+        return self._open
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation under the file's own chat template.
@@ -138,13 +153,14 @@ class LlamaTarget:
         Raises:
             ModelFileError, InputError: See `chat.render`.
         """
+        native = self._native
         special = {
-            "bos_token": self._native.special_text("bos"),
-            "eos_token": self._native.special_text("eos"),
+            "bos_token": native.special_text("bos"),
+            "eos_token": native.special_text("eos"),
         }
         segments = render(self.file.chat_template, messages, special)
-        written = self._native.special_texts_in("".join(text for text, own in segments if own))
-        return self._native.tokenize_runs(token_runs(segments, written))
+        written = native.special_texts_in("".join(text for text, own in segments if own))
+        return native.tokenize_runs(token_runs(segments, written))
 
     def answer(
         self,
@@ -171,11 +187,17 @@ class LlamaTarget:
             ContextOverflowError: The prompt and the answers do not fit.
         """
         prompt = self.prompt_tokens(messages)
+        native = self._native
         samplers = [
-            self._native.new_sampler(replace(sampling, seed=stream_seed(sampling.seed, number)))
+            native.new_sampler(replace(sampling, seed=stream_seed(sampling.seed, number)))
             for number in range(count)
         ]
-        streams = self._engine.submit(prompt, samplers, max_tokens)
+        try:
+            streams = self._engine.submit(prompt, samplers, max_tokens)
+        except AlignProError:
+            for sampler in samplers:
+                native.free_sampler(sampler)
+            raise
         return [AnswerStream(self, stream, stop) for stream in streams]
 
     def piece(self, token: int) -> bytes:
@@ -191,6 +213,9 @@ class _NativeModel:
         self._log = _capture_log(self.lib)
         self.settings = settings
         self.model = self._load_model(path)
+        # Threads may still tokenise while another one closes the target: the weights go with
+        # the last reference to this object, the context goes when the engine ends.
+        weakref.finalize(self, self.lib.llama_model_free, self.model)
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         self.n_vocab = int(self.lib.llama_vocab_n_tokens(self.vocab))
         self.context = self._new_context()
@@ -226,7 +251,6 @@ class _NativeModel:
         params.no_perf = True
         context = self.lib.llama_init_from_model(self.model, params)
         if not context:
-            self.lib.llama_model_free(self.model)
             raise DeviceError(
                 f"llama.cpp cannot make a context of {settings.context} tokens: "
                 f"{self._last_complaint()}.",
@@ -237,9 +261,9 @@ class _NativeModel:
     def _last_complaint(self) -> str:
         return self._log[-1] if self._log else "it gave no reason"
 
-    def free(self) -> None:
+    def free_context(self) -> None:
+        """Give back the KV cache; the engine's thread calls it when its loop has ended."""
         self.lib.llama_free(self.context)
-        self.lib.llama_model_free(self.model)
 
     def special_text(self, kind: str) -> str:
         """Text of the bos or eos token, empty if the model has none."""
@@ -283,6 +307,9 @@ class _NativeModel:
         buffer = ctypes.create_string_buffer(256)
         length = self.lib.llama_token_to_piece(self.vocab, token, buffer, 256, 0, False)
         return buffer.raw[: max(length, 0)]
+
+    def free_sampler(self, sampler: SamplerChain) -> None:
+        self.lib.llama_sampler_free(sampler)
 
     def new_sampler(self, sampling: Sampling) -> SamplerChain:
         """llama.cpp's sampler chain for one sequence; `llama_sampler_free` gives it back."""
@@ -387,11 +414,12 @@ class _LlamaStepper:
         return bool(self._lib.llama_memory_seq_rm(self._native.memory, row, length, -1))
 
     def release(self, sampler: SamplerChain) -> None:
-        self._lib.llama_sampler_free(sampler)
+        self._native.free_sampler(sampler)
 
     def close(self) -> None:
         self._lib.llama_batch_free(self._batch)
-        self._native.free()
+        self._native.free_context()
+        del self._native
 
 
 def _llama_cpp() -> ModuleType:

@@ -7,6 +7,7 @@ line, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -35,15 +36,18 @@ for _command in (run.run, chat.chat, rewrite.rewrite, models.models, export.expo
 
 def main() -> None:
     """Run the command line and exit the process with the contract's exit code."""
-    _open_missing_streams()
+    _prepare_streams()
     sys.exit(exit_code_of(sys.argv[1:]))
 
 
-def _open_missing_streams() -> None:
-    """Put an empty stream where the caller closed one, which Python shows as None."""
+def _prepare_streams() -> None:
+    """Replace closed streams, which Python shows as None, and write UTF-8 whatever the locale."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the whole run
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def exit_code_of(arguments: list[str]) -> int:
@@ -58,8 +62,6 @@ def exit_code_of(arguments: list[str]) -> int:
     try:
         cli.main(arguments, prog_name="alignpro-lite", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as exit_request:
-        return exit_request.exit_code
     except click.UsageError as error:
         error.show()
         return EXIT_USAGE
@@ -75,7 +77,8 @@ def exit_code_of(arguments: list[str]) -> int:
         click.echo(f"Error: {error.format_message()}", err=True)
         return EXIT_FAILED
     except AlignProError as error:
-        click.echo(f"Error: {error}", err=True)
+        # Messages of native libraries may hold line ends; an error is one line.
+        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         return EXIT_FAILED
     except OSError as error:
         click.echo(f"Error: {describe_os_error(error)}", err=True)

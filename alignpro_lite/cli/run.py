@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,9 +71,11 @@ def run(
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        if prompt is not None or mode in ("preview", "approve"):
-            raise click.UsageError("--input takes no PROMPT and no --mode that shows or asks.")
-        _run_file(input_file, output_file, models, answer, mode)
+        if prompt is not None or show_rewrite or mode in ("preview", "approve"):
+            raise click.UsageError(
+                "--input takes no PROMPT, no --show-rewrite and no --mode that shows or asks."
+            )
+        _run_file(input_file, output_file, models, answer, mode, quiet)
         return
     if mode == "approve" and not sys.stdin.isatty():
         raise click.UsageError("--mode approve asks in a terminal; pass PROMPT as an argument.")
@@ -126,26 +127,32 @@ def _print_stream(stream: AlignedStream, request: Request, quiet: bool) -> None:
 
 
 def _run_file(
-    input_file: Path, output_file: Path, models: ModelOptions, answer: AnswerOptions, mode: Mode
+    input_file: Path,
+    output_file: Path,
+    models: ModelOptions,
+    answer: AnswerOptions,
+    mode: Mode,
+    quiet: bool,
 ) -> None:
     from alignpro_lite import batch
 
     request = answer.request()
     job = batch.open_batch(input_file, output_file)
-    if job.done:
+    if job.done and not quiet:
         output.note(f"{output_file} already holds {job.done} of {len(job.lines)} answers.")
     if job.done == len(job.lines):
         return
     with (
         models.load(with_prompter=mode != "off") as model,
         click.progressbar(
-            length=len(job.lines), label="Answering", file=sys.stderr, show_pos=True
+            length=len(job.lines), label="Answering", file=sys.stderr, show_pos=True, hidden=quiet
         ) as bar,
     ):
-        output.show_plan_notes(model)
+        if not quiet:
+            output.show_plan_notes(model)
         bar.update(job.done)
         failed = 0
-        for record in batch.answer_lines(job, _answerer(model, request)):
+        for record in batch.answer_lines(job, _Answerer(model, request)):
             failed += "error" in record
             bar.update(1)
     if failed:
@@ -155,12 +162,26 @@ def _run_file(
         )
 
 
-def _answerer(model: AlignedModel, request: Request) -> Callable[[int, str], dict[str, Any]]:
-    """Answer one line; its seed depends on the run's seed and the line, not on the order."""
-    from alignpro_lite.sampling import stream_seed
+class _Answerer:
+    """Answers lines; the seed of each depends on the run's seed and the line, not on the order."""
 
-    def answer(number: int, prompt: str) -> dict[str, Any]:
-        own = request.with_seed(stream_seed(request.sampling.seed, number))
-        return output.result_json(model.run(prompt, own), own)
+    def __init__(self, model: AlignedModel, request: Request) -> None:
+        self._model = model
+        self._request = request
+        self._running: set[AlignedStream] = set()
 
-    return answer
+    def answer(self, number: int, prompt: str) -> dict[str, Any]:
+        from alignpro_lite.sampling import stream_seed
+
+        seed = stream_seed(self._request.sampling.seed, number)
+        request = self._request.with_seed(seed)
+        stream = self._model.stream(prompt, request)
+        self._running.add(stream)
+        try:
+            return output.result_json(stream.result(), request)
+        finally:
+            self._running.discard(stream)
+
+    def cancel(self) -> None:
+        for stream in list(self._running):
+            stream.cancel()
