@@ -416,9 +416,11 @@ class Engine(Generic[S]):
             self._deliver(live, draw)
 
     def _deliver(self, live: _Live[S], draw: Draw) -> None:
+        # Asked first: the reader that `put` wakes would compete for the interpreter.
+        stops = self._stepper.is_stop(draw.token)
         live.stream.put(draw)
         live.left -= 1
-        if self._stepper.is_stop(draw.token):
+        if stops:
             self._leave(live, "stop")
         elif live.left <= 0:
             self._leave(live, "length")

@@ -5,18 +5,22 @@
 - Prompter: against onnxruntime-genai's own C++ loop on the very same graph.
 - Target: against the shortest possible loop on llama.cpp's C functions.
 
-Each pair alternates ROUNDS times; medians are printed. Bars: 0.70 and 0.95.
+Each side lives in a process of its own, because two teams of OpenMP threads in
+one process slow each other down; the sides alternate ROUNDS times, and medians
+are printed. Bars: 0.70 for the prompter, 0.95 for the target.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +29,15 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import click
 
 from alignpro_lite import AlignedModel, Message, Sampling
+from alignpro_lite.aligned import load_prompter
 from alignpro_lite.bundle import Bundle
 from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.sampling import GivenTokens
 from alignpro_lite.target import MICRO_BATCH, LlamaTarget
 
-ROUNDS = 5
-TOKENS = 64
+ROUNDS = 7
+TOKENS = 128
 PROMPT = "How do I stay safe online when I use a public network?"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two measurements of the same work, in tokens a second."""
-
-    name: str
-    ours: Callable[[], float]
-    peer: Callable[[], float]
 
 
 @click.command()
@@ -48,47 +45,77 @@ class Pair:
 @click.option("--prompter", default="default", help="Bundle or name of the prompter.")
 def main(target: str, prompter: str) -> None:
     """Measure and print one line a pair."""
-    with AlignedModel.load(target, prompter) as model, tempfile.TemporaryDirectory() as folder:
-        assert model.prompter is not None
-        pairs = [target_pair(model.target)]
-        pairs += [prompter_pair(model.prompter, Path(folder), n) for n in (1, 4, 8)]
-        for pair in pairs:
-            report(pair)
+    report("target, 1 sequence", our_target, plain_target, target, 1)
+    for count in (1, 4, 8):
+        name = f"prompter, {count} sequence{'s' if count > 1 else ''}"
+        report(name, our_prompter, genai_prompter, prompter, count)
 
 
-def report(pair: Pair) -> None:
-    """Alternate both sides and print the medians and their ratio."""
-    pair.ours(), pair.peer()  # warm-up
-    rounds = [(pair.ours(), pair.peer()) for _ in range(ROUNDS)]
-    ours, peer = (statistics.median(side) for side in zip(*rounds, strict=True))
+Measure = Callable[[str, int], float]
+
+
+def report(name: str, ours: Measure, peer: Measure, model: str, count: int) -> None:
+    """Alternate both sides and print the medians and the median of their ratios."""
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, mp_context=spawn) as our_side,
+        ProcessPoolExecutor(1, mp_context=spawn) as peer_side,
+    ):
+        rounds = [
+            (
+                our_side.submit(ours, model, count).result(),
+                peer_side.submit(peer, model, count).result(),
+            )
+            for _ in range(ROUNDS + 1)
+        ][1:]  # the first one warms up
+    our_speed, peer_speed = (statistics.median(side) for side in zip(*rounds, strict=True))
     ratio = statistics.median(a / b for a, b in rounds)
-    click.echo(f"{pair.name:22} {ours:7.1f} tok/s, peer {peer:7.1f} tok/s, ratio {ratio:.2f}")
+    click.echo(f"{name:22} {our_speed:7.1f} tok/s, peer {peer_speed:7.1f} tok/s, ratio {ratio:.2f}")
 
 
-def target_pair(target: LlamaTarget) -> Pair:
-    """Our engine against the plain loop; both decode TOKENS greedy tokens."""
-    messages = [Message("user", PROMPT)]
+@functools.cache
+def loaded_target(target: str) -> LlamaTarget:
+    """The target in this process, without a prompter."""
+    return AlignedModel.load(target, None).target
 
-    def ours() -> float:
-        (stream,) = target.answer(messages, max_tokens=TOKENS, sampling=Sampling(temperature=0))
-        pieces = iter(stream)
-        next(pieces)
-        begun, first = time.perf_counter(), stream.token_count
-        for _ in pieces:
-            pass
-        return (stream.token_count - first) / (time.perf_counter() - begun)
 
-    return Pair("target, 1 sequence", ours, PlainLlamaLoop(target, messages).decode)
+def our_target(target: str, count: int) -> float:
+    """Our engine, greedy: tokens a second after the first."""
+    (stream,) = loaded_target(target).answer(
+        [Message("user", PROMPT)],
+        count=count,
+        max_tokens=TOKENS,
+        sampling=Sampling(temperature=0),
+    )
+    pieces = iter(stream)
+    next(pieces)
+    begun, first = time.perf_counter(), stream.token_count
+    for _ in pieces:
+        pass
+    return (stream.token_count - first) / (time.perf_counter() - begun)
+
+
+def plain_target(target: str, count: int) -> float:
+    """The plain loop on the same file and prompt."""
+    return plain_loop(target).decode()
+
+
+@functools.cache
+def plain_loop(target: str) -> PlainLlamaLoop:
+    """The plain loop of this process; our engine only lends it the prompt and is closed."""
+    with AlignedModel.load(target, None) as model:
+        prompt = model.target.prompt_tokens([Message("user", PROMPT)])
+        return PlainLlamaLoop(model.target, prompt)
 
 
 class PlainLlamaLoop:
     """What anyone would write on llama.cpp's C functions: decode, sample, repeat."""
 
-    def __init__(self, target: LlamaTarget, messages: list[Message]) -> None:
+    def __init__(self, target: LlamaTarget, prompt: list[int]) -> None:
         import llama_cpp
 
         self._lib: Any = llama_cpp
-        self._prompt = target.prompt_tokens(messages)
+        self._prompt = prompt
         self._model = llama_cpp.llama_model_load_from_file(
             str(target.path).encode(), llama_cpp.llama_model_default_params()
         )
@@ -114,27 +141,18 @@ class PlainLlamaLoop:
         return (TOKENS - 1) / (time.perf_counter() - begun)
 
 
-def prompter_pair(prompter: OnnxPrompter, folder: Path, count: int) -> Pair:
-    """Our engine against onnxruntime-genai on the same graph, `count` sequences at once."""
-    prompt = prompter.prompt_tokens(PROMPT)
-
-    def ours() -> float:
-        # Long given outputs: neither side may stop early.
-        return decode_given(prompter, prompt, count)
-
-    return Pair(
-        f"prompter, {count} sequence{'s' if count > 1 else ''}",
-        ours,
-        GenaiLoop(prompter.bundle, folder, prompt, count).decode,
-    )
+@functools.cache
+def loaded_prompter(prompter: str) -> OnnxPrompter:
+    """The prompter in this process."""
+    return load_prompter(prompter)
 
 
-def decode_given(prompter: OnnxPrompter, prompt: list[int], count: int) -> float:
-    """Decode TOKENS given tokens in `count` sequences through the engine's own loop."""
-    from alignpro_lite.sampling import GivenTokens
-
-    samplers = [GivenTokens([prompt[number % len(prompt)]] * TOKENS) for number in range(count)]
-    streams = [iter(stream) for stream in prompter.submit(prompt, samplers, TOKENS)]
+def our_prompter(prompter: str, count: int) -> float:
+    """Our engine on given tokens, which never stop early: tokens a second after the first."""
+    loaded = loaded_prompter(prompter)
+    prompt = loaded.prompt_tokens(PROMPT)
+    samplers = [GivenTokens([prompt[number]] * TOKENS) for number in range(count)]
+    streams = [iter(stream) for stream in loaded.submit(prompt, samplers, TOKENS)]
     for stream in streams:
         next(stream)
     begun = time.perf_counter()
@@ -142,6 +160,19 @@ def decode_given(prompter: OnnxPrompter, prompt: list[int], count: int) -> float
         for _ in stream:
             pass
     return count * (TOKENS - 1) / (time.perf_counter() - begun)
+
+
+def genai_prompter(prompter: str, count: int) -> float:
+    """The peer's loop on the same graph and prompt."""
+    return genai_loop(prompter, count).decode()
+
+
+@functools.cache
+def genai_loop(prompter: str, count: int) -> GenaiLoop:
+    """The peer's loop of this process."""
+    with load_prompter(prompter) as loaded:
+        folder = Path(tempfile.mkdtemp(prefix="genai-"))
+        return GenaiLoop(loaded.bundle, folder, loaded.prompt_tokens(PROMPT), count)
 
 
 class GenaiLoop:
