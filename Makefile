@@ -31,7 +31,7 @@ lint: $(READY)
 	rm -rf build/typed && mkdir -p $(TYPED)
 	ln -s $(CURDIR)/alignpro_lite/* $(TYPED)/ && ln -s $(CURDIR)/export $(TYPED)/export
 	MYPYPATH=build/typed $(BIN)/mypy -p alignpro_lite
-	$(BIN)/mypy docs benchmarks examples
+	MYPYPATH=build/typed $(BIN)/mypy docs benchmarks examples
 
 docs: $(READY)
 	$(BIN)/python docs/generate_cli.py

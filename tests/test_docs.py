@@ -1,0 +1,89 @@
+"""The documents say what the program does: generated pages, executed snippets, a true file tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+}
+
+
+def fenced(language: str) -> list[str]:
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [block for path in DOCUMENTS for block in pattern.findall(path.read_text("utf-8"))]
+
+
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in fenced("console")
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+
+
+def test_the_command_reference_has_not_drifted():
+    page = runpy.run_path(str(ROOT / "docs" / "generate_cli.py"))["page"]
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_documented_command_works(command, tmp_path):
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("snippet", fenced("python"))
+def test_every_python_snippet_runs(snippet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "snippet", "exec"), {"__name__": "snippet"})
+
+
+@pytest.mark.real
+def test_the_examples_run(tmp_path):
+    for example in sorted((ROOT / "examples").glob("*.py")):
+        done = subprocess.run(
+            [sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_the_file_tree_of_the_readme_is_whole():
+    listed = set(re.findall(r"^\| `([\w/.]+)` \|", README, re.MULTILINE))
+    files = {
+        str(path.relative_to(ROOT))
+        for folder in ("alignpro_lite", "export")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".toml") and path.name != "__init__.py"
+    }
+    assert {name for name in listed if name.endswith((".py", ".toml"))} == files
+    assert all((ROOT / name).exists() for name in listed)
+
+
+def test_links_lead_somewhere():
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text("utf-8")):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
