@@ -97,7 +97,7 @@ def plan_for_models(models: Models) -> Plan:
     Raises:
         AlignProError: A model or device cannot be used.
     """
-    from alignpro_lite.aligned import locate, plan_for
+    from alignpro_lite.loading import locate, plan_for
 
     return plan_for(locate(models.target, models.prompter, models.cache), models.devices)
 
@@ -135,7 +135,7 @@ def require_working_target(models: Models) -> None:
         DeviceError: The engine crashes; the error says how to mend it.
         AlignProError: The target cannot be found.
     """
-    from alignpro_lite.aligned import find_target
+    from alignpro_lite.loading import find_target
     from alignpro_lite.registry import Cache
 
     file = find_target(models.target, models.cache).resolve()
@@ -194,7 +194,8 @@ def _answer_probe(question: str) -> dict[str, str | None]:
 def _decode_one(
     engine: EngineName, target: str, prompter: str, devices: DeviceRequest, cache: Path | None
 ) -> str:
-    from alignpro_lite.aligned import AlignedModel, Request, load_prompter
+    from alignpro_lite.aligned import AlignedModel, Request
+    from alignpro_lite.loading import load_prompter
     from alignpro_lite.sampling import Sampling
 
     if engine == "prompter":

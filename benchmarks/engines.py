@@ -29,8 +29,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import click
 
 from alignpro_lite import AlignedModel, Message, Sampling
-from alignpro_lite.aligned import load_prompter
 from alignpro_lite.bundle import Bundle
+from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.sampling import GivenTokens
 from alignpro_lite.target import MICRO_BATCH, LlamaTarget

@@ -40,7 +40,8 @@ def rewrite(
     Loads the prompter alone. Without PROMPT, it is read from stdin. Several
     rewrites are divided by a line with three dashes.
     """
-    from alignpro_lite.aligned import check_prompt, load_prompter
+    from alignpro_lite.aligned import check_prompt
+    from alignpro_lite.loading import load_prompter
     from alignpro_lite.sampling import MAX_SEED
 
     text = read_prompt(prompt)
