@@ -10,11 +10,13 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from itertools import repeat
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from alignpro_lite.errors import BundleError, InputError
+from alignpro_lite.registry.cache import Check
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.template import RewriteTemplate
@@ -177,7 +179,14 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: Something is missing, altered or of an unknown format.
     """
     bundle = Bundle(path, read_sidecar(path))
-    check_files(bundle)
+    for check in check_files(bundle):
+        if check.state == "missing":
+            raise BundleError(f"{check.path} of the bundle is missing.", _REMAKE)
+        if check.state == "altered":
+            raise BundleError(
+                f"{check.path} was altered: sha256 {check.expected} expected, {check.found} found.",
+                _REMAKE,
+            )
     return bundle
 
 
@@ -211,28 +220,18 @@ def write_sidecar(path: Path, sidecar: Sidecar) -> None:
     (path / SIDECAR).write_text(text + "\n", encoding="utf-8")
 
 
-def check_files(bundle: Bundle) -> None:
-    """Compare every file with its digest, several at a time.
-
-    Raises:
-        BundleError: Names the first file that is missing or altered.
-    """
-    names = list(bundle.sidecar.files)
+def check_files(bundle: Bundle) -> tuple[Check, ...]:
+    """Compare every file with its digest, several at a time."""
     with ThreadPoolExecutor(max_workers=2) as pool:
-        found = list(pool.map(lambda name: _digest_or_none(bundle.path / name), names))
-    for name, digest in zip(names, found, strict=True):
-        if digest is None:
-            raise BundleError(f"{bundle.path / name} of the bundle is missing.", _REMAKE)
-        if digest != bundle.sidecar.files[name]:
-            raise BundleError(
-                f"{bundle.path / name} was altered: sha256 {bundle.sidecar.files[name][:12]}... "
-                f"expected, {digest[:12]}... found.",
-                _REMAKE,
-            )
+        return tuple(pool.map(_check_file, repeat(bundle.path), bundle.sidecar.files.items()))
 
 
-def _digest_or_none(path: Path) -> str | None:
-    return sha256_of(path, path.name) if path.is_file() else None
+def _check_file(folder: Path, file: tuple[str, str]) -> Check:
+    path, expected = folder / file[0], file[1]
+    if not path.is_file():
+        return Check(path, "missing", expected, None)
+    found = sha256_of(path, path.name)
+    return Check(path, "ok" if found == expected else "altered", expected, found)
 
 
 def _parse(raw: dict[str, Any], file: Path) -> Sidecar:

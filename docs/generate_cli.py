@@ -19,21 +19,24 @@ def page() -> str:
         "# Command line",
         "Generated from `--help` by `make docs`; a test checks that it has not drifted.",
     ]
-    for name, text in help_texts(cli, "alignpro-lite"):
-        level = "##" if name.count(" ") < 2 else "###"
-        parts.append(f"{level} {name}\n\n```text\n{text.rstrip()}\n```")
+    for path, text in help_texts(cli, "alignpro-lite", None):
+        level = "##" if path.count(" ") < 2 else "###"
+        parts.append(f"{level} {path}\n\n```text\n{text.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 
-def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+def help_texts(
+    command: click.Command, name: str, parent: click.Context | None
+) -> Iterator[tuple[str, str]]:
     """The help of a command and, below it, of its subcommands."""
-    context = click.Context(command, info_name=name, terminal_width=WIDTH, color=False)
-    yield name, command.get_help(context)
+    settings = command.context_settings | {"terminal_width": WIDTH, "color": False}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             subcommand = command.get_command(context, child)
             if subcommand is not None:
-                yield from help_texts(subcommand, f"{name} {child}")
+                yield from help_texts(subcommand, child, context)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from conftest import TINY_BUNDLE
 from hub_server import serve
 
 from alignpro_lite import cli
 from alignpro_lite.cli import models as models_module
 from alignpro_lite.cli.models import Meter, models
-from alignpro_lite.registry import download
+from alignpro_lite.registry import Cache, download, load
 from alignpro_lite.registry.storage import Progress
 
 DATA = b"weights " * 50_000
@@ -141,7 +143,8 @@ def test_verify_finds_a_flipped_bit_and_its_cure_works(capsys, hub):
     assert "altered" in out
     assert DIGEST in err
     keys = "target/t reward/t"
-    assert f"alignpro-lite models rm {keys} && alignpro-lite models pull {keys}" in err
+    pulls = " && ".join(f"alignpro-lite models pull {key}" for key in keys.split())
+    assert f"alignpro-lite models rm {keys} && {pulls}" in err
     assert run(capsys, "rm", *keys.split())[0] == 0
     assert run(capsys, "pull", *keys.split())[0] == 0
     assert run(capsys, "verify", *keys.split())[0] == 0
@@ -305,3 +308,18 @@ def test_the_module_imports_no_network_and_no_engine():
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_verify_finds_a_flipped_bit_in_a_bundle_built_here(capsys, tmp_path):
+    cache = Cache.open(tmp_path / "cache")
+    folder = cache.path(load().default("bundle"))
+    folder.parent.mkdir(parents=True)
+    shutil.copytree(TINY_BUNDLE, folder)
+    arguments = ["verify", "bundle/default", "--cache", str(cache.root)]
+    assert run(capsys, *arguments)[0] == 0
+    graph = bytearray((folder / "model.onnx.data").read_bytes())
+    graph[1000] ^= 1
+    (folder / "model.onnx.data").write_bytes(graph)
+    code, out, err = run(capsys, *arguments)
+    assert (code, "altered" in out) == (1, True)
+    assert "alignpro-lite export bundle default" in err

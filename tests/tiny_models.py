@@ -74,6 +74,16 @@ def configurations() -> dict[str, PretrainedConfig]:
         "qwen2": Qwen2Config(**_SHAPE, tie_word_embeddings=True),
         "qwen3": Qwen3Config(**_SHAPE, head_dim=32, tie_word_embeddings=False),
         "phi3": Phi3Config(**_SHAPE, original_max_position_embeddings=512),
+        # As in Phi-3.5: two rotary tables, the short one up to the original length.
+        "phi3-long": Phi3Config(
+            **_SHAPE | {"max_position_embeddings": 8192},
+            original_max_position_embeddings=512,
+            rope_scaling={
+                "type": "longrope",
+                "short_factor": [1.0 + step / 10 for step in range(8)],
+                "long_factor": [2.0 + step / 10 for step in range(8)],
+            },
+        ),
         "gemma3": Gemma3TextConfig(
             **_SHAPE, head_dim=32, query_pre_attn_scalar=32, sliding_window=32
         ),

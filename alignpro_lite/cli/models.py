@@ -15,29 +15,15 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignpro_lite import registry
+from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.cache import CACHE_VARIABLE, Cache, Check, installed_path
+from alignpro_lite.registry.cache import Cache, Check, installed_path
 from alignpro_lite.registry.models_toml import KINDS, Entry, Kind, Recipe, Registry
 from alignpro_lite.registry.sources import LocalSource
 from alignpro_lite.registry.storage import Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _REDRAW_SECONDS = 0.1
-
-
-def _to_cache(context: click.Context, parameter: click.Parameter, folder: Path | None) -> Cache:
-    return Cache.open(folder)
-
-
-def cache_option(command: _Command) -> _Command:
-    """Add `--cache DIR`; the command gets a Cache named `cache`."""
-    return click.option(
-        "--cache",
-        metavar="DIR",
-        type=click.Path(path_type=Path, file_okay=False),
-        callback=_to_cache,
-        help=f"The cache folder.  [env var: {CACHE_VARIABLE}; default: the platform's]",
-    )(command)
 
 
 def _complete_name(
@@ -79,38 +65,40 @@ def models() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
 @_json_option
 @cache_option
-def list_(kind: Kind | None, as_json: bool, cache: Cache) -> None:
+def list_(kind: Kind | None, as_json: bool, cache: Path | None) -> None:
     """List the models of models.toml and what is installed.
 
     Your own rows come from $ALIGNPRO_LITE_MODELS, else from models.toml in the
     platform's configuration folder (~/.config/alignpro-lite on Linux). They add to
     the shipped rows and replace those of the same kind and name.
     """
+    store = Cache.open(cache)
     known = registry.load()
     entries = [entry for entry in known.entries if kind in (None, entry.kind)]
     if as_json:
-        click.echo(json.dumps([_describe(entry, known, cache) for entry in entries], indent=2))
+        click.echo(json.dumps([_describe(entry, known, store) for entry in entries], indent=2))
         return
-    rows = [_table_row(entry, known, cache) for entry in entries]
+    rows = [_table_row(entry, known, store) for entry in entries]
     _print_table([("NAME", "SIZE", "LICENCE", "STATE", "DESCRIPTION"), *rows])
 
 
 @models.command()
 @_names_argument(required=True)
 @cache_option
-def pull(names: tuple[str, ...], cache: Cache) -> None:
+def pull(names: tuple[str, ...], cache: Path | None) -> None:
     """Download models into the cache; go on where an earlier pull was cut off.
 
     HF_TOKEN opens gated repositories; HF_ENDPOINT and PIP_INDEX_URL name mirrors.
     """
+    store = Cache.open(cache)
     from alignpro_lite.registry.pull import pull as pull_entry
 
     known = registry.load()
     for entry in _select(known, names):
         with Meter() as meter:
-            path = pull_entry(known.downloadable(entry), cache, meter)
+            path = pull_entry(known.downloadable(entry), store, meter)
         click.echo(f"{known.downloadable(entry).key}: {path}", err=True)
-        if not cache.is_installed(entry):
+        if not store.is_installed(entry):
             click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
 
 
@@ -118,10 +106,11 @@ def pull(names: tuple[str, ...], cache: Cache) -> None:
 @_name_argument
 @_json_option
 @cache_option
-def show(name: str, as_json: bool, cache: Cache) -> None:
+def show(name: str, as_json: bool, cache: Path | None) -> None:
     """Show all that is known of a model."""
+    store = Cache.open(cache)
     known = registry.load()
-    described = [_describe(entry, known, cache) for entry in known.named(name)]
+    described = [_describe(entry, known, store) for entry in known.named(name)]
     if as_json:
         click.echo(json.dumps(described, indent=2))
         return
@@ -132,17 +121,18 @@ def show(name: str, as_json: bool, cache: Cache) -> None:
 @_names_argument(required=False)
 @_json_option
 @cache_option
-def verify(names: tuple[str, ...], as_json: bool, cache: Cache) -> None:
+def verify(names: tuple[str, ...], as_json: bool, cache: Path | None) -> None:
     """Hash installed models again and compare; all of them when none is named."""
+    store = Cache.open(cache)
     known = registry.load()
     if names:
         entries = _select(known, names)
         for entry in entries:
-            installed_path(entry, cache)
+            installed_path(entry, store)
     else:
-        entries = [entry for entry in known.entries if cache.is_installed(entry)]
+        entries = [entry for entry in known.entries if store.is_installed(entry)]
     with Meter() as meter:
-        checks = {entry: cache.verify(entry, meter) for entry in _distinct(entries, cache)}
+        checks = {entry: _verify(entry, store, meter) for entry in _distinct(entries, store)}
     if as_json:
         click.echo(json.dumps(_json_checks(checks), indent=2))
     else:
@@ -154,17 +144,18 @@ def verify(names: tuple[str, ...], as_json: bool, cache: Cache) -> None:
 @_names_argument(required=True)
 @click.option("--forget", is_flag=True, help="Also drop the digests recorded on first pull.")
 @cache_option
-def rm(names: tuple[str, ...], forget: bool, cache: Cache) -> None:
+def rm(names: tuple[str, ...], forget: bool, cache: Path | None) -> None:
     """Remove models from the cache, and what interrupted pulls left of them."""
+    store = Cache.open(cache)
     known = registry.load()
-    for entry in _distinct(_select(known, names), cache):
-        freed = cache.remove(entry)
+    for entry in _distinct(_select(known, names), store):
+        freed = store.remove(entry)
         if forget:
-            cache.forget(entry)
+            store.forget(entry)
         others = [
             other.key
             for other in known.entries
-            if other != entry and cache.path(other) == cache.path(entry)
+            if other != entry and store.path(other) == store.path(entry)
         ]
         shared = f", which is {', '.join(others)} too" if others else ""
         click.echo(f"{entry.key}: {_bytes(freed)} freed{shared}", err=True)
@@ -173,9 +164,10 @@ def rm(names: tuple[str, ...], forget: bool, cache: Cache) -> None:
 @models.command()
 @_name_argument
 @cache_option
-def path(name: str, cache: Cache) -> None:
+def path(name: str, cache: Path | None) -> None:
     """Print where a model lies."""
-    paths = {installed_path(entry, cache) for entry in registry.load().named(name)}
+    store = Cache.open(cache)
+    paths = {installed_path(entry, store) for entry in registry.load().named(name)}
     if len(paths) > 1:
         raise RegistryError(
             f"{name!r} names models at {len(paths)} places.",
@@ -294,6 +286,16 @@ def _lines_of(description: dict[str, object]) -> str:
     )
 
 
+def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
+    if not isinstance(entry.source, Recipe):
+        return cache.verify(entry, meter)
+    # A bundle that was built here has its digests in its own sidecar.
+    from alignpro_lite.bundle import Bundle, check_files, read_sidecar
+
+    folder = cache.path(entry)
+    return check_files(Bundle(folder, read_sidecar(folder)))
+
+
 def _json_checks(checks: dict[Entry, tuple[Check, ...]]) -> list[dict[str, object]]:
     return [
         {"model": entry.key} | vars(check) | {"path": str(check.path)}
@@ -324,8 +326,8 @@ def _raise_for_damage(checks: dict[Entry, tuple[Check, ...]]) -> None:
 def _repair(damaged: Iterable[Entry]) -> str:
     if any(isinstance(entry.source, LocalSource) for entry in damaged):
         return "Restore your own file, or correct its sha256 in your models.toml."
-    keys = " ".join(entry.key for entry in damaged)
-    return f"Run `alignpro-lite models rm {keys} && alignpro-lite models pull {keys}`."
+    remove = f"alignpro-lite models rm {' '.join(entry.key for entry in damaged)}"
+    return f"Run `{' && '.join([remove, *(entry.install_command for entry in damaged)])}`."
 
 
 def _damage(check: Check) -> str:

@@ -85,9 +85,9 @@ class AnswerOptions:
 
 cache_option = click.option(
     "--cache",
+    metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    envvar="ALIGNPRO_LITE_CACHE",
-    help="Folder of pulled models.  [env: ALIGNPRO_LITE_CACHE]",
+    help="The cache folder.  [env var: ALIGNPRO_LITE_CACHE; default: the platform's]",
 )
 
 prompter_option = click.option(
