@@ -1,0 +1,1 @@
+"""Training towards ρ* in torch; needs the extra `[train]`."""
