@@ -372,11 +372,6 @@ def cache_bytes(graph: Graph, rows: int, length: int) -> int:
     return per_token * rows * length * np.dtype(graph.io_dtype).itemsize
 
 
-def engine_version() -> str:
-    """Version of the installed onnxruntime."""
-    return str(_onnxruntime().__version__)
-
-
 def supports_cuda() -> bool:
     """Whether the installed onnxruntime was built with CUDA; a session may still fail to use it."""
     return _PROVIDERS["cuda"] in _onnxruntime().get_available_providers()

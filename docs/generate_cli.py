@@ -29,7 +29,7 @@ def help_texts(
     command: click.Command, name: str, parent: click.Context | None
 ) -> Iterator[tuple[str, str]]:
     """The help of a command and, below it, of its subcommands."""
-    settings = command.context_settings | {"terminal_width": WIDTH, "color": False}
+    settings = {**command.context_settings, "terminal_width": WIDTH, "color": False}
     context = click.Context(command, parent=parent, info_name=name, **settings)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from conftest import TINY_TARGET
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf import read
-from alignpro_lite.target import LlamaTarget, TargetSettings
+from alignpro_lite.target import SPIN_COUNT, LlamaTarget, TargetSettings
 
 ASK = [Message("user", "What is 12 + 345?")]
 GREEDY = Sampling(temperature=0)
@@ -131,6 +133,22 @@ def test_a_closed_target_refuses(target):
     other.close()
     with pytest.raises(DeviceError, match="closed"):
         other.answer(ASK, max_tokens=1)
+
+
+def test_threads_do_not_spin_for_milliseconds():
+    """Holds down: one busy neighbour on two cores made decoding a hundred times slower.
+
+    GNU OpenMP reads the setting when llama.cpp is loaded, so it must be there before.
+    """
+    code = (
+        "import os, sys; os.environ.pop('GOMP_SPINCOUNT', None)\n"
+        "from alignpro_lite import target\n"
+        "assert 'llama_cpp' not in sys.modules\n"
+        "target.supports_gpu_offload()\n"
+        "print(os.environ['GOMP_SPINCOUNT'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(SPIN_COUNT), done.stderr
 
 
 def test_sampling_out_of_range_names_the_range():
