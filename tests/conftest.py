@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from alignpro_lite import AlignedModel, DeviceRequest
+from alignpro_lite.hardware import find_gpus
 
 DATA = Path(__file__).with_name("data")
 TINY_TARGET = DATA / "tiny.gguf"
 TINY_BUNDLE = DATA / "tiny-bundle"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    if find_gpus():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU was found"))
 
 
 @pytest.fixture(scope="session")

@@ -168,8 +168,3 @@ def test_cuda_that_falls_back_is_an_error():
     """Holds down: onnxruntime makes a CPU session without a word when CUDA is missing."""
     with pytest.raises(DeviceError, match="CUDA"):
         OnnxPrompter(open_bundle(TINY_BUNDLE), replace(SETTINGS, device="cuda"))
-
-
-@pytest.mark.gpu
-def test_cuda_equals_cpu():
-    pytest.skip("needs a bundle built with --device cuda on the machine with the GPU")
