@@ -24,9 +24,9 @@ from jinja2.utils import Namespace
 from alignpro_lite.errors import InputError, ModelFileError
 
 RENDER_SECONDS = 2.0
-MAX_SIZE = 1_000_000
+MAX_SIZE = 100_000
 """Characters and items that one operation may touch or make."""
-MAX_NUMBER = 100_000
+MAX_NUMBER = 10_000
 """Largest number that may say how often, how wide or how far."""
 
 _FILTERS = (
