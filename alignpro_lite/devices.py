@@ -42,7 +42,7 @@ from alignpro_lite.hardware import Gpu, Hardware, Ram
 
 Device = Literal["cuda", "cpu"]
 
-DEFAULT_CONTEXT = 4096
+DEFAULT_CONTEXT = 2048
 MIN_CONTEXT = 512
 CONTEXT_STEP = 256
 MIN_MARGIN = 300_000_000

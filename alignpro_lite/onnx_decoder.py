@@ -24,8 +24,10 @@ from alignpro_lite.sampling import Draw, TokenSource
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MICRO_BATCH = 128
-"""Prompt tokens computed between two looks at the cancel flags."""
+MICRO_BATCH = 40
+"""Prompt tokens computed between two looks at the cancel flags. The graph gives the logits of every
+one of them, 200 kB each for a vocabulary of 49,000: larger chunks would be the largest thing in
+memory after the weights, and hardly faster."""
 LENGTH_STEP = 128
 """The cache grows by this many tokens at a time."""
 
@@ -94,7 +96,8 @@ class OnnxDecoder:
         self._make_room(start + len(tokens), [row])
         self._bring_to_front([row])
         ids = np.array([tokens], np.int64)
-        self._outputs = self._runner.run(ids, np.array([start]))[:, -1]
+        # A copy: a view would keep the logits of all positions, 200 kB each, in memory.
+        self._outputs = self._runner.run(ids, np.array([start]))[:, -1].copy()
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
         """Append one token to each row; output i belongs to rows[i]."""

@@ -143,8 +143,8 @@ def test_llama_8b_goes_in_parts_when_it_does_not_fit(
 def test_smollm2_on_a_cpu(smol: gguf.GgufFile) -> None:
     made = plan(smol, machine(), support=NEITHER)
     assert (made.device, made.gpu, made.n_gpu_layers) == ("cpu", None, 0)
-    assert (made.context, made.threads) == (4096, 4)
-    assert made.kv_bytes == 90 * MIB  # llama.cpp reports the same
+    assert (made.context, made.threads) == (2048, 4)
+    assert made.kv_bytes == 45 * MIB  # llama.cpp reports the same
     assert made.on_cpu.weight_bytes == smol.weight_bytes
     assert made.on_cpu.prompter_bytes == PROMPTER.n_bytes
     assert made.on_gpu == Footprint()
@@ -201,19 +201,19 @@ def test_layers_without_attention_need_no_kv_cache(tmp_path: Path) -> None:
 # Choices
 
 
-def test_the_default_context_is_4096_or_the_models_own(
+def test_the_default_context_is_2048_or_the_models_own(
     llama: gguf.GgufFile, smol: gguf.GgufFile
 ) -> None:
-    assert plan(llama, machine(24 * GIB)).context == 4096
+    assert plan(llama, machine(24 * GIB)).context == 2048
     short = replace(smol, metadata={**smol.metadata, "llama.context_length": 2000})
     assert plan(short, machine()).context == 2000
 
 
 def test_the_default_context_is_lowered_to_fit_the_ram(smol: gguf.GgufFile) -> None:
-    made = plan(smol, machine(ram=Ram(GIB, MIN_MARGIN + 60 * MIB)), prompter=None)
-    assert 512 <= made.context < 4096
-    assert made.on_cpu.allocated_bytes <= 60 * MIB
-    assert f"lowered from 4096 to {made.context}" in made.notes[-1]
+    made = plan(smol, machine(ram=Ram(GIB, MIN_MARGIN + 40 * MIB)), prompter=None)
+    assert 512 <= made.context < 2048
+    assert made.on_cpu.allocated_bytes <= 40 * MIB
+    assert f"lowered from 2048 to {made.context}" in made.notes[-1]
 
 
 def test_a_context_that_does_not_fit_is_refused_with_one_that_does(smol: gguf.GgufFile) -> None:

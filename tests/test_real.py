@@ -190,7 +190,7 @@ class TestPython:
         ).count(end)
 
     def test_an_overflow_gives_the_numbers(self, default_model):
-        with pytest.raises(ContextOverflowError, match=r"holds 4096 tokens, found a prompt of \d+"):
+        with pytest.raises(ContextOverflowError, match=r"holds 2048 tokens, found a prompt of \d+"):
             default_model.answer("word " * 5000, Request())
 
     def test_memory_is_given_back(self):

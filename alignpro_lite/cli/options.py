@@ -123,7 +123,7 @@ _MODEL_OPTIONS = [
     click.option(
         "--ctx",
         type=click.IntRange(min=1),
-        help="Tokens of context.  [default: what the model and the memory allow, at most 4096]",
+        help="Tokens of context.  [default: what the model and the memory allow, at most 2048]",
     ),
     cache_option,
 ]
