@@ -249,6 +249,7 @@ def _parse(raw: dict[str, Any], file: Path) -> Sidecar:
         eval_card=raw["eval_card"],
     )
     _check_names(sidecar, file)
+    _check_values(sidecar, file)
     return sidecar
 
 
@@ -260,6 +261,22 @@ def _check_names(sidecar: Sidecar, file: Path) -> None:
     for name in (sidecar.graph.file, sidecar.tokens.file):
         if name not in sidecar.files:
             raise BundleError(f"{file} has no digest of {name}.", _REMAKE)
+
+
+def _check_values(sidecar: Sidecar, file: Path) -> None:
+    """Sizes and ids that would reach native code are in range."""
+    graph, tokens = sidecar.graph, sidecar.tokens
+    sizes = (graph.layers, graph.kv_heads, graph.head_dim, graph.vocab, graph.max_length)
+    ids = (*tokens.stop, *(() if tokens.bos is None else (tokens.bos,)))
+    wrong = {
+        "a size below 1": min(*sizes, sidecar.max_tokens) < 1,
+        "no stop token": not tokens.stop,
+        "a token outside its vocabulary": not all(0 <= token < graph.vocab for token in ids),
+        "a template without {prompt}": "{prompt}" not in sidecar.template.request,
+    }
+    for what, found in wrong.items():
+        if found:
+            raise BundleError(f"{file} has {what}.", _REMAKE)
 
 
 def _part(kind: type[T], raw: Any, file: Path) -> T:

@@ -10,12 +10,14 @@ starts the same way. What a step means is the `Stepper`'s: llama.cpp in
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from alignpro_lite.errors import (
     AlignProError,
@@ -198,6 +200,7 @@ class Engine(Generic[S]):
         self._inbox: queue.SimpleQueue[_Job[S] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
+        _running.add(self)
         self._thread = threading.Thread(target=self._run, name=f"{name}-engine", daemon=True)
         self._thread.start()
 
@@ -453,6 +456,16 @@ class Engine(Generic[S]):
     def _clear(self, row: int) -> None:
         self._stepper.trim(row, 0)
         self._rows[row].tokens = []
+
+
+_running: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_running() -> None:
+    """End the loops before the interpreter goes: native code must not outlive what it calls."""
+    for engine in list(_running):
+        engine.close()
 
 
 def _chunk_end(start: int, end: int, size: int) -> int:

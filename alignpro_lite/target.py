@@ -216,7 +216,8 @@ class _NativeModel:
         self.model = self._load_model(path)
         # Threads may still tokenise while another one closes the target: the weights go with
         # the last reference to this object, the context goes when the engine ends.
-        weakref.finalize(self, self.lib.llama_model_free, self.model)
+        freeing = weakref.finalize(self, self.lib.llama_model_free, self.model)
+        freeing.atexit = False  # a thread may still be decoding then
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         self.n_vocab = int(self.lib.llama_vocab_n_tokens(self.vocab))
         self.context = self._new_context()
@@ -444,7 +445,7 @@ def _llama_cpp() -> ModuleType:
 
 _complaints: list[str] = []
 _log_callback: Any = None
-_ERROR_LEVEL = 3
+_ERROR_LEVEL = 4
 _KEPT_COMPLAINTS = 20
 
 

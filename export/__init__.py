@@ -2,3 +2,7 @@
 
 Installed as `alignpro_lite.export`; needs the extra `[export]`.
 """
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything here imports onnxruntime

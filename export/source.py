@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -75,7 +75,12 @@ class Source:
         self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
             bos_token_id=self.special.bos, eos_token_id=list(self.special.stop)
         )
-        self.model.save_pretrained(folder)
+        try:
+            self.model.save_pretrained(folder)
+        except SafetensorError as error:
+            raise ExportError(
+                f"The model cannot be written to {folder} ({error}).", "Free some disk space."
+            ) from error
         wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=self.tokenizer,
             bos_token=_token(self.tokenizer, self.special.bos),

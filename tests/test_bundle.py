@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+from conftest import TINY_BUNDLE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -252,3 +253,23 @@ def test_no_file_is_used_without_its_digest(bundle, part, name):
     (bundle / "other.onnx").write_bytes(b"")
     changed(bundle, **{f"{part}__file": name})
     assert f"no digest of {name}" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("graph", "vocab", -1),
+        ("graph", "kv_heads", 0),
+        ("tokens", "stop", []),
+        ("tokens", "stop", [99999999]),
+        ("tokens", "bos", -1),
+        ("template", "request", "x"),
+    ],
+)
+def test_values_that_would_reach_native_code_are_in_range(part, key, value, tmp_path):
+    """Holds down: a token beyond the vocabulary was handed to onnxruntime."""
+    raw = json.loads((TINY_BUNDLE / "bundle.json").read_text("utf-8"))
+    raw[part][key] = value
+    (tmp_path / "bundle.json").write_text(json.dumps(raw), "utf-8")
+    with pytest.raises(BundleError):
+        read_sidecar(tmp_path)

@@ -151,6 +151,30 @@ def test_threads_do_not_spin_for_milliseconds():
     assert done.stdout.strip() == str(SPIN_COUNT), done.stderr
 
 
+def test_leaving_the_interpreter_while_answering_does_not_crash():
+    """Holds down: the weights were freed at exit while the engine's thread was decoding."""
+    code = (
+        "from alignpro_lite import AlignedModel, Request\n"
+        f"model = AlignedModel.load({str(TINY_TARGET)!r}, None)\n"
+        "stream = model.stream('Tell', Request(max_tokens=1500))\n"
+        "next(iter(stream))\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_llama_cpps_own_reason_is_shown(tmp_path):
+    """Holds down: its error level was taken for another, and the reason was lost."""
+    damaged = bytearray(TINY_TARGET.read_bytes())
+    at = damaged.index(b"llama.attention.head_count\x04\x00\x00\x00") + 30
+    damaged[at] = 7
+    (tmp_path / "odd.gguf").write_bytes(damaged)
+    with pytest.raises(ModelFileError) as caught:
+        LlamaTarget(tmp_path / "odd.gguf", read(TINY_TARGET), SETTINGS)
+    assert "it gave no reason" not in str(caught.value)
+
+
 def test_sampling_out_of_range_names_the_range():
     with pytest.raises(InputError, match="top-p must be above 0"):
         Sampling(top_p=0)

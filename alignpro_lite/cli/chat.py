@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import AnswerOptions, ModelOptions, answer_options, model_options
-from alignpro_lite.errors import AlignProError, InputError
+from alignpro_lite.errors import AlignProError, ContextOverflowError, InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, Choice, Request
@@ -69,6 +70,13 @@ class Conversation:
                 if line.strip() in ("/quit", "/exit"):
                     return
                 self.take(line)
+            except KeyboardInterrupt:
+                click.echo("\n[stopped]", err=True)
+            except BrokenPipeError:
+                raise  # nobody reads any more
+            except ContextOverflowError as error:
+                cure = "/reset forgets the conversation; a larger --ctx holds a longer one."
+                click.echo(f"Error: {error.problem} {cure}", err=True)
             except AlignProError as error:
                 click.echo(f"Error: {error}", err=True)
             except OSError as error:
@@ -101,6 +109,8 @@ class Conversation:
         if not self._rewriting:
             stream.keep_prompt("/rewrite is off")
         try:
+            if stream.prepare().changed:
+                click.echo("[rewritten; /rewrite shows how]", err=True)
             for piece in stream:
                 click.echo(piece, nl=False)
             click.echo()
@@ -109,6 +119,8 @@ class Conversation:
             click.echo("\n[stopped]", err=True)
         result = stream.result()
         self._last = result.choice
+        if result.finish_reason == "length":
+            click.echo(f"[cut at --max-tokens {request.max_tokens}]", err=True)
         if result.answer:
             # What the target saw and said, so that its cache of the conversation stays valid.
             self._history += [
@@ -136,7 +148,7 @@ class Conversation:
     def _save(self, argument: str) -> None:
         if not argument:
             raise InputError("/save needs a file name.", "Type for example /save talk.json.")
-        path = Path(argument).expanduser()
+        path = Path(os.path.expanduser(argument))  # noqa: PTH111 - pathlib raises for ~nobody
         messages = [{"role": turn.role, "content": turn.content} for turn in self._history]
         try:
             with path.open("x", encoding="utf-8") as file:

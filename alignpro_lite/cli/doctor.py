@@ -29,7 +29,7 @@ def doctor(models: ModelOptions, as_json: bool) -> None:
     broken = [probe["engine"] for probe in report["probes"] if not probe["works"]]
     if broken:
         raise DeviceError(
-            f"The {' and the '.join(broken)} does not work.", "The report above says what mends it."
+            f"Not working: {' and '.join(broken)}.", "The report above says what mends it."
         )
 
 

@@ -158,6 +158,7 @@ def _report(path: Path, parity: ParityReport) -> None:
 
 def _require_extra() -> None:
     """Name the pip line when a package of the extra is missing."""
+    import_module("alignpro_lite.export")  # first: it switches onnxruntime's telemetry off
     for package in _EXTRA:
         try:
             import_module(package)
