@@ -76,7 +76,10 @@ def export_bundle(
     _refuse_foreign(destination)
     with disk_errors(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".export-") as work:
+        aside = f".export-{destination.name}-"
+        for leftover in destination.parent.glob(f"{aside}*"):
+            shutil.rmtree(leftover)  # of an export that was killed
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=aside) as work:
             folder = Path(work, "bundle")
             folder.mkdir()
             made = export_decoder(
