@@ -461,5 +461,6 @@ def _capture_log(lib: ModuleType) -> list[str]:
                 del _complaints[:-_KEPT_COMPLAINTS]
 
         _log_callback = lib.llama_log_callback(keep)
-        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+    # Each time: other users of the library in this process may have put theirs in its place.
+    lib.llama_log_set(_log_callback, ctypes.c_void_p())
     return _complaints
