@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import llama_cpp
@@ -48,12 +47,7 @@ class LlamaVocabulary:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         llama_cpp.llama_model_free(self._model)
 
     @property
@@ -122,14 +116,9 @@ class LlamaEngine(LlamaVocabulary):
                 f"llama.cpp cannot make a context for {path}.", "Free some memory and try again."
             )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         llama_cpp.llama_free(self._context)
-        super().__exit__(kind, error, trace)
+        super().__exit__(*exc)
 
     def logits(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute next-token logits.
