@@ -46,6 +46,8 @@ def render(
 ) -> list[tuple[str, bool]]:
     """Render a conversation up to where the assistant speaks next.
 
+    A conversation that ends with the assistant's own turn is rendered as it is.
+
     Args:
         template: The model's Jinja chat template; None joins the plain texts.
         messages: The conversation.

@@ -136,6 +136,7 @@ class _Job(Generic[S]):
     prompt: tuple[int, ...]
     streams: tuple[Stream[S], ...]
     max_tokens: int
+    fresh: bool
 
     @property
     def row_cells(self) -> int:
@@ -205,7 +206,12 @@ class Engine(Generic[S]):
         self._thread.start()
 
     def submit(
-        self, prompt: Sequence[int], samplers: Sequence[S], max_tokens: int
+        self,
+        prompt: Sequence[int],
+        samplers: Sequence[S],
+        max_tokens: int,
+        *,
+        fresh: bool = False,
     ) -> list[Stream[S]]:
         """Queue sequences that continue one prompt.
 
@@ -213,6 +219,8 @@ class Engine(Generic[S]):
             prompt: Token ids; computed once and shared by all sequences.
             samplers: One a sequence, each with its own random stream.
             max_tokens: The most tokens of each sequence, the stop token included.
+            fresh: Whether to forget cached prompts first. Engines round by what was computed
+                before and lies beside; a number that is to depend on the prompt alone needs it.
 
         Returns:
             One stream a sampler, in order.
@@ -228,7 +236,8 @@ class Engine(Generic[S]):
                 f"prompt tokens and room for {max_tokens}.",
                 "Pass a prompt and at least one token.",
             )
-        job = _Job(tuple(prompt), tuple(Stream(sampler) for sampler in samplers), max_tokens)
+        streams = tuple(Stream(sampler) for sampler in samplers)
+        job = _Job(tuple(prompt), streams, max_tokens, fresh)
         with self._gate:
             if self._closed:
                 raise DeviceError(f"The {self._name} is closed.", "Load the model again.")
@@ -319,6 +328,9 @@ class Engine(Generic[S]):
         if all(stream.ended for stream in job.streams):
             self._waiting.popleft()
             return
+        if job.fresh:
+            for idle in self._idle_rows():
+                self._clear(idle)
         row = self._make_room(job)
         if row is not None:
             self._filling = _Filling(job, row, self._reuse_prefix(row, job.prompt))

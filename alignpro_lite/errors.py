@@ -31,7 +31,11 @@ class ModelFileError(AlignProError):
 
 
 class BundleError(AlignProError):
-    """A prompter bundle that is incomplete, altered or of an unknown format."""
+    """A bundle, or the card of an adapter, that is incomplete, altered or of an unknown format."""
+
+
+class RewardError(AlignProError):
+    """A reward that failed or returned something that is no score."""
 
 
 class RegistryError(AlignProError):
@@ -40,6 +44,10 @@ class RegistryError(AlignProError):
 
 class ExportError(AlignProError):
     """An export that failed or whose result disagrees with the original model."""
+
+
+class TrainingError(AlignProError):
+    """A training run that cannot go on."""
 
 
 class ContextOverflowError(AlignProError):

@@ -1,4 +1,4 @@
-"""A decoder graph in onnxruntime, stepped by the engine. The only import of onnxruntime.
+"""A decoder graph in onnxruntime, stepped by the engine.
 
 Every graph takes `input_ids` and `attention_mask`, reads `past_key_values.i.key|value`
 of shape (batch, kv_heads, length, head_dim), and gives `logits` of shape (batch,
@@ -9,7 +9,6 @@ that is longer by the new positions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignpro_lite.bundle import Bundle, Device, Graph
-from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError
+from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware import trim_heap
+from alignpro_lite.ort import onnxruntime
 from alignpro_lite.sampling import Draw, TokenSource
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class _GpuBuffers:
     def resize(self, rows: int, length: int) -> None:
         self._fetch()
         self._host.resize(rows, length)
-        ort_value = _onnxruntime().OrtValue
+        ort_value = onnxruntime().OrtValue
         self._buffers = {
             name: ort_value.ortvalue_from_numpy(array, "cuda", self._gpu)
             for name, array in self._host.arrays().items()
@@ -377,11 +377,11 @@ def cache_bytes(graph: Graph, rows: int, length: int) -> int:
 
 def supports_cuda() -> bool:
     """Whether the installed onnxruntime was built with CUDA; a session may still fail to use it."""
-    return _PROVIDERS["cuda"] in _onnxruntime().get_available_providers()
+    return _PROVIDERS["cuda"] in onnxruntime().get_available_providers()
 
 
 def _open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
-    runtime = _onnxruntime()
+    runtime = onnxruntime()
     if settings.device == "cuda":
         runtime.preload_dlls()
     options = runtime.SessionOptions()
@@ -411,22 +411,3 @@ def _no_cuda(found: str) -> DeviceError:
         f"The prompter was to run on CUDA, but {found}.",
         'Run `pip install "alignpro-lite[cuda]"`, or pass --device cpu.',
     )
-
-
-def _onnxruntime() -> Any:
-    """Import onnxruntime on first use, with its telemetry off.
-
-    Raises:
-        MissingDependencyError: It is not installed.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"The prompter needs onnxruntime, which does not load ({error}).",
-            'Run `pip install "alignpro-lite[cpu]"`, or `pip install "alignpro-lite[cuda]"` '
-            "for an NVIDIA GPU.",
-        ) from error
-    return onnxruntime

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from alignpro_lite.bundle import Bundle
-from alignpro_lite.chat import Run, render, token_runs
 from alignpro_lite.engine import Engine, FinishReason, Stream
 from alignpro_lite.errors import BundleError
 from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder
+from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.sampling import GivenTokens, Sampler, Sampling, TokenSource
 
 
@@ -87,11 +87,9 @@ class OnnxPrompter:
         """
         self.bundle = bundle
         self.template = bundle.sidecar.template
-        self._tokenizer = _load_tokenizer(bundle)
-        self._special = {
-            str(added.content): token
-            for token, added in self._tokenizer.get_added_tokens_decoder().items()
-        }
+        self._tokenizer = PrompterTokenizer(
+            _load_tokenizer(bundle), bundle.sidecar.tokens, self.template
+        )
         decoder = OnnxDecoder(bundle, settings)
         self.device = decoder.device
         self._engine: Engine[TokenSource] = Engine(
@@ -152,37 +150,22 @@ class OnnxPrompter:
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Token ids that ask the prompter for a rewrite of x."""
-        known = self.bundle.sidecar.tokens
-        segments = render(known.chat_template, self.template.messages(prompt), known.names)
-        ids: list[int] = []
-        for run in token_runs(segments, list(self._special)):
-            ids.extend(self._encode(run))
-        if known.bos is not None and ids[:1] != [known.bos]:
-            ids.insert(0, known.bos)
-        return ids
+        return self._tokenizer.request(prompt)
 
     def encode(self, output: str) -> list[int]:
         """Token ids of an output as the prompter would write it, stop token included."""
-        return [*self._encode(Run(output, special=False)), self.bundle.sidecar.tokens.stop[0]]
+        return self._tokenizer.encode(output)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def _encode(self, run: Run) -> list[int]:
-        if run.special:
-            return [self._special[run.text]]
-        return list(self._tokenizer.encode(run.text, add_special_tokens=False).ids)
+        return self._tokenizer.decode(tokens)
 
 
 def _load_tokenizer(bundle: Bundle) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_file(str(bundle.tokenizer_file))
+        return Tokenizer.from_file(str(bundle.tokenizer_file))
     except Exception as error:  # the library raises bare Exception on every malformed file
         raise BundleError(
             f"{bundle.tokenizer_file} is not a tokenizer ({error}).",
             "Make the bundle again with `alignpro-lite export prompter`.",
         ) from error
-    # Special tokens that a user writes are text; the template's are inserted by id.
-    tokenizer.encode_special_tokens = True
-    return tokenizer

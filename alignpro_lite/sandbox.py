@@ -53,6 +53,8 @@ def render_template(
 ) -> str:
     """Render a chat template up to where the assistant speaks next.
 
+    A conversation that ends with the assistant's own turn is rendered as it is.
+
     Args:
         template: Jinja source, as in a model file.
         messages: Turns with `role` and `content`.
@@ -69,11 +71,15 @@ def render_template(
         raise TemplateError(message)
 
     environment = _Sandbox(raise_exception)
+    answered = bool(messages) and messages[-1]["role"] == "assistant"
     try:
         compiled = environment.from_string(template)
         return _with_deadline(
             lambda: compiled.render(
-                messages=messages, add_generation_prompt=True, tools=None, **special_tokens
+                messages=messages,
+                add_generation_prompt=not answered,
+                tools=None,
+                **special_tokens,
             )
         )
     except TemplateError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from alignpro_lite.errors import (
 from alignpro_lite.gguf import GgufFile
 from alignpro_lite.sampling import Draw, Sampling, stream_seed, token_log_prob
 from alignpro_lite.text import StopStrings, readable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SamplerChain: TypeAlias = Any
 """A pointer to llama.cpp's `struct llama_sampler`."""
@@ -188,18 +192,56 @@ class LlamaTarget:
             ContextOverflowError: The prompt and the answers do not fit.
         """
         prompt = self.prompt_tokens(messages)
-        native = self._native
         samplers = [
-            native.new_sampler(replace(sampling, seed=stream_seed(sampling.seed, number)))
+            self._native.new_sampler(replace(sampling, seed=stream_seed(sampling.seed, number)))
             for number in range(count)
         ]
+        streams = self._submit(prompt, samplers, max_tokens, fresh=False)
+        return [AnswerStream(self, stream, stop) for stream in streams]
+
+    def choice_log_probs(
+        self, messages: Sequence[Message], choices: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """How likely the answer to a conversation begins with each of several texts.
+
+        Args:
+            messages: The conversation.
+            choices: At most as many texts as the target has sequences; the first token of each
+                one counts.
+
+        Returns:
+            Log-probabilities at temperature 1, natural, shape (choices,).
+
+        Raises:
+            ContextOverflowError: The conversation does not fit.
+            InputError: A text is empty, or two begin with the same token.
+        """
+        native = self._native
+        firsts = [native.tokenize(choice, special=False)[:1] for choice in choices]
+        if not all(firsts) or len({token for (token,) in firsts}) < len(firsts):
+            raise InputError(
+                f"The replies {', '.join(map(repr, choices))} must begin with different tokens.",
+                "Choose other words.",
+            )
+        samplers = [native.new_fixed_sampler(token) for (token,) in firsts]
+        streams = self._submit(self.prompt_tokens(messages), samplers, 1, fresh=True)
+        return np.array([draw.log_prob for stream in streams for draw in stream])
+
+    def _submit(
+        self,
+        prompt: Sequence[int],
+        samplers: Sequence[SamplerChain],
+        max_tokens: int,
+        *,
+        fresh: bool,
+    ) -> list[Stream[SamplerChain]]:
+        """Hand samplers to the engine, which frees them, or free them where it refuses."""
         try:
-            streams = self._engine.submit(prompt, samplers, max_tokens)
+            return self._engine.submit(prompt, samplers, max_tokens, fresh=fresh)
         except AlignProError:
             for sampler in samplers:
-                native.free_sampler(sampler)
+                self._native.free_sampler(sampler)
             raise
-        return [AnswerStream(self, stream, stop) for stream in streams]
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
@@ -333,6 +375,15 @@ class _NativeModel:
             parts.append(lib.llama_sampler_init_dist(sampling.seed))
         for part in parts:
             lib.llama_sampler_chain_add(chain, part)
+        return chain
+
+    def new_fixed_sampler(self, token: int) -> SamplerChain:
+        """A chain that draws this token, whose log-probability is the model's all the same."""
+        lib = self.lib
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        bias = (lib.llama_logit_bias * 1)(lib.llama_logit_bias(token, math.inf))
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_logit_bias(self.n_vocab, 1, bias))
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
         return chain
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from alignpro_lite.bundle import (
     FORMAT_VERSION,
+    SIDECAR,
     Bundle,
     Device,
     Parity,
@@ -19,13 +18,16 @@ from alignpro_lite.bundle import (
     open_bundle,
     write_sidecar,
 )
+from alignpro_lite.digests import digests_of
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
+from alignpro_lite.export.folder import whole_folder
 from alignpro_lite.export.parity import ParityReport
-from alignpro_lite.registry.storage import disk_errors, sha256_of
+from alignpro_lite.prompter_card import PrompterCard, read_prompter_card
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.template import TEMPLATES, Mode
 
+DEFAULT_MODE: Mode = "augment"
 SAMPLING = Sampling(temperature=0.5, top_p=0.9)
 """How an untrained prompter is sampled: small base models wander at temperature 1."""
 MAX_TOKENS: dict[Mode, int] = {"augment": 64, "rewrite": 256}
@@ -38,8 +40,9 @@ class BundleRequest:
     Attributes:
         source: A Hugging Face folder or a GGUF file.
         base_model: What to call it in the bundle.
-        adapter: A peft LoRA folder to merge, or None.
-        mode: How the prompter's output becomes x'.
+        adapter: A peft LoRA folder to merge, or None. Its card, where it has one, says how the
+            prompter is asked and sampled.
+        mode: How the prompter's output becomes x'; None takes the card's, else augment.
         precision: Of the weights.
         device: What the graph is for.
         allow_mismatch: Keep a graph that agrees too little with torch; the bundle says so.
@@ -48,7 +51,7 @@ class BundleRequest:
     source: Path
     base_model: str
     adapter: Path | None
-    mode: Mode
+    mode: Mode | None
     precision: Precision
     device: Device
     allow_mismatch: bool
@@ -70,43 +73,63 @@ def export_bundle(
         The bundle and the comparison with torch.
 
     Raises:
-        ExportError: The source or the graph cannot be used, or `destination` is no bundle.
+        ExportError: The source or the graph cannot be used, the adapter was trained in another
+            mode, or `destination` is no bundle.
+        BundleError: The adapter's card is not understood.
         RegistryError: The disk is full or read-only.
     """
-    _refuse_foreign(destination)
-    with disk_errors(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        aside = f".export-{destination.name}-"
-        for leftover in destination.parent.glob(f"{aside}*"):
-            shutil.rmtree(leftover)  # of an export that was killed
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=aside) as work:
-            folder = Path(work, "bundle")
-            folder.mkdir()
-            made = export_decoder(
-                request.source,
-                request.adapter,
-                request.precision,
-                request.device,
-                folder,
-                request.allow_mismatch,
-                on_stage,
-            )
-            write_sidecar(folder, _sidecar(request, made, folder))
-            for path in folder.iterdir():
-                path.chmod(0o644)  # the graph's data comes private to its writer
-            _replace(folder, destination, Path(work, "old"))
+    card = _card_for(request)
+    with whole_folder(destination, SIDECAR) as folder:
+        made = export_decoder(
+            request.source,
+            request.adapter,
+            request.precision,
+            request.device,
+            folder,
+            request.allow_mismatch,
+            on_stage,
+        )
+        write_sidecar(folder, _sidecar(request, card, made, folder))
     return open_bundle(destination), made.parity
 
 
-def _sidecar(request: BundleRequest, made: DecoderExport, folder: Path) -> Sidecar:
+def _card_for(request: BundleRequest) -> PrompterCard:
+    """How the prompter was trained to be asked; without a trained one, this package's choice."""
+    card = read_prompter_card(request.adapter) if request.adapter else None
+    if card is None:
+        return _untrained(request.base_model, request.mode or DEFAULT_MODE)
+    if request.mode not in (None, card.template.mode):
+        raise ExportError(
+            f"The adapter {request.adapter} was trained to {card.template.mode}, found the mode "
+            f"{request.mode}.",
+            f"Use the mode {card.template.mode}, or an adapter that was trained for the other.",
+        )
+    return card
+
+
+def _untrained(base: str, mode: Mode) -> PrompterCard:
+    return PrompterCard(
+        base=base,
+        template=TEMPLATES[mode],
+        strength=None,
+        reward=None,
+        sampling=SAMPLING,
+        max_tokens=MAX_TOKENS[mode],
+        metrics={},
+    )
+
+
+def _sidecar(
+    request: BundleRequest, card: PrompterCard, made: DecoderExport, folder: Path
+) -> Sidecar:
     parity = made.parity
     return Sidecar(
         format=FORMAT_VERSION,
         graph=made.graph,
         tokens=made.tokens,
-        template=TEMPLATES[request.mode],
-        sampling=SAMPLING,
-        max_tokens=MAX_TOKENS[request.mode],
+        template=card.template,
+        sampling=card.sampling,
+        max_tokens=card.max_tokens,
         parity=Parity(
             positions=parity.positions,
             argmax_agreement=parity.argmax_agreement,
@@ -118,23 +141,9 @@ def _sidecar(request: BundleRequest, made: DecoderExport, folder: Path) -> Sidec
         provenance=Provenance(
             base_model=request.base_model,
             adapter=request.adapter.name if request.adapter else None,
-            strength=None,
-            reward=None,
+            strength=card.strength,
+            reward=card.reward,
         ),
-        files={path.name: sha256_of(path, path.name) for path in sorted(folder.iterdir())},
-        eval_card={},
+        files=digests_of(folder),
+        eval_card=card.metrics,
     )
-
-
-def _refuse_foreign(destination: Path) -> None:
-    """Only a bundle is ever replaced; anything else that lies there is the user's."""
-    if destination.exists() and not (destination / "bundle.json").is_file():
-        raise ExportError(
-            f"{destination} exists and is no bundle.", "Choose another folder, or remove it first."
-        )
-
-
-def _replace(new: Path, destination: Path, old: Path) -> None:
-    if destination.exists():
-        shutil.move(destination, old)
-    new.replace(destination)

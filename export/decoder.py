@@ -107,10 +107,11 @@ def export_decoder(
         vocab=engine.vocabulary,
         max_length=_max_length(config),
     )
-    return DecoderExport(graph, _tokens(loaded), parity, mismatch_allowed=not parity.passed)
+    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
 
 
-def _tokens(source: Source) -> Tokens:
+def tokens_of(source: Source) -> Tokens:
+    """The special tokens of a source, as a bundle records them."""
     special = source.special
     named = {"bos_token": special.bos, "eos_token": special.eos}
     return Tokens(
@@ -148,7 +149,7 @@ def _write_graph(
             )
         else:
             layout = "growing"
-            graph = export_reference(folder, built)
+            graph = export_reference(folder, built, "text-generation-with-past")
         if precision in ("int4", "int8"):
             quantise_graph(graph, out_dir / GRAPH, 4 if precision == "int4" else 8)
         else:

@@ -1,4 +1,4 @@
-"""Quantise the weights of a decoder graph to 4 or 8 bits for onnxruntime's MatMulNBits.
+"""Quantise the weights of a graph to 4 or 8 bits for onnxruntime's MatMulNBits.
 
 Blocks of 32 weights along the input dimension share a scale. Two things differ from the stock
 quantisers, both measured (docs/export.md):
@@ -8,7 +8,7 @@ quantisers, both measured (docs/export.md):
   the block's minimum to its maximum, and what the integer zero point cannot express is carried by
   extra columns: one per block, multiplied with the sum of the block's inputs. A GGUF of type Q4_1
   has the same grid and survives unchanged.
-* The output head and the embedding always have 8 bits, and are stored once when they are tied.
+* The output head and embeddings always have 8 bits, and are stored once when they are tied.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class Blocks:
 
 
 def quantise_graph(source: Path, destination: Path, bits: Bits) -> None:
-    """Write a copy of a decoder graph with quantised weights.
+    """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:
         source: The float graph, external data beside it.
         destination: The graph to write; its data goes to `<name>.data` beside it.
-        bits: 4 or 8 for the layers; head and embedding get 8.
+        bits: 4 or 8 for the layers; head and embeddings get 8.
 
     Raises:
         ExportError: A weight's input dimension is no multiple of 32.
@@ -174,8 +174,10 @@ class _Rewriter:
         self._swap(node, quantised)
 
     def replace_embedding(self, node: ir.Node) -> None:
-        """Turn the Gather of the embedding table into GatherBlockQuantized."""
-        stored = _constant(node.inputs[0])
+        """Turn the Gather of an embedding table into GatherBlockQuantized."""
+        value = node.inputs[0]
+        stored = _constant(value)
+        assert value is not None
         assert stored is not None
         blocks = quantise_symmetric(stored.astype(np.float32))
         flat = blocks.values.reshape(stored.shape)
@@ -189,8 +191,8 @@ class _Rewriter:
                 type=ir.TensorType(ir.DataType.UINT8),
             )
         else:
-            table = self._initializer(_EMBEDDING_TABLE, flat)
-            scales = self._initializer("embedding_scales", blocks.scales.astype(stored.dtype))
+            table = self._initializer(f"{value.name}_q8", flat)
+            scales = self._initializer(f"{value.name}_scales", blocks.scales.astype(stored.dtype))
         quantised = ir.node(
             "GatherBlockQuantized",
             [table, node.inputs[1], scales],

@@ -1,21 +1,26 @@
-"""The plain decoder graph by optimum: the reference, and the fallback for other architectures.
+"""Plain graphs by optimum: reward models, and decoders of architectures without a fast path.
 
-Its attention is unfused and its cache grows by copying, so it runs anywhere and slowly.
+A decoder's attention is unfused and its cache grows by copying: it runs anywhere, and slowly.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from alignpro_lite.export.child import run_python
 
+Task = Literal["text-generation-with-past", "text-classification"]
+"""optimum's names of what a graph does; with past: with a growing key/value cache."""
 
-def export_reference(folder: Path, destination: Path) -> Path:
-    """Export a Hugging Face folder with optimum, fp32, with a growing key/value cache.
+
+def export_reference(folder: Path, destination: Path, task: Task) -> Path:
+    """Export a Hugging Face folder with optimum, fp32.
 
     Args:
-        folder: A folder written by `Source.save_folder`.
+        folder: Model and tokenizer.
         destination: An existing folder for the graph.
+        task: What the graph does.
 
     Returns:
         The path of model.onnx.
@@ -26,7 +31,7 @@ def export_reference(folder: Path, destination: Path) -> Path:
     arguments = [
         *("-m", "optimum.exporters.onnx"),
         *("--model", str(folder)),
-        *("--task", "text-generation-with-past"),
+        *("--task", task),
         # The parity check of this package replaces optimum's own, which prints and goes on.
         "--no-post-process",
         str(destination),

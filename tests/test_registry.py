@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import models_toml as registry
 from alignpro_lite.registry.cache import Cache, installed_path, resolve_model
-from alignpro_lite.registry.models_toml import Entry, File, Recipe, Registry, load_files
+from alignpro_lite.registry.models_toml import (
+    BundleRecipe,
+    Entry,
+    File,
+    Recipe,
+    Registry,
+    RewardRecipe,
+    load_files,
+)
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource, parse_source
 
 FOLDER = Path("/somewhere")
@@ -94,7 +102,7 @@ def test_the_shipped_file_has_the_default_pair_from_one_download():
     shipped = load_files([registry.SHIPPED_FILE])
     target = shipped.default("target")
     bundle = shipped.default("bundle")
-    assert isinstance(bundle.source, Recipe)
+    assert isinstance(bundle.source, BundleRecipe)
     assert shipped.downloadable(bundle).source == target.source
     assert shipped.downloadable(bundle).files == target.files
     cache = Cache(Path("/cache"))
@@ -320,7 +328,7 @@ def test_removing_keeps_the_neighbours(tmp_path):
 
 def test_a_built_bundle_is_removed_as_a_whole(tmp_path):
     cache = Cache(tmp_path)
-    bundle = Entry("bundle", "b", Recipe("p", "augment", "int4"), is_folder=True)
+    bundle = Entry("bundle", "b", BundleRecipe("p", "augment", "int4"), is_folder=True)
     assert cache.path(bundle) == tmp_path / "bundles/b"
     for name in ("b", ".b.deleted"):  # the second: left by an interrupted removal
         (tmp_path / "bundles" / name / "sub").mkdir(parents=True)
@@ -365,7 +373,63 @@ def test_resolve_says_neither_file_nor_name(tmp_path, text):
 
 
 def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
-    bundle = Entry("bundle", "b", Recipe("p", "augment", "int4"), is_folder=True)
+    bundle = Entry("bundle", "b", BundleRecipe("p", "augment", "int4"), is_folder=True)
     with pytest.raises(RegistryError) as caught:
         resolve_model("bundle", "b", known(bundle), Cache(tmp_path))
     assert "alignpro-lite export bundle b" in caught.value.cure
+
+
+RECIPES = """
+    [prompter.p]
+    source = "hf:a/b@main/p.gguf"
+    [reward.r]
+    source = "hf:a/b@main/r.safetensors"
+"""
+
+
+def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatch):
+    (tmp_path / "adapters/learned").mkdir(parents=True)
+    monkeypatch.setattr(
+        "alignpro_lite.registry.models_toml.SHIPPED_ADAPTERS", tmp_path / "adapters"
+    )
+    known = load_files(
+        [
+            write(
+                tmp_path / "m.toml",
+                RECIPES
+                + """
+                [bundle.b]
+                prompter = "p"
+                adapter = "learned"
+                mode = "augment"
+                precision = "int4"
+                [reward.mine]
+                base = "r"
+                adapter = "file:own"
+                precision = "int8"
+                """,
+            )
+        ]
+    )
+    bundle, reward = known.find("bundle", "b"), known.find("reward", "mine")
+    assert bundle.source == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
+    assert reward.source == RewardRecipe("r", tmp_path / "own", "int8")
+    assert known.downloadable(reward).name == "r"
+    assert reward.install_command == "alignpro-lite export bundle reward/mine"
+    assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('base = "r"\nprecision = "int8"', "adapter is missing"),
+        ('base = "r"\nadapter = "../x"\nprecision = "int8"', "No adapter named '../x'"),
+        ('base = "r"\nadapter = "file:x"\nprecision = "int4"', "Unknown precision 'int4'"),
+        ('base = "no"\nadapter = "file:x"\nprecision = "int8"', "No reward is named 'no'"),
+        ('base = "x"\nadapter = "file:x"\nprecision = "int8"', "built here itself"),
+        ('base = "r"\nadapter = "file:x"\nprecision = "int8"\nmode = "a"', "Unknown key 'mode'"),
+    ],
+)
+def test_a_reward_recipe_that_cannot_work_is_refused(tmp_path, row, message):
+    with pytest.raises(RegistryError, match=message):
+        load_files([write(tmp_path / "m.toml", f"{RECIPES}\n[reward.x]\n{row}")])

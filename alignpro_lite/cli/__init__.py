@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from alignpro_lite.cli import chat, doctor, export, models, rewrite, run
+from alignpro_lite.cli import chat, doctor, export, models, rewrite, run, train
 from alignpro_lite.errors import AlignProError
 
 EXIT_FAILED = 1
@@ -30,7 +30,15 @@ def cli() -> None:
     """
 
 
-for _command in (run.run, chat.chat, rewrite.rewrite, models.models, export.export, doctor.doctor):
+for _command in (
+    run.run,
+    chat.chat,
+    rewrite.rewrite,
+    models.models,
+    train.train,
+    export.export,
+    doctor.doctor,
+):
     cli.add_command(_command)
 
 

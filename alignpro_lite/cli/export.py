@@ -1,4 +1,4 @@
-"""`alignpro-lite export`: prompter to an ONNX bundle, target to GGUF."""
+"""`alignpro-lite export`: prompter and reward to ONNX bundles, target to GGUF."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from alignpro_lite.export.parity import ParityReport
+    from alignpro_lite.registry import BundleRecipe, Cache, Entry, Registry, RewardRecipe
 
 _EXTRA = ("torch", "transformers", "onnx", "peft", "optimum", "onnxruntime_genai", "gguf")
 
@@ -36,25 +36,36 @@ def export() -> None:
 @click.argument("name", default="default")
 @cache_option
 def bundle(name: str, cache: Path | None) -> None:
-    """Build the bundle that models.toml describes under NAME, into the cache.
+    """Build what models.toml describes under NAME, into the cache.
 
-    Without NAME, the default bundle; its prompter has to be pulled already.
+    NAME is a bundle, or reward/NAME for a reward; without it, the default bundle.
+    The model that it is made from has to be pulled already.
     """
     _require_extra()
     from alignpro_lite import registry
-    from alignpro_lite.export.bundle import BundleRequest, export_bundle
 
     known, store = registry.load(), registry.Cache.open(cache)
-    entry = known.find("bundle", name)
-    recipe = entry.source
-    if not isinstance(recipe, registry.Recipe):
-        raise InputError(
-            f"{entry.key} is downloaded, not built here.", f"Run `{entry.install_command}`."
-        )
+    kind: registry.Kind = "reward" if name.startswith("reward/") else "bundle"
+    entry = known.find(kind, name.removeprefix(f"{kind}/"))
+    match entry.source:
+        case registry.BundleRecipe() as recipe:
+            _build_bundle(entry, recipe, known, store)
+        case registry.RewardRecipe() as recipe:
+            _build_reward(entry, recipe, known, store)
+        case _:
+            raise InputError(
+                f"{entry.key} is downloaded, not built here.", f"Run `{entry.install_command}`."
+            )
+
+
+def _build_bundle(entry: Entry, recipe: BundleRecipe, known: Registry, store: Cache) -> None:
+    from alignpro_lite.export.bundle import BundleRequest, export_bundle
+    from alignpro_lite.registry import installed_path
+
     request = BundleRequest(
-        source=registry.installed_path(known.find("prompter", recipe.prompter), store),
+        source=installed_path(known.downloadable(entry), store),
         base_model=recipe.prompter,
-        adapter=None,
+        adapter=recipe.adapter,
         mode=recipe.mode,
         precision=recipe.precision,
         device="cpu",
@@ -62,7 +73,18 @@ def bundle(name: str, cache: Path | None) -> None:
     )
     with store.locked(entry):
         made, parity = export_bundle(request, store.path(entry), on_stage=output.note)
-    _report(made.path, parity)
+    _report(made.path, parity.summary())
+
+
+def _build_reward(entry: Entry, recipe: RewardRecipe, known: Registry, store: Cache) -> None:
+    from alignpro_lite.export.reward import RewardRequest, export_reward
+    from alignpro_lite.registry import installed_path
+
+    base = installed_path(known.downloadable(entry), store)
+    request = RewardRequest(recipe.adapter, base, recipe.precision, allow_mismatch=False)
+    with store.locked(entry):
+        made = export_reward(request, store.path(entry), on_stage=output.note)
+    _report(made.path, made.sidecar.parity.summary())
 
 
 @export.command()
@@ -76,9 +98,8 @@ def bundle(name: str, cache: Path | None) -> None:
 @click.option(
     "--mode",
     type=click.Choice(["augment", "rewrite"]),
-    default="augment",
-    show_default=True,
-    help="augment adds a hint to the prompt; rewrite replaces it (for prompters of 1B and more).",
+    help="augment adds a hint to the prompt; rewrite replaces it (for prompters of 1B and more).  "
+    "[default: what the adapter was trained for, else augment]",
 )
 @click.option(
     "--precision",
@@ -100,7 +121,7 @@ def prompter(
     source: str,
     out: Path,
     adapter: Path | None,
-    mode: Literal["augment", "rewrite"],
+    mode: Literal["augment", "rewrite"] | None,
     precision: Literal["int4", "int8", "fp16", "fp32"],
     device: Literal["cpu", "cuda"],
     allow_mismatch: bool,
@@ -126,7 +147,49 @@ def prompter(
         allow_mismatch=allow_mismatch,
     )
     made, parity = export_bundle(request, out, on_stage=output.note)
-    _report(made.path, parity)
+    _report(made.path, parity.summary())
+
+
+@export.command()
+@click.argument("trained", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--base",
+    help="Its base model: a Hugging Face folder, or the name of a pulled reward of models.toml.  "
+    "[default: what TRAINED names]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp32"]),
+    default="int8",
+    show_default=True,
+    help="Of the weights.",
+)
+@mismatch_option
+@cache_option
+def reward(
+    trained: Path,
+    out: Path,
+    base: str | None,
+    precision: Literal["int8", "fp32"],
+    allow_mismatch: bool,
+    cache: Path | None,
+) -> None:
+    """Make a reward bundle of TRAINED in the folder OUT.
+
+    TRAINED is a folder that `train reward` wrote. A reward bundle that lies at
+    OUT is replaced.
+    """
+    _require_extra()
+    from alignpro_lite import registry
+    from alignpro_lite.export.reward import RewardRequest, export_reward
+    from alignpro_lite.train.reward_model import read_card
+
+    name = base or read_card(trained).base
+    path = registry.resolve_model("reward", name, registry.load(), registry.Cache.open(cache))
+    request = RewardRequest(trained, path, precision, allow_mismatch)
+    made = export_reward(request, out, on_stage=output.note)
+    _report(made.path, made.sidecar.parity.summary())
 
 
 @export.command()
@@ -148,11 +211,11 @@ def target(source: Path, gguf: Path, quantisation: str, allow_mismatch: bool) ->
     with disk_errors(gguf):
         gguf.parent.mkdir(parents=True, exist_ok=True)
         made = export_target(source, gguf, quantisation, allow_mismatch)
-    _report(made.file, made.parity)
+    _report(made.file, made.parity.summary())
 
 
-def _report(path: Path, parity: ParityReport) -> None:
-    output.note(f"Compared with torch: {parity.summary()}.")
+def _report(path: Path, parity: str) -> None:
+    output.note(f"Compared with torch: {parity}.")
     click.echo(str(path))
 
 

@@ -18,7 +18,14 @@ from alignpro_lite import registry
 from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache, Check, installed_path
-from alignpro_lite.registry.models_toml import KINDS, Entry, Kind, Recipe, Registry
+from alignpro_lite.registry.models_toml import (
+    KINDS,
+    BundleRecipe,
+    Entry,
+    Kind,
+    Recipe,
+    Registry,
+)
 from alignpro_lite.registry.sources import LocalSource
 from alignpro_lite.registry.storage import Progress
 
@@ -249,7 +256,7 @@ def _describe(entry: Entry, known: Registry, cache: Cache) -> dict[str, object]:
         "installed": cache.is_installed(entry),
         "path": str(cache.path(entry)),
         "source": None if recipe else str(entry.source),
-        "recipe": vars(recipe) if recipe else None,
+        "recipe": _describe_recipe(recipe) if recipe else None,
         "size": entry.size,
         "licence": entry.licence,
         "context": entry.context,
@@ -261,6 +268,10 @@ def _describe(entry: Entry, known: Registry, cache: Cache) -> dict[str, object]:
         "description": entry.description,
         "install_command": entry.install_command,
     }
+
+
+def _describe_recipe(recipe: Recipe) -> dict[str, str]:
+    return {key: str(value) for key, value in vars(recipe).items() if value is not None}
 
 
 def _table_row(entry: Entry, known: Registry, cache: Cache) -> tuple[str, ...]:
@@ -289,11 +300,15 @@ def _lines_of(description: dict[str, object]) -> str:
 def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
     if not isinstance(entry.source, Recipe):
         return cache.verify(entry, meter)
-    # A bundle that was built here has its digests in its own sidecar.
-    from alignpro_lite.bundle import Bundle, check_files, read_sidecar
+    # What was built here has its digests in its own sidecar.
+    from alignpro_lite.bundle import read_sidecar
+    from alignpro_lite.digests import check_files
+    from alignpro_lite.reward_bundle import read_reward_sidecar
 
     folder = cache.path(entry)
-    return check_files(Bundle(folder, read_sidecar(folder)))
+    is_prompter = isinstance(entry.source, BundleRecipe)
+    sidecar = read_sidecar(folder) if is_prompter else read_reward_sidecar(folder)
+    return check_files(folder, sidecar.files)
 
 
 def _json_checks(checks: dict[Entry, tuple[Check, ...]]) -> list[dict[str, object]]:

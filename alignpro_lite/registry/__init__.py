@@ -6,14 +6,22 @@ folder of models, `pull` fills it through `package_index` and `download`, and
 """
 
 from alignpro_lite.registry.cache import Cache, installed_path, resolve_model
-from alignpro_lite.registry.models_toml import Entry, Kind, Recipe, Registry, load
+from alignpro_lite.registry.models_toml import (
+    BundleRecipe,
+    Entry,
+    Kind,
+    Registry,
+    RewardRecipe,
+    load,
+)
 
 __all__ = [
+    "BundleRecipe",
     "Cache",
     "Entry",
     "Kind",
-    "Recipe",
     "Registry",
+    "RewardRecipe",
     "installed_path",
     "load",
     "resolve_model",

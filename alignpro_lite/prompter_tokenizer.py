@@ -1,0 +1,61 @@
+"""Prompts and rewrites as the prompter's token ids: one way for training and run time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+from alignpro_lite.bundle import Tokens
+from alignpro_lite.chat import Run, render, token_runs
+from alignpro_lite.template import RewriteTemplate
+
+
+class PrompterTokenizer:
+    """A tokenizer that knows the template and the special tokens of its prompter."""
+
+    def __init__(self, tokenizer: Tokenizer, known: Tokens, template: RewriteTemplate) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            tokenizer: The prompter's own; from now on it reads special tokens in a text as text.
+            known: Special tokens and the chat template.
+            template: What the prompter is asked.
+        """
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._known = known
+        self.template = template
+        self._special = {
+            str(added.content): token
+            for token, added in tokenizer.get_added_tokens_decoder().items()
+        }
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Ids that end a rewrite; the model's own end of turn comes first."""
+        return self._known.stop
+
+    def request(self, prompt: str) -> list[int]:
+        """Token ids that ask the prompter for a rewrite of x."""
+        known = self._known
+        segments = render(known.chat_template, self.template.messages(prompt), known.names)
+        ids: list[int] = []
+        for run in token_runs(segments, list(self._special)):
+            ids.extend(self._encode(run))
+        if known.bos is not None and ids[:1] != [known.bos]:
+            ids.insert(0, known.bos)
+        return ids
+
+    def encode(self, output: str) -> list[int]:
+        """Token ids of an output as the prompter would write it, stop token included."""
+        return [*self._encode(Run(output, special=False)), self.stop[0]]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of an output, special tokens left out."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _encode(self, run: Run) -> list[int]:
+        if run.special:
+            return [self._special[run.text]]
+        return list(self._tokenizer.encode(run.text, add_special_tokens=False).ids)

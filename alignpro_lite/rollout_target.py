@@ -1,0 +1,154 @@
+"""The frozen target as training and evaluation see it, and the deployed GGUF in that place.
+
+The other two kinds are an endpoint (`upstream.py`) and a model in torch (`train/hf_target.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from alignpro_lite.aligned import check_prompt
+from alignpro_lite.chat import Message
+from alignpro_lite.errors import AlignProError, DeviceError, InputError
+from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.target import AnswerStream, LlamaTarget
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer y.
+
+    Attributes:
+        text: What the target said.
+        tokens: How many tokens it drew, the stop token included; None where an endpoint does
+            not say.
+        finish_reason: `stop` if it ended by itself, `length` if it was cut, or whatever else
+            an endpoint calls it.
+    """
+
+    text: str
+    tokens: int | None
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class TargetFailure:
+    """An answer that could not be had.
+
+    Attributes:
+        reason: One sentence for the log.
+    """
+
+    reason: str
+
+
+Outcome: TypeAlias = Answer | TargetFailure
+
+
+class Target(Protocol):
+    """A frozen target that answers many conversations together."""
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        count: int,
+        max_tokens: int,
+        sampling: Sampling,
+    ) -> list[list[Outcome]]:
+        """Sample answers; equal conversations get different ones, the same call the same ones.
+
+        Args:
+            conversations: What to answer.
+            count: Answers to each conversation.
+            max_tokens: The most tokens of each answer.
+            sampling: How tokens are drawn.
+
+        Returns:
+            For each conversation in order, `count` answers or the failures in their place.
+
+        Raises:
+            AlignProError: Nothing can be answered at all, now or later.
+        """
+
+    def close(self) -> None:
+        """Give back what the target holds."""
+
+
+def check_conversation(messages: Sequence[Message]) -> None:
+    """Refuse a conversation that no target can read.
+
+    Raises:
+        InputError: There is no message, or one is empty or not text.
+    """
+    if not messages:
+        raise InputError("A conversation needs a message, found none.", "Pass a user's message.")
+    for message in messages:
+        check_prompt(message.content)
+
+
+class GgufTarget:
+    """The deployed GGUF; all conversations are decoded in one batch, as its rows allow."""
+
+    def __init__(self, target: LlamaTarget) -> None:
+        """Take over a loaded target; `close` closes it."""
+        self._target = target
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        count: int,
+        max_tokens: int,
+        sampling: Sampling,
+    ) -> list[list[Outcome]]:
+        """Sample answers; see `Target.answers`.
+
+        Raises:
+            InputError: The target was loaded for fewer sequences than `count`.
+            DeviceError: The engine crashed, or was closed before.
+            CancelledError: The target was closed meanwhile.
+        """
+        rows = self._target.settings.sequences
+        if count > rows:
+            raise InputError(
+                f"{count} answers to each conversation were asked of a target that decodes "
+                f"{rows} sequences together.",
+                f"Ask for at most {rows} answers, or load it with more sequences.",
+            )
+        started = []
+        try:
+            # All are submitted before the first is read, so that they share the batch.
+            for number, messages in enumerate(conversations):
+                seeded = replace(sampling, seed=stream_seed(sampling.seed, number))
+                started.append(self._start(messages, count, max_tokens, seeded))
+            return [[_outcome(item) for item in streams] for streams in started]
+        finally:
+            for stream in (item for streams in started for item in streams):
+                if isinstance(stream, AnswerStream):
+                    stream.cancel()
+
+    def _start(
+        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
+    ) -> Sequence[AnswerStream | TargetFailure]:
+        """Submit a conversation; what is wrong with it alone becomes its failures."""
+        try:
+            check_conversation(messages)
+            return self._target.answer(
+                messages, count=count, max_tokens=max_tokens, sampling=sampling
+            )
+        except DeviceError:
+            raise
+        except AlignProError as error:
+            return [TargetFailure(error.problem)] * count
+
+    def close(self) -> None:
+        """Close the target."""
+        self._target.close()
+
+
+def _outcome(item: AnswerStream | TargetFailure) -> Outcome:
+    if isinstance(item, TargetFailure):
+        return item
+    text = "".join(item)
+    return Answer(text, item.token_count, item.finish_reason or "cancelled")

@@ -1,0 +1,141 @@
+"""From names in a configuration to what takes part in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from alignpro_lite import loading
+from alignpro_lite.devices import DeviceRequest
+from alignpro_lite.errors import InputError
+from alignpro_lite.eval.arms import AnswerPlan
+from alignpro_lite.export.source import load_source
+from alignpro_lite.hardware import usable_cores
+from alignpro_lite.judge import load_judge
+from alignpro_lite.onnx_reward import load_scorer
+from alignpro_lite.registry import Cache, Registry, resolve_model
+from alignpro_lite.reward import CallableScorer, Reward, Scorer
+from alignpro_lite.rollout_target import GgufTarget, Target
+from alignpro_lite.sampling import Sampling
+from alignpro_lite.template import TEMPLATES
+from alignpro_lite.train.hf_reward import HfScorer
+from alignpro_lite.train.hf_target import HfSettings, HfTarget
+from alignpro_lite.train.policy import LoraSettings, Policy, PolicySettings
+from alignpro_lite.train.prompter_config import (
+    AnswerSection,
+    EndpointSection,
+    GgufSection,
+    HuggingFaceSection,
+    PromptDataSection,
+    PrompterSection,
+    RewardSection,
+)
+from alignpro_lite.train.prompts import Prompts, read_prompts, split_prompts
+from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings
+
+
+def open_policy(section: PrompterSection, base: Path, device: str, seed: int) -> Policy:
+    """Load the base of the prompter and give it a fresh adapter.
+
+    Args:
+        section: What is trained.
+        base: Its base model.
+        device: Of torch.
+        seed: Of the adapter's factors.
+    """
+    torch.manual_seed(seed)
+    modules = section.modules if isinstance(section.modules, str) else list(section.modules)
+    settings = PolicySettings(device, getattr(torch, section.dtype), section.max_tokens)
+    lora = LoraSettings(section.rank, section.alpha, modules)
+    return Policy(base, TEMPLATES[section.mode], lora, settings)
+
+
+def open_target(
+    section: GgufSection | EndpointSection | HuggingFaceSection, cache: Path | None
+) -> Target:
+    """Load or reach the frozen target.
+
+    Raises:
+        AlignProError: It is missing, damaged or unreachable.
+    """
+    match section:
+        case GgufSection():
+            located = loading.locate(section.source, None, cache)
+            request = DeviceRequest("auto", None, section.context)
+            return GgufTarget(
+                loading.load_planned_target(located, loading.plan_for(located, request))
+            )
+        case EndpointSection():
+            settings = UpstreamSettings(
+                base_url=section.url,
+                model=section.model,
+                api_key_variable=section.key_variable,
+                parallel=section.parallel,
+            )
+            return OpenAiTarget(settings)
+        case HuggingFaceSection():
+            source = load_source(Path(section.source))
+            return HfTarget(source, HfSettings(section.device, section.dtype))
+
+
+def open_reward(sections: Sequence[RewardSection], known: Registry, cache: Cache) -> Reward:
+    """Load a weighted sum of named parts.
+
+    Raises:
+        AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
+    """
+    scorers = [_open_scorer(section, known, cache) for section in sections]
+    weights = {name: weight for one in sections for name, weight in one.weights.items()}
+    return Reward(scorers, weights)
+
+
+def _open_scorer(section: RewardSection, known: Registry, cache: Cache) -> Scorer:
+    names = tuple(section.weights)
+    match section.kind:
+        case "onnx":
+            folder = resolve_model("reward", section.source, known, cache)
+            return load_scorer(folder, usable_cores())
+        case "huggingface":
+            return HfScorer(Path(section.source), names)
+        case "judge":
+            path = resolve_model("target", section.source, known, cache)
+            return load_judge(path, _only(names, section), threads=usable_cores())
+        case "python":
+            return CallableScorer(section.source, _only(names, section))
+
+
+def _only(names: Sequence[str], section: RewardSection) -> str:
+    if len(names) == 1:
+        return names[0]
+    raise InputError(
+        f"A reward of kind {section.kind} has one part, found {len(names)} weights.",
+        "Give each function or judge a [[reward]] of its own.",
+    )
+
+
+def answer_plan(section: AnswerSection) -> AnswerPlan:
+    """How the target is asked."""
+    sampling = Sampling(section.temperature, section.top_k, section.top_p, section.min_p)
+    return AnswerPlan(section.count, section.max_tokens, sampling)
+
+
+def load_prompts(section: PromptDataSection, folder: Path, policy: Policy, seed: int) -> Prompts:
+    """Read and split the prompts.
+
+    Args:
+        section: The files.
+        folder: What relative paths start from.
+        policy: Counts the tokens of a prompt.
+        seed: Of the order.
+    """
+    files = [(one.path, read_prompts(folder / one.path, one.format)) for one in section.prompts]
+    empty = len(policy.tokens.request(""))
+    return split_prompts(
+        files,
+        section.held_out,
+        seed,
+        lambda prompt: len(policy.tokens.request(prompt)) - empty,
+        section.max_prompt_tokens,
+    )

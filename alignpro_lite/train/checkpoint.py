@@ -1,0 +1,167 @@
+"""Checkpoints of a prompter run: safetensors and JSON, in a folder that appears whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alignpro_lite.errors import ModelFileError
+from alignpro_lite.train.rollout import Group
+
+_PREFIX = "checkpoint-"
+_PARTIAL = ".partial"
+_ADAPTER = "adapter.safetensors"
+_OPTIMISER = "optimiser.safetensors"
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What one process of a run has to remember besides the weights.
+
+    Random streams are derived from the seed and the step, so there is none to keep.
+
+    Attributes:
+        step: Steps done.
+        groups: The replay buffer, oldest first.
+        calls: Answers asked of the target so far, over all processes.
+        failures: Failed items of the last steps, over all processes.
+        items: All items of the last steps likewise.
+    """
+
+    step: int
+    groups: tuple[Group, ...]
+    calls: int
+    failures: tuple[int, ...]
+    items: tuple[int, ...]
+
+
+def save_weights(
+    folder: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer
+) -> None:
+    """Write the trained parameters and the optimiser's averages."""
+    save_file({name: value.detach().cpu() for name, value in parameters.items()}, folder / _ADAPTER)
+    averages = {
+        f"{name}|{key}": torch.as_tensor(value).detach().cpu()
+        for name, parameter in parameters.items()
+        for key, value in optimiser.state[parameter].items()
+    }
+    save_file(averages, folder / _OPTIMISER)
+
+
+def load_weights(
+    folder: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer
+) -> None:
+    """Read what `save_weights` wrote into the parameters and the optimiser.
+
+    Raises:
+        ModelFileError: The files belong to another adapter.
+    """
+    weights = load_file(folder / _ADAPTER)
+    if weights.keys() != parameters.keys():
+        raise ModelFileError(
+            f"{folder} holds another adapter: {len(weights.keys() ^ parameters.keys())} tensors "
+            "have no partner.",
+            "Train into another folder with --output.",
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    for key, value in load_file(folder / _OPTIMISER).items():
+        name, _, what = key.rpartition("|")
+        parameter = parameters[name]
+        optimiser.state[parameter][what] = value if what == "step" else _beside(value, parameter)
+
+
+def _beside(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    return value.to(device=parameter.device, dtype=parameter.dtype)
+
+
+def save_state(folder: Path, rank: int, state: ProcessState) -> None:
+    """Write what a process has to remember."""
+    (folder / _state_name(rank)).write_text(json.dumps(asdict(state)), encoding="utf-8")
+
+
+def load_state(folder: Path, rank: int) -> ProcessState:
+    """Read what `save_state` wrote.
+
+    Raises:
+        ModelFileError: The run had fewer processes.
+    """
+    file = folder / _state_name(rank)
+    if not file.is_file():
+        raise ModelFileError(
+            f"{folder} has no state of process {rank}.",
+            "Resume with as many processes as the run was begun with.",
+        )
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    groups = tuple(_group(group) for group in raw.pop("groups"))
+    return ProcessState(
+        step=raw["step"],
+        groups=groups,
+        calls=raw["calls"],
+        failures=tuple(raw["failures"]),
+        items=tuple(raw["items"]),
+    )
+
+
+def _group(raw: Mapping[str, object]) -> Group:
+    outputs: Sequence[Sequence[int]] = raw["outputs"]  # type: ignore[assignment]
+    parts: Mapping[str, Sequence[float]] = raw["parts"]  # type: ignore[assignment]
+    return Group(
+        prompt=str(raw["prompt"]),
+        outputs=tuple(tuple(output) for output in outputs),
+        log_reference=tuple(raw["log_reference"]),  # type: ignore[arg-type]
+        rewards=tuple(raw["rewards"]),  # type: ignore[arg-type]
+        parts={name: tuple(values) for name, values in parts.items()},
+    )
+
+
+def _state_name(rank: int) -> str:
+    return f"process-{rank}.json"
+
+
+def partial(run: Path, step: int) -> Path:
+    """Where a checkpoint is written; `latest` does not see it."""
+    return run / f"{_PREFIX}{step:06d}{_PARTIAL}"
+
+
+def begin(folder: Path) -> None:
+    """Make the folder of `partial`, without what a killed run left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def finish(folder: Path) -> None:
+    """Make a checkpoint visible, durably, and remove older ones."""
+    for file in folder.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    done = folder.with_name(folder.name.removesuffix(_PARTIAL))
+    if done.exists():
+        shutil.rmtree(done)
+    folder.rename(done)
+    for old in _complete(folder.parent):
+        if old != done:
+            shutil.rmtree(old)
+
+
+def latest(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run, None if there is none."""
+    return max(_complete(run), default=None)
+
+
+def step_of(folder: Path) -> int:
+    """The step of a whole checkpoint."""
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def _complete(run: Path) -> list[Path]:
+    return [path for path in run.glob(f"{_PREFIX}*") if not path.name.endswith(_PARTIAL)]

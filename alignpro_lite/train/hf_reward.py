@@ -1,0 +1,171 @@
+"""A Hugging Face sequence classifier, such as a published reward model, as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
+
+from alignpro_lite.chat import Message, render, token_runs
+from alignpro_lite.errors import InputError, ModelFileError
+from alignpro_lite.exchange import Exchange
+from alignpro_lite.export.source import readable_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An exchange as the classifier reads it."""
+
+    ids: list[int]
+    token_types: list[int]
+
+
+class HfScorer:
+    """A classifier's raw outputs, one a part.
+
+    A tokenizer with a chat template gets the exchange as a conversation, any other one as a pair
+    of texts.
+
+    Attributes:
+        names: What its outputs are called.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
+        """Load a model, onto the GPU if there is one.
+
+        Args:
+            folder: A Hugging Face folder with safetensors and a fast tokenizer.
+            names: One an output.
+
+        Raises:
+            ExportError: The folder names code to run or holds no safetensors.
+            InputError: The model has another number of outputs.
+            ModelFileError: transformers cannot open it.
+        """
+        self.names = names
+        self._folder = folder
+        self._model, self._tokenizer = _load(folder)
+        if self._model.config.num_labels != len(names):
+            raise InputError(
+                f"{folder} has {self._model.config.num_labels} outputs, found {len(names)} names "
+                f"for them ({', '.join(names)}).",
+                "Give one name an output.",
+            )
+        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def score(self, exchanges: Sequence[Exchange]) -> NDArray[np.float64]:
+        """Scores of shape (n, parts); a conversation longer than the model reads is NaN.
+
+        Raises:
+            ModelFileError, InputError: The chat template cannot be used; see `chat.render`.
+        """
+        scores = np.full((len(exchanges), len(self.names)), np.nan)
+        with torch.inference_mode():
+            for row, one in enumerate(exchanges):
+                # One at a time: decoders find their last token by a padding id many do not have.
+                encoded = self._conversation(one) if self._template else self._pair(one)
+                if len(encoded.ids) <= self._longest:
+                    scores[row] = self._forward(encoded).double().cpu().numpy()
+        return scores
+
+    def close(self) -> None:
+        """Give back the weights."""
+        del self._model
+
+    @property
+    def _template(self) -> str | None:
+        template = self._tokenizer.chat_template
+        return template.get("default") if isinstance(template, dict) else template
+
+    @property
+    def _longest(self) -> int:
+        # Tokenizers without a limit name an absurd one.
+        positions = getattr(self._model.config, "max_position_embeddings", None)
+        return min(self._tokenizer.model_max_length, positions or 2**31)
+
+    def _forward(self, encoded: _Input) -> Tensor:
+        inputs = {"input_ids": encoded.ids}
+        if "token_type_ids" in self._tokenizer.model_input_names:
+            inputs["token_type_ids"] = encoded.token_types
+        tensors = {
+            name: torch.tensor([values], device=self._model.device)
+            for name, values in inputs.items()
+        }
+        return cast(Tensor, self._model(**tensors).logits[0])
+
+    def _conversation(self, one: Exchange) -> _Input:
+        """Token ids under the chat template; special tokens in a user's text stay text."""
+        plain = self._tokenizer.backend_tokenizer
+        special = {
+            str(added.content): token for token, added in plain.get_added_tokens_decoder().items()
+        }
+        named = {
+            name: text
+            for name, text in self._tokenizer.special_tokens_map.items()
+            if isinstance(text, str)
+        }
+        talk = [Message("user", one.prompt), Message("assistant", one.answer)]
+        ids: list[int] = []
+        for run in token_runs(render(self._template, talk, named), list(special)):
+            if run.special:
+                ids.append(special[run.text])
+            else:
+                ids += plain.encode(run.text, add_special_tokens=False).ids
+        return _Input(ids, [0] * len(ids))
+
+    def _pair(self, one: Exchange) -> _Input:
+        encoded = self._tokenizer(
+            one.prompt,
+            one.answer,
+            truncation="longest_first",
+            max_length=self._longest,
+            split_special_tokens=True,  # what a user writes is text
+            return_token_type_ids=True,
+        )
+        return _Input(encoded.input_ids, encoded.token_type_ids)
+
+
+def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+    with readable_folder(folder) as readable:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+                readable, local_files_only=True, trust_remote_code=False
+            )
+            model, loading = cast(Any, AutoModelForSequenceClassification).from_pretrained(
+                readable,
+                dtype="auto",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # transformers' exceptions share no base
+            raise ModelFileError(
+                f"{folder} cannot be opened as a sequence classifier ({str(error)[:200]}).",
+                "Name a complete Hugging Face folder of a sequence classifier.",
+            ) from error
+    if loading["missing_keys"]:
+        raise ModelFileError(
+            f"{folder} lacks {len(loading['missing_keys'])} tensors of a sequence classifier, "
+            f"first {min(loading['missing_keys'])}.",
+            "Name a trained classifier; `alignpro-lite train reward` makes one of a base model.",
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelFileError(
+            f"{folder} has no tokenizer.json.", "Convert its tokenizer to a fast one and save it."
+        )
+    tokenizer.backend_tokenizer.encode_special_tokens = True  # what a user writes is text
+    return model.eval(), tokenizer

@@ -1,0 +1,233 @@
+"""A frozen target in torch, for models that have no GGUF yet; the slow way, by `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from alignpro_lite.chat import Message, render, token_runs
+from alignpro_lite.errors import AlignProError, ContextOverflowError, DeviceError
+from alignpro_lite.export.source import Source
+from alignpro_lite.rollout_target import Answer, Outcome, TargetFailure, check_conversation
+from alignpro_lite.sampling import Sampling, stream_seed
+
+Prompt: TypeAlias = list[int] | TargetFailure
+
+
+@dataclass(frozen=True)
+class HfSettings:
+    """Where and how a torch target runs.
+
+    Attributes:
+        device: A torch device, such as `cpu` or `cuda:0`.
+        dtype: Type of its weights.
+        rows: Sequences generated together.
+    """
+
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    rows: int = 16
+
+
+class HfTarget:
+    """A causal language model in torch, prompted with the same token ids as `LlamaTarget`.
+
+    It is not a stand-in for a deployed GGUF: llama.cpp also rounds activations, which moves the
+    log-probabilities of a small quantised model by tenths of a nat and more.
+    """
+
+    def __init__(self, source: Source, settings: HfSettings) -> None:
+        """Take over a loaded model.
+
+        Args:
+            source: What `export.source.load_source` read from a folder or GGUF file; its model
+                is moved to the device.
+            settings: Device and sizes.
+        """
+        self.settings = settings
+        self._special = source.special
+        self._template = source.chat_template
+        self._model: Any = cast(Any, source.model).to(
+            settings.device, getattr(torch, settings.dtype)
+        )
+        # A copy: special tokens that a user writes are text here, elsewhere they may not be.
+        self._tokenizer = Tokenizer.from_str(source.tokenizer.to_str())
+        self._tokenizer.encode_special_tokens = True
+        self._added = {
+            str(added.content): token
+            for token, added in self._tokenizer.get_added_tokens_decoder().items()
+        }
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        count: int,
+        max_tokens: int,
+        sampling: Sampling,
+    ) -> list[list[Outcome]]:
+        """Sample answers; see `rollout_target.Target.answers`.
+
+        The draws of one batch share a random stream, so an answer also depends on what it is
+        batched with.
+
+        Raises:
+            DeviceError: The target is closed.
+        """
+        if self._model is None:
+            raise DeviceError("The target is closed.", "Load the model again.")
+        prompts = [self._prompt(messages, max_tokens) for messages in conversations]
+        rows = [ids for ids in prompts if isinstance(ids, list) for _ in range(count)]
+        drawn = self._generate_all(rows, max_tokens, sampling)
+        return [
+            [prompt if isinstance(prompt, TargetFailure) else next(drawn) for _ in range(count)]
+            for prompt in prompts
+        ]
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = None
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, those that `LlamaTarget.prompt_tokens` gives.
+
+        Raises:
+            ModelFileError, InputError: See `chat.render`.
+        """
+        names = {
+            "bos_token": self._text(self._special.bos),
+            "eos_token": self._text(self._special.eos),
+        }
+        segments = render(self._template, messages, names)
+        ids: list[int] = []
+        for run in token_runs(segments, list(self._added)):
+            if run.special:
+                ids.append(self._added[run.text])
+            else:
+                ids.extend(self._tokenizer.encode(run.text, add_special_tokens=False).ids)
+        bos = self._special.bos
+        if self._special.add_bos and bos is not None and ids[:1] != [bos]:
+            ids.insert(0, bos)
+        return ids
+
+    def _text(self, token: int | None) -> str:
+        return "" if token is None else self._tokenizer.id_to_token(token) or ""
+
+    def _prompt(self, messages: Sequence[Message], max_tokens: int) -> Prompt:
+        """Token ids of a conversation, or why it cannot be answered."""
+        try:
+            check_conversation(messages)
+            ids = self.prompt_tokens(messages)
+            self._require_room(len(ids), max_tokens)
+        except AlignProError as error:
+            return TargetFailure(error.problem)
+        return ids
+
+    def _require_room(self, prompt: int, max_tokens: int) -> None:
+        room = getattr(self._model.config, "max_position_embeddings", None)
+        if room is not None and prompt + max_tokens > room:
+            raise ContextOverflowError(
+                f"The target holds {room} tokens, found a prompt of {prompt} and up to "
+                f"{max_tokens} new ones.",
+                "Shorten the prompt or lower max_tokens.",
+            )
+
+    def _generate_all(
+        self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
+    ) -> Iterator[Outcome]:
+        """Outcomes of prompts in order, batch by batch."""
+        for number, start in enumerate(range(0, len(prompts), self.settings.rows)):
+            batch = prompts[start : start + self.settings.rows]
+            seeded = replace(sampling, seed=stream_seed(sampling.seed, number))
+            try:
+                yield from self._generate(batch, max_tokens, seeded)
+            # torch raises nothing narrower, be it memory that lacks or logits that are not finite.
+            except RuntimeError as error:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                yield from [TargetFailure(f"torch cannot generate: {reason}")] * len(batch)
+
+    def _generate(
+        self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
+    ) -> list[Outcome]:
+        device = torch.device(self.settings.device)
+        ids, mask = _left_padded(prompts, self._special.eos)
+        own_random = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with torch.inference_mode(), own_random:
+            torch.manual_seed(sampling.seed)
+            output = self._model.generate(
+                ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=self._generation(max_tokens, sampling),
+                logits_processor=warpers(sampling),
+                use_model_defaults=False,
+            )
+        return [self._answer(row) for row in output[:, ids.shape[1] :].tolist()]
+
+    def _generation(self, max_tokens: int, sampling: Sampling) -> GenerationConfig:
+        """Plain settings: what a model's own files recommend is not what was asked for."""
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=max_tokens,
+            eos_token_id=list(self._special.stop),
+            pad_token_id=self._special.eos,
+            do_sample=sampling.temperature > 0,
+            top_k=None,  # the filters come as `warpers`; a 50 would be added to them
+        )
+
+    def _answer(self, drawn: list[int]) -> Answer:
+        """Text and length of one row, which is padded after its stop token."""
+        stops = (place for place, token in enumerate(drawn) if token in self._special.stop)
+        end = next(stops, None)
+        kept = drawn[:end]
+        return Answer(
+            text=self._tokenizer.decode(kept, skip_special_tokens=True),
+            tokens=len(drawn) if end is None else end + 1,
+            finish_reason="length" if end is None else "stop",
+        )
+
+
+def warpers(sampling: Sampling) -> LogitsProcessorList:
+    """The filters of `sampling` for `generate`, in the order that the package draws in.
+
+    That order is top-k, top-p, min-p, temperature; generate's own has the temperature first,
+    which makes another distribution of the same settings.
+
+    Args:
+        sampling: Its temperature 0 stands for no filter: the most likely token is taken.
+    """
+    chain = LogitsProcessorList()
+    if sampling.temperature == 0:
+        return chain
+    if sampling.top_k > 0:
+        chain.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        chain.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p > 0:
+        chain.append(MinPLogitsWarper(sampling.min_p))
+    chain.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    return chain
+
+
+def _left_padded(prompts: Sequence[list[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of prompts that end together, both (n, longest), int64.
+
+    The mask goes by length: the fill may be a real token of the prompts.
+    """
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), fill)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask

@@ -1,0 +1,387 @@
+"""The training loop: roll out, learn from new and replayed groups, remember, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from alignpro_lite.errors import TrainingError
+from alignpro_lite.eval.arms import AnswerPlan
+from alignpro_lite.reward import Reward
+from alignpro_lite.rollout_target import Target
+from alignpro_lite.sampling import stream_seed
+from alignpro_lite.train import checkpoint
+from alignpro_lite.train.checkpoint import ProcessState
+from alignpro_lite.train.objective import log_variance
+from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter_config import ObjectiveSection, OptimisationSection
+from alignpro_lite.train.rollout import Group, Rollout, roll_out
+
+_FAILURE_WINDOW = 10
+"""Steps over which failures are judged."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """All that takes part in a run.
+
+    Attributes:
+        policy: ρ_θ with its reference.
+        target: The frozen π_F.
+        reward: r*.
+        plan: How the target is asked.
+        prompts: Training prompts; every process sees them all and takes its own.
+        accelerator: Which process this is, and how it talks to the others.
+    """
+
+    policy: Policy
+    target: Target
+    reward: Reward
+    plan: AnswerPlan
+    prompts: Sequence[str]
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did, averaged over processes.
+
+    Attributes:
+        step: Counted from 1.
+        values: By name, for the logs.
+        reasons: What failed in this process, a sentence each.
+    """
+
+    step: int
+    values: Mapping[str, float]
+    reasons: tuple[str, ...]
+
+
+class PrompterTrainer:
+    """Trains a policy towards ρ*, one step at a time, from wherever the run stands."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        objective: ObjectiveSection,
+        training: OptimisationSection,
+        run: Path,
+    ) -> None:
+        """Take up a run where its last checkpoint left it, or begin it.
+
+        Args:
+            learner: All that takes part.
+            objective: λ and the groups.
+            training: The optimiser and the limits.
+            run: The folder of the run, shared by all processes.
+
+        Raises:
+            ModelFileError: The run has another adapter or had fewer processes.
+            TrainingError: The prompts of a step cannot be dealt out evenly.
+        """
+        self._learner = learner
+        self._objective = objective
+        self._training = training
+        self._run = run
+        processes = learner.accelerator.num_processes
+        if objective.prompts % processes:
+            raise TrainingError(
+                f"objective.prompts must be a multiple of the {processes} processes, found "
+                f"{objective.prompts}.",
+                f"Set objective.prompts to {processes * math.ceil(objective.prompts / processes)}.",
+            )
+        self._parameters = {
+            name: parameter
+            for name, parameter in learner.policy.adapter.named_parameters()
+            if parameter.requires_grad
+        }
+        self._optimiser = torch.optim.AdamW(
+            self._parameters.values(), lr=training.learning_rate, weight_decay=0.0
+        )
+        state = self._restored()
+        self.step = state.step
+        self.calls = state.calls
+        self._buffer = deque(state.groups, maxlen=objective.buffer)
+        self._failures = deque(state.failures, maxlen=_FAILURE_WINDOW)
+        self._items = deque(state.items, maxlen=_FAILURE_WINDOW)
+
+    def _restored(self) -> ProcessState:
+        folder = checkpoint.latest(self._run)
+        if folder is None:
+            return ProcessState(0, (), 0, (), ())
+        checkpoint.load_weights(folder, self._parameters, self._optimiser)
+        return checkpoint.load_state(folder, self._learner.accelerator.process_index)
+
+    def train(self, on_step: Callable[[StepReport], None]) -> bool:
+        """Train until the last step, or until Ctrl-C, and save.
+
+        Args:
+            on_step: Told what each step did.
+
+        Returns:
+            Whether the last step was reached.
+
+        Raises:
+            TrainingError: Too many items failed, or the loss is no number.
+            AlignProError: The target or the reward failed altogether.
+        """
+        with _interrupts() as interrupted:
+            while self.step < self._training.steps:
+                on_step(self._one_step())
+                stop = self._any(interrupted.is_set())
+                if stop or self.step % self._training.checkpoint == 0:
+                    self._save()
+                if stop:
+                    return False
+        self._save()
+        return True
+
+    def _one_step(self) -> StepReport:
+        begun = time.monotonic()
+        learner, step = self._learner, self.step
+        learner.policy.refresh_sampler()
+        seed = self._seed(step)
+        rollout = roll_out(
+            learner.policy,
+            learner.target,
+            learner.reward,
+            learner.plan,
+            self._prompts_of(step),
+            self._objective.rewrites,
+            seed,
+        )
+        rolled = time.monotonic()
+        replayed = self._replayed(seed)
+        learnt = self._learn(rollout.groups, replayed)
+        self._buffer.extend(rollout.groups)
+        self.step += 1
+        seconds = {"seconds/rollout": rolled - begun, "seconds/update": time.monotonic() - rolled}
+        values = self._shared(rollout, learnt | seconds)
+        return StepReport(self.step, values, tuple(rollout.tally.reasons))
+
+    def _seed(self, step: int) -> int:
+        """One random stream a step and process, so that a resumed run draws what it would have."""
+        rank = self._learner.accelerator.process_index
+        return stream_seed(stream_seed(self._training.seed, step), rank)
+
+    def _prompts_of(self, step: int) -> list[str]:
+        """This process's prompts: all of them in turn, in a new order each time round."""
+        learner, total = self._learner, self._objective.prompts
+        share = total // learner.accelerator.num_processes
+        first = step * total + learner.accelerator.process_index * share
+        chosen: dict[str, None] = {}
+        for number in range(first, first + share):
+            turn, place = divmod(number, len(learner.prompts))
+            chosen[self._order(turn)[place]] = None
+        return list(chosen)
+
+    def _order(self, turn: int) -> list[str]:
+        order = list(self._learner.prompts)
+        random.Random(stream_seed(self._training.seed, turn)).shuffle(order)
+        return order
+
+    def _replayed(self, seed: int) -> list[Group]:
+        count = min(self._objective.replayed, len(self._buffer))
+        return random.Random(seed).sample(list(self._buffer), count)
+
+    def _learn(self, new: Sequence[Group], replayed: Sequence[Group]) -> dict[str, float]:
+        """One step of the optimiser on new and replayed groups."""
+        groups = len(new) + len(replayed)
+        parts = [self._backward(part, share=len(part) / groups) for part in (new, replayed) if part]
+        norm = self._averaged_gradient()
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"The gradient is no number at step {self.step + 1} (norm {norm}).",
+                "Lower training.learning_rate or raise objective.strength; "
+                "the last checkpoint is whole.",
+            )
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        values = {"gradient": norm, "learning_rate": self._learning_rate()}
+        if parts:
+            values["loss"] = sum(part.loss for part in parts)
+        if new:
+            values |= {"kl": parts[0].kl, "residual": parts[0].residual, "log_z": parts[0].log_z}
+        return values
+
+    def _backward(self, groups: Sequence[Group], share: float) -> _PartLoss:
+        """Add the gradient of some groups, weighted by their share of the step."""
+        policy, strength = self._learner.policy, self._objective.strength
+        trie = policy.pack(
+            [group.prompt for group in groups for _ in group.outputs],
+            [output for group in groups for output in group.outputs],
+        )
+        sizes = [len(group.outputs) for group in groups]
+        log_policy = policy.log_probs(trie).split(sizes)
+        spreads = []
+        kl: list[Tensor] = []
+        for group, own in zip(groups, log_policy, strict=True):
+            reference, rewards = (
+                torch.tensor(values, device=own.device)
+                for values in (group.log_reference, group.rewards)
+            )
+            spreads.append(log_variance(own[None], reference[None], rewards[None], strength))
+            kl.append((own.detach() - reference).mean())
+        loss = torch.stack([spread.loss for spread in spreads]).mean() * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return _PartLoss(
+            loss=float(loss.detach()),
+            residual=float(torch.stack([spread.residual for spread in spreads]).mean()),
+            log_z=float(torch.stack([spread.log_z for spread in spreads]).mean()),
+            kl=float(torch.stack(kl).mean()),
+        )
+
+    def _averaged_gradient(self) -> float:
+        """Average the gradient over processes and clip it; its norm before."""
+        accelerator = self._learner.accelerator
+        for parameter in self._parameters.values():
+            if parameter.grad is None:  # every group of this process failed
+                parameter.grad = torch.zeros_like(parameter)
+            if accelerator.num_processes > 1:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        values = list(self._parameters.values())
+        return float(torch.nn.utils.clip_grad_norm_(values, self._training.clip))
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine down to a tenth."""
+        training = self._training
+        if self.step < training.warmup:
+            return training.learning_rate * (self.step + 1) / training.warmup
+        done = (self.step - training.warmup) / max(1, training.steps - training.warmup)
+        return training.learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
+
+    def _shared(self, rollout: Rollout, values: Mapping[str, float]) -> dict[str, float]:
+        """Average over processes, count costs and failures, and stop if there are too many."""
+        tally, groups = rollout.tally, rollout.groups
+        outputs = [output for group in groups for output in group.outputs]
+        own = dict(values)
+        if groups:
+            own["reward"] = _mean([reward for group in groups for reward in group.rewards])
+            own["rewrite_tokens"] = _mean([len(output) for output in outputs])
+            for name in groups[0].parts:
+                own[f"reward/{name}"] = _mean([v for g in groups for v in g.parts[name]])
+        items = self._objective.rewrites * len(self._prompts_of(self.step - 1))
+        counts = {
+            "calls": float(tally.calls),
+            "answer_tokens": float(tally.answer_tokens),
+            "items": float(items),
+            "failures/empty": float(tally.empty),
+            "failures/target": float(tally.target),
+            "failures/reward": float(tally.reward),
+        }
+        means, sums = self._reduced(own, counts)
+        self.calls += int(sums["calls"])
+        self._failures.append(int(sum(sums[name] for name in sums if name.startswith("failures"))))
+        self._items.append(int(sums.pop("items")))
+        self._refuse_many_failures(tally.reasons)
+        answered = max(1.0, sums["calls"] - sums["failures/target"])
+        return (
+            means
+            | sums
+            | {"calls": float(self.calls), "answer_tokens": sums["answer_tokens"] / answered}
+        )
+
+    def _reduced(
+        self, means: Mapping[str, float], sums: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Means and sums over processes."""
+        gathered = self._gathered({"means": dict(means), "sums": dict(sums)})
+        names = dict.fromkeys(name for one in gathered for name in one["means"])
+        averaged = {
+            name: _mean([one["means"][name] for one in gathered if name in one["means"]])
+            for name in names
+        }
+        return averaged, {name: sum(one["sums"][name] for one in gathered) for name in sums}
+
+    def _gathered(self, own: dict[str, dict[str, float]]) -> list[dict[str, dict[str, float]]]:
+        if self._learner.accelerator.num_processes == 1:
+            return [own]
+        everyone: list[dict[str, dict[str, float]]] = gather_object([own])
+        return everyone
+
+    def _refuse_many_failures(self, reasons: Sequence[str]) -> None:
+        failures, items = sum(self._failures), sum(self._items)
+        if failures > self._training.failures * items:
+            self._save()
+            last = f" The last reason: {reasons[-1]}" if reasons else ""
+            raise TrainingError(
+                f"{failures} of the last {items} rewrites failed, more than the share "
+                f"{self._training.failures:g} that is allowed.{last}",
+                "Mend the target or the reward, or raise training.failures; "
+                "the same command goes on from here.",
+            )
+
+    def _any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        gathered = self._gathered({"means": {}, "sums": {"flag": float(flag)}})
+        return any(one["sums"]["flag"] for one in gathered)
+
+    def _save(self) -> None:
+        """Write a checkpoint together; it appears only when every process has written."""
+        accelerator = self._learner.accelerator
+        latest = checkpoint.latest(self._run)
+        if latest is not None and checkpoint.step_of(latest) == self.step:
+            return
+        folder = checkpoint.partial(self._run, self.step)
+        if accelerator.is_main_process:
+            checkpoint.begin(folder)
+            checkpoint.save_weights(folder, self._parameters, self._optimiser)
+        accelerator.wait_for_everyone()
+        state = ProcessState(
+            self.step,
+            tuple(self._buffer),
+            self.calls,
+            tuple(self._failures),
+            tuple(self._items),
+        )
+        checkpoint.save_state(folder, accelerator.process_index, state)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            checkpoint.finish(folder)
+        accelerator.wait_for_everyone()
+
+
+@dataclass(frozen=True)
+class _PartLoss:
+    """Figures of one backward pass; the loss is weighted by its share of the step."""
+
+    loss: float
+    residual: float
+    log_z: float
+    kl: float
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag, so that a step ends and is saved; a second one stops."""
+    asked = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, previous)

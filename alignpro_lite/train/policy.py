@@ -1,0 +1,204 @@
+"""The prompter in torch: ρ_θ is the base model with a LoRA adapter, ρ_sft the same without it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from alignpro_lite.export.decoder import tokens_of
+from alignpro_lite.export.source import load_source
+from alignpro_lite.prompter_tokenizer import PrompterTokenizer
+from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapter.
+
+    Attributes:
+        rank: Of the two factors.
+        alpha: The update is scaled by alpha / rank.
+        modules: Names of the linear layers that get one; "all-linear" for all but the head.
+    """
+
+    rank: int
+    alpha: float
+    modules: str | list[str]
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """How a policy is held.
+
+    Attributes:
+        device: Of torch, such as cpu or cuda:0.
+        dtype: Of the frozen weights and of the arithmetic; the adapter is always float32.
+        max_tokens: Most tokens of a rewrite, the stop token included; a longer one is cut there,
+            and the cut text is the rewrite.
+    """
+
+    device: str
+    dtype: torch.dtype
+    max_tokens: int
+
+
+class Policy:
+    """A trainable prompter with its reference."""
+
+    def __init__(
+        self, base: Path, template: RewriteTemplate, lora: LoraSettings, settings: PolicySettings
+    ) -> None:
+        """Load a base model and give it a fresh adapter, with which ρ_θ is ρ_sft.
+
+        Args:
+            base: A Hugging Face folder or a GGUF file.
+            template: What the prompter is asked.
+            lora: The adapter; its factors come from torch's random state.
+            settings: Device and sizes.
+
+        Raises:
+            ExportError: The base cannot be read.
+        """
+        source = load_source(base)
+        self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
+        self.settings = settings
+        frozen = source.model.to(settings.dtype)  # type: ignore[arg-type]
+        self._sampler = copy.deepcopy(frozen).to(settings.device)  # type: ignore[arg-type]
+        config = LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=lora.rank,
+            lora_alpha=cast(int, lora.alpha),
+            target_modules=lora.modules,
+        )
+        self.model: nn.Module = get_peft_model(frozen, config).to(settings.device)
+
+    @property
+    def adapter(self) -> PeftModel:
+        """The model as peft sees it, without any wrapper of data parallelism."""
+        return cast(PeftModel, getattr(self.model, "module", self.model))
+
+    def log_probs(self, trie: TokenTrie) -> Tensor:
+        """Log ρ_θ of packed rewrites, shape (sequences,), differentiable."""
+        logits = self._logits(self.model, trie)
+        return sequence_log_probs(trie, logits)
+
+    def reference_log_probs(self, trie: TokenTrie) -> Tensor:
+        """Log ρ_sft of packed rewrites, shape (sequences,)."""
+        with torch.no_grad(), self.adapter.disable_adapter():
+            return sequence_log_probs(trie, self._logits(self.adapter, trie))
+
+    def pack(self, prompts: Sequence[str], outputs: Sequence[Sequence[int]]) -> TokenTrie:
+        """Pack rewrites of prompts for scoring; one output for each prompt given."""
+        requests = {prompt: self.tokens.request(prompt) for prompt in dict.fromkeys(prompts)}
+        return pack([requests[prompt] for prompt in prompts], outputs)
+
+    @torch.no_grad()
+    def refresh_sampler(self) -> None:
+        """Merge the adapter as it is now into the copy that rewrites are drawn from."""
+        for name, module in self.adapter.base_model.model.named_modules():
+            if isinstance(module, LoraLayer):
+                merged = module.get_base_layer().weight + module.get_delta_weight("default")
+                self._sampler.get_submodule(name).weight.copy_(merged)
+
+    @torch.no_grad()
+    def reset_sampler(self) -> None:
+        """Make the copy that rewrites are drawn from ρ_sft."""
+        for name, module in self.adapter.base_model.model.named_modules():
+            if isinstance(module, LoraLayer):
+                own = self._sampler.get_submodule(name).weight
+                own.copy_(module.get_base_layer().weight)
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[str], count: int, seed: int) -> list[list[tuple[int, ...]]]:
+        """Draw rewrites at temperature 1 from ρ_θ as of the last `refresh_sampler`.
+
+        Args:
+            prompts: Different prompts x.
+            count: Rewrites of each.
+            seed: Of the draws.
+
+        Returns:
+            For each prompt, `count` outputs as token ids, stop token included unless cut.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        batch = _left_padded([self.tokens.request(prompt) for prompt in prompts])
+        mask = batch.mask.to(self.settings.device)
+        cache = DynamicCache()
+        logits = self._step(batch.ids, mask, cache)
+        cache.batch_repeat_interleave(count)
+        mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
+        outputs: list[list[int]] = [[] for _ in range(len(prompts) * count)]
+        live = list(range(len(outputs)))
+        while True:
+            chances = logits.float().softmax(dim=-1).cpu()
+            drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].tolist()
+            for row, token in zip(live, drawn, strict=True):
+                outputs[row].append(token)
+            going = [place for place, token in enumerate(drawn) if not self._ends(token)]
+            if not going or len(outputs[live[0]]) == self.settings.max_tokens:
+                break
+            if len(going) < len(live):
+                kept = torch.tensor(going, device=mask.device)
+                cache.batch_select_indices(kept)
+                mask, live = mask[kept], [live[place] for place in going]
+            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+            logits = self._step(torch.tensor(drawn)[going][:, None], mask, cache)
+        return [
+            [tuple(output) for output in outputs[start : start + count]]
+            for start in range(0, len(outputs), count)
+        ]
+
+    def _ends(self, token: int) -> bool:
+        return token in self.tokens.stop
+
+    def _step(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Append tokens to every row of the cache; logits of the last one, shape (rows, vocab)."""
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self._sampler(
+            input_ids=ids.to(mask.device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+        return cast(Tensor, output.logits[:, -1])
+
+    def _logits(self, model: nn.Module, trie: TokenTrie) -> Tensor:
+        device = self.settings.device
+        mixed = self.settings.dtype != torch.float32
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=mixed):
+            output = model(
+                input_ids=trie.ids[None].to(device),
+                position_ids=trie.positions[None].to(device),
+                attention_mask=trie.visible[None, None].to(device),
+                logits_to_keep=trie.sources.to(device),
+                use_cache=False,
+            )
+        return cast(Tensor, output.logits[0])
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Token ids padded on the left, and which of them are real; both (rows, longest)."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+def _left_padded(requests: Sequence[Sequence[int]]) -> _Batch:
+    longest = max(map(len, requests))
+    ids, mask = (torch.zeros(len(requests), longest, dtype=torch.long) for _ in range(2))
+    for row, request in enumerate(requests):
+        ids[row, longest - len(request) :] = torch.tensor(request)
+        mask[row, longest - len(request) :] = 1
+    return _Batch(ids, mask)

@@ -1,0 +1,197 @@
+"""What prompter.toml may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alignpro_lite.train.config import Section
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
+class PrompterSection(Section):
+    """[prompter]: what is trained.
+
+    Attributes:
+        base: A prompter of models.toml, a Hugging Face folder or a GGUF file.
+        mode: augment adds a hint to the prompt, rewrite replaces it.
+        max_tokens: Most tokens of a rewrite, the stop token included.
+        dtype: Of the frozen weights; the adapter is always float32.
+        rank: Of the LoRA adapter.
+        alpha: Its update is scaled by alpha / rank.
+        modules: Linear layers that get an adapter, all-linear for all but the head.
+    """
+
+    base: str = "smollm2-135m-instruct"
+    mode: Literal["augment", "rewrite"] = "augment"
+    max_tokens: int = Field(48, ge=2)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    rank: int = Field(16, ge=1, le=256)
+    alpha: Positive = 32.0
+    modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class AnswerSection(Section):
+    """[answers]: how the target is sampled; the defaults are those of `run`.
+
+    Attributes:
+        count: M, answers to each rewrite.
+        max_tokens: Most tokens of an answer.
+    """
+
+    count: Count = 1
+    max_tokens: Count = 128
+    temperature: float = Field(0.8, ge=0)
+    top_k: int = Field(40, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    min_p: float = Field(0.05, ge=0, lt=1)
+
+
+class GgufSection(Section):
+    """[target] of kind gguf: the deployed file itself, decoded in batches."""
+
+    kind: Literal["gguf"] = "gguf"
+    source: str = "smollm2-135m-instruct"
+    context: int = Field(8192, ge=256)
+
+
+class EndpointSection(Section):
+    """[target] of kind openai: any OpenAI-compatible endpoint.
+
+    Attributes:
+        url: Its base, such as http://localhost:8000/v1.
+        model: What to ask for.
+        key_variable: Environment variable that holds the key.
+        parallel: Requests under way at a time.
+    """
+
+    kind: Literal["openai"]
+    url: str
+    model: str
+    key_variable: str | None = None
+    parallel: Count = 8
+
+
+class HuggingFaceSection(Section):
+    """[target] of kind huggingface: a folder or GGUF file, run in torch."""
+
+    kind: Literal["huggingface"]
+    source: str
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class RewardSection(Section):
+    """[[reward]]: one scorer and the weights of its parts.
+
+    Attributes:
+        kind: onnx (a reward bundle), huggingface (a classifier folder), judge (a GGUF under a
+            rubric) or python (package.module:function).
+        source: A name of models.toml, a path, or the function.
+        weights: Weight of each named part.
+    """
+
+    kind: Literal["onnx", "huggingface", "judge", "python"]
+    source: str
+    weights: Annotated[dict[Name, float], Field(min_length=1)]
+
+
+class ObjectiveSection(Section):
+    """[objective]: λ, and how rewrites are grouped and replayed.
+
+    Attributes:
+        strength: λ, the weight of the KL term, in units of the reward.
+        prompts: Prompts of a step, over all processes.
+        rewrites: K, rewrites of each prompt.
+        replayed: Older groups of rewrites that each step learns from again.
+        buffer: Groups that are kept for that.
+    """
+
+    strength: Positive
+    prompts: Count = 4
+    rewrites: int = Field(4, ge=2)
+    replayed: int = Field(4, ge=0)
+    buffer: Count = 256
+
+
+class OptimisationSection(Section):
+    """[training]: the optimiser and the limits of a run.
+
+    Attributes:
+        steps: Optimiser steps.
+        warmup: Steps until the learning rate is reached; it falls to a tenth from there on.
+        clip: Largest norm of the gradient.
+        checkpoint: Steps between two checkpoints.
+        failures: Share of failed items in the last steps that stops the run.
+    """
+
+    steps: Count = 300
+    learning_rate: Positive = 3e-4
+    warmup: int = Field(10, ge=0)
+    clip: Positive = 1.0
+    checkpoint: Count = 20
+    failures: float = Field(0.3, gt=0, le=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class PromptFileSection(Section):
+    """[[data.prompts]]: a file of prompts, relative to the data folder."""
+
+    path: str
+    format: Literal["instruction", "prompt"]
+
+
+class PromptDataSection(Section):
+    """[data]: the prompts.
+
+    Attributes:
+        prompts: The files.
+        held_out: Share of prompts, by their hash, that training never sees.
+        max_prompt_tokens: Longer prompts are left out.
+    """
+
+    prompts: Annotated[tuple[PromptFileSection, ...], Field(min_length=1)]
+    held_out: float = Field(0.25, gt=0, lt=1)
+    max_prompt_tokens: Count = 200
+
+
+class ReportSection(Section):
+    """[report]: the measurement on held-out prompts after training.
+
+    Attributes:
+        prompts: How many, at most.
+        answers: Answers to each prompt and kind of rewrite.
+        best_of: Rewrites of the untrained prompter among which the best is taken.
+    """
+
+    prompts: int = Field(150, ge=2)
+    answers: int = Field(4, ge=2)
+    best_of: int = Field(8, ge=1)
+
+
+class PrompterConfig(Section):
+    """prompter.toml."""
+
+    prompter: PrompterSection = PrompterSection()
+    target: Annotated[
+        GgufSection | EndpointSection | HuggingFaceSection, Field(discriminator="kind")
+    ] = GgufSection()
+    answers: AnswerSection = AnswerSection()
+    reward: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
+    second_reward: tuple[RewardSection, ...] = ()
+    objective: ObjectiveSection
+    training: OptimisationSection = OptimisationSection()
+    data: PromptDataSection
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _parts_are_unique(self) -> PrompterConfig:
+        for rewards in (self.reward, self.second_reward):
+            names = [name for section in rewards for name in section.weights]
+            if len(set(names)) < len(names):
+                raise ValueError(f"part names must be unique, found {', '.join(sorted(names))}")
+        return self

@@ -1,0 +1,282 @@
+"""One prompter run from its configuration to its report, in a folder that can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from peft import get_peft_model_state_dict
+from tqdm import tqdm
+
+from alignpro_lite.errors import InputError
+from alignpro_lite.eval.arms import Bench
+from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
+from alignpro_lite.registry import Cache, Registry, resolve_model
+from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.train.allocator import keep_freed_memory
+from alignpro_lite.train.assemble import (
+    answer_plan,
+    load_prompts,
+    open_policy,
+    open_reward,
+    open_target,
+)
+from alignpro_lite.train.loop import Learner, PrompterTrainer, StepReport
+from alignpro_lite.train.metrics import Metrics
+from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter_config import PrompterConfig
+from alignpro_lite.train.prompter_report import REWARD, SECOND, measure, summary, write_report
+from alignpro_lite.train.prompts import Prompts
+
+CONFIG = "config.json"
+ADAPTER = "adapter"
+LEARNED = "learned"
+UNTRAINED = "untrained"
+_SAMPLED_TOGETHER = 4
+"""Prompts whose rewrites are drawn in one batch for the report."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run finds things and puts them.
+
+    Attributes:
+        data: What relative paths of the configuration start from.
+        run: The folder of the run.
+        known: The models that have a name.
+        cache: Where they lie.
+    """
+
+    data: Path
+    run: Path
+    known: Registry
+    cache: Cache
+
+
+def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str], None]) -> bool:
+    """Begin a run or take it up, and write its adapter and report when it is done.
+
+    Args:
+        config: What to do.
+        places: Where.
+        note: Told what people who wait should know; main process only.
+
+    Returns:
+        Whether the run is done; False after Ctrl-C, with everything saved.
+
+    Raises:
+        AlignProError: Something is missing, damaged, or failed too often.
+    """
+    keep_freed_memory()
+    accelerator = Accelerator()
+    tell = note if accelerator.is_main_process else _silent
+    if accelerator.is_main_process:
+        _claim(places.run, config)
+    accelerator.wait_for_everyone()
+    with ExitStack() as stack:
+        base = resolve_model("prompter", config.prompter.base, places.known, places.cache)
+        policy = open_policy(config.prompter, base, str(accelerator.device), config.training.seed)
+        prompts = load_prompts(config.data, places.data, policy, config.training.seed)
+        _tell_of_prompts(prompts, tell)
+        target = stack.enter_context(closing(open_target(config.target, places.cache.root)))
+        reward = stack.enter_context(open_reward(config.reward, places.known, places.cache))
+        learner = Learner(
+            policy, target, reward, answer_plan(config.answers), prompts.train, accelerator
+        )
+        trainer = PrompterTrainer(learner, config.objective, config.training, places.run)
+        if not _train(trainer, config, places.run, accelerator.is_main_process, tell):
+            tell(f"Stopped and saved at step {trainer.step}; the same command goes on from there.")
+            return False
+        if accelerator.is_main_process:
+            data = _report(config, places, learner, prompts, stack, tell)
+            _write_adapter(config, places.run, policy, data)
+        accelerator.wait_for_everyone()
+    return True
+
+
+def _silent(text: str) -> None:
+    """Other processes than the main one have nothing to say."""
+
+
+def _claim(run: Path, config: PrompterConfig) -> None:
+    """Write the resolved configuration, or check that the run was begun with the same one."""
+    run.mkdir(parents=True, exist_ok=True)
+    file = run / CONFIG
+    own = config.model_dump(mode="json")
+    if not file.exists():
+        aside = file.with_suffix(".partial")
+        aside.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+        aside.replace(file)
+        return
+    begun = json.loads(file.read_text(encoding="utf-8"))
+    for key, was, now in _differences("", begun, own):
+        raise InputError(
+            f"The run in {run} was begun with {key} = {was!r:.80}, found {now!r:.80}.",
+            "Set it back to go on with that run, or choose another --output.",
+        )
+
+
+def _differences(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            difference
+            for key in dict.fromkeys([*old, *new])
+            for difference in _differences(
+                f"{prefix}.{key}".lstrip("."), old.get(key), new.get(key)
+            )
+        ]
+    return [] if old == new else [(prefix, old, new)]
+
+
+def _tell_of_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
+    for name, rows in prompts.bad.items():
+        for row in rows:
+            tell(f"{name}: row {row.number} left out, {row.reason}.")
+    tell(
+        f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
+        f"{prompts.too_long} too long."
+    )
+
+
+def _train(
+    trainer: PrompterTrainer,
+    config: PrompterConfig,
+    run: Path,
+    is_main: bool,
+    tell: Callable[[str], None],
+) -> bool:
+    if not is_main:
+        return trainer.train(lambda report: None)
+    steps = config.training.steps
+    with (
+        closing(Metrics(run, trainer.step)) as metrics,
+        tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.1) as bar,
+    ):
+
+        def on_step(report: StepReport) -> None:
+            metrics.write(report.step, report.values)
+            bar.set_postfix_str(_shown(report.values), refresh=False)
+            bar.update()
+            for reason in dict.fromkeys(report.reasons):
+                bar.write(f"step {report.step}: {reason}")
+
+        return trainer.train(on_step)
+
+
+def _shown(values: dict[str, float] | Any) -> str:
+    names = {"reward": "reward", "kl": "KL", "residual": "residual", "calls": "calls"}
+    return ", ".join(
+        f"{label} {values[name]:.0f}" if name == "calls" else f"{label} {values[name]:.3f}"
+        for name, label in names.items()
+        if name in values
+    )
+
+
+def _report(
+    config: PrompterConfig,
+    places: Places,
+    learner: Learner,
+    prompts: Prompts,
+    stack: ExitStack,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure on held-out prompts and write the report."""
+    section = config.report
+    held = prompts.held_out[: section.prompts]
+    rewards = {REWARD: learner.reward}
+    if config.second_reward:
+        rewards[SECOND] = stack.enter_context(
+            open_reward(config.second_reward, places.known, places.cache)
+        )
+    plan = answer_plan(config.answers.model_copy(update={"count": section.answers}))
+    bench = Bench(learner.target, rewards, held, plan, config.training.seed)
+    learned = PolicyRewriter(learner.policy, learner.policy.refresh_sampler)
+    untrained = PolicyRewriter(learner.policy, learner.policy.reset_sampler)
+    report = measure(
+        bench,
+        {LEARNED: learned, UNTRAINED: untrained},
+        (UNTRAINED, section.best_of),
+        {LEARNED: estimate_kl(learner.policy, held, section.answers, config.training.seed)},
+        lambda arm: tell(f"Measuring on {len(held)} held-out prompts: {arm}."),
+    )
+    write_report(places.run, report, held, LEARNED)
+    return summary(report, held)
+
+
+class PolicyRewriter:
+    """A policy in torch as an arm of a comparison."""
+
+    def __init__(self, policy: Policy, prepare: Callable[[], None]) -> None:
+        """Take a policy.
+
+        Args:
+            policy: What draws.
+            prepare: Sets its sampler to ρ_θ or to ρ_sft.
+        """
+        self._policy = policy
+        self._prepare = prepare
+
+    def rewrites(self, prompts: Sequence[str], count: int, seed: int) -> list[list[str]]:
+        """Draw rewrites; see `Rewriter`."""
+        self._prepare()
+        policy, template = self._policy, self._policy.tokens.template
+        drawn = sample_all(policy, prompts, count, seed)
+        return [
+            [template.apply(prompt, policy.tokens.decode(output)) for output in outputs]
+            for prompt, outputs in zip(prompts, drawn, strict=True)
+        ]
+
+
+def sample_all(
+    policy: Policy, prompts: Sequence[str], count: int, seed: int
+) -> list[list[tuple[int, ...]]]:
+    """Draw rewrites of many prompts, a few prompts at a time."""
+    drawn: list[list[tuple[int, ...]]] = []
+    for start in range(0, len(prompts), _SAMPLED_TOGETHER):
+        some = prompts[start : start + _SAMPLED_TOGETHER]
+        drawn.extend(policy.sample(some, count, stream_seed(seed, start)))
+    return drawn
+
+
+def estimate_kl(policy: Policy, prompts: Sequence[str], count: int, seed: int) -> float:
+    """KL(ρ_θ ‖ ρ_sft) in nats, the mean log-ratio of `count` fresh rewrites of each prompt."""
+    policy.refresh_sampler()
+    ratios: list[float] = []
+    for start in range(0, len(prompts), _SAMPLED_TOGETHER):
+        some = prompts[start : start + _SAMPLED_TOGETHER]
+        drawn = policy.sample(some, count, stream_seed(seed + 1, start))
+        trie = policy.pack(
+            [prompt for prompt in some for _ in range(count)],
+            [output for outputs in drawn for output in outputs],
+        )
+        log_policy = policy.log_probs(trie).detach()
+        ratios.extend((log_policy - policy.reference_log_probs(trie)).tolist())
+    return math.fsum(ratios) / len(ratios)
+
+
+def _write_adapter(config: PrompterConfig, run: Path, policy: Policy, data: dict[str, Any]) -> None:
+    """Write the adapter in peft's form at half precision, with the card that the export reads."""
+    folder = run / ADAPTER
+    state = {
+        name: value.half() for name, value in get_peft_model_state_dict(policy.adapter).items()
+    }
+    policy.adapter.save_pretrained(str(folder), state_dict=state, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
+    card = PrompterCard(
+        base=config.prompter.base,
+        template=policy.tokens.template,
+        strength=config.objective.strength,
+        reward=" + ".join(
+            f"{weight:g} {name}" for one in config.reward for name, weight in one.weights.items()
+        ),
+        sampling=Sampling(),
+        max_tokens=config.prompter.max_tokens,
+        metrics=data["arms"][LEARNED],
+    )
+    write_prompter_card(folder, card)

@@ -1,0 +1,113 @@
+"""The examples a reward model learns from, split by prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alignpro_lite.errors import InputError
+from alignpro_lite.train.preferences import Pair, Rating, read_pairs, read_ratings
+from alignpro_lite.train.reward_config import DataSection
+from alignpro_lite.train.rows import BadRow, Rows
+from alignpro_lite.train.split import prompt_position
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair or a rated answer, and which output it teaches.
+
+    Attributes:
+        part: Index of the output.
+        source: Name of the file, for the held-out figures.
+        prompt: x.
+        answers: One rated answer, or two of which the first is the better one.
+        ratings: Of each answer in standard deviations from the mean of its file; NaN where the
+            file has none.
+    """
+
+    part: int
+    source: str
+    prompt: str
+    answers: tuple[str, ...]
+    ratings: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RewardData:
+    """All examples of a run.
+
+    Attributes:
+        train: What is learned from.
+        held_out: What is only measured; no prompt of it occurs in `train`.
+        bad: Rows that could not be read, by file.
+    """
+
+    train: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    bad: dict[str, tuple[BadRow, ...]]
+
+
+def read_data(
+    sections: Sequence[DataSection], parts: Sequence[str], folder: Path, held_out: float
+) -> RewardData:
+    """Read and split every file.
+
+    Args:
+        sections: The files.
+        parts: Names of the outputs.
+        folder: What relative paths start from.
+        held_out: Share of prompts kept from training.
+
+    Raises:
+        InputError: A file is unreadable, or nothing is left to train on or to measure.
+    """
+    train: list[Example] = []
+    held: list[Example] = []
+    bad: dict[str, tuple[BadRow, ...]] = {}
+    for section in sections:
+        path = folder / section.path
+        rows = _read(path, section)
+        bad[section.path] = rows.bad
+        first, end = section.share
+        for example in _examples(rows.rows, parts.index(section.part), path.name):
+            place = prompt_position(example.prompt)
+            if place < held_out:
+                held.append(example)
+            elif first <= (place - held_out) / (1 - held_out) < end:
+                train.append(example)
+    if not train or not held:
+        raise InputError(
+            f"Training needs examples to learn from and to measure, found {len(train)} and "
+            f"{len(held)}.",
+            "Add data, or change training.held_out or share.",
+        )
+    return RewardData(tuple(train), tuple(held), bad)
+
+
+def _read(path: Path, section: DataSection) -> Rows[Pair] | Rows[Rating]:
+    if section.format == "helpsteer":
+        return read_ratings(path, "helpsteer")
+    if section.format == "ratings":
+        return read_ratings(path, "jsonl")
+    return read_pairs(path, section.format)
+
+
+def _examples(rows: Sequence[Pair | Rating], part: int, source: str) -> list[Example]:
+    rated = [_scores(row) for row in rows]
+    known = np.array([score for scores in rated for score in scores])
+    mean, deviation = (known.mean(), known.std() or 1.0) if known.size else (0.0, 1.0)
+    examples = []
+    for row, scores in zip(rows, rated, strict=True):
+        answers = (row.chosen, row.rejected) if isinstance(row, Pair) else (row.answer,)
+        standard = tuple((score - mean) / deviation for score in scores)
+        ratings = standard or (math.nan,) * len(answers)
+        examples.append(Example(part, source, row.prompt, answers, ratings))
+    return examples
+
+
+def _scores(row: Pair | Rating) -> tuple[float, ...]:
+    return (row.scores or ()) if isinstance(row, Pair) else (row.score,)

@@ -1,0 +1,222 @@
+"""A reward model in torch: any Hugging Face encoder or decoder with one output a named part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from alignpro_lite.errors import ModelFileError
+from alignpro_lite.exchange import EncodedExchange, Exchange, ExchangeLayout, encode
+from alignpro_lite.export.source import readable_folder
+
+CARD = "reward_card.json"
+ADAPTER = "adapter_model.safetensors"
+_SCORED_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class RewardCard:
+    """What a trained reward model is.
+
+    Attributes:
+        base: Name or folder of the model it was trained from.
+        parts: Name of each output, such as helpfulness.
+        prompt_tokens: Most tokens it reads of a prompt.
+        answer_tokens: Most tokens it reads of an answer.
+        metrics: Held-out figures of each part.
+    """
+
+    base: str
+    parts: tuple[str, ...]
+    prompt_tokens: int
+    answer_tokens: int
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TorchReward:
+    """A reward model with what it needs to read an exchange.
+
+    Attributes:
+        model: A sequence classifier with one output a part.
+        tokenizer: Its tokenizer, without truncation or padding.
+        layout: How an exchange becomes its input.
+        card: What it is.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    layout: ExchangeLayout
+    card: RewardCard
+
+    def score(self, exchanges: Sequence[Exchange]) -> Tensor:
+        """Scores of exchanges, shape (n, parts), float32, on the CPU."""
+        encoded = encode(self.tokenizer, self.layout, exchanges)
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
+        scores = torch.empty(len(encoded), len(self.card.parts))
+        with torch.inference_mode():
+            for start in range(0, len(order), _SCORED_TOGETHER):
+                chunk = order[start : start + _SCORED_TOGETHER]
+                scores[chunk] = self.forward([encoded[index] for index in chunk]).float().cpu()
+        return scores
+
+    def forward(self, encoded: Sequence[EncodedExchange]) -> Tensor:
+        """Scores of one batch, shape (n, parts), differentiable."""
+        inputs = {key: value.to(self.model.device) for key, value in padded(encoded).items()}
+        return cast(Tensor, self.model(**inputs).logits)
+
+
+def padded(encoded: Sequence[EncodedExchange]) -> dict[str, Tensor]:
+    """A batch of exchanges as tensors of shape (n, longest); padding is masked by position."""
+    longest = max(len(one.ids) for one in encoded)
+    shape = (len(encoded), longest)
+    ids, types, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    for row, one in enumerate(encoded):
+        length = len(one.ids)
+        ids[row, :length] = torch.tensor(one.ids)
+        types[row, :length] = torch.tensor(one.token_types)
+        mask[row, :length] = 1
+    batch = {"input_ids": ids, "attention_mask": mask}
+    return batch | {"token_type_ids": types} if types.any() else batch
+
+
+def load_base(base: Path, card: RewardCard) -> TorchReward:
+    """Load a base model with a new head of one output a part.
+
+    Args:
+        base: A Hugging Face folder.
+        card: What is to be made of it.
+
+    Raises:
+        ExportError: The folder names code to run or holds no safetensors.
+        ModelFileError: transformers cannot open it.
+    """
+    with readable_folder(base) as folder:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            model = cast(Any, AutoModelForSequenceClassification).from_pretrained(
+                folder,
+                config=_config(folder, len(card.parts)),
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{base} cannot be opened as a sequence classifier ({str(error)[:200]}).",
+                "Name a complete Hugging Face encoder or decoder.",
+            ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelFileError(
+            f"{base} has no tokenizer.json.", "Convert its tokenizer to a fast one and save it."
+        )
+    # A decoder reads its score at the last token that is not padding, which it finds by this id.
+    model.config.pad_token_id = tokenizer.pad_token_id or 0
+    layout = _layout(tokenizer, card, segments=getattr(model.config, "type_vocab_size", 0) > 1)
+    return TorchReward(model.eval(), _plain(tokenizer), layout, card)
+
+
+def _config(folder: Path, outputs: int) -> PretrainedConfig:
+    """The base's configuration with a head of that many outputs, and without dropout.
+
+    One pass over a few thousand pairs hardly overfits an adapter, and dropout keeps torch from
+    its fused attention, which takes a third of a step on a CPU.
+    """
+    config: PretrainedConfig = AutoConfig.from_pretrained(
+        folder, num_labels=outputs, local_files_only=True, trust_remote_code=False
+    )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    return config
+
+
+def load_trained(folder: Path, base: Path) -> TorchReward:
+    """Load what `train reward` wrote, with its adapter merged.
+
+    Args:
+        folder: Holds the card, and an adapter or all weights.
+        base: The folder of the base model.
+
+    Raises:
+        ModelFileError: The folder is incomplete or belongs to another base.
+    """
+    card = read_card(folder)
+    if not (folder / ADAPTER).is_file():
+        return load_base(folder, card)
+    reward = load_base(base, card)
+    try:
+        adapted = PeftModel.from_pretrained(reward.model, folder)
+        merged = cast(Any, adapted).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelFileError(
+            f"The adapter in {folder} does not fit {base} ({str(error)[:200]}).",
+            f"Give the base it was trained from, {card.base}.",
+        ) from error
+    return TorchReward(merged.eval(), reward.tokenizer, reward.layout, card)
+
+
+def read_card(folder: Path) -> RewardCard:
+    """Read the card of a trained reward model.
+
+    Raises:
+        ModelFileError: There is none, or it is damaged.
+    """
+    try:
+        raw = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        return RewardCard(**{**raw, "parts": tuple(raw["parts"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"Expected a readable {CARD} in {folder} ({error}).",
+            "Give the folder that `alignpro-lite train reward` wrote.",
+        ) from error
+
+
+def write_card(folder: Path, card: RewardCard) -> None:
+    """Write the card beside the weights."""
+    text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    plain: Tokenizer = tokenizer.backend_tokenizer
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True  # special tokens that a user writes are text
+    return plain
+
+
+def _layout(tokenizer: PreTrainedTokenizerFast, card: RewardCard, segments: bool) -> ExchangeLayout:
+    """[CLS] prompt [SEP] answer [SEP] for an encoder, bos prompt newline answer eos otherwise."""
+    blank = tokenizer("\n\n", add_special_tokens=False).input_ids
+    before = (tokenizer.cls_token_id, tokenizer.bos_token_id)
+    after = (tokenizer.sep_token_id, tokenizer.eos_token_id)
+    first = next((token for token in before if token is not None), None)
+    last = next((token for token in after if token is not None), None)
+    return ExchangeLayout(
+        before=() if first is None else (first,),
+        between=(last,) if tokenizer.sep_token_id is not None else tuple(blank),
+        after=() if last is None else (last,),
+        segments=segments,
+        prompt_tokens=card.prompt_tokens,
+        answer_tokens=card.answer_tokens,
+    )

@@ -1,0 +1,67 @@
+"""One reward run: read the data, train, measure, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from alignpro_lite.export.reward import RewardRequest, export_reward
+from alignpro_lite.train.reward_config import RewardConfig
+from alignpro_lite.train.reward_data import RewardData, read_data
+from alignpro_lite.train.reward_model import RewardCard
+from alignpro_lite.train.reward_trainer import train_reward
+
+BUNDLE = "bundle"
+
+
+def run_reward(
+    config: RewardConfig, base: Path, data: Path, output: Path, note: Callable[[str], None]
+) -> Path:
+    """Train a reward model into a folder and export it.
+
+    Args:
+        config: What to do.
+        base: Folder of the base model.
+        data: What relative data paths start from.
+        output: Gets adapter, card, and the reward bundle.
+        note: Told what people who wait should know.
+
+    Returns:
+        The reward bundle.
+
+    Raises:
+        AlignProError: The data or the base cannot be used, or the export disagrees with torch.
+    """
+    examples = read_data(config.data, config.parts, data, config.training.held_out)
+    for line in _bad_rows(examples):
+        note(line)
+    note(f"{len(examples.train)} examples to train on, {len(examples.held_out)} held out.")
+    card = train_reward(config, base, examples, output)
+    for line in held_out_lines(card):
+        note(line)
+    request = RewardRequest(output, base, "int8", allow_mismatch=False)
+    return export_reward(request, output / BUNDLE, on_stage=note).path
+
+
+def _bad_rows(examples: RewardData) -> Iterator[str]:
+    for name, rows in examples.bad.items():
+        for row in rows:
+            yield f"{name}: row {row.number} left out, {row.reason}."
+
+
+def held_out_lines(card: RewardCard) -> Iterator[str]:
+    """The held-out figures of a card, a sentence a file."""
+    for source, figures in card.metrics.items():
+        if pairs := figures.get("pairs"):
+            low, high = pairs["accuracy_95"]
+            yield (
+                f"{source} ({figures['part']}): {pairs['accuracy']:.3f} of {pairs['count']} "
+                f"held-out pairs right (95 %: {low:.3f} to {high:.3f}; the longer answer: "
+                f"{pairs['accuracy_of_length']:.3f}), log-loss {pairs['log_loss']:.3f}, "
+                f"calibration error {pairs['calibration_error']:.3f}."
+            )
+        if ratings := figures.get("ratings"):
+            yield (
+                f"{source} ({figures['part']}): correlation {ratings['correlation']:.3f} with "
+                f"{ratings['count']} held-out ratings."
+            )

@@ -1,0 +1,196 @@
+"""Train a reward model: Bradley-Terry on pairs, squared error on ratings, by transformers' Trainer.
+
+Bradley-Terry: the probability that the chosen answer is the better one is
+sigmoid(r(x, chosen) - r(x, rejected)) (Bradley and Terry 1952; InstructGPT 2022, equation 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from torch import Tensor
+from torch.nn.functional import logsigmoid, mse_loss
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import get_last_checkpoint
+
+from alignpro_lite.exchange import EncodedExchange, Exchange, encode
+from alignpro_lite.train.allocator import keep_freed_memory
+from alignpro_lite.train.reward_config import RewardConfig, RewardModelSection
+from alignpro_lite.train.reward_data import Example, RewardData
+from alignpro_lite.train.reward_model import (
+    RewardCard,
+    TorchReward,
+    load_base,
+    padded,
+    write_card,
+)
+from alignpro_lite.train.reward_report import held_out_metrics
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An example ready for a batch: one encoded answer if it is rated, two if it is a pair."""
+
+    part: int
+    answers: tuple[EncodedExchange, ...]
+    ratings: tuple[float, ...]
+
+
+class _Examples(Dataset[_Encoded]):
+    def __init__(self, reward: TorchReward, examples: Sequence[Example]) -> None:
+        self._rows = [_encoded(reward, example) for example in examples]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> _Encoded:
+        return self._rows[index]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of the longest answer of each example."""
+        return [max(len(answer.ids) for answer in row.answers) for row in self._rows]
+
+
+def _encoded(reward: TorchReward, example: Example) -> _Encoded:
+    exchanges = [Exchange(example.prompt, answer) for answer in example.answers]
+    answers = tuple(encode(reward.tokenizer, reward.layout, exchanges))
+    return _Encoded(example.part, answers, example.ratings)
+
+
+def _collate(rows: Sequence[_Encoded]) -> dict[str, Tensor]:
+    """The first answers of all rows, behind them the rejected ones of the pairs, in order."""
+    pairs = [row for row in rows if len(row.answers) > 1]
+    batch = padded([row.answers[0] for row in rows] + [row.answers[1] for row in pairs])
+    ratings = [row.ratings[0] for row in rows] + [row.ratings[1] for row in pairs]
+    return batch | {
+        "part": torch.tensor([row.part for row in (*rows, *pairs)]),
+        "is_pair": torch.tensor([len(row.answers) > 1 for row in rows]),
+        "rating": torch.tensor(ratings, dtype=torch.float32),
+    }
+
+
+def preference_loss(
+    scores: Tensor, is_pair: Tensor, rating: Tensor, rating_weight: float
+) -> Tensor:
+    """Negative log-likelihood of the pairs, plus the weighted squared error of the ratings.
+
+    Args:
+        scores: Of the first answers of n rows and then of the rejected ones of the m pairs among
+            them; shape (n + m,).
+        is_pair: Which rows are pairs; shape (n,), bool.
+        rating: Of every answer, NaN where it has none; shape (n + m,).
+        rating_weight: Weight of the squared error.
+
+    Returns:
+        A scalar, each of the two terms a mean over what it applies to.
+    """
+    margins = scores[: len(is_pair)][is_pair] - scores[len(is_pair) :]
+    known = ~rating.isnan()
+    loss = scores.sum() * 0.0  # a batch may lack one kind
+    if len(margins):
+        loss = loss - logsigmoid(margins).mean()
+    if known.any():
+        loss = loss + rating_weight * mse_loss(scores[known], rating[known])
+    return loss
+
+
+class _PreferenceTrainer(Trainer):
+    """Transformers' Trainer with the loss of pairs and ratings, and batches of like length."""
+
+    rating_weight = 0.0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        lengths = cast(_Examples, self.train_dataset).lengths
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean loss of a batch; see `_collate` for its layout."""
+        part, is_pair, rating = (inputs.pop(key) for key in ("part", "is_pair", "rating"))
+        outputs = model(**inputs)
+        scores = cast(Tensor, outputs.logits).float().gather(1, part[:, None])[:, 0]
+        loss = preference_loss(scores, is_pair, rating, self.rating_weight)
+        return (loss, outputs) if return_outputs else loss
+
+
+def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Path) -> RewardCard:
+    """Train a reward model and measure it on the held-out examples.
+
+    Args:
+        config: How; `data` has been read by it.
+        base: Folder of the base model.
+        data: The examples.
+        output: Gets the adapter (or all weights) and the card. Checkpoints of an unfinished run
+            lie in its folder `checkpoints` and are taken up again.
+
+    Returns:
+        The card with the held-out metrics.
+    """
+    keep_freed_memory()
+    set_seed(config.training.seed)  # the new head is random
+    model = config.model
+    card = RewardCard(model.base, config.parts, model.prompt_tokens, model.answer_tokens, {})
+    reward = load_base(base, card)
+    if model.method == "lora":
+        reward = replace(reward, model=_with_adapter(reward.model, model))
+    checkpoints = output / "checkpoints"
+    trainer = _PreferenceTrainer(
+        model=reward.model,
+        args=_arguments(config, checkpoints),
+        train_dataset=_Examples(reward, data.train),
+        data_collator=cast(Any, _collate),
+    )
+    trainer.rating_weight = config.training.rating_weight
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)  # type: ignore[attr-defined]
+    reward.model.eval()
+    card = replace(card, metrics=held_out_metrics(reward, data.held_out))
+    reward.model.save_pretrained(output)
+    reward.tokenizer.save(str(output / "tokenizer.json"))
+    write_card(output, card)
+    return card
+
+
+def _with_adapter(model: PreTrainedModel, section: RewardModelSection) -> PreTrainedModel:
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=section.rank,
+        lora_alpha=2 * section.rank,
+        target_modules="all-linear",
+    )
+    return cast(PreTrainedModel, get_peft_model(model, lora))
+
+
+def _arguments(config: RewardConfig, checkpoints: Path) -> TrainingArguments:
+    training = config.training
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.batch,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_ratio=0.1,
+        lr_scheduler_type="linear",
+        seed=training.seed,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_steps=20,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )

@@ -1,0 +1,116 @@
+"""Rows of JSON data: each one read or counted as bad, with its number and the reason.
+
+Too many bad rows stop the reading, because then the format is the mistake.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from alignpro_lite.errors import InputError
+
+MAX_BAD_SHARE = 0.05
+"""Share of rows that may be unreadable."""
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that could not be read.
+
+    Attributes:
+        number: Counted from 1; for files of lines, the line.
+        reason: What was expected and what was found.
+    """
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows(Generic[T]):
+    """What a file held."""
+
+    rows: tuple[T, ...]
+    bad: tuple[BadRow, ...]
+
+
+def read_rows(path: Path, reader: Callable[[Row], T]) -> Rows[T]:
+    """Read every row of a file.
+
+    Args:
+        path: A JSON array or JSON lines, plain or gzipped.
+        reader: Makes a value of a row, or raises BadRowError.
+
+    Raises:
+        InputError: The file cannot be read, or more than MAX_BAD_SHARE of its rows.
+    """
+    rows: list[T] = []
+    bad: list[BadRow] = []
+    for number, raw in _raw_rows(path):
+        try:
+            rows.append(reader(_mapping(raw)))
+        except BadRowError as error:
+            bad.append(BadRow(number, str(error)))
+    total = len(rows) + len(bad)
+    if not rows or len(bad) > MAX_BAD_SHARE * total:
+        first = f" The first: row {bad[0].number}, {bad[0].reason}." if bad else ""
+        raise InputError(
+            f"{path} must hold readable rows, found {len(bad)} bad ones of {total}.{first}",
+            "Check that the format named for it is the one it has.",
+        )
+    return Rows(tuple(rows), tuple(bad))
+
+
+class BadRowError(Exception):
+    """One row cannot be used."""
+
+
+def _raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of a JSON array or of JSON lines, numbered from 1; a bad line comes as its text."""
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}).", "Check the path.") from error
+    if text.lstrip().startswith("["):
+        try:
+            yield from enumerate(json.loads(text), start=1)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is not valid JSON ({error}).", "Mend the file.") from error
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError:
+                yield number, line
+
+
+def _mapping(raw: Any) -> Row:
+    if not isinstance(raw, dict):
+        raise BadRowError(f"expected an object, found {type(raw).__name__}")
+    return raw
+
+
+def text_of(row: Row, key: str) -> str:
+    """The text under a key; BadRowError if it is missing, blank or no text."""
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRowError(f"expected text under {key!r}, found {str(value)[:40]!r}")
+    return value
+
+
+def number_of(row: Row, key: str) -> float:
+    """The number under a key; BadRowError if it is missing or no number."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRowError(f"expected a number under {key!r}, found {str(value)[:40]!r}")
+    return float(value)

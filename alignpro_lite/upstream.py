@@ -1,0 +1,213 @@
+"""A frozen target behind an OpenAI-compatible endpoint: vLLM, llama-server, or a paid service."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alignpro_lite.chat import Message
+from alignpro_lite.endpoint import Endpoint, RequestError
+from alignpro_lite.errors import InputError
+from alignpro_lite.rollout_target import Answer, Outcome, TargetFailure, check_conversation
+from alignpro_lite.sampling import Sampling, stream_seed
+
+_MISFITS = frozenset((400, 422))
+"""Statuses by which services that give one choice a request refuse `n` above 1."""
+
+_POLL_SECONDS = 0.2
+"""A waiting caller wakes this often, because Windows delivers Ctrl-C only between waits."""
+
+
+@dataclass(frozen=True)
+class UpstreamSettings:
+    """Which endpoint, and how to ask it.
+
+    Attributes:
+        base_url: http or https, up to where `/chat/completions` follows; usually ends in /v1.
+        model: The name of the model there.
+        api_key_variable: Name of the environment variable that holds the key, None for no key.
+        timeout: Seconds of silence after which an attempt has failed; an endpoint is silent
+            until all answers of a request are complete.
+        parallel: How many requests may be under way at once.
+        retry_pauses: Seconds before each further attempt after a passing failure.
+    """
+
+    base_url: str
+    model: str
+    api_key_variable: str | None = None
+    timeout: float = 300.0
+    parallel: int = 8
+    retry_pauses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            InputError: Names the setting and the range.
+        """
+        if self.timeout <= 0 or self.parallel < 1:
+            raise InputError(
+                f"Expected a timeout above 0 and at least 1 parallel request, found "
+                f"{self.timeout:g} s and {self.parallel}.",
+                "Correct timeout or parallel.",
+            )
+
+
+class OpenAiTarget:
+    """Answers by POST {base_url}/chat/completions.
+
+    Temperature, top-p and seed are always sent; whether a seed repeats an answer is up to the
+    endpoint. top-k and min-p, which not every endpoint knows, are sent where they are set; where
+    they are not, the endpoint's own defaults hold (llama-server: 40 and 0.05).
+    """
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        """Check the settings; the endpoint is not called yet.
+
+        Raises:
+            InputError: The address or the key cannot be used; see `Endpoint`.
+        """
+        self._endpoint = Endpoint(
+            settings.base_url.rstrip("/") + "/chat/completions",
+            settings.api_key_variable,
+            settings.timeout,
+            settings.retry_pauses,
+        )
+        self._model = settings.model
+        self._gate = threading.Semaphore(settings.parallel)
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        count: int,
+        max_tokens: int,
+        sampling: Sampling,
+    ) -> list[list[Outcome]]:
+        """Sample answers; see `rollout_target.Target.answers`.
+
+        Raises:
+            InputError: The endpoint would refuse every request: the address, the key or the
+                model is wrong.
+            CancelledError: The target is closed.
+        """
+        futures = []
+        for number, messages in enumerate(conversations):
+            seeded = replace(sampling, seed=stream_seed(sampling.seed, number))
+            ask = functools.partial(self._ask, messages, count, max_tokens, seeded)
+            futures.append(_in_background(self._gate, ask))
+        try:
+            return [_result(future) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        """End retries; requests under way end by themselves."""
+        self._endpoint.close()
+
+    def _ask(
+        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
+    ) -> list[Outcome]:
+        """Ask for all answers at once, and again for those that do not come."""
+        try:
+            check_conversation(messages)
+        except InputError as error:
+            return [TargetFailure(error.problem)] * count
+        outcomes: list[Outcome] = []
+        at_once = count
+        while missing := count - len(outcomes):
+            wanted = min(at_once, missing)
+            seeded = replace(sampling, seed=stream_seed(sampling.seed, len(outcomes)))
+            try:
+                answer = self._endpoint.post(self._body(messages, wanted, max_tokens, seeded))
+                outcomes += _choices(answer)[:wanted]
+            except RequestError as error:
+                if wanted > 1 and error.status in _MISFITS:
+                    at_once = 1
+                    continue
+                outcomes += [TargetFailure(str(error))] * missing
+        return outcomes
+
+    def _body(
+        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "n": count,
+            "max_tokens": max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed >> 1,  # some endpoints take 31 bits only
+        }
+        if sampling.top_k > 0:
+            body["top_k"] = sampling.top_k
+        if sampling.min_p > 0:
+            body["min_p"] = sampling.min_p
+        return body
+
+
+def _choices(answer: Any) -> list[Outcome]:
+    """The choices of a chat completion, at least one.
+
+    Raises:
+        RequestError: It is no chat completion.
+    """
+    try:
+        choices = [
+            (one["message"]["content"], one.get("finish_reason")) for one in answer["choices"]
+        ]
+    except (TypeError, KeyError, AttributeError):
+        choices = []
+    if not choices:
+        raise RequestError(f"expected a chat completion with choices, found {answer!r:.200}")
+    tokens = _completion_tokens(answer) if len(choices) == 1 else None
+    return [_outcome(text, reason, tokens) for text, reason in choices]
+
+
+def _outcome(text: Any, reason: Any, tokens: int | None) -> Outcome:
+    if not isinstance(text, str):
+        return TargetFailure(f"expected a text as answer, found {text!r:.80} ({reason})")
+    # JSON can spell halves of characters, which no file or tokenizer takes.
+    whole = text.encode("utf-8", errors="replace").decode("utf-8")
+    return Answer(whole, tokens, reason if isinstance(reason, str) else "stop")
+
+
+def _completion_tokens(answer: dict[str, Any]) -> int | None:
+    """What was drawn for all choices together, where the endpoint counts."""
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) else None
+
+
+def _result(future: Future[list[Outcome]]) -> list[Outcome]:
+    while not future.done():
+        wait([future], _POLL_SECONDS)
+    return future.result()
+
+
+def _in_background(
+    gate: threading.Semaphore, ask: Callable[[], list[Outcome]]
+) -> Future[list[Outcome]]:
+    """Run a call on a thread of its own once the gate lets it.
+
+    The threads of `ThreadPoolExecutor` would keep an interrupted program from ending for as long
+    as the endpoint is silent; daemons do not.
+    """
+    future: Future[list[Outcome]] = Future()
+
+    def work() -> None:
+        with gate:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(ask())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is read
+                future.set_exception(error)
+
+    threading.Thread(target=work, name="upstream", daemon=True).start()
+    return future

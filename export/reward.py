@@ -1,0 +1,212 @@
+"""Export a trained reward model: torch -> ONNX, compared with torch on real text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from alignpro_lite.digests import digests_of
+from alignpro_lite.errors import ExportError
+from alignpro_lite.exchange import Exchange
+from alignpro_lite.export.folder import whole_folder
+from alignpro_lite.export.quantise import quantise_graph
+from alignpro_lite.export.reference import export_reference
+from alignpro_lite.hardware import usable_cores
+from alignpro_lite.onnx_reward import OnnxScorer
+from alignpro_lite.reward_bundle import (
+    REWARD_FORMAT,
+    REWARD_SIDECAR,
+    RewardBundle,
+    RewardModel,
+    RewardParity,
+    RewardPrecision,
+    RewardProvenance,
+    RewardSidecar,
+    open_reward_bundle,
+    write_reward_sidecar,
+)
+from alignpro_lite.train.reward_model import ADAPTER, TorchReward, load_trained
+
+GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
+REQUIRED: dict[RewardPrecision, tuple[float, float]] = {
+    "fp32": (0.9999, 0.999),
+    "int8": (0.995, 0.97),
+}
+"""The least correlation and the least share of pairs in the same order."""
+MIN_SENTENCE = 20
+ANSWER_SENTENCES = 5
+
+
+@dataclass(frozen=True)
+class RewardRequest:
+    """What to make a reward bundle from.
+
+    Attributes:
+        trained: The folder that `train reward` wrote.
+        base: The Hugging Face folder of its base model.
+        precision: Of the weights.
+        allow_mismatch: Keep a graph that agrees too little with torch; the bundle says so.
+    """
+
+    trained: Path
+    base: Path
+    precision: RewardPrecision
+    allow_mismatch: bool
+
+
+def export_reward(
+    request: RewardRequest,
+    destination: Path,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> RewardBundle:
+    """Make a reward bundle and put it at `destination`, replacing one that is there.
+
+    Args:
+        request: What to make it from.
+        destination: The folder; it appears only when whole and checked.
+        on_stage: Told what begins, for people who wait.
+
+    Raises:
+        ExportError: The model cannot be exported, the graph disagrees with torch, or
+            `destination` is no reward bundle.
+        ModelFileError: `trained` is incomplete or does not fit `base`.
+        RegistryError: The disk is full or read-only.
+    """
+    on_stage(f"reading {request.trained.name}")
+    reward = load_trained(request.trained, request.base)
+    with whole_folder(destination, REWARD_SIDECAR) as folder:
+        on_stage(f"writing the {request.precision} graph")
+        _write_graph(reward, request.precision, folder)
+        reward.tokenizer.save(str(folder / TOKENIZER))
+        model = RewardModel(
+            graph=GRAPH,
+            tokenizer=TOKENIZER,
+            layout=reward.layout,
+            pad=cast(int, reward.model.config.pad_token_id),
+            parts=reward.card.parts,
+            precision=request.precision,
+        )
+        on_stage("comparing it with torch")
+        parity = _compare(reward, OnnxScorer(folder, model, usable_cores()), request)
+        write_reward_sidecar(folder, _sidecar(request, reward, model, parity, folder))
+    return open_reward_bundle(destination)
+
+
+def parity_exchanges() -> list[Exchange]:
+    """Exchanges cut from the parity text: each sentence with the one to five that follow it."""
+    text = resources.files("alignpro_lite.export").joinpath("parity_text.txt")
+    pieces = re.split(r"(?<=[.!?])\s+|\n+", text.read_text(encoding="utf-8"))
+    sentences = [piece for piece in pieces if len(piece) >= MIN_SENTENCE]
+    return [
+        Exchange(prompt, " ".join(sentences[place + 1 : place + 2 + place % ANSWER_SENTENCES]))
+        for place, prompt in enumerate(sentences[:-1])
+    ]
+
+
+def compare_scores(
+    expected: NDArray[np.float64], found: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Correlation and pair agreement of two columns of scores, the worst part's each.
+
+    Args:
+        expected: Torch's scores, shape (n, parts).
+        found: The graph's, same shape.
+
+    Returns:
+        Pearson's correlation, and the share of pairs of rows that both put in the same order;
+        pairs that torch scores alike do not count. Scores that are all alike have neither: 0.
+    """
+    correlations, agreements = [], []
+    for wanted, got in zip(expected.T, found.T, strict=True):
+        pairs = list(combinations(range(len(wanted)), 2))
+        ours = np.array([np.sign(wanted[one] - wanted[other]) for one, other in pairs])
+        theirs = np.array([np.sign(got[one] - got[other]) for one, other in pairs])
+        decided = ours != 0
+        flat = np.ptp(wanted) == 0 or np.ptp(got) == 0
+        correlations.append(0.0 if flat else float(np.corrcoef(wanted, got)[0, 1]))
+        agreements.append(0.0 if flat else float((ours == theirs)[decided].mean()))
+    return min(correlations), min(agreements)
+
+
+def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) -> None:
+    """Write model.onnx into `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as work:
+        source, built = Path(work, "model"), Path(work, "graph")
+        source.mkdir()
+        built.mkdir()
+        cast(Any, reward.model).save_pretrained(source)
+        # optimum makes its example input with a tokenizer.
+        wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=reward.tokenizer
+        )
+        wrapped.save_pretrained(source)
+        graph = export_reference(source, built, "text-classification")
+        if precision == "int8":
+            quantise_graph(graph, folder / GRAPH, 8)
+        else:
+            for path in built.glob(f"{GRAPH}*"):  # with its data, where it has a file for it
+                shutil.move(path, folder / path.name)
+
+
+def _compare(reward: TorchReward, scorer: OnnxScorer, request: RewardRequest) -> RewardParity:
+    """Compare graph and torch.
+
+    Raises:
+        ExportError: They disagree, and that is not allowed.
+    """
+    exchanges = parity_exchanges()
+    expected = reward.score(exchanges).double().numpy()
+    found = scorer.score(exchanges)
+    scorer.close()
+    correlation, agreement = compare_scores(expected, found)
+    least_correlation, least_agreement = REQUIRED[request.precision]
+    passed = correlation >= least_correlation and agreement >= least_agreement
+    parity = RewardParity(
+        exchanges=len(exchanges),
+        correlation=correlation,
+        required_correlation=least_correlation,
+        pair_agreement=agreement,
+        required_agreement=least_agreement,
+        max_error=float(np.abs(expected - found).max()),
+        spread=float(expected.std(axis=0).min()),
+        mismatch_allowed=not passed,
+    )
+    if not passed and not request.allow_mismatch:
+        finer = "Use --precision fp32, or add" if request.precision == "int8" else "Add"
+        raise ExportError(
+            f"The {request.precision} graph disagrees with torch: {parity.summary()}.",
+            f"{finer} --allow-mismatch to keep it.",
+        )
+    return parity
+
+
+def _sidecar(
+    request: RewardRequest,
+    reward: TorchReward,
+    model: RewardModel,
+    parity: RewardParity,
+    folder: Path,
+) -> RewardSidecar:
+    has_adapter = (request.trained / ADAPTER).is_file()
+    return RewardSidecar(
+        format=REWARD_FORMAT,
+        model=model,
+        weights=dict.fromkeys(model.parts, 1.0),
+        parity=parity,
+        provenance=RewardProvenance(
+            base_model=reward.card.base, adapter=request.trained.name if has_adapter else None
+        ),
+        files=digests_of(folder),
+        card=reward.card.metrics,
+    )

@@ -1,0 +1,181 @@
+"""Rewards: named parts, weights, user functions, judges; failures of one item stay that item's."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_TARGET
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignpro_lite.errors import InputError, RewardError
+from alignpro_lite.exchange import Exchange
+from alignpro_lite.judge import HELPFUL, Rubric, fill, load_judge
+from alignpro_lite.reward import CallableScorer, Reward, complaints
+
+TALK = [Exchange("What is blue?", "The sky."), Exchange("Why?", "Why not?")]
+
+
+class Fixed:
+    """A scorer of given numbers that remembers being closed."""
+
+    def __init__(self, names, table):
+        self.names, self.table, self.closed = names, np.asarray(table, float), False
+
+    def score(self, exchanges):
+        return self.table
+
+    def close(self):
+        self.closed = True
+
+
+def test_the_total_is_the_weighted_sum_and_parts_stay_unweighted():
+    scorers = [Fixed(("a", "b"), [[1, 2], [3, 4]]), CallableScorer("reward_functions:length", "n")]
+    with Reward(scorers, {"a": 1.0, "b": -0.5, "n": 0.1}) as reward:
+        scores = reward.score(TALK)
+    np.testing.assert_allclose(scores.total, [1 - 1 + 0.8, 3 - 2 + 0.8])
+    assert list(scores.parts["b"]) == [2, 4]
+    assert list(scores.parts["n"]) == [8, 8]
+    assert scorers[0].closed
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_item_without_a_score_is_nan_and_told_apart(bad):
+    scores = Reward([Fixed(("a",), [[bad], [1]])], {"a": 2.0}).score(TALK)
+    assert list(scores.failed) == [True, False]
+    assert math.isnan(scores.parts["a"][0])
+    assert scores.total[1] == 2
+    assert complaints(scores) == ["1 of 2 scores of 'a' are no number."]
+
+
+def test_a_constant_part_is_complained_about_and_a_varied_one_is_not():
+    table = [[1, 0.5], [2, 0.5], [3, math.nan]]
+    scores = Reward([Fixed(("a", "b"), table)], {"a": 1, "b": 1}).score([*TALK, TALK[0]])
+    assert complaints(scores) == [
+        "1 of 3 scores of 'b' are no number.",
+        "All 2 scores of 'b' are 0.5.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "weights", "message"),
+    [
+        ([("a",), ("a",)], {"a": 1}, "'a' comes from two scorers"),
+        ([("a", "b")], {"a": 1}, "'b' has no weight"),
+        ([("a",)], {"a": 1, "c": 1}, "weight for 'c'"),
+        ([("a",)], {"a": math.inf}, "'a' must be a finite number"),
+        ([], {}, "at least one part"),
+    ],
+)
+def test_names_and_weights_have_to_match(names, weights, message):
+    with pytest.raises(InputError, match=message):
+        Reward([Fixed(each, np.zeros((2, len(each)))) for each in names], weights)
+
+
+@pytest.mark.parametrize("table", [[1, 2], [[1]], [[1, 2], [3, 4]]])
+def test_a_scorer_of_the_wrong_shape_is_named(table):
+    with pytest.raises(RewardError, match=r"scorer of part must return scores of shape \(2, 1\)"):
+        Reward([Fixed(("part",), table)], {"part": 1}).score(TALK)
+
+
+@pytest.mark.parametrize("name", ["raising", "too_short", "texts", "ragged", "nothing"])
+def test_a_function_that_fails_or_returns_no_numbers_is_named(name):
+    with pytest.raises(RewardError, match=f"reward_functions:{name}") as caught:
+        CallableScorer(f"reward_functions:{name}", "part").score(TALK)
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("reward_functions", "reward_functions:", ":length", "", "no_such_module_here:f"),
+        *("reward_functions:absent", "reward_functions:NOT_A_FUNCTION", "..:x"),
+    ],
+)
+def test_what_is_no_function_is_refused_before_anything_is_scored(reference):
+    with pytest.raises(InputError):
+        CallableScorer(reference, "part")
+
+
+def test_a_function_may_leave_single_items_undecided():
+    scores = CallableScorer("reward_functions:undecided", "part").score(TALK)
+    np.testing.assert_array_equal(scores, [[1], [math.nan]])
+
+
+@given(st.text(), st.text())
+def test_a_filled_in_text_is_never_filled_in_again(prompt, answer):
+    """An answer that writes {prompt} would quote the prompt to the judge."""
+    assert fill("<{prompt}|{answer}>", {"prompt": prompt, "answer": answer}) == (
+        f"<{prompt}|{answer}>"
+    )
+    assert fill("{answer}{prompt}", {"prompt": "{answer}", "answer": "{prompt}"}) == (
+        "{prompt}{answer}"
+    )
+
+
+@pytest.fixture(scope="module")
+def judge():
+    scorer = load_judge(TINY_TARGET, context=512, threads=1)
+    yield scorer
+    scorer.close()
+
+
+def test_a_judge_scores_the_same_exchange_alike_whatever_it_read_before(judge):
+    """What was cached of earlier questions changed a score by more than it is worth."""
+    first = judge.score(TALK)
+    assert first.shape == (2, 1)
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(judge.score(TALK[::-1]), first[::-1])
+
+
+def test_a_comparison_changes_its_sign_with_the_order(judge):
+    one, other = "The sky is blue.", "No idea."
+    forward = judge.compare("What is blue?", one, other)
+    assert forward != 0
+    assert judge.compare("What is blue?", other, one) == -forward
+    assert judge.compare("What is blue?", one, one) == 0
+
+
+def test_an_exchange_too_long_for_the_judge_is_that_items_failure(judge):
+    scores = judge.score([Exchange("long " * 600, "x"), TALK[0]])
+    assert list(np.isnan(scores[:, 0])) == [True, False]
+
+
+def test_choices_have_the_probability_that_sampling_gives_them(judge):
+    """The forced draw must leave the model's own probabilities alone: all tokens sum to 1."""
+    from alignpro_lite import Message
+
+    target, ask = judge._model, [Message("user", "hi")]
+    yes, no = target.choice_log_probs(ask, ["Yes", "No"])
+    (greedy,) = target.answer(ask, max_tokens=1)
+    text = "".join(greedy)
+    assert yes < 0
+    assert no < 0
+    if text and text[0] not in "YN":
+        likely, _ = target.choice_log_probs(ask, [text, "Yes"])
+        assert likely == pytest.approx(greedy.log_prob, abs=1e-3)
+
+
+@pytest.mark.parametrize("replies", [("Yes", "Yes"), ("", "No")])
+def test_replies_that_begin_alike_or_are_empty_are_refused(judge, replies):
+    from alignpro_lite import Message
+
+    with pytest.raises(InputError, match="different tokens"):
+        judge._model.choice_log_probs([Message("user", "hi")], replies)
+
+
+def test_a_rubric_without_the_answer_is_refused():
+    with pytest.raises(InputError, match=r"question of a rubric must hold \{answer\}"):
+        Rubric("Only {prompt}", "Yes", "No", HELPFUL.comparison, "A", "B")
+
+
+def test_rewards_and_bundles_import_no_engine():
+    code = (
+        "import sys, alignpro_lite.reward, alignpro_lite.reward_bundle, alignpro_lite.onnx_reward; "
+        "assert not {'torch', 'onnxruntime', 'llama_cpp'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
