@@ -35,6 +35,7 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_config.py
 
 models: $(READY)
 	@$(BIN)/alignpro-lite models path bundle/default > build/default-bundle 2> /dev/null || { \
@@ -45,7 +46,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": run make PYTHON=python3.12")'
 	@echo "Setting up $(VENV); llama.cpp is compiled, which takes 5 to 10 minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,export,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,export,train,dev]"
 	@mkdir -p build && touch $(READY)
 
 clean:

@@ -35,11 +35,13 @@ def load_reward(folder: Path, threads: int) -> Reward:
         BundleError: A file is missing, altered, or not what it should be.
         MissingDependencyError: onnxruntime is not installed.
     """
-    return Reward([load_scorer(folder, threads)], open_reward_bundle(folder).sidecar.weights)
+    bundle = open_reward_bundle(folder)
+    scorer = OnnxScorer(bundle.path, bundle.sidecar.model, threads)
+    return Reward([scorer], bundle.sidecar.weights)
 
 
 def load_scorer(folder: Path, threads: int) -> OnnxScorer:
-    """Load a reward bundle to be weighted by the caller; see `load_reward`."""
+    """Load a reward bundle whose parts the caller weights; see `load_reward`."""
     bundle = open_reward_bundle(folder)
     return OnnxScorer(bundle.path, bundle.sidecar.model, threads)
 

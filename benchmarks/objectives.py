@@ -18,8 +18,9 @@ What the trainers of trl 1.16 optimise, as their source has it:
   division makes the strength λ σ(x), another one for every prompt.
   β is scaled by (K - 1)/K here, because the mean holds the reward itself.
 
-Step sizes were chosen for each method among 1e-3 to 1e-2, K among 8 to 64 and, for RLOO,
-`num_iterations` among 1 to 8.
+Tried on seed 0 at 24576 calls, the best kept: ours, steps of 5e-3 and 1e-2, 64 and 128 new rewrites
+a round; RLOO, steps of 2e-3 to 1e-2, K of 16 to 64, `num_iterations` of 1, 2 and 4. GRPO was not
+tuned: it has RLOO's step instead of its default 1e-6, which would not move in so few steps.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
 
 def _derived_by_transformers(path: Path) -> Tokenizer:
     with recognised_by_transformers():
-        derived = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+        derived = AutoTokenizer.from_pretrained(
             path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
         )
     tokenizer: Tokenizer = derived.backend_tokenizer

@@ -147,9 +147,7 @@ def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) 
         built.mkdir()
         cast(Any, reward.model).save_pretrained(source)
         # optimum makes its example input with a tokenizer.
-        wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-            tokenizer_object=reward.tokenizer
-        )
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=reward.tokenizer)
         wrapped.save_pretrained(source)
         graph = export_reference(source, built, "text-classification")
         if precision == "int8":

@@ -72,7 +72,7 @@ class Source:
 
     def save_folder(self, folder: Path) -> None:
         """Write the model as a plain Hugging Face folder for the converters to read."""
-        self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        self.model.generation_config = GenerationConfig(
             bos_token_id=self.special.bos, eos_token_id=list(self.special.stop)
         )
         try:
@@ -81,7 +81,7 @@ class Source:
             raise ExportError(
                 f"The model cannot be written to {folder} ({error}).", "Free some disk space."
             ) from error
-        wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        wrapped = PreTrainedTokenizerFast(
             tokenizer_object=self.tokenizer,
             bos_token=_token(self.tokenizer, self.special.bos),
             eos_token=_token(self.tokenizer, self.special.eos),
@@ -200,7 +200,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 def _load_folder(folder: Path) -> Source:
     try:
         model, loading = _read_weights(folder, gguf_file=None)
-        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:

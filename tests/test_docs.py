@@ -7,9 +7,14 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from alignpro_lite.train.config import read_config
+from alignpro_lite.train.prompter_config import PrompterConfig
+from alignpro_lite.train.reward_config import RewardConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,6 +22,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 }
+CONFIGURATIONS = {"reward.toml": RewardConfig, "prompter.toml": PrompterConfig}
 
 
 def fenced(language: str) -> list[str]:
@@ -32,9 +38,29 @@ COMMANDS = [
 ]
 
 
-def test_the_command_reference_has_not_drifted():
-    page = runpy.run_path(str(ROOT / "docs" / "generate_cli.py"))["page"]
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == page(), "run `make docs`"
+@pytest.mark.parametrize(
+    ("generator", "name"),
+    [("generate_cli.py", "cli.md"), ("generate_config.py", "training-keys.md")],
+)
+def test_a_generated_page_has_not_drifted(generator, name):
+    page = runpy.run_path(str(ROOT / "docs" / generator))["page"]
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("snippet", fenced("toml"))
+def test_every_configuration_in_the_documents_is_allowed(snippet):
+    """A snippet names its file in its first line and may leave out what configs/ has."""
+    name = snippet.splitlines()[0].removeprefix("# ")
+    whole = tomllib.loads((ROOT / "configs" / name).read_text("utf-8"))
+    CONFIGURATIONS[name].model_validate(whole | tomllib.loads(snippet))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.name
+)
+def test_the_shipped_configurations_are_allowed(path):
+    kind = PrompterConfig if path.name.startswith("prompter") else RewardConfig
+    read_config(path, kind)
 
 
 @pytest.mark.real

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -62,9 +63,9 @@ def load_weights(
     """Read what `save_weights` wrote into the parameters and the optimiser.
 
     Raises:
-        ModelFileError: The files belong to another adapter.
+        ModelFileError: The files are damaged or belong to another adapter.
     """
-    weights = load_file(folder / _ADAPTER)
+    weights = _tensors(folder / _ADAPTER)
     if weights.keys() != parameters.keys():
         raise ModelFileError(
             f"{folder} holds another adapter: {len(weights.keys() ^ parameters.keys())} tensors "
@@ -74,10 +75,24 @@ def load_weights(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    for key, value in load_file(folder / _OPTIMISER).items():
+    for key, value in _tensors(folder / _OPTIMISER).items():
         name, _, what = key.rpartition("|")
         parameter = parameters[name]
         optimiser.state[parameter][what] = value if what == "step" else _beside(value, parameter)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> ModelFileError:
+    return ModelFileError(
+        f"{file} cannot be read ({error}).",
+        f"Delete {file.parent} to begin anew, or train into another folder with --output.",
+    )
 
 
 def _beside(value: Tensor, parameter: nn.Parameter) -> Tensor:
@@ -93,7 +108,7 @@ def load_state(folder: Path, rank: int) -> ProcessState:
     """Read what `save_state` wrote.
 
     Raises:
-        ModelFileError: The run had fewer processes.
+        ModelFileError: The run had fewer processes, or the file is damaged.
     """
     file = folder / _state_name(rank)
     if not file.is_file():
@@ -101,15 +116,17 @@ def load_state(folder: Path, rank: int) -> ProcessState:
             f"{folder} has no state of process {rank}.",
             "Resume with as many processes as the run was begun with.",
         )
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    groups = tuple(_group(group) for group in raw.pop("groups"))
-    return ProcessState(
-        step=raw["step"],
-        groups=groups,
-        calls=raw["calls"],
-        failures=tuple(raw["failures"]),
-        items=tuple(raw["items"]),
-    )
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return ProcessState(
+            step=raw["step"],
+            groups=tuple(_group(group) for group in raw["groups"]),
+            calls=raw["calls"],
+            failures=tuple(raw["failures"]),
+            items=tuple(raw["items"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(file, error) from error
 
 
 def _group(raw: Mapping[str, object]) -> Group:

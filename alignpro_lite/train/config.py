@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from alignpro_lite.errors import InputError
 
 
 class Section(BaseModel):
-    """A table of a configuration: immutable, and without unknown keys."""
+    """A table of a configuration: immutable, without unknown keys, every number finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)
@@ -40,19 +41,49 @@ def read_config(path: Path, kind: type[S]) -> S:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise _located(path, error) from error
+        raise _located(path, raw, error) from error
 
 
-def _located(path: Path, error: ValidationError) -> InputError:
+def _located(path: Path, raw: dict[str, Any], error: ValidationError) -> InputError:
     """The first complaint in one sentence: key, value, what is allowed."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
-    others = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    complaints = error.errors(include_url=False)
+    keys = [_key(raw, complaint) for complaint in complaints]
+    key, first = keys[0], complaints[0]
+    # A table also complains when what it holds is wrong.
+    more = {other for other in keys if not (_inside(other, key) or _inside(key, other))}
+    others = f" ({len(more)} more)" if more else ""
     if first["type"] == "missing":
         return InputError(f"{path} lacks the key {key}{others}.", f"Add {key} = ...")
     if first["type"] == "extra_forbidden":
-        return InputError(f"{path} has an unknown key {key}{others}.", "Remove or correct it.")
+        return InputError(
+            f"{path} has an unknown key {key} = {first['input']!r:.80}{others}.",
+            "Remove or correct it; docs/training-keys.md lists every key.",
+        )
+    # A value that may be of several kinds has a complaint for each of them.
+    allowed = dict.fromkeys(
+        one["msg"].removeprefix("Value error, ")
+        for one, about in zip(complaints, keys, strict=True)
+        if _inside(about, key)
+    )
     return InputError(
         f"{path}: {key} = {first['input']!r:.80} is not allowed{others}.",
-        f"{first['msg'].removeprefix('Value error, ')}.",
+        f"{', or '.join(allowed)}.",
     )
+
+
+def _inside(key: str, table: str) -> bool:
+    return f"{key}.".startswith(f"{table}.")
+
+
+def _key(raw: Any, complaint: ErrorDetails) -> str:
+    """The key as the file has it: pydantic's also names kinds of values, which are no keys."""
+    parts = []
+    for part in complaint["loc"]:
+        try:
+            raw = raw[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        parts.append(str(part))
+    if complaint["type"] == "missing":
+        parts.append(str(complaint["loc"][-1]))
+    return ".".join(parts) or "the file"

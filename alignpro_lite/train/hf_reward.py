@@ -141,7 +141,7 @@ class HfScorer:
 def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     with readable_folder(folder) as readable:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+            tokenizer = AutoTokenizer.from_pretrained(
                 readable, local_files_only=True, trust_remote_code=False
             )
             model, loading = cast(Any, AutoModelForSequenceClassification).from_pretrained(

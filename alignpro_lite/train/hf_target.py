@@ -177,7 +177,7 @@ class HfTarget:
 
     def _generation(self, max_tokens: int, sampling: Sampling) -> GenerationConfig:
         """Plain settings: what a model's own files recommend is not what was asked for."""
-        return GenerationConfig(  # type: ignore[no-untyped-call]
+        return GenerationConfig(
             max_new_tokens=max_tokens,
             eos_token_id=list(self._special.stop),
             pad_token_id=self._special.eos,

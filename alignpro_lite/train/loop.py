@@ -239,7 +239,7 @@ class PrompterTrainer:
             spreads.append(log_variance(own[None], reference[None], rewards[None], strength))
             kl.append((own.detach() - reference).mean())
         loss = torch.stack([spread.loss for spread in spreads]).mean() * share
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return _PartLoss(
             loss=float(loss.detach()),
             residual=float(torch.stack([spread.residual for spread in spreads]).mean()),
@@ -318,6 +318,9 @@ class PrompterTrainer:
     def _refuse_many_failures(self, reasons: Sequence[str]) -> None:
         failures, items = sum(self._failures), sum(self._items)
         if failures > self._training.failures * items:
+            # Once the cause is mended, the failures it made are not to be counted again.
+            self._failures.clear()
+            self._items.clear()
             self._save()
             last = f" The last reason: {reasons[-1]}" if reasons else ""
             raise TrainingError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -19,6 +19,9 @@ from alignpro_lite.export.source import load_source
 from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.template import RewriteTemplate
 from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
+
+_ADAPTER = "default"
+"""Peft's name for the only adapter."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class Policy:
         source = load_source(base)
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
         self.settings = settings
-        frozen = source.model.to(settings.dtype)  # type: ignore[arg-type]
-        self._sampler = copy.deepcopy(frozen).to(settings.device)  # type: ignore[arg-type]
+        frozen = cast(nn.Module, source.model).to(settings.dtype)
+        self._sampler = copy.deepcopy(frozen).to(settings.device)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=lora.rank,
@@ -105,18 +108,24 @@ class Policy:
     @torch.no_grad()
     def refresh_sampler(self) -> None:
         """Merge the adapter as it is now into the copy that rewrites are drawn from."""
-        for name, module in self.adapter.base_model.model.named_modules():
-            if isinstance(module, LoraLayer):
-                merged = module.get_base_layer().weight + module.get_delta_weight("default")
-                self._sampler.get_submodule(name).weight.copy_(merged)
+        for name, layer in self._adapted_layers():
+            update = cast(Any, layer).get_delta_weight(_ADAPTER)
+            self._weight(name).copy_(_frozen(layer) + update)
 
     @torch.no_grad()
     def reset_sampler(self) -> None:
         """Make the copy that rewrites are drawn from ρ_sft."""
-        for name, module in self.adapter.base_model.model.named_modules():
+        for name, layer in self._adapted_layers():
+            self._weight(name).copy_(_frozen(layer))
+
+    def _adapted_layers(self) -> Iterator[tuple[str, LoraLayer]]:
+        """The layers that have an adapter, by their name in the base model."""
+        for name, module in self.adapter.get_base_model().named_modules():
             if isinstance(module, LoraLayer):
-                own = self._sampler.get_submodule(name).weight
-                own.copy_(module.get_base_layer().weight)
+                yield name, module
+
+    def _weight(self, name: str) -> Tensor:
+        return cast(Tensor, self._sampler.get_submodule(name).weight)
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[str], count: int, seed: int) -> list[list[tuple[int, ...]]]:
@@ -185,6 +194,10 @@ class Policy:
                 use_cache=False,
             )
         return cast(Tensor, output.logits[0])
+
+
+def _frozen(layer: LoraLayer) -> Tensor:
+    return cast(Tensor, layer.get_base_layer().weight)
 
 
 @dataclass(frozen=True)

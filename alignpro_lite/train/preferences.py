@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite.train.rows import BadRowError, Row, Rows, number_of, read_rows, text_of
+from alignpro_lite.train.rows import (
+    BadRowError,
+    Row,
+    Rows,
+    number_of,
+    optional_text_of,
+    read_rows,
+    text_of,
+)
 
 _HH_TURN = "\n\nAssistant:"
 
@@ -101,8 +109,9 @@ def _plain_pair(row: Row) -> Pair:
 
 def _ultrafeedback(row: Row) -> Pair:
     pair = _plain_pair(row)
-    noted = row.get("metadata") or row
-    if "score_chosen" not in noted:
+    metadata = row.get("metadata")
+    noted = metadata if isinstance(metadata, dict) else row
+    if not {"score_chosen", "score_rejected"} <= noted.keys():
         return pair
     return replace(
         pair, scores=(number_of(noted, "score_chosen"), number_of(noted, "score_rejected"))
@@ -110,7 +119,7 @@ def _ultrafeedback(row: Row) -> Pair:
 
 
 def _orca(row: Row) -> Pair:
-    system = str(row.get("system") or "").strip()
+    system = optional_text_of(row, "system")
     question = text_of(row, "question")
     prompt = f"{system}\n\n{question}" if system else question
     return Pair(prompt, text_of(row, "chosen"), text_of(row, "rejected"))

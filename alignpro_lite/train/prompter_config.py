@@ -41,18 +41,28 @@ class AnswerSection(Section):
     Attributes:
         count: M, answers to each rewrite.
         max_tokens: Most tokens of an answer.
+        temperature: 0 takes the most likely token.
+        top_k: Only that many of the likeliest tokens are drawn; 0 for all.
+        top_p: Only the likeliest tokens that together have this probability are drawn.
+        min_p: Tokens below this share of the likeliest one's probability are not drawn.
     """
 
     count: Count = 1
     max_tokens: Count = 128
-    temperature: float = Field(0.8, ge=0)
+    temperature: float = Field(0.8, ge=0, le=100)
     top_k: int = Field(40, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     min_p: float = Field(0.05, ge=0, lt=1)
 
 
 class GgufSection(Section):
-    """[target] of kind gguf: the deployed file itself, decoded in batches."""
+    """[target] of kind gguf: the deployed file itself, decoded in batches.
+
+    Attributes:
+        kind: Which of the three it is.
+        source: A target of models.toml or a GGUF file.
+        context: Tokens that all answers under way share, prompts included.
+    """
 
     kind: Literal["gguf"] = "gguf"
     source: str = "smollm2-135m-instruct"
@@ -63,9 +73,10 @@ class EndpointSection(Section):
     """[target] of kind openai: any OpenAI-compatible endpoint.
 
     Attributes:
+        kind: Which of the three it is.
         url: Its base, such as http://localhost:8000/v1.
-        model: What to ask for.
-        key_variable: Environment variable that holds the key.
+        model: The name of the model there.
+        key_variable: Environment variable that holds the key; without it, none is sent.
         parallel: Requests under way at a time.
     """
 
@@ -77,7 +88,14 @@ class EndpointSection(Section):
 
 
 class HuggingFaceSection(Section):
-    """[target] of kind huggingface: a folder or GGUF file, run in torch."""
+    """[target] of kind huggingface: a model run in torch, the slow way.
+
+    Attributes:
+        kind: Which of the three it is.
+        source: A Hugging Face folder or a GGUF file.
+        device: Of torch, such as cpu or cuda:0.
+        dtype: Of the weights.
+    """
 
     kind: Literal["huggingface"]
     source: str
@@ -91,8 +109,9 @@ class RewardSection(Section):
     Attributes:
         kind: onnx (a reward bundle), huggingface (a classifier folder), judge (a GGUF under a
             rubric) or python (package.module:function).
-        source: A name of models.toml, a path, or the function.
-        weights: Weight of each named part.
+        source: A reward of models.toml or its folder (onnx), a folder (huggingface), a target of
+            models.toml or a GGUF file (judge), or the function (python).
+        weights: Weight of each named part; a judge and a function have one part each.
     """
 
     kind: Literal["onnx", "huggingface", "judge", "python"]
@@ -123,10 +142,12 @@ class OptimisationSection(Section):
 
     Attributes:
         steps: Optimiser steps.
+        learning_rate: Its highest value.
         warmup: Steps until the learning rate is reached; it falls to a tenth from there on.
         clip: Largest norm of the gradient.
         checkpoint: Steps between two checkpoints.
-        failures: Share of failed items in the last steps that stops the run.
+        failures: Share of failed items in the last ten steps that stops the run.
+        seed: Of the adapter, the order of the prompts, the rewrites and the answers.
     """
 
     steps: Count = 300
@@ -139,7 +160,12 @@ class OptimisationSection(Section):
 
 
 class PromptFileSection(Section):
-    """[[data.prompts]]: a file of prompts, relative to the data folder."""
+    """[[data.prompts]]: a file of prompts.
+
+    Attributes:
+        path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
+        format: instruction (rows with an instruction and a context) or prompt (rows with a prompt).
+    """
 
     path: str
     format: Literal["instruction", "prompt"]
@@ -174,7 +200,19 @@ class ReportSection(Section):
 
 
 class PrompterConfig(Section):
-    """prompter.toml."""
+    """prompter.toml: how a prompter is trained against a frozen target.
+
+    Attributes:
+        prompter: What is trained.
+        target: The frozen target, one of three kinds.
+        answers: How the target is sampled.
+        reward: What training raises, the weighted sum of all parts.
+        second_reward: What only the report sees, best learned from other data.
+        objective: λ, and how rewrites are grouped and replayed.
+        training: The optimiser and the limits of a run.
+        data: The prompts.
+        report: The measurement on held-out prompts after training.
+    """
 
     prompter: PrompterSection = PrompterSection()
     target: Annotated[

@@ -60,14 +60,15 @@ def measure(
     for number, (name, make) in enumerate(sent.items()):
         on_stage(name)
         arms.append(bench.arm(name, make(), bench.seed + number))
-    plain = arms[0]
-    comparisons = {
-        arm.name: {
-            key: compare(arm.rewards[key], plain.rewards[key], bench.seed) for key in arm.rewards
-        }
-        for arm in arms[1:]
+    return Report(tuple(arms), against(arms[0], arms[1:], bench.seed), kl)
+
+
+def against(plain: Arm, arms: Sequence[Arm], seed: int) -> dict[str, Mapping[str, Comparison]]:
+    """Every reward of every arm held against the arm that sends prompts as they are."""
+    return {
+        arm.name: {key: compare(arm.rewards[key], plain.rewards[key], seed) for key in arm.rewards}
+        for arm in arms
     }
-    return Report(tuple(arms), comparisons, kl)
 
 
 def summary(report: Report, prompts: Sequence[str]) -> dict[str, Any]:

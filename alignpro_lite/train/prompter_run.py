@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from peft import get_peft_model_state_dict
 from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.arms import Bench
-from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
+from alignpro_lite.prompter_card import PROMPTER_CARD, PrompterCard, write_prompter_card
 from alignpro_lite.registry import Cache, Registry, resolve_model
 from alignpro_lite.sampling import Sampling, stream_seed
 from alignpro_lite.train.allocator import keep_freed_memory
@@ -74,11 +75,15 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         AlignProError: Something is missing, damaged, or failed too often.
     """
     keep_freed_memory()
-    accelerator = Accelerator()
+    # Without this, processes that a launcher starts on a CPU do not find each other.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     tell = note if accelerator.is_main_process else _silent
     if accelerator.is_main_process:
         _claim(places.run, config)
     accelerator.wait_for_everyone()
+    if (places.run / ADAPTER / PROMPTER_CARD).is_file():
+        tell(f"The run in {places.run} is done; its report is report.md there.")
+        return True
     with ExitStack() as stack:
         base = resolve_model("prompter", config.prompter.base, places.known, places.cache)
         policy = open_policy(config.prompter, base, str(accelerator.device), config.training.seed)
@@ -96,7 +101,6 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         if accelerator.is_main_process:
             data = _report(config, places, learner, prompts, stack, tell)
             _write_adapter(config, places.run, policy, data)
-        accelerator.wait_for_everyone()
     return True
 
 
@@ -114,7 +118,12 @@ def _claim(run: Path, config: PrompterConfig) -> None:
         aside.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
         aside.replace(file)
         return
-    begun = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        begun = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
+        ) from error
     for key, was, now in _differences("", begun, own):
         raise InputError(
             f"The run in {run} was begun with {key} = {was!r:.80}, found {now!r:.80}.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.train.rows import BadRow, Row, Rows, read_rows, text_of
+from alignpro_lite.train.rows import BadRow, Row, Rows, optional_text_of, read_rows, text_of
 from alignpro_lite.train.split import prompt_position
 
 PromptFormat = Literal["instruction", "prompt"]
@@ -82,7 +82,7 @@ def split_prompts(
 
 def _instruction(row: Row) -> str:
     instruction = text_of(row, "instruction").strip()
-    context = str(row.get("context") or "").strip()
+    context = optional_text_of(row, "context")
     return f"{instruction}\n{context}" if context else instruction
 
 

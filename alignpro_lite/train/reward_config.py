@@ -9,7 +9,7 @@ from pydantic import Field
 from alignpro_lite.train.config import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RewardModelSection(Section):
@@ -34,8 +34,14 @@ class RewardTrainingSection(Section):
     """[training]: how it is trained.
 
     Attributes:
-        held_out: Share of prompts, by their hash, that are only measured.
+        epochs: Times that every example is seen.
+        batch: Examples of a step; a pair counts once.
+        learning_rate: Its highest value; it falls to zero.
+        weight_decay: Of AdamW.
+        held_out: Prompts whose hash falls into [from, to) are only measured; [0.25, 1] trains a
+            second model on just the pairs that [0, 0.25] holds out.
         rating_weight: Weight of the squared error of ratings beside the loss of pairs.
+        seed: Of the new weights and the order of the examples.
     """
 
     epochs: float = Field(2.0, gt=0)
@@ -43,8 +49,8 @@ class RewardTrainingSection(Section):
     learning_rate: float = Field(3e-4, gt=0, le=0.1)
     weight_decay: float = Field(0.01, ge=0)
     rating_weight: float = Field(0.3, ge=0)
-    held_out: Share = 0.25
-    seed: int = Field(0, ge=0)
+    held_out: tuple[Share, Share] = (0.0, 0.25)
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 class DataSection(Section):
@@ -52,20 +58,23 @@ class DataSection(Section):
 
     Attributes:
         part: The named part of the reward it teaches.
-        path: The file, relative to the data folder.
+        path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
         format: The form it is published in; helpsteer and ratings hold scores, the others pairs.
-        share: Only prompts whose hash falls into this range [from, to) of the split are used for
-            training, so that two reward models can be trained on different pairs.
     """
 
     part: Name
     path: str
     format: Literal["hh", "bpo", "ultrafeedback", "orca", "jsonl", "helpsteer", "ratings"]
-    share: tuple[float, float] = (0.0, 1.0)
 
 
 class RewardConfig(Section):
-    """reward.toml."""
+    """reward.toml: how a reward model is trained.
+
+    Attributes:
+        model: What is trained.
+        training: How it is trained.
+        data: The files; each names the part of the reward that it teaches.
+    """
 
     model: RewardModelSection = RewardModelSection()
     training: RewardTrainingSection = RewardTrainingSection()

@@ -52,7 +52,10 @@ class RewardData:
 
 
 def read_data(
-    sections: Sequence[DataSection], parts: Sequence[str], folder: Path, held_out: float
+    sections: Sequence[DataSection],
+    parts: Sequence[str],
+    folder: Path,
+    held_out: tuple[float, float],
 ) -> RewardData:
     """Read and split every file.
 
@@ -60,7 +63,7 @@ def read_data(
         sections: The files.
         parts: Names of the outputs.
         folder: What relative paths start from.
-        held_out: Share of prompts kept from training.
+        held_out: Range [from, to) of `prompt_position` that is kept from training.
 
     Raises:
         InputError: A file is unreadable, or nothing is left to train on or to measure.
@@ -72,18 +75,14 @@ def read_data(
         path = folder / section.path
         rows = _read(path, section)
         bad[section.path] = rows.bad
-        first, end = section.share
         for example in _examples(rows.rows, parts.index(section.part), path.name):
-            place = prompt_position(example.prompt)
-            if place < held_out:
-                held.append(example)
-            elif first <= (place - held_out) / (1 - held_out) < end:
-                train.append(example)
+            is_held = held_out[0] <= prompt_position(example.prompt) < held_out[1]
+            (held if is_held else train).append(example)
     if not train or not held:
         raise InputError(
             f"Training needs examples to learn from and to measure, found {len(train)} and "
             f"{len(held)}.",
-            "Add data, or change training.held_out or share.",
+            "Add data, or change training.held_out.",
         )
     return RewardData(tuple(train), tuple(held), bad)
 

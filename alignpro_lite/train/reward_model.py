@@ -65,6 +65,11 @@ class TorchReward:
     layout: ExchangeLayout
     card: RewardCard
 
+    @property
+    def pad(self) -> int:
+        """The id that fills a batch; a decoder finds its last token by it."""
+        return cast(int, self.model.config.pad_token_id)
+
     def score(self, exchanges: Sequence[Exchange]) -> Tensor:
         """Scores of exchanges, shape (n, parts), float32, on the CPU."""
         encoded = encode(self.tokenizer, self.layout, exchanges)
@@ -78,15 +83,16 @@ class TorchReward:
 
     def forward(self, encoded: Sequence[EncodedExchange]) -> Tensor:
         """Scores of one batch, shape (n, parts), differentiable."""
-        inputs = {key: value.to(self.model.device) for key, value in padded(encoded).items()}
+        batch = padded(encoded, self.pad)
+        inputs = {key: value.to(self.model.device) for key, value in batch.items()}
         return cast(Tensor, self.model(**inputs).logits)
 
 
-def padded(encoded: Sequence[EncodedExchange]) -> dict[str, Tensor]:
+def padded(encoded: Sequence[EncodedExchange], pad: int) -> dict[str, Tensor]:
     """A batch of exchanges as tensors of shape (n, longest); padding is masked by position."""
-    longest = max(len(one.ids) for one in encoded)
-    shape = (len(encoded), longest)
-    ids, types, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    shape = (len(encoded), max(len(one.ids) for one in encoded))
+    ids = torch.full(shape, pad, dtype=torch.long)
+    types, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
     for row, one in enumerate(encoded):
         length = len(one.ids)
         ids[row, :length] = torch.tensor(one.ids)
@@ -109,7 +115,7 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
     """
     with readable_folder(base) as folder:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+            tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
             model = cast(Any, AutoModelForSequenceClassification).from_pretrained(
@@ -214,7 +220,7 @@ def _layout(tokenizer: PreTrainedTokenizerFast, card: RewardCard, segments: bool
     last = next((token for token in after if token is not None), None)
     return ExchangeLayout(
         before=() if first is None else (first,),
-        between=(last,) if tokenizer.sep_token_id is not None else tuple(blank),
+        between=tuple(blank) if tokenizer.sep_token_id is None else (tokenizer.sep_token_id,),
         after=() if last is None else (last,),
         segments=segments,
         prompt_tokens=card.prompt_tokens,

@@ -6,17 +6,24 @@ sigmoid(r(x, chosen) - r(x, rejected)) (Bradley and Terry 1952; InstructGPT 2022
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
 from torch import Tensor
 from torch.nn.functional import logsigmoid, mse_loss
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -32,6 +39,8 @@ from alignpro_lite.train.reward_model import (
     write_card,
 )
 from alignpro_lite.train.reward_report import held_out_metrics
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,10 @@ def _encoded(reward: TorchReward, example: Example) -> _Encoded:
     return _Encoded(example.part, answers, example.ratings)
 
 
-def _collate(rows: Sequence[_Encoded]) -> dict[str, Tensor]:
+def _collate(rows: Sequence[_Encoded], pad: int) -> dict[str, Tensor]:
     """The first answers of all rows, behind them the rejected ones of the pairs, in order."""
     pairs = [row for row in rows if len(row.answers) > 1]
-    batch = padded([row.answers[0] for row in rows] + [row.answers[1] for row in pairs])
+    batch = padded([row.answers[0] for row in rows] + [row.answers[1] for row in pairs], pad)
     ratings = [row.ratings[0] for row in rows] + [row.ratings[1] for row in pairs]
     return batch | {
         "part": torch.tensor([row.part for row in (*rows, *pairs)]),
@@ -151,17 +160,30 @@ def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Pat
         model=reward.model,
         args=_arguments(config, checkpoints),
         train_dataset=_Examples(reward, data.train),
-        data_collator=cast(Any, _collate),
+        data_collator=cast(Any, partial(_collate, pad=reward.pad)),
     )
     trainer.rating_weight = config.training.rating_weight
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)  # type: ignore[attr-defined]
+    trainer.train(resume_from_checkpoint=last)
     reward.model.eval()
     card = replace(card, metrics=held_out_metrics(reward, data.held_out))
-    reward.model.save_pretrained(output)
-    reward.tokenizer.save(str(output / "tokenizer.json"))
+    _save(reward, model.method, base, output)
     write_card(output, card)
     return card
+
+
+def _save(reward: TorchReward, method: str, base: Path, output: Path) -> None:
+    """Write the adapter at half precision, or all weights with the base's tokenizer."""
+    model = cast(Any, reward.model)
+    if method == "lora":
+        state = {name: value.half() for name, value in get_peft_model_state_dict(model).items()}
+        model.save_pretrained(output, state_dict=state)
+        (output / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
+        return
+    model.save_pretrained(output)
+    for name in _TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, output / name)
 
 
 def _with_adapter(model: PreTrainedModel, section: RewardModelSection) -> PreTrainedModel:

@@ -103,6 +103,8 @@ def roll_out(
         for output in outputs
         if _is_written(policy, output, tally)
     ]
+    if not candidates:
+        return Rollout((), tally)
     scored = _scored(policy, target, reward, plan, candidates, seed, tally)
     trie = policy.pack([prompt for prompt, _ in candidates], [output for _, output in candidates])
     reference = policy.reference_log_probs(trie).tolist()
@@ -155,7 +157,7 @@ def _scored(
     scores = reward.score(exchanges)
     tally.reward += int(scores.failed.sum())
     tally.reasons.extend(complaints(scores))
-    owner = np.array(owners)
+    owner = np.array(owners, dtype=np.int64)
     return _Scored(
         _means(scores.total, owner, len(candidates)),
         {name: _means(values, owner, len(candidates)) for name, values in scores.parts.items()},

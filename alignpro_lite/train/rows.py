@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,20 +79,20 @@ def _raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Rows of a JSON array or of JSON lines, numbered from 1; a bad line comes as its text."""
     try:
         raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}).", "Check the path.") from error
     if text.lstrip().startswith("["):
         try:
             yield from enumerate(json.loads(text), start=1)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not valid JSON ({error}).", "Mend the file.") from error
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 yield number, line
 
 
@@ -103,14 +105,32 @@ def _mapping(raw: Any) -> Row:
 def text_of(row: Row, key: str) -> str:
     """The text under a key; BadRowError if it is missing, blank or no text."""
     value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
         raise BadRowError(f"expected text under {key!r}, found {str(value)[:40]!r}")
     return value
 
 
+def optional_text_of(row: Row, key: str) -> str:
+    """The text under a key, stripped, empty if there is none; BadRowError if it is no text."""
+    value = row.get(key) or ""
+    if not isinstance(value, str) or not _is_unicode(value):
+        raise BadRowError(f"expected text under {key!r}, found {str(value)[:40]!r}")
+    return value.strip()
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell halves of surrogate pairs, which no tokenizer and no hash takes."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def number_of(row: Row, key: str) -> float:
-    """The number under a key; BadRowError if it is missing or no number."""
+    """The number under a key; BadRowError if it is missing or no finite number."""
     value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise BadRowError(f"expected a number under {key!r}, found {str(value)[:40]!r}")
     return float(value)
+
+
+def _is_finite(value: float) -> bool:
+    """JSON as Python reads it has NaN, Infinity, and integers that no float can hold."""
+    return abs(value) <= sys.float_info.max

@@ -1,0 +1,253 @@
+"""Training configurations, prompt files and the held-out split: refused before a model loads."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from alignpro_lite.cli import exit_code_of
+from alignpro_lite.errors import InputError
+from alignpro_lite.train.config import read_config
+from alignpro_lite.train.preferences import read_pairs, read_ratings
+from alignpro_lite.train.prompter_config import PrompterConfig
+from alignpro_lite.train.prompts import read_prompts, split_prompts
+from alignpro_lite.train.reward_config import RewardConfig
+from alignpro_lite.train.rows import BadRow, Rows
+from alignpro_lite.train.split import prompt_position
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PROMPTER = """
+[prompter]
+{prompter}
+[target]
+{target}
+[answers]
+{answers}
+[[reward]]
+kind = "python"
+source = "reward_functions:length"
+weights = {weights}
+[objective]
+{objective}
+[training]
+{training}
+[data]
+prompts = [{{ path = "p.jsonl", format = "{format}" }}]
+"""
+GOOD = {
+    "prompter": "",
+    "target": 'kind = "gguf"',
+    "answers": "",
+    "weights": "{ length = 1.0 }",
+    "objective": "strength = 0.1",
+    "training": "",
+    "format": "prompt",
+}
+GOOD_REWARD = '[[data]]\npart = "good"\npath = "p.jsonl"\nformat = "jsonl"\n'
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.toml")), ids=lambda file: file.name)
+def test_the_configurations_that_made_the_default_are_valid(file):
+    kind = PrompterConfig if file.name.startswith("prompter") else RewardConfig
+    assert read_config(file, kind).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value", "allowed"),
+    [
+        ({"training": 'steps = "many"'}, "training.steps", "'many'", "valid integer"),
+        ({"training": "steps = 0"}, "training.steps", "0", "greater than or equal to 1"),
+        ({"training": "learning_rate = -1"}, "training.learning_rate", "-1", "greater than 0"),
+        ({"training": "learning_rate = nan"}, "training.learning_rate", "nan", "finite"),
+        ({"training": "failures = 1.5"}, "training.failures", "1.5", "less than or equal to 1"),
+        ({"training": "seed = -1"}, "training.seed", "-1", "greater than or equal to 0"),
+        ({"objective": "strength = 0"}, "objective.strength", "0", "greater than 0"),
+        ({"objective": "strength = inf"}, "objective.strength", "inf", "finite"),
+        ({"objective": "strength = 1\nrewrites = 1"}, "objective.rewrites", "1", "equal to 2"),
+        ({"prompter": 'mode = "append"'}, "prompter.mode", "'append'", "'augment' or 'rewrite'"),
+        ({"prompter": "modules = 3"}, "prompter.modules", "3", "'all-linear', or .*tuple"),
+        ({"prompter": 'modules = ["a", 3]'}, "prompter.modules", "['a', 3]", "valid string"),
+        ({"answers": "temperature = 101"}, "answers.temperature", "101", "equal to 100"),
+        ({"target": 'kind = "vllm"'}, "target", "{'kind': 'vllm'}", "'gguf', 'openai', 'hugg"),
+        ({"target": 'kind = "gguf"\ncontext = 9'}, "target.context", "9", "equal to 256"),
+        ({"weights": "{ Length = 1.0 }"}, "reward.0.weights.Length", "'Length'", "pattern"),
+        ({"weights": "{}"}, "reward.0.weights", "{}", "at least 1"),
+        ({"format": "csv"}, "data.prompts.0.format", "'csv'", "'instruction' or 'prompt'"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(tmp_path, change, key, value, allowed):
+    with pytest.raises(InputError) as refused:
+        read(tmp_path, change)
+    assert f": {key} = {value} is not allowed." in refused.value.problem
+    assert re.search(allowed, refused.value.cure)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"objective": ""}, "lacks the key objective.strength"),
+        ({"target": 'kind = "openai"\nurl = "http://x"'}, "lacks the key target.model"),
+        ({"training": "step = 3"}, "unknown key training.step = 3"),
+        ({"target": 'kind = "gguf"\nurl = "x"'}, "unknown key target.url = 'x'"),
+        ({"training": "step = 3\nsteps = 0"}, r"training.step.*\(1 more\)"),
+        ({"training": "steps = 1\nsteps = 2"}, "not valid TOML"),
+    ],
+)
+def test_missing_and_unknown_keys_are_named(tmp_path, change, problem):
+    with pytest.raises(InputError, match=problem):
+        read(tmp_path, change)
+
+
+def test_a_part_name_in_two_rewards_is_refused(tmp_path):
+    text = PROMPTER.format(**GOOD)
+    reward = text[text.index("[[reward]]") : text.index("[objective]")]
+    (tmp_path / "c.toml").write_text(text.replace("[objective]", reward + "[objective]"))
+    with pytest.raises(InputError) as refused:
+        read_config(tmp_path / "c.toml", PrompterConfig)
+    assert "part names must be unique" in refused.value.cure
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "lacks the key data"),
+        (GOOD_REWARD.replace("good", "Good"), "data.0.part = 'Good'"),
+        (GOOD_REWARD + "[training]\nseed = 4294967296", "training.seed = 4294967296"),
+        (GOOD_REWARD + "[training]\nepochs = 0", "training.epochs = 0"),
+        (GOOD_REWARD + "[model]\nmethod = 'dora'", "model.method = 'dora'"),
+        (GOOD_REWARD + "[training]\nheld_out = [0, 2]", "training.held_out.1 = 2"),
+    ],
+)
+def test_a_reward_configuration_is_checked_likewise(tmp_path, text, problem):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InputError, match=problem):
+        read_config(tmp_path / "c.toml", RewardConfig)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a = ", b"a = " + b"[" * 100_000])
+def test_a_file_that_is_no_toml_is_one_line(tmp_path, content):
+    (tmp_path / "c.toml").write_bytes(content)
+    with pytest.raises(InputError, match="not valid TOML"):
+        read_config(tmp_path / "c.toml", PrompterConfig)
+
+
+@pytest.mark.parametrize("command", ["prompter", "reward"])
+def test_the_command_line_refuses_before_any_model_opens(tmp_path, command, monkeypatch, capsys):
+
+    def opened(*args, **kwargs):
+        raise AssertionError("a model was opened")
+
+    for kind in ("AutoModelForCausalLM", "AutoModelForSequenceClassification"):
+        monkeypatch.setattr(f"transformers.{kind}.from_pretrained", opened)
+    (tmp_path / "c.toml").write_text("[training]\nsteps = 0\nepochs = 0\n")
+    line = ["train", command, "--config", str(tmp_path / "c.toml"), "--output", str(tmp_path / "o")]
+    assert exit_code_of(line) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def read(folder, change):
+    (folder / "c.toml").write_text(PROMPTER.format(**GOOD | change))
+    return read_config(folder / "c.toml", PrompterConfig)
+
+
+def test_positions_of_prompts_never_change():
+    """The shipped split hangs on them; white space and case do not count."""
+    assert prompt_position("Name a river.") == pytest.approx(0.5215805711530844, abs=1e-15)
+    assert prompt_position("Où est la gare ?") == pytest.approx(0.6254934462406735, abs=1e-15)
+    assert prompt_position("  name\n A RIVER. ") == prompt_position("Name a river.")
+
+
+@given(st.lists(st.text("ab C\u00e9", min_size=1), max_size=40, unique=True), st.floats(0.01, 0.99))
+def test_a_split_loses_nothing_and_shares_nothing(texts, share):
+    prompts = ["Name a river.", "river", "Name", "a", *texts]
+    rows = Rows(tuple(prompts), ())
+    positions = [prompt_position(prompt) for prompt in prompts]
+    assume(min(positions) < share <= max(positions))
+    split = split_prompts([("a", rows), ("b", rows)], share, 0, len, 1000)
+    assert sorted([*split.train, *split.held_out]) == sorted(set(prompts))
+    sides = [{prompt_position(one) for one in side} for side in (split.train, split.held_out)]
+    assert min(sides[0]) >= share > max(sides[1])
+
+
+def test_a_split_with_an_empty_side_is_refused():
+    rows = Rows(("Name a river.",), ())
+    with pytest.raises(InputError, match="found 0 and 1 of at most 9 tokens"):
+        split_prompts([("a", rows)], 0.6, 0, lambda prompt: 9, 9)
+
+
+def test_the_order_of_prompts_hangs_on_the_seed_and_long_ones_are_counted():
+    rows = Rows(tuple(f"prompt {number}" for number in range(40)), (BadRow(3, "odd"),))
+    first, same, other = (split_prompts([("a", rows)], 0.5, s, len, 8) for s in (1, 1, 2))
+    assert first == same
+    assert first.train != other.train
+    assert sorted(first.train) == sorted(other.train)
+    assert first.too_long == 30
+    assert first.bad == {"a": (BadRow(3, "odd"),)}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{broken", "expected an object"),
+        ("[" * 100_000, "expected an object"),
+        ('{"prompt": ' + "9" * 5000 + "}", "expected an object"),
+        ("3", "expected an object"),
+        ('{"prompt": "  "}', "'prompt'"),
+        ('{"prompt": ["a"]}', "'prompt'"),
+        ('{"prompt": "\\ud800"}', "'prompt'"),
+    ],
+)
+def test_a_prompt_that_does_not_parse_is_listed_with_its_line(tmp_path, line, reason):
+    good = json.dumps({"prompt": "Name a river."})
+    (tmp_path / "p.jsonl").write_text("\n".join([good, "", line, *[good] * 30]), "utf-8-sig")
+    rows = read_prompts(tmp_path / "p.jsonl", "prompt")
+    assert len(rows.rows) == 31
+    assert [row.number for row in rows.bad] == [3]
+    assert reason in rows.bad[0].reason
+
+
+def test_an_instruction_takes_its_context(tmp_path):
+    rows = [
+        {"instruction": "Sum up.", "context": " Long. "},
+        {"instruction": "Sing.", "context": ""},
+    ]
+    rows += rows[1:] * 30 + [{"instruction": "Sum up.", "context": ["Long."]}]
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    read = read_prompts(tmp_path / "p.json", "instruction")
+    assert read.rows[:2] == ("Sum up.\nLong.", "Sing.")
+    assert [row.number for row in read.bad] == [33]
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1" + "0" * 400, "true", "null", '"3"'])
+def test_a_rating_that_is_no_finite_number_is_a_bad_row(tmp_path, score):
+    """One NaN would make the mean of its whole file NaN, and every rating unknown."""
+    row = '{"prompt": "p", "answer": "a", "score": %s}'
+    (tmp_path / "r.jsonl").write_text("\n".join([row % 1] * 30 + [row % score]))
+    rows = read_ratings(tmp_path / "r.jsonl", "jsonl")
+    assert [bad.number for bad in rows.bad] == [31]
+    assert "'score'" in rows.bad[0].reason
+
+
+@pytest.mark.parametrize("metadata", ["score_chosen", 3, None])
+def test_odd_metadata_of_a_pair_are_left_aside(tmp_path, metadata):
+    row = {"prompt": "p", "chosen": "c", "rejected": "r", "metadata": metadata}
+    (tmp_path / "u.jsonl").write_text(json.dumps(row))
+    assert read_pairs(tmp_path / "u.jsonl", "ultrafeedback").rows[0].scores is None
+
+
+def test_a_damaged_archive_is_one_line(tmp_path):
+    content = bytearray(gzip.compress(b"x" * 1000))
+    content[12] ^= 0xFF
+    (tmp_path / "p.jsonl.gz").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_prompts(tmp_path / "p.jsonl.gz", "prompt")

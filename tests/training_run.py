@@ -1,0 +1,127 @@
+"""A tiny prompter run for tests: prompts, configuration, and a target that only hashes."""
+
+from __future__ import annotations
+
+import json
+from itertools import count, islice
+from pathlib import Path
+from time import sleep
+from zlib import crc32
+
+from alignpro_lite.registry import Cache, load
+from alignpro_lite.rollout_target import Answer, TargetFailure
+from alignpro_lite.train.config import read_config
+from alignpro_lite.train.prompter_config import PrompterConfig
+from alignpro_lite.train.prompter_run import Places, train_prompter
+from alignpro_lite.train.split import prompt_position
+
+HELD_OUT = 0.25
+CONFIG = """
+[prompter]
+base = "{base}"
+max_tokens = 4
+dtype = "float32"
+rank = 2
+modules = ["q_proj", "v_proj"]
+[target]
+kind = "gguf"
+source = "{target}"
+context = 2048
+[answers]
+count = {answers}
+max_tokens = 4
+[[reward]]
+kind = "python"
+source = "training_run:{reward}"
+weights = {{ length = 0.1 }}
+[objective]
+strength = 0.05
+prompts = {prompts}
+rewrites = 3
+replayed = 2
+buffer = 3
+[training]
+steps = {steps}
+warmup = 1
+learning_rate = 0.01
+checkpoint = 2
+seed = 5
+[data]
+prompts = [{{ path = "prompts.jsonl", format = "prompt" }}]
+[report]
+prompts = 3
+answers = 2
+best_of = 2
+"""
+
+
+def write_run(folder, base, target, *, reward="length", answers=1, prompts=2, steps=4) -> Path:
+    """Write prompts and a configuration; the training prompts end with ?, the held-out with !."""
+    training = (one for one in _prompts("?") if prompt_position(one) >= HELD_OUT)
+    held_out = (one for one in _prompts("!") if prompt_position(one) < HELD_OUT)
+    rows = [*islice(training, 5), *islice(held_out, 3)]
+    text = "".join(json.dumps({"prompt": row}) + "\n" for row in rows)
+    (folder / "prompts.jsonl").write_text(text)
+    config = folder / "prompter.toml"
+    config.write_text(
+        CONFIG.format(
+            base=base, target=target, reward=reward, answers=answers, prompts=prompts, steps=steps
+        )
+    )
+    return config
+
+
+def _prompts(end):
+    return (f"Name river {number}{end}" for number in count())
+
+
+def train(config, output, note=lambda text: None):
+    """What `train prompter` does, in this process."""
+    places = Places(config.parent, output, load(), Cache.open(None))
+    return train_prompter(read_config(config, PrompterConfig), places, note)
+
+
+class HashingTarget:
+    """Its answers hang on nothing but the conversation and the seed."""
+
+    def __init__(self, fails=lambda text, draw: False):
+        self.fails = fails
+        self.calls = 0
+
+    def answers(self, conversations, count, max_tokens, sampling):
+        self.calls += count * len(conversations)
+        return [
+            [self._answer(messages[-1].content, sampling.seed, n, k) for k in range(count)]
+            for n, messages in enumerate(conversations)
+        ]
+
+    def _answer(self, text, seed, *place):
+        draw = crc32(f"{text} {seed} {place}".encode())
+        if self.fails(text, draw):
+            return TargetFailure("no line")
+        return Answer("word " * (draw % 7 + 1), draw % 7 + 1, "stop")
+
+    def close(self):
+        pass
+
+
+def length(prompts, answers):
+    return [float(len(answer)) for answer in answers]
+
+
+def sometimes_nan(prompts, answers):
+    """No score for answers of two words in training; the report needs every score."""
+    return [
+        float("nan") if prompt.endswith("?") and len(answer.split()) == 2 else float(len(answer))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def patient(prompts, answers):
+    """Slow enough to be interrupted."""
+    sleep(0.3)
+    return length(prompts, answers)
+
+
+def always_nan(prompts, answers):
+    return [float("nan")] * len(answers)
