@@ -417,6 +417,10 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     assert known.downloadable(reward).name == "r"
     assert reward.install_command == "alignpro-lite export bundle reward/mine"
     assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
+    (tmp_path / "own").mkdir()
+    first = Cache(tmp_path).path(reward)
+    (tmp_path / "own/weights").write_bytes(b"1")
+    assert Cache(tmp_path).path(reward) != first, "a new adapter must not find the old bundle"
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import count, islice
 from pathlib import Path
 from time import sleep
 from zlib import crc32
 
+from safetensors.torch import save_file
+
+from alignpro_lite.cli import exit_code_of
 from alignpro_lite.registry import Cache, load
 from alignpro_lite.rollout_target import Answer, TargetFailure
+from alignpro_lite.train import prompter_run
 from alignpro_lite.train.config import read_config
+from alignpro_lite.train.loop import PrompterTrainer
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_run import Places, train_prompter
 from alignpro_lite.train.split import prompt_position
@@ -81,6 +87,17 @@ def train(config, output, note=lambda text: None):
     return train_prompter(read_config(config, PrompterConfig), places, note)
 
 
+class ShowingTrainer(PrompterTrainer):
+    """Writes what every process has learned; a checkpoint holds only the first one's."""
+
+    def train(self, on_step):
+        done = super().train(on_step)
+        rank = self._learner.accelerator.process_index
+        learned = {name: value.detach() for name, value in self._parameters.items()}
+        save_file(learned, self._run / f"rank-{rank}.safetensors")
+        return done
+
+
 class HashingTarget:
     """Its answers hang on nothing but the conversation and the seed."""
 
@@ -125,3 +142,8 @@ def patient(prompts, answers):
 
 def always_nan(prompts, answers):
     return [float("nan")] * len(answers)
+
+
+if __name__ == "__main__":
+    prompter_run.PrompterTrainer = ShowingTrainer
+    sys.exit(exit_code_of(["train", "prompter", *sys.argv[1:]]))

