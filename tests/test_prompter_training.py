@@ -321,7 +321,7 @@ def arguments(config, run):
 
 def environment():
     return os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path.cwd())]),
+        "PYTHONPATH": str(Path(__file__).parent),
         "OMP_NUM_THREADS": "1",
     }
 

@@ -7,14 +7,16 @@ sigmoid(r(x, chosen) - r(x, rejected)) (Bradley and Terry 1952; InstructGPT 2022
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, TaskType, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid, mse_loss
 from torch.utils.data import Dataset
@@ -164,7 +166,8 @@ def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Pat
     )
     trainer.rating_weight = config.training.rating_weight
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    with redirect_stdout(sys.stderr):  # it prints its figures, and stdout is for results
+        trainer.train(resume_from_checkpoint=last)
     reward.model.eval()
     card = replace(card, metrics=held_out_metrics(reward, data.held_out))
     _save(reward, model.method, base, output)
@@ -176,8 +179,10 @@ def _save(reward: TorchReward, method: str, base: Path, output: Path) -> None:
     """Write the adapter at half precision, or all weights with the base's tokenizer."""
     model = cast(Any, reward.model)
     if method == "lora":
-        state = {name: value.half() for name, value in get_peft_model_state_dict(model).items()}
-        model.save_pretrained(output, state_dict=state)
+        trained = {
+            name: value.half() for name, value in model.named_parameters() if value.requires_grad
+        }
+        model.save_pretrained(output, state_dict=trained)
         (output / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
         return
     model.save_pretrained(output)
