@@ -31,6 +31,7 @@ class ProcessState:
 
     Attributes:
         step: Steps done.
+        processes: How many take part in the run.
         groups: The replay buffer, oldest first.
         calls: Answers asked of the target so far, over all processes.
         failures: Failed items of the last steps, over all processes.
@@ -38,6 +39,7 @@ class ProcessState:
     """
 
     step: int
+    processes: int
     groups: tuple[Group, ...]
     calls: int
     failures: tuple[int, ...]
@@ -120,6 +122,7 @@ def load_state(folder: Path, rank: int) -> ProcessState:
         raw = json.loads(file.read_text(encoding="utf-8"))
         return ProcessState(
             step=raw["step"],
+            processes=raw["processes"],
             groups=tuple(_group(group) for group in raw["groups"]),
             calls=raw["calls"],
             failures=tuple(raw["failures"]),

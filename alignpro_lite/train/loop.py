@@ -91,7 +91,8 @@ class PrompterTrainer:
 
         Raises:
             ModelFileError: The run has another adapter or had fewer processes.
-            TrainingError: The prompts of a step cannot be dealt out evenly.
+            TrainingError: The prompts of a step cannot be dealt out evenly, or the run had
+                another number of processes.
         """
         self._learner = learner
         self._objective = objective
@@ -120,11 +121,18 @@ class PrompterTrainer:
         self._items = deque(state.items, maxlen=_FAILURE_WINDOW)
 
     def _restored(self) -> ProcessState:
+        processes = self._learner.accelerator.num_processes
         folder = checkpoint.latest(self._run)
         if folder is None:
-            return ProcessState(0, (), 0, (), ())
+            return ProcessState(0, processes, (), 0, (), ())
         checkpoint.load_weights(folder, self._parameters, self._optimiser)
-        return checkpoint.load_state(folder, self._learner.accelerator.process_index)
+        state = checkpoint.load_state(folder, self._learner.accelerator.process_index)
+        if state.processes != processes:
+            raise TrainingError(
+                f"The run was begun with {state.processes} processes, found {processes}.",
+                "Resume with as many, or choose another --output.",
+            )
+        return state
 
     def train(self, on_step: Callable[[StepReport], None]) -> bool:
         """Train until the last step, or until Ctrl-C, and save.
@@ -276,12 +284,13 @@ class PrompterTrainer:
             own["rewrite_tokens"] = _mean([len(output) for output in outputs])
             for name in groups[0].parts:
                 own[f"reward/{name}"] = _mean([v for g in groups for v in g.parts[name]])
-        items = self._objective.rewrites * len(self._prompts_of(self.step - 1))
+        rewrites = self._objective.rewrites * len(self._prompts_of(self.step - 1))
+        answers = self._learner.plan.count
         counts = {
             "calls": float(tally.calls),
             "answer_tokens": float(tally.answer_tokens),
-            "items": float(items),
-            "failures/empty": float(tally.empty),
+            "items": float(rewrites * answers),
+            "failures/empty": float(tally.empty * answers),
             "failures/target": float(tally.target),
             "failures/reward": float(tally.reward),
         }
@@ -324,7 +333,7 @@ class PrompterTrainer:
             self._save()
             last = f" The last reason: {reasons[-1]}" if reasons else ""
             raise TrainingError(
-                f"{failures} of the last {items} rewrites failed, more than the share "
+                f"{failures} of the last {items} answers failed, more than the share "
                 f"{self._training.failures:g} that is allowed.{last}",
                 "Mend the target or the reward, or raise training.failures; "
                 "the same command goes on from here.",
@@ -348,6 +357,7 @@ class PrompterTrainer:
         accelerator.wait_for_everyone()
         state = ProcessState(
             self.step,
+            accelerator.num_processes,
             tuple(self._buffer),
             self.calls,
             tuple(self._failures),

@@ -18,6 +18,7 @@ REWARD = "reward"
 SECOND = "second_reward"
 PLAIN = "no prompter"
 SAMPLES = 20
+REPORT = "report.md"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def write_report(folder: Path, report: Report, prompts: Sequence[str], name: str
     data = summary(report, prompts)
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(_markdown(data, report, prompts, name), encoding="utf-8")
+    (folder / REPORT).write_text(_markdown(data, report, prompts, name), encoding="utf-8")
 
 
 def table(data: Mapping[str, Any]) -> str:

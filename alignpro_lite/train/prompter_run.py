@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.arms import Bench
-from alignpro_lite.prompter_card import PROMPTER_CARD, PrompterCard, write_prompter_card
+from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
 from alignpro_lite.registry import Cache, Registry, resolve_model
 from alignpro_lite.sampling import Sampling, stream_seed
 from alignpro_lite.train.allocator import keep_freed_memory
@@ -32,7 +32,15 @@ from alignpro_lite.train.loop import Learner, PrompterTrainer, StepReport
 from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.prompter_report import REWARD, SECOND, measure, summary, write_report
+from alignpro_lite.train.prompter_report import (
+    REPORT,
+    REWARD,
+    SECOND,
+    Report,
+    measure,
+    summary,
+    write_report,
+)
 from alignpro_lite.train.prompts import Prompts
 
 CONFIG = "config.json"
@@ -83,7 +91,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     if accelerator.is_main_process:
         _claim(places.run, config)
     accelerator.wait_for_everyone()
-    if (places.run / ADAPTER / PROMPTER_CARD).is_file():
+    if (places.run / REPORT).is_file():
         tell(f"The run in {places.run} is done; its report is report.md there.")
         return True
     with ExitStack() as stack:
@@ -101,8 +109,12 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
             tell(f"Stopped and saved at step {trainer.step}; the same command goes on from there.")
             return False
         if accelerator.is_main_process:
-            data = _report(config, places, learner, prompts, stack, tell)
-            _write_adapter(config, places.run, policy, data)
+            # First without figures: what fails while measuring must not cost the adapter.
+            _write_adapter(config, places.run, policy, {})
+            report = _measured(config, places, learner, prompts, stack, tell)
+            figures = summary(report, _held_out(config, prompts))["arms"][LEARNED]
+            _write_adapter(config, places.run, policy, figures)
+            write_report(places.run, report, _held_out(config, prompts), LEARNED)
     return True
 
 
@@ -189,35 +201,37 @@ def _shown(values: dict[str, float] | Any) -> str:
     )
 
 
-def _report(
+def _held_out(config: PrompterConfig, prompts: Prompts) -> tuple[str, ...]:
+    """The prompts that are measured."""
+    return prompts.held_out[: config.report.prompts]
+
+
+def _measured(
     config: PrompterConfig,
     places: Places,
     learner: Learner,
     prompts: Prompts,
     stack: ExitStack,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
-    """Measure on held-out prompts and write the report."""
-    section = config.report
-    held = prompts.held_out[: section.prompts]
+) -> Report:
+    """Answer held-out prompts with and without the prompter."""
+    section, seed = config.report, config.training.seed
+    held = _held_out(config, prompts)
     rewards = {REWARD: learner.reward}
     if config.second_reward:
         rewards[SECOND] = stack.enter_context(
             open_reward(config.second_reward, places.known, places.cache)
         )
     plan = answer_plan(config.answers.model_copy(update={"count": section.answers}))
-    bench = Bench(learner.target, rewards, held, plan, config.training.seed)
     learned = PolicyRewriter(learner.policy, learner.policy.refresh_sampler)
     untrained = PolicyRewriter(learner.policy, learner.policy.reset_sampler)
-    report = measure(
-        bench,
+    return measure(
+        Bench(learner.target, rewards, held, plan, seed),
         {LEARNED: learned, UNTRAINED: untrained},
         (UNTRAINED, section.best_of),
-        {LEARNED: estimate_kl(learner.policy, held, config.training.seed)},
+        {LEARNED: estimate_kl(learner.policy, held, seed)},
         lambda arm: tell(f"Measuring on {len(held)} held-out prompts: {arm}."),
     )
-    write_report(places.run, report, held, LEARNED)
-    return summary(report, held)
 
 
 class PolicyRewriter:
@@ -269,7 +283,9 @@ def estimate_kl(policy: Policy, prompts: Sequence[str], seed: int) -> float:
     return math.fsum(ratios) / len(ratios)
 
 
-def _write_adapter(config: PrompterConfig, run: Path, policy: Policy, data: dict[str, Any]) -> None:
+def _write_adapter(
+    config: PrompterConfig, run: Path, policy: Policy, figures: dict[str, Any]
+) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder = run / ADAPTER
     state = {
@@ -286,6 +302,6 @@ def _write_adapter(config: PrompterConfig, run: Path, policy: Policy, data: dict
         ),
         sampling=Sampling(),
         max_tokens=config.prompter.max_tokens,
-        metrics=data["arms"][LEARNED],
+        metrics=figures,
     )
     write_prompter_card(folder, card)
