@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import get_peft_model_state_dict
 from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
@@ -288,10 +287,14 @@ def _write_adapter(
 ) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder = run / ADAPTER
-    state = {
-        name: value.half() for name, value in get_peft_model_state_dict(policy.adapter).items()
+    for own in policy.adapter.peft_config.values():
+        own.base_model_name_or_path = config.prompter.base  # not where it lies on this machine
+    trained = {
+        name: value.half()
+        for name, value in policy.adapter.named_parameters()
+        if value.requires_grad
     }
-    policy.adapter.save_pretrained(str(folder), state_dict=state, safe_serialization=True)
+    policy.adapter.save_pretrained(str(folder), state_dict=trained, safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
     card = PrompterCard(
         base=config.prompter.base,

@@ -179,6 +179,8 @@ def _save(reward: TorchReward, method: str, base: Path, output: Path) -> None:
     """Write the adapter at half precision, or all weights with the base's tokenizer."""
     model = cast(Any, reward.model)
     if method == "lora":
+        for own in model.peft_config.values():
+            own.base_model_name_or_path = reward.card.base  # not where it lies on this machine
         trained = {
             name: value.half() for name, value in model.named_parameters() if value.requires_grad
         }
