@@ -297,6 +297,8 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
     """Holds down: threads of an executor would be waited for when the interpreter ends."""
     chat.delay = 60.0
     code = (
+        # A shell that starts the tests in the background leaves SIGINT ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import _thread, threading\n"
         "from alignpro_lite import Message, Sampling\n"
         "from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings\n"
