@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 
@@ -71,3 +73,16 @@ def encode(
         kinds = (0,) * len(first) + (int(layout.segments),) * len(second)
         encoded.append(EncodedExchange(first + second, kinds))
     return encoded
+
+
+def padded(batch: Sequence[EncodedExchange], pad: int) -> dict[str, NDArray[np.int64]]:
+    """A batch as arrays of shape (n, longest); padding is masked by position."""
+    shape = (len(batch), max(len(one.ids) for one in batch))
+    ids = np.full(shape, pad, np.int64)
+    types, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for row, one in enumerate(batch):
+        length = len(one.ids)
+        ids[row, :length] = one.ids
+        types[row, :length] = one.token_types
+        mask[row, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from alignpro_lite.errors import BundleError, RewardError
-from alignpro_lite.exchange import EncodedExchange, Exchange, encode
+from alignpro_lite.exchange import EncodedExchange, Exchange, encode, padded
 from alignpro_lite.ort import onnxruntime
 from alignpro_lite.reward import Reward
 from alignpro_lite.reward_bundle import RewardModel, open_reward_bundle
@@ -101,19 +101,6 @@ class OnnxScorer:
                 _REMAKE,
             )
         return scores
-
-
-def padded(batch: Sequence[EncodedExchange], pad: int) -> dict[str, NDArray[np.int64]]:
-    """A batch as arrays of shape (n, longest); padding is masked by position."""
-    shape = (len(batch), max(len(one.ids) for one in batch))
-    ids = np.full(shape, pad, np.int64)
-    types, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, one in enumerate(batch):
-        length = len(one.ids)
-        ids[row, :length] = one.ids
-        types[row, :length] = one.token_types
-        mask[row, :length] = 1
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

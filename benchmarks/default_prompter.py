@@ -20,11 +20,10 @@ from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.registry import Cache, load
 from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.train.assemble import answer_plan, open_reward, open_target
+from alignpro_lite.train.assemble import answer_plan, load_prompts, open_reward, open_target
 from alignpro_lite.train.config import read_config
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_report import REWARD, SECOND, Report, against, summary, table
-from alignpro_lite.train.prompts import read_prompts, split_prompts
 
 CONFIG = Path(__file__).parents[1] / "configs" / "prompter.toml"
 
@@ -49,20 +48,6 @@ class BundleRewriter:
         ]
 
 
-def held_out_prompts(config: PrompterConfig, data: Path, prompter: OnnxPrompter) -> list[str]:
-    """The prompts that the report of a run with this configuration is measured on."""
-    files = [(one.path, read_prompts(data / one.path, one.format)) for one in config.data.prompts]
-    empty = len(prompter.prompt_tokens(""))
-    prompts = split_prompts(
-        files,
-        config.data.held_out,
-        config.training.seed,
-        lambda prompt: len(prompter.prompt_tokens(prompt)) - empty,
-        config.data.max_prompt_tokens,
-    )
-    return list(prompts.held_out)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -79,7 +64,9 @@ def main() -> None:
         open_reward(config.reward, known, cache) as reward,
         open_reward(config.second_reward, known, cache) as second,
     ):
-        prompts = held_out_prompts(config, options.data, prompter)[: options.prompts]
+        prompts = load_prompts(
+            config.data, options.data, prompter.prompt_tokens, config.training.seed
+        ).held_out[: options.prompts]
         bench = Bench(target, {REWARD: reward, SECOND: second}, prompts, plan, seed=1)
         plain = bench.arm("no prompter", bench.unchanged(), 1)
         own = BundleRewriter(prompter, prompter.bundle.sidecar.sampling)

@@ -41,7 +41,7 @@ def policy_of(base, max_tokens=6, dtype=torch.float32):
 def moved(policy):
     """Give the adapter weights as after some training."""
     generator = torch.Generator().manual_seed(1)
-    for parameter in policy.adapter.parameters():
+    for parameter in policy.model.parameters():
         if parameter.requires_grad:
             parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
     return policy
@@ -76,7 +76,7 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(base):
     with torch.no_grad():
         own = torch.stack([plain_log_prob(policy, *pair) for pair in pairs])
         torch.testing.assert_close(policy.log_probs(trie), own, atol=1e-4, rtol=1e-5)
-        with policy.adapter.disable_adapter():
+        with policy.model.disable_adapter():
             reference = torch.stack([plain_log_prob(policy, *pair) for pair in pairs])
     torch.testing.assert_close(policy.reference_log_probs(trie), reference, atol=1e-4, rtol=1e-5)
     assert (own - reference).abs().max() > 0.1
@@ -85,7 +85,7 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(base):
 def test_only_the_adapter_learns(base):
     policy = policy_of(base)
     policy.log_probs(policy.pack(*drawn(policy))).sum().backward()
-    learning = {name for name, one in policy.adapter.named_parameters() if one.grad is not None}
+    learning = {name for name, one in policy.model.named_parameters() if one.grad is not None}
     assert learning
     assert all("lora_" in name for name in learning)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import cache_option
-from alignpro_lite.errors import InputError, MissingDependencyError
+from alignpro_lite.cli.options import cache_option, require_extra
+from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.registry import BundleRecipe, Cache, Entry, Registry, RewardRecipe
@@ -41,7 +40,7 @@ def bundle(name: str, cache: Path | None) -> None:
     NAME is a bundle, or reward/NAME for a reward; without it, the default bundle.
     The model that it is made from has to be pulled already.
     """
-    _require_extra()
+    require_extra("The export", _EXTRA, "export")
     from alignpro_lite import registry
 
     known, store = registry.load(), registry.Cache.open(cache)
@@ -132,7 +131,7 @@ def prompter(
     SOURCE is a Hugging Face folder, a GGUF file, or the name of a pulled
     prompter of models.toml. A bundle that lies at OUT is replaced.
     """
-    _require_extra()
+    require_extra("The export", _EXTRA, "export")
     from alignpro_lite import registry
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
 
@@ -180,7 +179,7 @@ def reward(
     TRAINED is a folder that `train reward` wrote. A reward bundle that lies at
     OUT is replaced.
     """
-    _require_extra()
+    require_extra("The export", _EXTRA, "export")
     from alignpro_lite import registry
     from alignpro_lite.export.reward import RewardRequest, export_reward
     from alignpro_lite.train.reward_model import read_card
@@ -204,7 +203,7 @@ def reward(
 @mismatch_option
 def target(source: Path, gguf: Path, quantisation: str, allow_mismatch: bool) -> None:
     """Convert the Hugging Face folder SOURCE to the file GGUF and quantise it."""
-    _require_extra()
+    require_extra("The export", _EXTRA, "export")
     from alignpro_lite.export.target import export_target
     from alignpro_lite.registry.storage import disk_errors
 
@@ -217,16 +216,3 @@ def target(source: Path, gguf: Path, quantisation: str, allow_mismatch: bool) ->
 def _report(path: Path, parity: str) -> None:
     output.note(f"Compared with torch: {parity}.")
     click.echo(str(path))
-
-
-def _require_extra() -> None:
-    """Name the pip line when a package of the extra is missing."""
-    import_module("alignpro_lite.export")  # first: it switches onnxruntime's telemetry off
-    for package in _EXTRA:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"The export needs {error.name or package}, which is not installed.",
-                'Run `pip install "alignpro-lite[cpu,export]"`.',
-            ) from error

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from alignpro_lite.errors import InputError
+from alignpro_lite.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, Request
@@ -177,6 +178,28 @@ def _grouped(
     for option in reversed(options):
         decorated = option(decorated)
     return cast(F, decorated)
+
+
+def require_extra(work: str, packages: Sequence[str], extra: str) -> None:
+    """Name the pip line when a package of an extra is missing.
+
+    Args:
+        work: What needs it, such as "Training".
+        packages: What the extra brings, by import name.
+        extra: Its name.
+
+    Raises:
+        MissingDependencyError: One of them cannot be imported.
+    """
+    import_module("alignpro_lite.export")  # first: it switches onnxruntime's telemetry off
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{work} needs {error.name or package}, which is not installed.",
+                f'Run `pip install "alignpro-lite[cpu,{extra}]"`.',
+            ) from error
 
 
 def read_prompt(argument: str | None) -> str:

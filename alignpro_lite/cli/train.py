@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import cache_option
-from alignpro_lite.errors import MissingDependencyError
+from alignpro_lite.cli.options import cache_option, require_extra
 
 _EXTRA = ("torch", "transformers", "peft", "accelerate", "pydantic", "tensorboardX", "onnxruntime")
 
@@ -61,7 +59,7 @@ def reward(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
     Prints the held-out accuracy and calibration. The folder gets the adapter (or
     all weights) with its card, and the reward bundle in `bundle`.
     """
-    _require_extra()
+    require_extra("Training", _EXTRA, "train")
     from alignpro_lite import registry
     from alignpro_lite.train.config import read_config
     from alignpro_lite.train.reward_config import RewardConfig
@@ -91,7 +89,7 @@ def prompter(
     is for `export prompter --adapter`. Start it with `accelerate launch -m
     alignpro_lite train prompter ...` to use several GPUs or machines.
     """
-    _require_extra()
+    require_extra("Training", _EXTRA, "train")
     from alignpro_lite import registry
     from alignpro_lite.train.config import read_config
     from alignpro_lite.train.prompter_config import PrompterConfig
@@ -105,16 +103,3 @@ def prompter(
     if not train_prompter(wanted, places, output.note):
         raise click.Abort
     click.echo(str(folder))
-
-
-def _require_extra() -> None:
-    """Name the pip line when a package of the extra is missing."""
-    import_module("alignpro_lite.export")  # first: it switches onnxruntime's telemetry off
-    for package in _EXTRA:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"Training needs {error.name or package}, which is not installed.",
-                'Run `pip install "alignpro-lite[cpu,train]"`.',
-            ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -121,21 +121,23 @@ def answer_plan(section: AnswerSection) -> AnswerPlan:
     return AnswerPlan(section.count, section.max_tokens, sampling)
 
 
-def load_prompts(section: PromptDataSection, folder: Path, policy: Policy, seed: int) -> Prompts:
+def load_prompts(
+    section: PromptDataSection, folder: Path, request: Callable[[str], Sequence[int]], seed: int
+) -> Prompts:
     """Read and split the prompts.
 
     Args:
         section: The files.
         folder: What relative paths start from.
-        policy: Counts the tokens of a prompt.
+        request: Token ids that ask the prompter for a rewrite; what a prompt adds is its length.
         seed: Of the order.
     """
     files = [(one.path, read_prompts(folder / one.path, one.format)) for one in section.prompts]
-    empty = len(policy.tokens.request(""))
+    empty = len(request(""))
     return split_prompts(
         files,
         section.held_out,
         seed,
-        lambda prompt: len(policy.tokens.request(prompt)) - empty,
+        lambda prompt: len(request(prompt)) - empty,
         section.max_prompt_tokens,
     )

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
@@ -23,6 +22,7 @@ from alignpro_lite.errors import AlignProError, ContextOverflowError, DeviceErro
 from alignpro_lite.export.source import Source
 from alignpro_lite.rollout_target import Answer, Outcome, TargetFailure, check_conversation
 from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.train.padding import left_padded
 
 Prompt: TypeAlias = list[int] | TargetFailure
 
@@ -162,7 +162,7 @@ class HfTarget:
         self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
     ) -> list[Outcome]:
         device = torch.device(self.settings.device)
-        ids, mask = _left_padded(prompts, self._special.eos)
+        ids, mask = left_padded(prompts, self._special.eos)
         own_random = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with torch.inference_mode(), own_random:
             torch.manual_seed(sampling.seed)
@@ -217,17 +217,3 @@ def warpers(sampling: Sampling) -> LogitsProcessorList:
         chain.append(MinPLogitsWarper(sampling.min_p))
     chain.append(TemperatureLogitsWarper(float(sampling.temperature)))
     return chain
-
-
-def _left_padded(prompts: Sequence[list[int]], fill: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of prompts that end together, both (n, longest), int64.
-
-    The mask goes by length: the fill may be a real token of the prompts.
-    """
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), fill)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return ids, mask

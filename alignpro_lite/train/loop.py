@@ -107,7 +107,7 @@ class PrompterTrainer:
             )
         self._parameters = {
             name: parameter
-            for name, parameter in learner.policy.adapter.named_parameters()
+            for name, parameter in learner.policy.model.named_parameters()
             if parameter.requires_grad
         }
         self._optimiser = torch.optim.AdamW(
@@ -163,12 +163,13 @@ class PrompterTrainer:
         learner, step = self._learner, self.step
         learner.policy.refresh_sampler()
         seed = self._seed(step)
+        prompts = self._prompts_of(step)
         rollout = roll_out(
             learner.policy,
             learner.target,
             learner.reward,
             learner.plan,
-            self._prompts_of(step),
+            prompts,
             self._objective.rewrites,
             seed,
         )
@@ -178,7 +179,7 @@ class PrompterTrainer:
         self._buffer.extend(rollout.groups)
         self.step += 1
         seconds = {"seconds/rollout": rolled - begun, "seconds/update": time.monotonic() - rolled}
-        values = self._shared(rollout, learnt | seconds)
+        values = self._shared(rollout, len(prompts), learnt | seconds)
         return StepReport(self.step, values, tuple(rollout.tally.reasons))
 
     def _seed(self, step: int) -> int:
@@ -274,7 +275,9 @@ class PrompterTrainer:
         done = (self.step - training.warmup) / max(1, training.steps - training.warmup)
         return training.learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
 
-    def _shared(self, rollout: Rollout, values: Mapping[str, float]) -> dict[str, float]:
+    def _shared(
+        self, rollout: Rollout, prompts: int, values: Mapping[str, float]
+    ) -> dict[str, float]:
         """Average over processes, count costs and failures, and stop if there are too many."""
         tally, groups = rollout.tally, rollout.groups
         outputs = [output for group in groups for output in group.outputs]
@@ -284,7 +287,7 @@ class PrompterTrainer:
             own["rewrite_tokens"] = _mean([len(output) for output in outputs])
             for name in groups[0].parts:
                 own[f"reward/{name}"] = _mean([v for g in groups for v in g.parts[name]])
-        rewrites = self._objective.rewrites * len(self._prompts_of(self.step - 1))
+        rewrites = self._objective.rewrites * prompts
         answers = self._learner.plan.count
         counts = {
             "calls": float(tally.calls),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from alignpro_lite.registry.storage import write_text
+
 FILE = "metrics.jsonl"
 
 
@@ -48,6 +50,4 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 
 def _keep_until(file: Path, step: int) -> None:
     kept = [line for line in read_metrics(file.parent) if line["step"] <= step]
-    aside = file.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    aside.replace(file)
+    write_text(file, "".join(json.dumps(line) + "\n" for line in kept))

@@ -18,6 +18,7 @@ from alignpro_lite.export.decoder import tokens_of
 from alignpro_lite.export.source import load_source
 from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.train.padding import left_padded
 from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
 
 _ADAPTER = "default"
@@ -83,22 +84,16 @@ class Policy:
             lora_alpha=cast(int, lora.alpha),
             target_modules=lora.modules,
         )
-        self.model: nn.Module = get_peft_model(frozen, config).to(settings.device)
-
-    @property
-    def adapter(self) -> PeftModel:
-        """The model as peft sees it, without any wrapper of data parallelism."""
-        return cast(PeftModel, getattr(self.model, "module", self.model))
+        self.model = cast(PeftModel, get_peft_model(frozen, config).to(settings.device))
 
     def log_probs(self, trie: TokenTrie) -> Tensor:
         """Log ρ_θ of packed rewrites, shape (sequences,), differentiable."""
-        logits = self._logits(self.model, trie)
-        return sequence_log_probs(trie, logits)
+        return sequence_log_probs(trie, self._logits(trie))
 
     def reference_log_probs(self, trie: TokenTrie) -> Tensor:
         """Log ρ_sft of packed rewrites, shape (sequences,)."""
-        with torch.no_grad(), self.adapter.disable_adapter():
-            return sequence_log_probs(trie, self._logits(self.adapter, trie))
+        with torch.no_grad(), self.model.disable_adapter():
+            return sequence_log_probs(trie, self._logits(trie))
 
     def pack(self, prompts: Sequence[str], outputs: Sequence[Sequence[int]]) -> TokenTrie:
         """Pack rewrites of prompts for scoring; one output for each prompt given."""
@@ -120,7 +115,7 @@ class Policy:
 
     def _adapted_layers(self) -> Iterator[tuple[str, LoraLayer]]:
         """The layers that have an adapter, by their name in the base model."""
-        for name, module in self.adapter.get_base_model().named_modules():
+        for name, module in self.model.get_base_model().named_modules():
             if isinstance(module, LoraLayer):
                 yield name, module
 
@@ -140,10 +135,10 @@ class Policy:
             For each prompt, `count` outputs as token ids, stop token included unless cut.
         """
         generator = torch.Generator().manual_seed(seed)
-        batch = _left_padded([self.tokens.request(prompt) for prompt in prompts])
-        mask = batch.mask.to(self.settings.device)
+        ids, mask = left_padded([self.tokens.request(prompt) for prompt in prompts], fill=0)
+        mask = mask.to(self.settings.device)
         cache = DynamicCache()
-        logits = self._step(batch.ids, mask, cache)
+        logits = self._step(ids, mask, cache)
         cache.batch_repeat_interleave(count)
         mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
         outputs: list[list[int]] = [[] for _ in range(len(prompts) * count)]
@@ -182,11 +177,11 @@ class Policy:
         )
         return cast(Tensor, output.logits[:, -1])
 
-    def _logits(self, model: nn.Module, trie: TokenTrie) -> Tensor:
+    def _logits(self, trie: TokenTrie) -> Tensor:
         device = self.settings.device
         mixed = self.settings.dtype != torch.float32
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=mixed):
-            output = model(
+            output = self.model(
                 input_ids=trie.ids[None].to(device),
                 position_ids=trie.positions[None].to(device),
                 attention_mask=trie.visible[None, None].to(device),
@@ -198,20 +193,3 @@ class Policy:
 
 def _frozen(layer: LoraLayer) -> Tensor:
     return cast(Tensor, layer.get_base_layer().weight)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Token ids padded on the left, and which of them are real; both (rows, longest)."""
-
-    ids: Tensor
-    mask: Tensor
-
-
-def _left_padded(requests: Sequence[Sequence[int]]) -> _Batch:
-    longest = max(map(len, requests))
-    ids, mask = (torch.zeros(len(requests), longest, dtype=torch.long) for _ in range(2))
-    for row, request in enumerate(requests):
-        ids[row, longest - len(request) :] = torch.tensor(request)
-        mask[row, longest - len(request) :] = 1
-    return _Batch(ids, mask)

@@ -13,6 +13,7 @@ import numpy as np
 from alignpro_lite.eval.arms import Arm, Bench, Rewriter
 from alignpro_lite.eval.statistics import Comparison, compare
 from alignpro_lite.eval.text import describe_answers, describe_rewrites, distinct_share
+from alignpro_lite.registry.storage import write_text
 
 REWARD = "reward"
 SECOND = "second_reward"
@@ -92,12 +93,12 @@ def summary(report: Report, prompts: Sequence[str]) -> dict[str, Any]:
     return {"prompts": len(prompts), "answers": len(report.arms[0].sent[0]), "arms": arms}
 
 
-def write_report(folder: Path, report: Report, prompts: Sequence[str], name: str) -> None:
-    """Write report.json, and report.md with figures and twenty exchanges of one arm to read."""
-    data = summary(report, prompts)
-    text = json.dumps(data, indent=2, ensure_ascii=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / REPORT).write_text(_markdown(data, report, prompts, name), encoding="utf-8")
+def write_report(
+    folder: Path, data: Mapping[str, Any], report: Report, prompts: Sequence[str], name: str
+) -> None:
+    """Write `summary` to report.json, and report.md with twenty exchanges of one arm to read."""
+    write_text(folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / REPORT, _markdown(data, report, prompts, name))
 
 
 def table(data: Mapping[str, Any]) -> str:

@@ -18,7 +18,9 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
 from alignpro_lite.registry import Cache, Registry, resolve_model
+from alignpro_lite.registry.storage import write_text
 from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.train.adapter import save_adapter
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.assemble import (
     answer_plan,
@@ -41,6 +43,7 @@ from alignpro_lite.train.prompter_report import (
     write_report,
 )
 from alignpro_lite.train.prompts import Prompts
+from alignpro_lite.train.rows import described
 
 CONFIG = "config.json"
 ADAPTER = "adapter"
@@ -96,7 +99,9 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     with ExitStack() as stack:
         base = resolve_model("prompter", config.prompter.base, places.known, places.cache)
         policy = open_policy(config.prompter, base, str(accelerator.device), config.training.seed)
-        prompts = load_prompts(config.data, places.data, policy, config.training.seed)
+        prompts = load_prompts(
+            config.data, places.data, policy.tokens.request, config.training.seed
+        )
         _tell_of_prompts(prompts, tell)
         target = stack.enter_context(closing(open_target(config.target, places.cache.root)))
         reward = stack.enter_context(open_reward(config.reward, places.known, places.cache))
@@ -111,9 +116,10 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
             # First without figures: what fails while measuring must not cost the adapter.
             _write_adapter(config, places.run, policy, {})
             report = _measured(config, places, learner, prompts, stack, tell)
-            figures = summary(report, _held_out(config, prompts))["arms"][LEARNED]
-            _write_adapter(config, places.run, policy, figures)
-            write_report(places.run, report, _held_out(config, prompts), LEARNED)
+            held = _held_out(config, prompts)
+            data = summary(report, held)
+            _write_adapter(config, places.run, policy, data["arms"][LEARNED])
+            write_report(places.run, data, report, held, LEARNED)
     return True
 
 
@@ -127,9 +133,7 @@ def _claim(run: Path, config: PrompterConfig) -> None:
     file = run / CONFIG
     own = config.model_dump(mode="json")
     if not file.exists():
-        aside = file.with_suffix(".partial")
-        aside.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
-        aside.replace(file)
+        write_text(file, json.dumps(own, indent=2) + "\n")
         return
     try:
         begun = json.loads(file.read_text(encoding="utf-8"))
@@ -157,9 +161,8 @@ def _differences(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _tell_of_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
-    for name, rows in prompts.bad.items():
-        for row in rows:
-            tell(f"{name}: row {row.number} left out, {row.reason}.")
+    for line in described(prompts.bad):
+        tell(line)
     tell(
         f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
         f"{prompts.too_long} too long."
@@ -287,15 +290,7 @@ def _write_adapter(
 ) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder = run / ADAPTER
-    for own in policy.adapter.peft_config.values():
-        own.base_model_name_or_path = config.prompter.base  # not where it lies on this machine
-    trained = {
-        name: value.half()
-        for name, value in policy.adapter.named_parameters()
-        if value.requires_grad
-    }
-    policy.adapter.save_pretrained(str(folder), state_dict=trained, safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
+    save_adapter(policy.model, config.prompter.base, folder)
     card = PrompterCard(
         base=config.prompter.base,
         template=policy.tokens.template,

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from alignpro_lite.errors import ModelFileError
-from alignpro_lite.exchange import EncodedExchange, Exchange, ExchangeLayout, encode
+from alignpro_lite.exchange import EncodedExchange, Exchange, ExchangeLayout, encode, padded
 from alignpro_lite.export.source import readable_folder
 
 CARD = "reward_card.json"
@@ -83,23 +83,17 @@ class TorchReward:
 
     def forward(self, encoded: Sequence[EncodedExchange]) -> Tensor:
         """Scores of one batch, shape (n, parts), differentiable."""
-        batch = padded(encoded, self.pad)
+        batch = batch_of(encoded, self.pad)
         inputs = {key: value.to(self.model.device) for key, value in batch.items()}
         return cast(Tensor, self.model(**inputs).logits)
 
 
-def padded(encoded: Sequence[EncodedExchange], pad: int) -> dict[str, Tensor]:
-    """A batch of exchanges as tensors of shape (n, longest); padding is masked by position."""
-    shape = (len(encoded), max(len(one.ids) for one in encoded))
-    ids = torch.full(shape, pad, dtype=torch.long)
-    types, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
-    for row, one in enumerate(encoded):
-        length = len(one.ids)
-        ids[row, :length] = torch.tensor(one.ids)
-        types[row, :length] = torch.tensor(one.token_types)
-        mask[row, :length] = 1
-    batch = {"input_ids": ids, "attention_mask": mask}
-    return batch | {"token_type_ids": types} if types.any() else batch
+def batch_of(encoded: Sequence[EncodedExchange], pad: int) -> dict[str, Tensor]:
+    """A padded batch as tensors; token types only where the model tells parts apart by them."""
+    batch = {name: torch.from_numpy(values) for name, values in padded(encoded, pad).items()}
+    if not batch["token_type_ids"].any():
+        del batch["token_type_ids"]
+    return batch
 
 
 def load_base(base: Path, card: RewardCard) -> TorchReward:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from alignpro_lite.export.reward import RewardRequest, export_reward
 from alignpro_lite.train.reward_config import RewardConfig
-from alignpro_lite.train.reward_data import RewardData, read_data
+from alignpro_lite.train.reward_data import read_data
 from alignpro_lite.train.reward_model import RewardCard
 from alignpro_lite.train.reward_trainer import train_reward
+from alignpro_lite.train.rows import described
 
 BUNDLE = "bundle"
 
@@ -33,7 +34,7 @@ def run_reward(
         AlignProError: The data or the base cannot be used, or the export disagrees with torch.
     """
     examples = read_data(config.data, config.parts, data, config.training.held_out)
-    for line in _bad_rows(examples):
+    for line in described(examples.bad):
         note(line)
     note(f"{len(examples.train)} examples to train on, {len(examples.held_out)} held out.")
     card = train_reward(config, base, examples, output)
@@ -41,12 +42,6 @@ def run_reward(
         note(line)
     request = RewardRequest(output, base, "int8", allow_mismatch=False)
     return export_reward(request, output / BUNDLE, on_stage=note).path
-
-
-def _bad_rows(examples: RewardData) -> Iterator[str]:
-    for name, rows in examples.bad.items():
-        for row in rows:
-            yield f"{name}: row {row.number} left out, {row.reason}."
 
 
 def held_out_lines(card: RewardCard) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid, mse_loss
 from torch.utils.data import Dataset
@@ -30,14 +30,15 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from alignpro_lite.exchange import EncodedExchange, Exchange, encode
+from alignpro_lite.train.adapter import save_adapter
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.reward_config import RewardConfig, RewardModelSection
 from alignpro_lite.train.reward_data import Example, RewardData
 from alignpro_lite.train.reward_model import (
     RewardCard,
     TorchReward,
+    batch_of,
     load_base,
-    padded,
     write_card,
 )
 from alignpro_lite.train.reward_report import held_out_metrics
@@ -79,7 +80,7 @@ def _encoded(reward: TorchReward, example: Example) -> _Encoded:
 def _collate(rows: Sequence[_Encoded], pad: int) -> dict[str, Tensor]:
     """The first answers of all rows, behind them the rejected ones of the pairs, in order."""
     pairs = [row for row in rows if len(row.answers) > 1]
-    batch = padded([row.answers[0] for row in rows] + [row.answers[1] for row in pairs], pad)
+    batch = batch_of([row.answers[0] for row in rows] + [row.answers[1] for row in pairs], pad)
     ratings = [row.ratings[0] for row in rows] + [row.ratings[1] for row in pairs]
     return batch | {
         "part": torch.tensor([row.part for row in (*rows, *pairs)]),
@@ -177,17 +178,10 @@ def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Pat
 
 def _save(reward: TorchReward, method: str, base: Path, output: Path) -> None:
     """Write the adapter at half precision, or all weights with the base's tokenizer."""
-    model = cast(Any, reward.model)
     if method == "lora":
-        for own in model.peft_config.values():
-            own.base_model_name_or_path = reward.card.base  # not where it lies on this machine
-        trained = {
-            name: value.half() for name, value in model.named_parameters() if value.requires_grad
-        }
-        model.save_pretrained(output, state_dict=trained)
-        (output / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
+        save_adapter(cast(PeftModel, reward.model), reward.card.base, output)
         return
-    model.save_pretrained(output)
+    reward.model.save_pretrained(output)
     for name in _TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, output / name)

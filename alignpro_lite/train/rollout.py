@@ -55,11 +55,6 @@ class Tally:
     reward: int = 0
     reasons: list[str] = field(default_factory=list)
 
-    @property
-    def failures(self) -> int:
-        """Items that failed, for whatever reason."""
-        return self.empty + self.target + self.reward
-
 
 @dataclass(frozen=True)
 class Rollout:

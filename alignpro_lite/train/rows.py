@@ -9,7 +9,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -42,6 +42,13 @@ class Rows(Generic[T]):
 
     rows: tuple[T, ...]
     bad: tuple[BadRow, ...]
+
+
+def described(bad: Mapping[str, Sequence[BadRow]]) -> Iterator[str]:
+    """A sentence for every bad row, by the name of its file."""
+    for name, rows in bad.items():
+        for row in rows:
+            yield f"{name}: row {row.number} left out, {row.reason}."
 
 
 def read_rows(path: Path, reader: Callable[[Row], T]) -> Rows[T]:

@@ -1,0 +1,22 @@
+"""Sequences of different length in one batch, for models that continue them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of sequences that end together, both (n, longest), int64.
+
+    The mask goes by length: the fill may be a real token of the sequences.
+    """
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), fill)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, longest - len(sequence) :] = torch.tensor(sequence)
+        mask[row, longest - len(sequence) :] = 1
+    return ids, mask
