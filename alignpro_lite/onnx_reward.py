@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -93,14 +93,16 @@ class OnnxScorer:
             (logits,) = self._session.run(["logits"], {name: feeds[name] for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise RewardError(f"The reward graph failed ({str(error)[:200]}).", _REMAKE) from error
-        scores: NDArray[np.float32] = logits
-        if scores.shape != (len(batch), len(self.names)):
+        mask = feeds["attention_mask"]
+        if logits.shape != (*mask.shape, len(self.names)):
             raise RewardError(
-                f"The reward graph must give {len(self.names)} parts, found scores of shape "
-                f"{scores.shape} for {len(batch)} exchanges.",
+                f"The reward graph must give {len(self.names)} parts for each of {mask.shape} "
+                f"tokens, found outputs of shape {logits.shape}.",
                 _REMAKE,
             )
-        return scores
+        # The head is linear: the mean of its outputs is its output for the mean of the tokens.
+        total = np.einsum("btp,bt->bp", logits, mask.astype(np.float32))
+        return cast("NDArray[np.float32]", total / mask.sum(axis=1, keepdims=True))
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

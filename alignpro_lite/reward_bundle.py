@@ -13,7 +13,7 @@ from alignpro_lite.errors import BundleError
 from alignpro_lite.exchange import ExchangeLayout
 from alignpro_lite.record import parse_record, read_table, require_format, write_record
 
-REWARD_FORMAT = 1
+REWARD_FORMAT = 2
 REWARD_SIDECAR = "reward.json"
 _REMAKE = "Make it again with `alignpro-lite export reward`."
 
@@ -25,10 +25,11 @@ class RewardModel:
     """The graph, and how an exchange becomes its input.
 
     Attributes:
-        graph: The ONNX file, relative to the bundle; gives `logits` of shape (n, parts).
+        graph: The ONNX file, relative to the bundle; gives `logits` of shape (n, tokens,
+            parts), whose mean over the tokens of an exchange is its score.
         tokenizer: The tokenizer file, relative to the bundle.
         layout: Where prompt and answer go.
-        pad: The id that fills short rows; decoders find their last token by it.
+        pad: The id that fills short rows.
         parts: Name of each column of the logits.
         precision: Of the weights.
     """

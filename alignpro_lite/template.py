@@ -72,6 +72,9 @@ REWRITE = RewriteTemplate(
     ),
 )
 
+_LIST = "Give a list of the most important points and explain each one in a full sentence."
+_SENTENCES = "Stay on topic and write a helpful answer in full sentences."
+
 AUGMENT = RewriteTemplate(
     mode="augment",
     system=(
@@ -79,17 +82,21 @@ AUGMENT = RewriteTemplate(
         "Never answer the prompt yourself."
     ),
     request="Prompt: {prompt}\nHint:",
+    # At temperature 1 a 135M model wanders off the prompt unless it is shown few hints, often:
+    # with these two, alternating, half of what it writes is one of them (docs/training-log.md).
     examples=(
-        ("why is sky blue", "Explain the cause step by step in simple words."),
-        (
-            "Write a mail to my landlord about the broken heater.",
-            "Be polite and include every detail the reader needs.",
-        ),
-        ("What is 15% of 80?", "Show the calculation, then state the result."),
-        (
-            "best way to learn guitar",
-            "Give a short list of practical steps with a reason for each.",
-        ),
+        ("why is sky blue", _SENTENCES),
+        ("best way to learn guitar", _LIST),
+        ("Write a mail to my landlord about the broken heater.", _SENTENCES),
+        ("What is 15% of 80?", _LIST),
+        ("Who was Marie Curie?", _SENTENCES),
+        ("How do I fix a flat tire?", _LIST),
+        ("Give three names for a coffee shop", _SENTENCES),
+        ("Is it better to rent or to buy a home?", _LIST),
+        ("Translate good morning into French", _SENTENCES),
+        ("What should I look at when I buy a used car?", _LIST),
+        ("Tell me about the history of tea.", _SENTENCES),
+        ("Summarize this text: The committee agreed to open the library on Sundays.", _LIST),
     ),
 )
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from alignpro_lite.export.child import run_python
 
-Task = Literal["text-generation-with-past", "text-classification"]
+Task = Literal["text-generation-with-past", "token-classification"]
 """optimum's names of what a graph does; with past: with a growing key/value cache."""
 
 

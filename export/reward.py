@@ -149,7 +149,7 @@ def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) 
         # optimum makes its example input with a tokenizer.
         wrapped = PreTrainedTokenizerFast(tokenizer_object=reward.tokenizer)
         wrapped.save_pretrained(source)
-        graph = export_reference(source, built, "text-classification")
+        graph = export_reference(source, built, "token-classification")
         if precision == "int8":
             quantise_graph(graph, folder / GRAPH, 8)
         else:

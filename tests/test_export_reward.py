@@ -17,7 +17,13 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertTokenizerFast,
+)
 
 from alignpro_lite.bundle import read_sidecar
 from alignpro_lite.cli import exit_code_of
@@ -46,8 +52,8 @@ TALK = [
 ]
 
 
-def write_bert(folder, labels=2):
-    """A random BERT classifier whose scores vary, with a WordPiece tokenizer."""
+def write_bert(folder, kind=BertForTokenClassification):
+    """A random BERT with two outputs whose scores vary, with a WordPiece tokenizer."""
     torch.manual_seed(0)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
@@ -68,9 +74,9 @@ def write_bert(folder, labels=2):
         intermediate_size=128,
         max_position_embeddings=96,
         initializer_range=0.2,
-        num_labels=labels,
+        num_labels=2,
     )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    kind(config).save_pretrained(folder)
     return folder
 
 
@@ -185,7 +191,7 @@ def changed(bundle, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": 2}, "must have format 1"),
+        ({"format": 1}, "must have format 2"),
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"model__layout__surprise": 1}, "unknown key 'surprise'"),
         ({"model__pad": "0"}, "'pad'"),
@@ -255,15 +261,20 @@ def test_the_command_line_builds_a_recipe_and_exports_a_folder(place, trained, c
     assert open_reward_bundle(place / "out").sidecar.model.precision == "fp32"
 
 
-def test_a_published_classifier_is_scored_as_a_pair(trained):
+def test_a_published_classifier_is_scored_as_a_pair(tmp_path):
+    folder = write_bert(tmp_path / "published", BertForSequenceClassification)
     with pytest.raises(InputError, match="has 2 outputs"):
-        HfScorer(trained, ("one",))
-    scorer = HfScorer(trained, ("good", "kind"))
+        HfScorer(folder, ("one",))
+    scorer = HfScorer(folder, ("good", "kind"))
     scores = scorer.score(TALK)
     assert np.isfinite(scores).all()  # the long one is truncated
     plain = [Exchange("Why is the sky blue?", "It is."), Exchange("Say [SEP]", "no")]
-    own = load_trained(trained, trained)
-    np.testing.assert_allclose(scorer.score(plain), own.score(plain).numpy(), atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = BertForSequenceClassification.from_pretrained(folder).eval()
+    for one, scores in zip(plain, scorer.score(plain), strict=True):
+        pair = tokenizer(one.prompt, one.answer, split_special_tokens=True, return_tensors="pt")
+        with torch.no_grad():
+            np.testing.assert_allclose(scores, model(**pair).logits[0].numpy(), atol=1e-5)
 
 
 def test_a_published_decoder_is_scored_as_a_conversation(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_export_reward import write_bert
-from transformers import BertForSequenceClassification
+from transformers import BertForTokenClassification
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
@@ -24,6 +24,7 @@ from alignpro_lite.train.reward_config import RewardConfig
 from alignpro_lite.train.reward_data import read_data
 from alignpro_lite.train.reward_model import load_trained, read_card
 from alignpro_lite.train.reward_trainer import preference_loss, train_reward
+from alignpro_lite.train.run_folder import claim
 from alignpro_lite.train.split import prompt_position
 
 GOOD, BAD = "She said that they'll check it again.", "def add(first, second)"
@@ -54,7 +55,7 @@ format = "ratings"
 def base(tmp_path_factory):
     """An encoder without a head, as published ones are."""
     folder = write_bert(tmp_path_factory.mktemp("base") / "bert")
-    BertForSequenceClassification.from_pretrained(folder).bert.save_pretrained(folder)
+    BertForTokenClassification.from_pretrained(folder).bert.save_pretrained(folder)
     return folder
 
 
@@ -188,6 +189,15 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(place, base, monkeypatch,
     (file,) = {path.name for path in (place / "unbroken").glob("*.safetensors")}
     first, second = (load_file(place / run / file) for run in ("unbroken", "stopped"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_is_not_gone_on_with_another_configuration(place, capsys):
+    """Bug: a changed config was taken up silently, and its card told of the new one."""
+    out = place / "run"
+    claim(out, read_config(place / "full.toml", RewardConfig))
+    line = ["train", "reward", "--config", str(place / "lora.toml"), "--output", str(out)]
+    assert exit_code_of(line) == 1
+    assert "was begun with model.method = 'full', found 'lora'" in capsys.readouterr().err
 
 
 class Stopped(BaseException):

@@ -90,6 +90,8 @@ def prompter(
     alignpro_lite train prompter ...` to use several GPUs or machines.
     """
     require_extra("Training", _EXTRA, "train")
+    from accelerate import PartialState
+
     from alignpro_lite import registry
     from alignpro_lite.train.config import read_config
     from alignpro_lite.train.prompter_config import PrompterConfig
@@ -102,4 +104,5 @@ def prompter(
     places = Places(data or config.parent, folder, registry.load(), registry.Cache.open(cache))
     if not train_prompter(wanted, places, output.note):
         raise click.Abort
-    click.echo(str(folder))
+    if PartialState().is_main_process:
+        click.echo(str(folder))

@@ -20,5 +20,10 @@ def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     trained = {
         name: value.half() for name, value in model.named_parameters() if value.requires_grad
     }
-    model.save_pretrained(str(folder), state_dict=trained, safe_serialization=True)
+    model.save_pretrained(
+        str(folder),
+        state_dict=trained,
+        safe_serialization=True,
+        save_embedding_layers=False,  # "auto" asks the hub about the base
+    )
     (folder / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here

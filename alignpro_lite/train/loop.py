@@ -91,20 +91,12 @@ class PrompterTrainer:
 
         Raises:
             ModelFileError: The run has another adapter or had fewer processes.
-            TrainingError: The prompts of a step cannot be dealt out evenly, or the run had
-                another number of processes.
+            TrainingError: The run had another number of processes.
         """
         self._learner = learner
         self._objective = objective
         self._training = training
         self._run = run
-        processes = learner.accelerator.num_processes
-        if objective.prompts % processes:
-            raise TrainingError(
-                f"objective.prompts must be a multiple of the {processes} processes, found "
-                f"{objective.prompts}.",
-                f"Set objective.prompts to {processes * math.ceil(objective.prompts / processes)}.",
-            )
         self._parameters = {
             name: parameter
             for name, parameter in learner.policy.model.named_parameters()

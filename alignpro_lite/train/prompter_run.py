@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -14,11 +13,10 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from alignpro_lite.errors import InputError
+from alignpro_lite.errors import TrainingError
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
 from alignpro_lite.registry import Cache, Registry, resolve_model
-from alignpro_lite.registry.storage import write_text
 from alignpro_lite.sampling import Sampling, stream_seed
 from alignpro_lite.train.adapter import save_adapter
 from alignpro_lite.train.allocator import keep_freed_memory
@@ -44,8 +42,8 @@ from alignpro_lite.train.prompter_report import (
 )
 from alignpro_lite.train.prompts import Prompts
 from alignpro_lite.train.rows import described
+from alignpro_lite.train.run_folder import claim
 
-CONFIG = "config.json"
 ADAPTER = "adapter"
 LEARNED = "learned"
 UNTRAINED = "untrained"
@@ -90,8 +88,9 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     # Without this, processes that a launcher starts on a CPU do not find each other.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     tell = note if accelerator.is_main_process else _silent
+    _require_even_share(config.objective.prompts, accelerator.num_processes)
     if accelerator.is_main_process:
-        _claim(places.run, config)
+        claim(places.run, config)
     accelerator.wait_for_everyone()
     if (places.run / REPORT).is_file():
         tell(f"The run in {places.run} is done; its report is report.md there.")
@@ -127,37 +126,12 @@ def _silent(text: str) -> None:
     """Other processes than the main one have nothing to say."""
 
 
-def _claim(run: Path, config: PrompterConfig) -> None:
-    """Write the resolved configuration, or check that the run was begun with the same one."""
-    run.mkdir(parents=True, exist_ok=True)
-    file = run / CONFIG
-    own = config.model_dump(mode="json")
-    if not file.exists():
-        write_text(file, json.dumps(own, indent=2) + "\n")
-        return
-    try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
-        ) from error
-    for key, was, now in _differences("", begun, own):
-        raise InputError(
-            f"The run in {run} was begun with {key} = {was!r:.80}, found {now!r:.80}.",
-            "Set it back to go on with that run, or choose another --output.",
+def _require_even_share(prompts: int, processes: int) -> None:
+    if prompts % processes:
+        raise TrainingError(
+            f"objective.prompts must be a multiple of the {processes} processes, found {prompts}.",
+            f"Set objective.prompts to {processes * math.ceil(prompts / processes)}.",
         )
-
-
-def _differences(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            difference
-            for key in dict.fromkeys([*old, *new])
-            for difference in _differences(
-                f"{prefix}.{key}".lstrip("."), old.get(key), new.get(key)
-            )
-        ]
-    return [] if old == new else [(prefix, old, new)]
 
 
 def _tell_of_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:

@@ -1,4 +1,9 @@
-"""A reward model in torch: any Hugging Face encoder or decoder with one output a named part."""
+"""A reward model in torch: any Hugging Face encoder or decoder with one output a named part.
+
+The score of a part is the mean over the tokens of a token classifier's output, which is a linear
+head on the mean-pooled last layer: sentence encoders keep what they know there, and a tenth of the
+held-out errors of a head on [CLS] goes away (docs/training-log.md).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -54,7 +59,7 @@ class TorchReward:
     """A reward model with what it needs to read an exchange.
 
     Attributes:
-        model: A sequence classifier with one output a part.
+        model: A token classifier with one output a part.
         tokenizer: Its tokenizer, without truncation or padding.
         layout: How an exchange becomes its input.
         card: What it is.
@@ -67,7 +72,7 @@ class TorchReward:
 
     @property
     def pad(self) -> int:
-        """The id that fills a batch; a decoder finds its last token by it."""
+        """The id that fills a batch; it is masked."""
         return cast(int, self.model.config.pad_token_id)
 
     def score(self, exchanges: Sequence[Exchange]) -> Tensor:
@@ -78,14 +83,28 @@ class TorchReward:
         with torch.inference_mode():
             for start in range(0, len(order), _SCORED_TOGETHER):
                 chunk = order[start : start + _SCORED_TOGETHER]
-                scores[chunk] = self.forward([encoded[index] for index in chunk]).float().cpu()
+                scores[chunk] = self.forward([encoded[index] for index in chunk]).cpu()
         return scores
 
     def forward(self, encoded: Sequence[EncodedExchange]) -> Tensor:
         """Scores of one batch, shape (n, parts), differentiable."""
         batch = batch_of(encoded, self.pad)
         inputs = {key: value.to(self.model.device) for key, value in batch.items()}
-        return cast(Tensor, self.model(**inputs).logits)
+        return mean_over_tokens(self.model(**inputs).logits, inputs["attention_mask"])
+
+
+def mean_over_tokens(logits: Tensor, mask: Tensor) -> Tensor:
+    """Scores of exchanges from the outputs at their tokens.
+
+    Args:
+        logits: Shape (n, tokens, parts).
+        mask: 1 where there is a token, 0 where there is padding; shape (n, tokens).
+
+    Returns:
+        Shape (n, parts), float32.
+    """
+    weights = mask[..., None].float()
+    return (logits.float() * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def batch_of(encoded: Sequence[EncodedExchange], pad: int) -> dict[str, Tensor]:
@@ -112,7 +131,7 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-            model = cast(Any, AutoModelForSequenceClassification).from_pretrained(
+            model = cast(Any, AutoModelForTokenClassification).from_pretrained(
                 folder,
                 config=_config(folder, len(card.parts)),
                 dtype=torch.float32,
@@ -122,14 +141,13 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelFileError(
-                f"{base} cannot be opened as a sequence classifier ({str(error)[:200]}).",
+                f"{base} cannot be opened as a token classifier ({str(error)[:200]}).",
                 "Name a complete Hugging Face encoder or decoder.",
             ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelFileError(
             f"{base} has no tokenizer.json.", "Convert its tokenizer to a fast one and save it."
         )
-    # A decoder reads its score at the last token that is not padding, which it finds by this id.
     model.config.pad_token_id = tokenizer.pad_token_id or 0
     layout = _layout(tokenizer, card, segments=getattr(model.config, "type_vocab_size", 0) > 1)
     return TorchReward(model.eval(), _plain(tokenizer), layout, card)

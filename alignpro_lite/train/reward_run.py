@@ -11,6 +11,7 @@ from alignpro_lite.train.reward_data import read_data
 from alignpro_lite.train.reward_model import RewardCard
 from alignpro_lite.train.reward_trainer import train_reward
 from alignpro_lite.train.rows import described
+from alignpro_lite.train.run_folder import claim
 
 BUNDLE = "bundle"
 
@@ -31,8 +32,10 @@ def run_reward(
         The reward bundle.
 
     Raises:
-        AlignProError: The data or the base cannot be used, or the export disagrees with torch.
+        AlignProError: The folder holds another run, the data or the base cannot be used, or the
+            export disagrees with torch.
     """
+    claim(output, config)
     examples = read_data(config.data, config.parts, data, config.training.held_out)
     for line in described(examples.bad):
         note(line)

@@ -39,6 +39,7 @@ from alignpro_lite.train.reward_model import (
     TorchReward,
     batch_of,
     load_base,
+    mean_over_tokens,
     write_card,
 )
 from alignpro_lite.train.reward_report import held_out_metrics
@@ -133,7 +134,8 @@ class _PreferenceTrainer(Trainer):
         """Mean loss of a batch; see `_collate` for its layout."""
         part, is_pair, rating = (inputs.pop(key) for key in ("part", "is_pair", "rating"))
         outputs = model(**inputs)
-        scores = cast(Tensor, outputs.logits).float().gather(1, part[:, None])[:, 0]
+        means = mean_over_tokens(outputs.logits, inputs["attention_mask"])
+        scores = means.gather(1, part[:, None])[:, 0]
         loss = preference_loss(scores, is_pair, rating, self.rating_weight)
         return (loss, outputs) if return_outputs else loss
 
@@ -189,10 +191,11 @@ def _save(reward: TorchReward, method: str, base: Path, output: Path) -> None:
 
 def _with_adapter(model: PreTrainedModel, section: RewardModelSection) -> PreTrainedModel:
     lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.TOKEN_CLS,
         r=section.rank,
         lora_alpha=2 * section.rank,
         target_modules="all-linear",
+        exclude_modules=["classifier", "score"],  # the new head, trained whole
     )
     return cast(PreTrainedModel, get_peft_model(model, lora))
 

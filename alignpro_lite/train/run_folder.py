@@ -1,0 +1,50 @@
+"""The folder of a run: begun with one configuration, and gone on with that one only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alignpro_lite.errors import InputError
+from alignpro_lite.registry.storage import write_text
+from alignpro_lite.train.config import Section
+
+CONFIG = "config.json"
+
+
+def claim(run: Path, config: Section) -> None:
+    """Write the resolved configuration, or check that the run was begun with the same one.
+
+    Raises:
+        InputError: It was begun with another, or its record cannot be read.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = run / CONFIG
+    own = config.model_dump(mode="json")
+    if not file.exists():
+        write_text(file, json.dumps(own, indent=2) + "\n")
+        return
+    try:
+        begun = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
+        ) from error
+    for key, was, now in _differences("", begun, own):
+        raise InputError(
+            f"The run in {run} was begun with {key} = {was!r:.80}, found {now!r:.80}.",
+            "Set it back to go on with that run, or choose another --output.",
+        )
+
+
+def _differences(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            difference
+            for key in dict.fromkeys([*old, *new])
+            for difference in _differences(
+                f"{prefix}.{key}".lstrip("."), old.get(key), new.get(key)
+            )
+        ]
+    return [] if old == new else [(prefix, old, new)]
