@@ -141,7 +141,7 @@ def mean_rewards(answers: Sequence[Vector]) -> MeanRewards:
 
 
 def log_weights(candidates: Candidates, strength: float) -> Vector:
-    """log w of each candidate, up to a common constant, corrected for noise.
+    """The log-weight of each candidate, up to a common constant, corrected for noise.
 
     Args:
         candidates: What was drawn.
@@ -200,7 +200,7 @@ def resample(weights: Vector, random: np.random.Generator) -> NDArray[np.int64]:
 
 
 def shares(weights: Vector) -> Vector:
-    """w / Σw along the last axis from log w; all alike where every weight is 0."""
+    """Give w / Σw along the last axis, from log w; all alike where every weight is 0."""
     highest = weights.max(axis=-1, keepdims=True)
     raised = np.exp(weights - np.where(highest == -math.inf, 0.0, highest))
     raised = np.where(highest == -math.inf, 1.0, raised)

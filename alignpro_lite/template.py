@@ -72,8 +72,7 @@ REWRITE = RewriteTemplate(
     ),
 )
 
-_LIST = "Give a list of the most important points and explain each one in a full sentence."
-_SENTENCES = "Stay on topic and write a helpful answer in full sentences."
+_HINT = "Give a list of the most important {} and explain each one in a full sentence."
 
 AUGMENT = RewriteTemplate(
     mode="augment",
@@ -82,21 +81,24 @@ AUGMENT = RewriteTemplate(
         "Never answer the prompt yourself."
     ),
     request="Prompt: {prompt}\nHint:",
-    # At temperature 1 a 135M model wanders off the prompt unless it is shown few hints, often:
-    # with these two, alternating, half of what it writes is one of them (docs/training-log.md).
-    examples=(
-        ("why is sky blue", _SENTENCES),
-        ("best way to learn guitar", _LIST),
-        ("Write a mail to my landlord about the broken heater.", _SENTENCES),
-        ("What is 15% of 80?", _LIST),
-        ("Who was Marie Curie?", _SENTENCES),
-        ("How do I fix a flat tire?", _LIST),
-        ("Give three names for a coffee shop", _SENTENCES),
-        ("Is it better to rent or to buy a home?", _LIST),
-        ("Translate good morning into French", _SENTENCES),
-        ("What should I look at when I buy a used car?", _LIST),
-        ("Tell me about the history of tea.", _SENTENCES),
-        ("Summarize this text: The committee agreed to open the library on Sundays.", _LIST),
+    # One form with one word to choose, a dozen times: at temperature 1 a 135M model that is shown
+    # hints of many forms writes what has no form, and wanders off (docs/training-log.md).
+    examples=tuple(
+        (prompt, _HINT.format(things))
+        for prompt, things in (
+            ("why is sky blue", "reasons"),
+            ("best way to learn guitar", "steps"),
+            ("Write a mail to my landlord about the broken heater.", "points"),
+            ("What is 15% of 80?", "steps"),
+            ("Who was Marie Curie?", "facts"),
+            ("How do I fix a flat tire?", "steps"),
+            ("Give three names for a coffee shop", "ideas"),
+            ("Is it better to rent or to buy a home?", "points"),
+            ("Translate good morning into French", "words"),
+            ("What should I look at when I buy a used car?", "points"),
+            ("Tell me about the history of tea.", "facts"),
+            ("Summarize this text: The committee agreed to open the library on Sundays.", "points"),
+        )
     ),
 )
 

@@ -1,8 +1,8 @@
 """A reward model in torch: any Hugging Face encoder or decoder with one output a named part.
 
 The score of a part is the mean over the tokens of a token classifier's output, which is a linear
-head on the mean-pooled last layer: sentence encoders keep what they know there, and a tenth of the
-held-out errors of a head on [CLS] goes away (docs/training-log.md).
+head on the mean-pooled last layer: sentence encoders keep what they know there, and not in [CLS]
+(docs/training-log.md has the figures).
 """
 
 from __future__ import annotations
