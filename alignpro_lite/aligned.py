@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 
 from alignpro_lite.chat import Message
 from alignpro_lite.devices import DeviceRequest, Plan
@@ -28,7 +29,11 @@ from alignpro_lite.loading import (
 )
 from alignpro_lite.prompter import OnnxPrompter, Rewrite, RewriteStream
 from alignpro_lite.sampling import Sampling
+from alignpro_lite.spans import Protected, compile_patterns, protect
 from alignpro_lite.target import DEFAULT_SAMPLING, AnswerStream, LlamaTarget
+
+_SHOWN_OF_A_SPAN = 60
+"""Characters of a lost span that a reason shows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Request:
         stop: Strings that end the answer.
         sampling: How the answer is drawn; its seed serves the rewrite too.
         rewrite_sampling: How the rewrite is drawn; None takes the bundle's own.
+        protect: Regular expressions of text that a rewrite must keep, besides what `spans`
+            protects anyway.
     """
 
     system: str | None = None
@@ -50,6 +57,15 @@ class Request:
     stop: tuple[str, ...] = ()
     sampling: Sampling = DEFAULT_SAMPLING
     rewrite_sampling: Sampling | None = None
+    protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse patterns that cannot be used, before anything is loaded.
+
+        Raises:
+            InputError: Names the pattern.
+        """
+        compile_patterns(self.protect)
 
     def with_seed(self, seed: int) -> Request:
         """The same request with another seed."""
@@ -61,7 +77,7 @@ class Choice:
     """Which prompt goes to the target, and why.
 
     Attributes:
-        prompt: x, the user's own.
+        prompt: x, the user's own, without `<keep>` markers.
         sent: What the target gets: x' or x unchanged.
         rewrite: The sampled rewrite, None if there was no prompter to ask.
         reason: Why it was used or not, one phrase.
@@ -113,9 +129,10 @@ class AlignedStream:
     answer is decoded. Leaving the iteration early stops the work too.
     """
 
-    def __init__(self, model: AlignedModel, prompt: str, request: Request) -> None:
+    def __init__(self, model: AlignedModel, protected: Protected, request: Request) -> None:
         self._model = model
-        self._prompt = prompt
+        self._protected = protected
+        self._prompt = protected.prompt
         self._request = request
         self._cancelled = threading.Event()
         self._running: RewriteStream | AnswerStream | None = None
@@ -197,7 +214,7 @@ class AlignedStream:
         if not started:
             return _unchanged(self._prompt, None, "no prompter is loaded")
         self._enter(started[0])
-        return choose(self._prompt, started[0].result())
+        return choose(self._protected, started[0].result())
 
     def _enter(self, stage: RewriteStream | AnswerStream) -> None:
         self._running = stage
@@ -208,14 +225,18 @@ class AlignedStream:
         return time.monotonic() - self._begun
 
 
-def choose(prompt: str, rewrite: Rewrite) -> Choice:
-    """Use a rewrite if it is whole; otherwise the prompt goes out unchanged."""
+def choose(protected: Protected, rewrite: Rewrite) -> Choice:
+    """Use a rewrite that is whole and keeps every span; else the prompt goes out unchanged."""
+    prompt = protected.prompt
     if rewrite.finish_reason == "cancelled":
         return _unchanged(prompt, rewrite, "cancelled")
     if rewrite.finish_reason == "length":
         return _unchanged(prompt, rewrite, "the rewrite rambled past its limit")
     if not rewrite.output.strip():
         return _unchanged(prompt, rewrite, "the rewrite was empty")
+    if broken := protected.broken_by(rewrite.text):
+        lost = shorten(broken[0].text, _SHOWN_OF_A_SPAN, placeholder="...")
+        return _unchanged(prompt, rewrite, f"the rewrite did not keep {lost}")
     return Choice(prompt, rewrite.text, rewrite, "rewritten")
 
 
@@ -301,7 +322,9 @@ class AlignedModel:
         """
         if self.prompter is None:
             raise InputError("No prompter is loaded.", "Load the model with a prompter.")
-        return [stream.result() for stream in self.start_rewrites(prompt, n, request)]
+        check_prompt(prompt)
+        bare = protect(prompt).prompt
+        return [stream.result() for stream in self.start_rewrites(bare, n, request)]
 
     def stream(self, prompt: str, request: Request = Request()) -> AlignedStream:
         """Rewrite a prompt and answer it; iterate over what it returns.
@@ -310,7 +333,9 @@ class AlignedModel:
             InputError: The prompt is empty or not text.
         """
         check_prompt(prompt)
-        return AlignedStream(self, prompt, request)
+        protected = protect(prompt, compile_patterns(request.protect))
+        check_prompt(protected.prompt)
+        return AlignedStream(self, protected, request)
 
     def run(self, prompt: str, request: Request = Request()) -> Result:
         """Rewrite a prompt, answer it, and wait for the whole answer."""

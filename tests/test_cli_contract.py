@@ -17,6 +17,7 @@ from alignpro_lite.aligned import check_prompt, choose
 from alignpro_lite.cli import cli, exit_code_of
 from alignpro_lite.errors import AlignProError, CancelledError, InputError
 from alignpro_lite.prompter import Rewrite
+from alignpro_lite.spans import protect
 
 COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
 COMMANDS = sorted(cli.commands)
@@ -236,17 +237,29 @@ def test_a_prompt_that_no_model_can_read_is_refused(prompt):
         check_prompt(prompt)
 
 
+MINE = "mine in 5 m"
+
+
 @pytest.mark.parametrize(
     ("output", "finish", "sent", "reason"),
     [
-        ("better", "stop", "better", "rewritten"),
-        ("better", "length", "mine", "the rewrite rambled past its limit"),
-        ("bet", "cancelled", "mine", "cancelled"),
-        ("  \n", "stop", "mine", "the rewrite was empty"),
+        ("better in 5 m", "stop", "better in 5 m", "rewritten"),
+        ("better in 5 m", "length", MINE, "the rewrite rambled past its limit"),
+        ("bet", "cancelled", MINE, "cancelled"),
+        ("  \n", "stop", MINE, "the rewrite was empty"),
+        ("better in 5 km", "stop", MINE, "the rewrite did not keep 5 m"),
     ],
 )
-def test_only_a_whole_rewrite_replaces_the_prompt(output, finish, sent, reason):
+def test_only_a_whole_rewrite_that_keeps_every_span_replaces_the_prompt(
+    output, finish, sent, reason
+):
     rewrite = Rewrite(output.strip(), output, (1,), -1.0, -1.0, finish)
-    choice = choose("mine", rewrite)
+    choice = choose(protect(MINE), rewrite)
     assert (choice.sent, choice.reason, choice.rewrite) == (sent, reason, rewrite)
-    assert choice.changed == (sent != "mine")
+    assert choice.changed == (sent != MINE)
+
+
+@pytest.mark.parametrize("arguments", [["--protect", "("], ["--protect", "a*"]])
+def test_a_pattern_that_cannot_be_used_is_named(arguments, capsys):
+    assert exit_code_of(["run", *arguments, "hello"]) == 1
+    assert "A pattern to protect must" in capsys.readouterr().err

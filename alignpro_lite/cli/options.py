@@ -64,6 +64,7 @@ class AnswerOptions:
     top_p: float | None
     min_p: float | None
     seed: int | None
+    protect: tuple[str, ...]
 
     def request(self) -> Request:
         """The library's request; without a seed, one is drawn and can be read from it."""
@@ -80,7 +81,11 @@ class AnswerOptions:
             seed=secrets.randbelow(MAX_SEED) if self.seed is None else self.seed,
         )
         return Request(
-            system=self.system, max_tokens=self.max_tokens, stop=self.stop, sampling=sampling
+            system=self.system,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            sampling=sampling,
+            protect=self.protect,
         )
 
 
@@ -144,10 +149,27 @@ _ANSWER_OPTIONS = [
     click.option("--top-p", type=float, help="Sample among tokens that hold this share."),
     click.option("--min-p", type=float, help="Drop tokens this much less likely than the top one."),
     click.option("--seed", type=int, help="Repeat a run.  [default: a new one each time]"),
+    click.option(
+        "--protect",
+        multiple=True,
+        metavar="REGEX",
+        help="What a rewrite must keep, besides code, URLs, paths, numbers, quotes, options and "
+        "<keep>text</keep>; may be repeated.",
+    ),
 ]
 
 _MODEL_FIELDS = ("target", "prompter", "device", "n_gpu_layers", "ctx", "cache")
-_ANSWER_FIELDS = ("system", "max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "seed")
+_ANSWER_FIELDS = (
+    "system",
+    "max_tokens",
+    "stop",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "protect",
+)
 
 
 def model_options(command: F) -> F:

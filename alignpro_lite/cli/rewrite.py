@@ -40,12 +40,15 @@ def rewrite(
     Loads the prompter alone. Without PROMPT, it is read from stdin. Several
     rewrites are divided by a line with three dashes.
     """
-    from alignpro_lite.aligned import check_prompt
+    from alignpro_lite.aligned import check_prompt, choose
     from alignpro_lite.loading import load_prompter
     from alignpro_lite.sampling import MAX_SEED
+    from alignpro_lite.spans import protect
 
     text = read_prompt(prompt)
     check_prompt(text)
+    protected = protect(text)
+    check_prompt(protected.prompt)
     with load_prompter(prompter, device=device, cache=cache) as loaded:
         usual = loaded.bundle.sidecar.sampling
         sampling = replace(
@@ -53,7 +56,7 @@ def rewrite(
             temperature=usual.temperature if temperature is None else temperature,
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
         )
-        rewrites = loaded.rewrite(text, count, sampling)
+        rewrites = loaded.rewrite(protected.prompt, count, sampling)
     for number, rewritten in enumerate(rewrites):
         if as_json:
             click.echo(json.dumps(output.rewrite_json(rewritten)))
@@ -61,8 +64,8 @@ def rewrite(
         if number:
             click.echo("---")
         click.echo(rewritten.text)
-        cut = " (cut at its limit; `run` would not use it)"
+        choice = choose(protected, rewritten)
+        unused = "" if choice.changed else f" (`run` would not use it: {choice.reason})"
         output.note(
-            f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens"
-            f"{cut if rewritten.finish_reason == 'length' else ''}"
+            f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens{unused}"
         )
