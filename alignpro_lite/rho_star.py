@@ -158,7 +158,8 @@ def log_weights(candidates: Candidates, strength: float) -> Vector:
     possible = np.isfinite(candidates.reference) & np.isfinite(candidates.proposal)
     ratios = np.full(len(exponents), -math.inf)
     np.subtract(candidates.reference, candidates.proposal, out=ratios, where=possible)
-    return ratios + exponents
+    weights: Vector = ratios + exponents
+    return weights
 
 
 def metropolis_hastings(weights: Vector, random: np.random.Generator) -> Chain:

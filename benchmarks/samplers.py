@@ -62,7 +62,8 @@ class Toy:
         rewards = (self.reward[drawn] + noise).ravel()
         known = np.broadcast_to(np.asarray(variance, np.float64), drawn.shape).ravel()
         candidates = Candidates(log_probs, log_probs, MeanRewards(rewards, known))
-        return log_weights(candidates, STRENGTH).reshape(drawn.shape)
+        weights: Vector = log_weights(candidates, STRENGTH).reshape(drawn.shape)
+        return weights
 
 
 def methods(toy: Toy) -> dict[str, Method]:

@@ -15,6 +15,7 @@ from alignpro_lite.bundle import CacheLayout, Device, Graph, Precision, Tokens
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import ARCHITECTURES, build_graph
 from alignpro_lite.export.llama_engine import LlamaEngine
+from alignpro_lite.export.low_rank import Update, updates_between
 from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
 from alignpro_lite.export.quantise import quantise_graph
@@ -57,7 +58,7 @@ def export_decoder(
 
     Args:
         source: A Hugging Face folder or a GGUF file.
-        adapter: A peft LoRA folder to merge, or None.
+        adapter: A peft LoRA folder, or None; merged, or beside the quantised weights.
         precision: Of the weights.
         device: What the graph is for: "cuda" has a half-precision cache.
         out_dir: An existing folder that receives the files; the caller's to finalise or drop.
@@ -75,10 +76,8 @@ def export_decoder(
     loaded = load_source(source)
     if source.is_file():
         _check_reading(loaded, source)
-    if adapter is not None:
-        loaded = merge_adapter(loaded, adapter)
     on_stage(f"writing the {precision} graph")
-    layout = _write_graph(loaded, precision, device, out_dir)
+    loaded, layout = _write_graph(loaded, adapter, precision, device, out_dir)
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     on_stage("comparing it with torch")
     config = loaded.model.config
@@ -129,32 +128,43 @@ def tokens_of(source: Source) -> Tokens:
 
 
 def _write_graph(
-    source: Source, precision: Precision, device: Device, out_dir: Path
-) -> CacheLayout:
-    """Write model.onnx and its data into `out_dir` and say how the graph keeps its cache."""
+    source: Source, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
+) -> tuple[Source, CacheLayout]:
+    """Write model.onnx and its data into `out_dir`.
+
+    Returns:
+        The source with its adapter merged, and how the graph keeps its cache.
+    """
+    half = precision == "fp16" or (device == "cuda" and precision != "fp32")
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
-        folder, built = Path(work, "model"), Path(work, "graph")
-        folder.mkdir()
-        built.mkdir()
-        source.save_folder(folder)
-        half = precision == "fp16" or (device == "cuda" and precision != "fp32")
-        architecture = type(source.model).__name__
-        if architecture in ARCHITECTURES:
-            layout: CacheLayout = "shared"
-            graph = build_graph(folder, built, "fp16" if half else "fp32")
-        elif half:
-            raise ExportError(
-                f"{architecture} has no half-precision export here.",
-                "Use --device cpu with --precision int4, int8 or fp32.",
-            )
-        else:
-            layout = "growing"
-            graph = export_reference(folder, built, "text-generation-with-past")
+        graph, layout = _float_graph(source, half, Path(work, "base"))
+        updates: dict[str, Update] = {}
+        if adapter is not None:
+            source, base = merge_adapter(source, adapter), graph
+            graph, layout = _float_graph(source, half, Path(work, "tuned"))
+            updates = updates_between(base, graph)
         if precision in ("int4", "int8"):
-            quantise_graph(graph, out_dir / GRAPH, 4 if precision == "int4" else 8)
+            quantise_graph(graph, out_dir / GRAPH, 4 if precision == "int4" else 8, updates)
         else:
             _move_graph(graph, out_dir / GRAPH)
-    return layout
+    return source, layout
+
+
+def _float_graph(source: Source, half: bool, work: Path) -> tuple[Path, CacheLayout]:
+    """Write the unquantised graph of a source under `work`."""
+    folder, built = work / "model", work / "graph"
+    folder.mkdir(parents=True)
+    built.mkdir()
+    source.save_folder(folder)
+    architecture = type(source.model).__name__
+    if architecture in ARCHITECTURES:
+        return build_graph(folder, built, "fp16" if half else "fp32"), "shared"
+    if half:
+        raise ExportError(
+            f"{architecture} has no half-precision export here.",
+            "Use --device cpu with --precision int4, int8 or fp32.",
+        )
+    return export_reference(folder, built, "text-generation-with-past"), "growing"
 
 
 def _move_graph(source: Path, destination: Path) -> None:

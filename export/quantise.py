@@ -9,10 +9,13 @@ quantisers, both measured (docs/export.md):
   extra columns: one per block, multiplied with the sum of the block's inputs. A GGUF of type Q4_1
   has the same grid and survives unchanged.
 * The output head and embeddings always have 8 bits, and are stored once when they are tied.
+* What an adapter adds to a weight stays beside it, in floats and of its own low rank (see
+  `low_rank`): added to the weight it would be smaller than half a step of the grid, and gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import ExportError
+from alignpro_lite.export.low_rank import Update
 
 BLOCK = 32
 HEAD = "lm_head"
@@ -62,19 +66,22 @@ class Blocks:
         return _pack_nibbles(np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2))))
 
 
-def quantise_graph(source: Path, destination: Path, bits: Bits) -> None:
+def quantise_graph(
+    source: Path, destination: Path, bits: Bits, updates: Mapping[str, Update]
+) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:
         source: The float graph, external data beside it.
         destination: The graph to write; its data goes to `<name>.data` beside it.
         bits: 4 or 8 for the layers; head and embeddings get 8.
+        updates: Weights, by name, of which only the base is quantised.
 
     Raises:
         ExportError: A weight's input dimension is no multiple of 32.
     """
     model = ir.load(source)
-    rewriter = _Rewriter(model.graph)
+    rewriter = _Rewriter(model.graph, updates)
     for node in list(model.graph):
         if node.op_type == "MatMul" and _constant(node.inputs[1]) is not None:
             rewriter.replace_matmul(node, 8 if HEAD in str(node.name) else bits)
@@ -127,8 +134,9 @@ def quantise_symmetric(weight: Float) -> Blocks:
 class _Rewriter:
     """Replaces float weights of one graph in place."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, updates: Mapping[str, Update]) -> None:
         self._graph = graph
+        self._updates = updates
         self._augmented: dict[str, ir.Value] = {}
         self._head: tuple[Blocks, ir.Value, ir.Value] | None = None
         self.tied_to: str | None = None
@@ -140,7 +148,8 @@ class _Rewriter:
         assert value is not None
         assert stored is not None
         inputs = node.inputs[0]
-        weight = stored.astype(np.float32).T
+        update = self._updates.get(str(value.name))
+        weight = (stored if update is None else update.base).astype(np.float32).T
         if bits == 8:
             blocks = quantise_symmetric(weight)
         else:
@@ -171,7 +180,22 @@ class _Rewriter:
             domain="com.microsoft",
             name=f"{node.name}_q{bits}",
         )
-        self._swap(node, quantised)
+        if update is None:
+            self._swap(node, quantised)
+        else:
+            self._swap(node, self._with_update(node, quantised, update, stored.dtype))
+
+    def _with_update(
+        self, node: ir.Node, quantised: ir.Node, update: Update, dtype: np.dtype[np.float32]
+    ) -> ir.Node:
+        """Add (x left) right to what the quantised base makes of x; the sum is not inserted yet."""
+        name, inputs = str(node.name), node.inputs[0]
+        left = self._initializer(f"{name}/left", update.left.astype(dtype))
+        right = self._initializer(f"{name}/right", update.right.astype(dtype))
+        down = ir.node("MatMul", [inputs, left], name=f"{name}/down")
+        up = ir.node("MatMul", [down.outputs[0], right], name=f"{name}/up")
+        self._graph.insert_before(node, [quantised, down, up])
+        return ir.node("Add", [quantised.outputs[0], up.outputs[0]], name=f"{name}/updated")
 
     def replace_embedding(self, node: ir.Node) -> None:
         """Turn the Gather of an embedding table into GatherBlockQuantized."""

@@ -151,7 +151,7 @@ def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) 
         wrapped.save_pretrained(source)
         graph = export_reference(source, built, "token-classification")
         if precision == "int8":
-            quantise_graph(graph, folder / GRAPH, 8)
+            quantise_graph(graph, folder / GRAPH, 8, {})
         else:
             for path in built.glob(f"{GRAPH}*"):  # with its data, where it has a file for it
                 shutil.move(path, folder / path.name)

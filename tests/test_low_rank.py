@@ -1,0 +1,65 @@
+"""What an adapter changed, as factors of its own rank; and that quantising keeps it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from tiny_models import SENTENCES, configurations, write_adapter, write_model
+
+from alignpro_lite.export.decoder import export_decoder
+from alignpro_lite.export.low_rank import factorise
+from alignpro_lite.export.onnx_engine import OnnxEngine
+from alignpro_lite.export.parity import TorchEngine
+from alignpro_lite.export.source import load_source, merge_adapter
+
+
+@given(st.integers(64, 160), st.integers(64, 160), st.integers(1, 20), st.integers(0, 99))
+def test_a_matrix_of_low_rank_comes_back_from_its_factors(rows, columns, rank, seed):
+    random = np.random.default_rng(seed)
+    left = random.normal(size=(rows, rank)).astype(np.float32)
+    change = left @ random.normal(size=(rank, columns)).astype(np.float32)
+    found = factorise(change)
+    assert found is not None
+    assert found[0].shape == (rows, rank)
+    assert found[1].shape == (rank, columns)
+    assert np.linalg.norm(found[0] @ found[1] - change) <= 2e-3 * np.linalg.norm(change)
+
+
+def test_no_change_and_a_change_of_full_rank_have_no_factors():
+    assert factorise(np.zeros((96, 96), np.float32)) is None
+    assert factorise(np.random.default_rng(0).normal(size=(96, 96)).astype(np.float32)) is None
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("base") / "model", configurations()["llama"])
+
+
+def faint(folder, base):
+    """An adapter whose update is far smaller than a step of the 4-bit grid."""
+    adapter = write_adapter(folder, base)
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: value * np.float32(0.1) for name, value in load_file(file).items()}, file)
+    return adapter
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_an_adapter_smaller_than_the_grid_survives_quantising(base, tmp_path, precision):
+    """Bug: merged into a base on the grid, the default prompter's adapter was rounded away."""
+    adapter = faint(tmp_path / "adapter", base)
+    source = load_source(base)
+    ids = np.array(source.tokenizer.encode(" ".join(SENTENCES)).ids[:48])
+    plain = TorchEngine(source.model).logits(ids)
+    wanted = TorchEngine(merge_adapter(load_source(base), adapter).model).logits(ids) - plain
+    found = []
+    for chosen in (None, adapter):
+        out = tmp_path / f"out-{chosen is None}"
+        out.mkdir()
+        made = export_decoder(base, chosen, precision, "cpu", out, allow_mismatch=True)
+        graph = made.graph
+        found.append(OnnxEngine(out / graph.file, graph.cache, graph.head_dim, 1).logits(ids))
+    change = found[1] - found[0]
+    assert np.corrcoef(change.ravel(), wanted.ravel())[0, 1] > 0.95
