@@ -50,7 +50,8 @@ class Toy:
     def optimum(self, reward: Vector) -> Vector:
         """ρ* of Lemma 5.1."""
         tilted: Vector = self.sft * np.exp(reward / STRENGTH)
-        return tilted / tilted.sum()
+        star: Vector = tilted / tilted.sum()
+        return star
 
     def _off(self, reward: Vector) -> float:
         star = self.optimum(reward)
