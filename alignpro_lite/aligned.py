@@ -322,7 +322,6 @@ class AlignedModel:
         """
         if self.prompter is None:
             raise InputError("No prompter is loaded.", "Load the model with a prompter.")
-        check_prompt(prompt)
         bare = protect(prompt).prompt
         return [stream.result() for stream in self.start_rewrites(bare, n, request)]
 
@@ -332,7 +331,6 @@ class AlignedModel:
         Raises:
             InputError: The prompt is empty or not text.
         """
-        check_prompt(prompt)
         protected = protect(prompt, compile_patterns(request.protect))
         check_prompt(protected.prompt)
         return AlignedStream(self, protected, request)

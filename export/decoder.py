@@ -15,16 +15,17 @@ from alignpro_lite.bundle import CacheLayout, Device, Graph, Precision, Tokens
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import ARCHITECTURES, build_graph
 from alignpro_lite.export.llama_engine import LlamaEngine
-from alignpro_lite.export.low_rank import Update, updates_between
+from alignpro_lite.export.low_rank import updates_between
 from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
-from alignpro_lite.export.quantise import quantise_graph
+from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.export.reference import export_reference
 from alignpro_lite.export.source import Source, SpecialTokens, load_source, merge_adapter
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
+_BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
 _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
 
 
@@ -136,17 +137,19 @@ def _write_graph(
         The source with its adapter merged, and how the graph keeps its cache.
     """
     half = precision == "fp16" or (device == "cuda" and precision != "fp32")
+    bits = _BITS.get(precision)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
-        graph, layout = _float_graph(source, half, Path(work, "base"))
-        updates: dict[str, Update] = {}
+        base = None
         if adapter is not None:
-            source, base = merge_adapter(source, adapter), graph
-            graph, layout = _float_graph(source, half, Path(work, "tuned"))
-            updates = updates_between(base, graph)
-        if precision in ("int4", "int8"):
-            quantise_graph(graph, out_dir / GRAPH, 4 if precision == "int4" else 8, updates)
-        else:
+            if bits is not None:  # merging changes the source in place
+                base, _ = _float_graph(source, half, Path(work, "base"))
+            source = merge_adapter(source, adapter)
+        graph, layout = _float_graph(source, half, Path(work, "graph"))
+        if bits is None:
             _move_graph(graph, out_dir / GRAPH)
+        else:
+            updates = updates_between(base, graph) if base else {}
+            quantise_graph(graph, out_dir / GRAPH, bits, updates)
     return source, layout
 
 

@@ -45,9 +45,7 @@ def rewrite(
     from alignpro_lite.sampling import MAX_SEED
     from alignpro_lite.spans import protect
 
-    text = read_prompt(prompt)
-    check_prompt(text)
-    protected = protect(text)
+    protected = protect(read_prompt(prompt))
     check_prompt(protected.prompt)
     with load_prompter(prompter, device=device, cache=cache) as loaded:
         usual = loaded.bundle.sidecar.sampling
