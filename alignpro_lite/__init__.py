@@ -13,37 +13,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, AlignedStream, Choice, Request, Result, Timings
+    from alignpro_lite.aligned import AlignedModel, AlignedStream
+    from alignpro_lite.certificate import Certificate
     from alignpro_lite.chat import Message
     from alignpro_lite.devices import DeviceRequest
     from alignpro_lite.errors import AlignProError
     from alignpro_lite.prompter import Rewrite
+    from alignpro_lite.request import Budget, Request, RhoStar
+    from alignpro_lite.result import Choice, Result, Timings
     from alignpro_lite.sampling import Sampling
 
 _HOMES = {
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "aligned",
-    "Choice": "aligned",
+    "Budget": "request",
+    "Certificate": "certificate",
+    "Choice": "result",
     "DeviceRequest": "devices",
     "Message": "chat",
-    "Request": "aligned",
-    "Result": "aligned",
+    "Request": "request",
+    "Result": "result",
     "Rewrite": "prompter",
+    "RhoStar": "request",
     "Sampling": "sampling",
-    "Timings": "aligned",
+    "Timings": "result",
 }
 
 __all__ = [
     "AlignProError",
     "AlignedModel",
     "AlignedStream",
+    "Budget",
+    "Certificate",
     "Choice",
     "DeviceRequest",
     "Message",
     "Request",
     "Result",
     "Rewrite",
+    "RhoStar",
     "Sampling",
     "Timings",
 ]

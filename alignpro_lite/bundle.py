@@ -17,7 +17,7 @@ from alignpro_lite.record import parse_record, read_table, require_format, write
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.template import RewriteTemplate
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SIDECAR = "bundle.json"
 _REMAKE = "Make it again with `alignpro-lite export bundle` or `export prompter`."
 
@@ -43,6 +43,8 @@ class Graph:
         head_dim: Numbers a head.
         vocab: Size of the logits.
         max_length: Most tokens of a sequence.
+        gate: Name of the input of shape (1,) that multiplies what the adapter adds: at 1 the graph
+            is ρ_θ, at 0 it is ρ_sft. None if there is no adapter, or one that is merged for good.
     """
 
     file: str
@@ -55,6 +57,7 @@ class Graph:
     head_dim: int
     vocab: int
     max_length: int
+    gate: str | None
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,9 @@ def _answer_probe(question: str) -> dict[str, str | None]:
 def _decode_one(
     engine: EngineName, target: str, prompter: str, devices: DeviceRequest, cache: Path | None
 ) -> str:
-    from alignpro_lite.aligned import AlignedModel, Request
+    from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.loading import load_prompter
+    from alignpro_lite.request import Request
     from alignpro_lite.sampling import Sampling
 
     if engine == "prompter":

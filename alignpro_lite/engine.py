@@ -130,6 +130,21 @@ class Stream(Generic[S]):
 
 
 @dataclass(frozen=True)
+class Work(Generic[S]):
+    """What a caller wants decoded.
+
+    Attributes:
+        prompt: Token ids; computed once and shared by all sequences.
+        samplers: One a sequence, each with its own random stream.
+        max_tokens: The most tokens of each sequence, the stop token included.
+    """
+
+    prompt: Sequence[int]
+    samplers: Sequence[S]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
 class _Job(Generic[S]):
     """A prompt and the sequences that continue it."""
 
@@ -137,10 +152,6 @@ class _Job(Generic[S]):
     streams: tuple[Stream[S], ...]
     max_tokens: int
     fresh: bool
-
-    @property
-    def row_cells(self) -> int:
-        return len(self.prompt) + self.max_tokens
 
     @property
     def cells(self) -> int:
@@ -198,7 +209,7 @@ class Engine(Generic[S]):
         self._filling: _Filling[S] | None = None
         self._waiting: deque[_Job[S]] = deque()
         self._clock = 0
-        self._inbox: queue.SimpleQueue[_Job[S] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[_Job[S], ...] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
         _running.add(self)
@@ -213,57 +224,72 @@ class Engine(Generic[S]):
         *,
         fresh: bool = False,
     ) -> list[Stream[S]]:
-        """Queue sequences that continue one prompt.
+        """Queue the sequences of one `Work`; see `submit_together`."""
+        (streams,) = self.submit_together([Work(prompt, samplers, max_tokens)], fresh=fresh)
+        return streams
+
+    def submit_together(
+        self, work: Sequence[Work[S]], *, fresh: bool = False
+    ) -> list[list[Stream[S]]]:
+        """Queue works, all or none of them, that begin at one moment.
+
+        Which sequences are decoded side by side, and with it every rounding, then does not depend
+        on how soon the loop wakes.
 
         Args:
-            prompt: Token ids; computed once and shared by all sequences.
-            samplers: One a sequence, each with its own random stream.
-            max_tokens: The most tokens of each sequence, the stop token included.
+            work: What to decode.
             fresh: Whether to forget cached prompts first. Engines round by what was computed
                 before and lies beside; a number that is to depend on the prompt alone needs it.
 
         Returns:
-            One stream a sampler, in order.
+            For each work one stream a sampler, in order.
 
         Raises:
-            ContextOverflowError: The prompt and the tokens asked for can never fit.
+            ContextOverflowError: A prompt and the tokens asked for can never fit.
             DeviceError: The engine is closed.
             InputError: There is no prompt, or no token is asked for.
         """
-        if not prompt or max_tokens < 1:
-            raise InputError(
-                f"The {self._name} needs a prompt and room for a token, found {len(prompt)} "
-                f"prompt tokens and room for {max_tokens}.",
-                "Pass a prompt and at least one token.",
-            )
-        streams = tuple(Stream(sampler) for sampler in samplers)
-        job = _Job(tuple(prompt), streams, max_tokens, fresh)
+        for one in work:
+            self.require_room(one)
+        jobs = tuple(_job(one, fresh) for one in work)
         with self._gate:
             if self._closed:
                 raise DeviceError(f"The {self._name} is closed.", "Load the model again.")
-            self._check_fits(job)
-            self._inbox.put(job)
-        return list(job.streams)
+            self._inbox.put(jobs)
+        return [list(job.streams) for job in jobs]
 
     def close(self) -> None:
         """Cancel what is running and give back the native memory. Safe to call twice."""
         self._inbox.put(None)
         self._thread.join()
 
-    def _check_fits(self, job: _Job[S]) -> None:
-        stepper, prompt, count = self._stepper, len(job.prompt), len(job.streams)
+    def require_room(self, work: Work[S]) -> None:
+        """Make sure that a work can be decoded at all.
+
+        Raises:
+            ContextOverflowError: The prompt and the tokens asked for can never fit.
+            InputError: There is no prompt, or no token is asked for.
+        """
+        stepper, prompt, count = self._stepper, len(work.prompt), len(work.samplers)
+        if not work.prompt or work.max_tokens < 1:
+            raise InputError(
+                f"The {self._name} needs a prompt and room for a token, found {prompt} "
+                f"prompt tokens and room for {work.max_tokens}.",
+                "Pass a prompt and at least one token.",
+            )
         if count > stepper.rows:
             raise ContextOverflowError(
                 f"{count} sequences at once were asked of the {self._name}, which was loaded for "
                 f"{stepper.rows}.",
                 f"Ask for at most {stepper.rows}, or load it with more sequences.",
             )
-        if job.row_cells > stepper.row_capacity or job.cells > stepper.capacity:
+        cells = prompt + count * work.max_tokens
+        if prompt + work.max_tokens > stepper.row_capacity or cells > stepper.capacity:
             room = min(stepper.row_capacity, stepper.capacity)
             times = f"{count} x " if count > 1 else ""
             raise ContextOverflowError(
                 f"The context of the {self._name} holds {room} tokens, found a prompt of {prompt} "
-                f"and up to {times}{job.max_tokens} new ones ({job.cells} in all).",
+                f"and up to {times}{work.max_tokens} new ones ({cells} in all).",
                 self._overflow_cure,
             )
 
@@ -295,9 +321,7 @@ class Engine(Generic[S]):
         with self._gate:
             self._closed = True
         while not self._inbox.empty():
-            job = self._inbox.get()
-            if job is not None:
-                self._waiting.append(job)
+            self._waiting.extend(self._inbox.get() or ())
         for live in self._live:
             self._end(live.stream, failure)
         for job in self._pending_jobs():
@@ -313,10 +337,10 @@ class Engine(Generic[S]):
         """Move new jobs to the waiting line; block while idle. False once closed."""
         idle = not self._live and not self._pending_jobs()
         while idle or not self._inbox.empty():
-            job = self._inbox.get()
-            if job is None:
+            jobs = self._inbox.get()
+            if jobs is None:
                 return False
-            self._waiting.append(job)
+            self._waiting.extend(jobs)
             idle = False
         return True
 
@@ -478,6 +502,11 @@ def _close_running() -> None:
     """End the loops before the interpreter goes: native code must not outlive what it calls."""
     for engine in list(_running):
         engine.close()
+
+
+def _job(work: Work[S], fresh: bool) -> _Job[S]:
+    streams = tuple(Stream(sampler) for sampler in work.samplers)
+    return _Job(tuple(work.prompt), streams, work.max_tokens, fresh)
 
 
 def _chunk_end(start: int, end: int, size: int) -> int:

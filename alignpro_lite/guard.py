@@ -59,5 +59,9 @@ def gain(rewritten: Vector, raw: Vector) -> Gain:
         square**2 / (len(side) - 1) for square, side in zip(squares, (rewritten, raw), strict=True)
     )
     degrees = int(total**2 / spent) if spent > 0 else len(_T_95)
-    quantile = _T_95[min(max(degrees, 1), len(_T_95)) - 1]
-    return Gain(estimate, estimate - quantile * math.sqrt(total))
+    return Gain(estimate, estimate - student_95(degrees) * math.sqrt(total))
+
+
+def student_95(degrees: int) -> float:
+    """The 0.95 quantile of Student's t; beyond the table, its last entry, which is wider."""
+    return _T_95[min(max(degrees, 1), len(_T_95)) - 1]

@@ -50,7 +50,7 @@ def load_prompter(
         AlignProError: The bundle or the device is missing or unusable.
     """
     hardware = find_hardware()
-    path = _path_of("bundle", prompter, registry.load(), Cache.open(cache))
+    path = path_of("bundle", prompter, registry.load(), Cache.open(cache))
     bundle = open_bundle(path)
     on_gpu = bundle.sidecar.graph.device == "cuda"
     if device == "cuda" and not on_gpu:
@@ -80,7 +80,7 @@ def find_target(target: str | Path, cache: Path | None) -> Path:
     Raises:
         RegistryError: The name is unknown or its model is not installed.
     """
-    return _path_of("target", target, registry.load(), Cache.open(cache))
+    return path_of("target", target, registry.load(), Cache.open(cache))
 
 
 def locate(target: str | Path, prompter: str | Path | None, cache: Path | None) -> Located:
@@ -91,10 +91,10 @@ def locate(target: str | Path, prompter: str | Path | None, cache: Path | None) 
         ModelFileError, BundleError: A file is damaged or of another kind.
     """
     known, store = registry.load(), Cache.open(cache)
-    path = _path_of("target", target, known, store)
+    path = path_of("target", target, known, store)
     target_file = gguf.read(path)
     gguf.require_text_generation(target_file)
-    bundle = None if prompter is None else open_bundle(_path_of("bundle", prompter, known, store))
+    bundle = None if prompter is None else open_bundle(path_of("bundle", prompter, known, store))
     return Located(path, target_file, bundle)
 
 
@@ -118,7 +118,12 @@ def plan_for(located: Located, request: DeviceRequest) -> Plan:
     return make_plan(request, located.target_file, needs, support, find_hardware(), batching)
 
 
-def _path_of(kind: Kind, name: str | Path, known: Registry, store: Cache) -> Path:
+def path_of(kind: Kind, name: str | Path, known: Registry, store: Cache) -> Path:
+    """Where a model lies, from a path or a name.
+
+    Raises:
+        RegistryError: The name is unknown or its model is not installed.
+    """
     if name == DEFAULT:
         return installed_path(known.default(kind), store)
     return resolve_model(kind, str(name), known, store)

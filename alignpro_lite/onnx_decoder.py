@@ -4,12 +4,13 @@ Every graph takes `input_ids` and `attention_mask`, reads `past_key_values.i.key
 of shape (batch, kv_heads, length, head_dim), and gives `logits` of shape (batch,
 positions, vocab) and `present.i.key|value`. A graph with a shared cache writes
 present into the past's own memory; one with a growing cache returns a copy
-that is longer by the new positions.
+that is longer by the new positions. A graph with a gate is two models on the same
+weights (see `bundle.Graph`); each of them has a cache of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,23 +53,25 @@ class DecoderSettings:
 
 
 class OnnxDecoder:
-    """A session and its KV cache as the engine's loop sees them."""
+    """A session and a KV cache as the engine's loop sees them."""
 
-    def __init__(self, bundle: Bundle, settings: DecoderSettings) -> None:
-        """Load the graph of a bundle.
+    def __init__(
+        self, bundle: Bundle, settings: DecoderSettings, session: Any, adapter: float = 1.0
+    ) -> None:
+        """Begin with an empty cache.
 
-        Raises:
-            BundleError: onnxruntime cannot read the graph.
-            DeviceError: CUDA was asked for and cannot be used.
-            MissingDependencyError: onnxruntime is not installed.
+        Args:
+            bundle: What the graph is.
+            settings: Sizes and devices.
+            session: Of `open_session`; decoders on several threads may share it.
+            adapter: What a gate is set to: 1 decodes with ρ_θ, 0 with ρ_sft.
         """
         self._graph = bundle.sidecar.graph
         self._stops = frozenset(bundle.sidecar.tokens.stop)
-        self._session = _open_session(bundle, settings)
         self.device: Device = settings.device
         self._rows = settings.sequences
         self._slots = _SlotMap()
-        self._runner = _new_runner(self._session, self._graph, settings)
+        self._runner = _new_runner(session, self._graph, settings, adapter)
         self._outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
 
     @property
@@ -133,8 +136,8 @@ class OnnxDecoder:
         """Nothing to give back: samplers are plain Python."""
 
     def close(self) -> None:
-        """Give back the session and the cache."""
-        del self._runner, self._session
+        """Give back the cache, and the session if nobody else uses it."""
+        del self._runner
         trim_heap()
 
     def _make_room(self, length: int, rows: Sequence[int]) -> None:
@@ -279,8 +282,10 @@ class _SharedRunner:
         graph: Graph,
         buffers: _HostBuffers | _GpuBuffers,
         place: tuple[Device, int],
+        gate: Mapping[str, NDArray[Any]],
     ) -> None:
         self.buffers = buffers
+        self._gate = gate
         self._session = session
         self._graph = graph
         self._place = place
@@ -295,6 +300,8 @@ class _SharedRunner:
         logits = np.empty((batch, positions, self._graph.vocab), self._dtype)
         self._binding.bind_cpu_input("input_ids", ids)
         self._binding.bind_cpu_input("attention_mask", mask)
+        for name, value in self._gate.items():
+            self._binding.bind_cpu_input(name, value)
         self._binding.bind_output("logits", "cpu", 0, self._dtype, logits.shape, logits.ctypes.data)
         self._session.run_with_iobinding(self._binding)
         return logits.astype(np.float32, copy=False)
@@ -315,8 +322,11 @@ class _SharedRunner:
 class _GrowingRunner:
     """Runs a graph that returns longer copies, and files the new positions in the buffers."""
 
-    def __init__(self, session: Any, graph: Graph, buffers: _HostBuffers) -> None:
+    def __init__(
+        self, session: Any, buffers: _HostBuffers, gate: Mapping[str, NDArray[Any]]
+    ) -> None:
         self.buffers = buffers
+        self._gate = gate
         self._session = session
         self._inputs = {i.name for i in session.get_inputs()}
 
@@ -330,6 +340,7 @@ class _GrowingRunner:
             # Slots shorter than the longest one have a masked gap before the new tokens.
             "attention_mask": np.concatenate([_mask(starts, longest), new], axis=1),
             "position_ids": starts[:, None] + np.arange(positions),
+            **self._gate,
             **{name: array[:batch, :, :longest] for name, array in arrays.items()},
         }
         logits, *present = self._session.run(
@@ -359,14 +370,15 @@ def _present_name(past: str) -> str:
 
 
 def _new_runner(
-    session: Any, graph: Graph, settings: DecoderSettings
+    session: Any, graph: Graph, settings: DecoderSettings, adapter: float
 ) -> _SharedRunner | _GrowingRunner:
+    gate = {} if graph.gate is None else {graph.gate: np.full(1, adapter, graph.io_dtype)}
     if graph.cache == "growing":
-        return _GrowingRunner(session, graph, _HostBuffers(session, graph))
+        return _GrowingRunner(session, _HostBuffers(session, graph), gate)
     if settings.device == "cuda":
         buffers = _GpuBuffers(session, graph, settings.gpu)
-        return _SharedRunner(session, graph, buffers, ("cuda", settings.gpu))
-    return _SharedRunner(session, graph, _HostBuffers(session, graph), ("cpu", 0))
+        return _SharedRunner(session, graph, buffers, ("cuda", settings.gpu), gate)
+    return _SharedRunner(session, graph, _HostBuffers(session, graph), ("cpu", 0), gate)
 
 
 def cache_bytes(graph: Graph, rows: int, length: int) -> int:
@@ -380,7 +392,14 @@ def supports_cuda() -> bool:
     return _PROVIDERS["cuda"] in onnxruntime().get_available_providers()
 
 
-def _open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
+def open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
+    """Load the graph of a bundle.
+
+    Raises:
+        BundleError: onnxruntime cannot read the graph.
+        DeviceError: CUDA was asked for and cannot be used.
+        MissingDependencyError: onnxruntime is not installed.
+    """
     runtime = onnxruntime()
     if settings.device == "cuda":
         runtime.preload_dlls()

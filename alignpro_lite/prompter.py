@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tokenizers import Tokenizer
 
 from alignpro_lite.bundle import Bundle
 from alignpro_lite.engine import Engine, FinishReason, Stream
-from alignpro_lite.errors import BundleError
-from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder
+from alignpro_lite.errors import BundleError, DeviceError
+from alignpro_lite.hardware import trim_heap
+from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_session
 from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.sampling import GivenTokens, Sampler, Sampling, TokenSource
 
@@ -77,8 +80,14 @@ class OnnxPrompter:
     Use it as a context manager, or call `close`, to give its memory back.
     """
 
-    def __init__(self, bundle: Bundle, settings: DecoderSettings) -> None:
+    def __init__(self, bundle: Bundle, settings: DecoderSettings, adapter: float = 1.0) -> None:
         """Load the graph and the tokenizer of a bundle.
+
+        Args:
+            bundle: What to load.
+            settings: Sizes and devices.
+            adapter: What the adapter is multiplied with where it has a gate: 1 loads ρ_θ, 0 its
+                reference ρ_sft.
 
         Raises:
             BundleError: The graph or the tokenizer cannot be read.
@@ -90,11 +99,12 @@ class OnnxPrompter:
         self._tokenizer = PrompterTokenizer(
             _load_tokenizer(bundle), bundle.sidecar.tokens, self.template
         )
-        decoder = OnnxDecoder(bundle, settings)
-        self.device = decoder.device
-        self._engine: Engine[TokenSource] = Engine(
-            decoder, "prompter", "Shorten the prompt, or pass --mode off to send it as it is."
-        )
+        self.device = settings.device
+        self._settings = settings
+        self._session = open_session(bundle, settings)
+        self._engine = self._new_engine("prompter", adapter)
+        self._reference: Engine[TokenSource] | None = None
+        self._starting = threading.Lock()
 
     def __enter__(self) -> OnnxPrompter:
         return self
@@ -104,20 +114,35 @@ class OnnxPrompter:
 
     def close(self) -> None:
         """Cancel what is running and give back the memory."""
-        self._engine.close()
+        with self._starting:
+            for engine in (self._engine, self._reference):
+                if engine is not None:
+                    engine.close()
+            self._session = None
+            trim_heap()
 
-    def start(self, prompt: str, count: int, sampling: Sampling) -> list[RewriteStream]:
+    def _new_engine(self, name: str, adapter: float) -> Engine[TokenSource]:
+        if self._session is None:
+            raise DeviceError("The prompter is closed.", "Load the model again.")
+        decoder = OnnxDecoder(self.bundle, self._settings, self._session, adapter)
+        cure = "Shorten the prompt, or pass --mode off to send it as it is."
+        return Engine(decoder, name, cure)
+
+    def start(
+        self, prompt: str, count: int, sampling: Sampling, first: int = 0
+    ) -> list[RewriteStream]:
         """Start sampling rewrites of a prompt, together, from one computed prefix.
 
         Args:
             prompt: x.
             count: How many; number i is the same whatever the count.
             sampling: How tokens are drawn.
+            first: The number of the first one.
 
         Raises:
             ContextOverflowError: The prompt does not fit.
         """
-        samplers = [Sampler(sampling, number) for number in range(count)]
+        samplers = [Sampler(sampling, number) for number in range(first, first + count)]
         streams = self.submit(self.prompt_tokens(prompt), samplers, self.bundle.sidecar.max_tokens)
         return [RewriteStream(self, prompt, stream) for stream in streams]
 
@@ -135,11 +160,43 @@ class OnnxPrompter:
         Returns:
             One number an output, summed over its tokens.
         """
+        return self._scored(self._engine, prompt, outputs)
+
+    def reference_score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+        """Score given outputs with the reference: log ρ_sft(output | x) each; see `score`.
+
+        ρ_sft is the same graph with its adapter switched off. It needs a cache of its own, which
+        is made at the first call.
+
+        Raises:
+            BundleError: The adapter of this bundle is merged into its weights.
+        """
+        provenance = self.bundle.sidecar.provenance
+        if provenance.adapter is None:
+            return self.score(prompt, outputs)
+        if self.bundle.sidecar.graph.gate is None:
+            raise BundleError(
+                f"{self.bundle.path} cannot tell how likely its base finds a rewrite: its adapter "
+                "changes more than its linear layers and is merged.",
+                "Draw one rewrite only, or train the adapter on linear layers.",
+            )
+        with self._starting:
+            if self._reference is None:
+                self._reference = self._new_engine("reference prompter", adapter=0.0)
+        return self._scored(self._reference, prompt, outputs)
+
+    def _scored(
+        self, engine: Engine[TokenSource], prompt: str, outputs: Sequence[Sequence[int]]
+    ) -> list[float]:
         tokens = self.prompt_tokens(prompt)
-        scores = []
-        for output in outputs:
-            (stream,) = self.submit(tokens, [GivenTokens(output)], len(output))
-            scores.append(math.fsum(draw.log_prob for draw in stream))
+        scores: list[float] = []
+        for start in range(0, len(outputs), self._settings.sequences):
+            some = outputs[start : start + self._settings.sequences]
+            samplers = [GivenTokens(output) for output in some]
+            streams = engine.submit(tokens, samplers, max(map(len, some)))
+            scores.extend(
+                _score(stream, len(out)) for stream, out in zip(streams, some, strict=True)
+            )
         return scores
 
     def submit(
@@ -159,6 +216,14 @@ class OnnxPrompter:
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
         return self._tokenizer.decode(tokens)
+
+
+def _score(stream: Stream[TokenSource], length: int) -> float:
+    """Log-probability of the first `length` tokens of a sequence, which is then let go."""
+    try:
+        return math.fsum(draw.log_prob for draw in islice(stream, length))
+    finally:
+        stream.cancel()
 
 
 def _load_tokenizer(bundle: Bundle) -> Tokenizer:

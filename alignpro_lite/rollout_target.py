@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from alignpro_lite.aligned import check_prompt
 from alignpro_lite.chat import Message
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
+from alignpro_lite.request import check_prompt
 from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.target import AnswerStream, LlamaTarget
+from alignpro_lite.target import AnswerStream, LlamaTarget, Question
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ class GgufTarget:
         """Submit a conversation; what is wrong with it alone becomes its failures."""
         try:
             check_conversation(messages)
-            return self._target.answer(
-                messages, count=count, max_tokens=max_tokens, sampling=sampling
-            )
+            return self._target.answer(Question(messages, max_tokens, sampling, count=count))
         except DeviceError:
             raise
         except AlignProError as error:

@@ -193,16 +193,21 @@ class Sampler:
 
 
 class GivenTokens:
-    """Replays tokens instead of drawing them, to score a text in the sampling loop."""
+    """Replays tokens instead of drawing them, to score a text in the sampling loop.
+
+    Texts of different lengths may be scored together: behind its last token, a short one repeats
+    it until its reader, who knows the length, has left.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._left = iter(tokens)
+        self._token = tokens[-1]
         self.log_proposal = 0.0
 
     def draw(self, logits: NDArray[np.float32]) -> Draw:
         """The next given token with its log-probability."""
-        token = next(self._left)
-        return Draw(token, token_log_prob(logits, token))
+        self._token = next(self._left, self._token)
+        return Draw(self._token, token_log_prob(logits, self._token))
 
 
 def stream_seed(seed: int, stream: int) -> int:

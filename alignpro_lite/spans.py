@@ -83,6 +83,15 @@ class Protected:
     prompt: str
     spans: tuple[Span, ...]
 
+    @property
+    def bare(self) -> str:
+        """The prompt without its spans: the user's own words."""
+        pieces, place = [], 0
+        for span in self.spans:
+            pieces.append(self.prompt[place : span.start])
+            place = span.end
+        return " ".join([*pieces, self.prompt[place:]])
+
     def broken_by(self, rewrite: str) -> tuple[Span, ...]:
         """The spans that a rewrite does not keep, in the order of the prompt."""
         words = [Counter(span.text for span in _words(text)) for text in (self.prompt, rewrite)]

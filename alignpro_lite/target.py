@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from alignpro_lite.chat import Message, Run, render, token_runs
-from alignpro_lite.engine import Engine, FinishReason, Stream
+from alignpro_lite.engine import Engine, FinishReason, Stream, Work
 from alignpro_lite.errors import (
     AlignProError,
     DeviceError,
@@ -70,15 +70,47 @@ def supports_gpu_offload() -> bool:
     return bool(_llama_cpp().llama_supports_gpu_offload())
 
 
+@dataclass(frozen=True)
+class Question:
+    """A conversation and how it is to be answered.
+
+    Attributes:
+        messages: The conversation.
+        max_tokens: The most tokens of each answer.
+        sampling: How tokens are drawn.
+        stop: Strings that end an answer and are not part of it.
+        count: How many answers; number i has a random stream of its own.
+        first: The number of the first one.
+        begun: Token ids that every answer begins with; decoding goes on behind them.
+    """
+
+    messages: Sequence[Message]
+    max_tokens: int
+    sampling: Sampling = DEFAULT_SAMPLING
+    stop: Sequence[str] = ()
+    count: int = 1
+    first: int = 0
+    begun: tuple[int, ...] = ()
+
+
 class AnswerStream:
     """The text of one answer, read once, as it is decoded."""
 
-    def __init__(self, target: LlamaTarget, tokens: Stream[SamplerChain], stop: Sequence[str]):
+    def __init__(
+        self, target: LlamaTarget, tokens: Stream[SamplerChain], question: Question
+    ) -> None:
         self._target = target
         self._tokens = tokens
-        self._stops = StopStrings(stop)
-        self.token_count = 0
+        self._begun = question.begun
+        self._stops = StopStrings(question.stop)
+        self.tokens: list[int] = []
         self.log_prob = 0.0
+        """Of the tokens decoded here, without those the answer began with."""
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of the answer so far, the stop token included."""
+        return len(self.tokens)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -97,8 +129,11 @@ class AnswerStream:
         self._tokens.cancel()
 
     def _pieces(self) -> Iterator[bytes]:
+        for token in self._begun:
+            self.tokens.append(token)
+            yield self._target.piece(token)
         for draw in self._tokens:
-            self.token_count += 1
+            self.tokens.append(draw.token)
             self.log_prob += draw.log_prob
             yield self._target.piece(draw.token)
 
@@ -167,37 +202,52 @@ class LlamaTarget:
         written = native.special_texts_in("".join(text for text, own in segments if own))
         return native.tokenize_runs(token_runs(segments, written))
 
-    def answer(
-        self,
-        messages: Sequence[Message],
-        *,
-        count: int = 1,
-        max_tokens: int,
-        sampling: Sampling = DEFAULT_SAMPLING,
-        stop: Sequence[str] = (),
-    ) -> list[AnswerStream]:
-        """Start answers to a conversation; they are decoded together.
+    def answer(self, question: Question) -> list[AnswerStream]:
+        """Start the answers to one question; they are decoded together."""
+        (streams,) = self.answer_together([question])
+        return streams
 
-        Args:
-            messages: The conversation.
-            count: How many answers; number i has a random stream of its own.
-            max_tokens: The most tokens of each answer.
-            sampling: How tokens are drawn.
-            stop: Strings that end an answer and are not part of it.
+    def answer_together(self, questions: Sequence[Question]) -> list[list[AnswerStream]]:
+        """Start the answers to several questions at one moment; all are decoded together.
 
         Returns:
-            One stream an answer.
+            For each question one stream an answer.
 
         Raises:
-            ContextOverflowError: The prompt and the answers do not fit.
+            ContextOverflowError: A question and its answers can never fit. None is started.
         """
-        prompt = self.prompt_tokens(messages)
-        samplers = [
-            self._native.new_sampler(replace(sampling, seed=stream_seed(sampling.seed, number)))
-            for number in range(count)
+        works = []
+        try:
+            for question in questions:
+                works.append(self._work(question))
+            started = self._engine.submit_together(works)
+        except AlignProError:
+            for sampler in (sampler for work in works for sampler in work.samplers):
+                self._native.free_sampler(sampler)  # the engine frees those it takes
+            raise
+        return [
+            [AnswerStream(self, stream, question) for stream in streams]
+            for question, streams in zip(questions, started, strict=True)
         ]
-        streams = self._submit(prompt, samplers, max_tokens, fresh=False)
-        return [AnswerStream(self, stream, stop) for stream in streams]
+
+    def require_room(self, question: Question) -> None:
+        """Make sure that a question can be answered in this context at all.
+
+        Raises:
+            ContextOverflowError: The conversation and its answers can never fit.
+        """
+        samplers = [None] * question.count
+        tokens = [*self.prompt_tokens(question.messages), *question.begun]
+        self._engine.require_room(Work(tokens, samplers, _left(question)))
+
+    def _work(self, question: Question) -> Work[SamplerChain]:
+        prompt = [*self.prompt_tokens(question.messages), *question.begun]
+        numbers = range(question.first, question.first + question.count)
+        seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
+        samplers = [
+            self._native.new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
+        ]
+        return Work(prompt, samplers, _left(question))
 
     def choice_log_probs(
         self, messages: Sequence[Message], choices: Sequence[str]
@@ -223,29 +273,24 @@ class LlamaTarget:
                 f"The replies {', '.join(map(repr, choices))} must begin with different tokens.",
                 "Choose other words.",
             )
+        prompt = self.prompt_tokens(messages)
         samplers = [native.new_fixed_sampler(token) for (token,) in firsts]
-        streams = self._submit(self.prompt_tokens(messages), samplers, 1, fresh=True)
-        return np.array([draw.log_prob for stream in streams for draw in stream])
-
-    def _submit(
-        self,
-        prompt: Sequence[int],
-        samplers: Sequence[SamplerChain],
-        max_tokens: int,
-        *,
-        fresh: bool,
-    ) -> list[Stream[SamplerChain]]:
-        """Hand samplers to the engine, which frees them, or free them where it refuses."""
         try:
-            return self._engine.submit(prompt, samplers, max_tokens, fresh=fresh)
+            streams = self._engine.submit(prompt, samplers, 1, fresh=True)
         except AlignProError:
             for sampler in samplers:
-                self._native.free_sampler(sampler)
+                native.free_sampler(sampler)
             raise
+        return np.array([draw.log_prob for stream in streams for draw in stream])
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
         return self._native.piece(token)
+
+
+def _left(question: Question) -> int:
+    """How many tokens its answers may still get."""
+    return question.max_tokens - len(question.begun)
 
 
 class _NativeModel:

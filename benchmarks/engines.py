@@ -33,7 +33,7 @@ from alignpro_lite.bundle import Bundle
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.sampling import GivenTokens
-from alignpro_lite.target import MICRO_BATCH, LlamaTarget
+from alignpro_lite.target import MICRO_BATCH, LlamaTarget, Question
 
 ROUNDS = 7
 TOKENS = 128
@@ -81,12 +81,9 @@ def loaded_target(target: str) -> LlamaTarget:
 
 def our_target(target: str, count: int) -> float:
     """Our engine, greedy: tokens a second after the first."""
-    (stream,) = loaded_target(target).answer(
-        [Message("user", PROMPT)],
-        count=count,
-        max_tokens=TOKENS,
-        sampling=Sampling(temperature=0),
-    )
+    greedy = Sampling(temperature=0)
+    question = Question([Message("user", PROMPT)], TOKENS, greedy, count=count)
+    (stream,) = loaded_target(target).answer(question)
     pieces = iter(stream)
     next(pieces)
     begun, first = time.perf_counter(), stream.token_count

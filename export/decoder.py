@@ -8,14 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 from transformers import PretrainedConfig
 
 from alignpro_lite.bundle import CacheLayout, Device, Graph, Precision, Tokens
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import ARCHITECTURES, build_graph
 from alignpro_lite.export.llama_engine import LlamaEngine
-from alignpro_lite.export.low_rank import updates_between
+from alignpro_lite.export.low_rank import (
+    GATE,
+    UNCHANGED,
+    changes_between,
+    write_float_graph,
+)
 from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
 from alignpro_lite.export.quantise import Bits, quantise_graph
@@ -106,6 +110,7 @@ def export_decoder(
         head_dim=engine.head_dim,
         vocab=engine.vocabulary,
         max_length=_max_length(config),
+        gate=GATE if engine.is_gated else None,
     )
     return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
 
@@ -139,17 +144,17 @@ def _write_graph(
     half = precision == "fp16" or (device == "cuda" and precision != "fp32")
     bits = _BITS.get(precision)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
-        base = None
+        graph, layout = _float_graph(source, half, Path(work, "base"))
+        changes = UNCHANGED
         if adapter is not None:
-            if bits is not None:  # merging changes the source in place
-                base, _ = _float_graph(source, half, Path(work, "base"))
+            base = graph
             source = merge_adapter(source, adapter)
-        graph, layout = _float_graph(source, half, Path(work, "graph"))
+            graph, layout = _float_graph(source, half, Path(work, "tuned"))
+            changes = changes_between(base, graph)
         if bits is None:
-            _move_graph(graph, out_dir / GRAPH)
+            write_float_graph(graph, out_dir / GRAPH, changes)
         else:
-            updates = updates_between(base, graph) if base else {}
-            quantise_graph(graph, out_dir / GRAPH, bits, updates)
+            quantise_graph(graph, out_dir / GRAPH, bits, changes)
     return source, layout
 
 
@@ -168,16 +173,6 @@ def _float_graph(source: Source, half: bool, work: Path) -> tuple[Path, CacheLay
             "Use --device cpu with --precision int4, int8 or fp32.",
         )
     return export_reference(folder, built, "text-generation-with-past"), "growing"
-
-
-def _move_graph(source: Path, destination: Path) -> None:
-    """Move a graph with its data gathered into one file beside it."""
-    onnx.save(
-        onnx.load(source),
-        destination,
-        save_as_external_data=True,
-        location=f"{destination.name}.data",
-    )
 
 
 def _check_reading(source: Source, path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alignpro_lite.bundle import CacheLayout, IoDtype
 from alignpro_lite.errors import ExportError
+from alignpro_lite.export.low_rank import GATE
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must precede the first import of onnxruntime
 import onnxruntime
@@ -35,6 +36,7 @@ class OnnxEngine:
         head_dim: Width of a head.
         vocabulary: Logits per position.
         io_dtype: "float32" or "float16", the type of cache and logits.
+        is_gated: Whether an input switches its adapter, which is on here.
     """
 
     def __init__(self, path: Path, layout: CacheLayout, head_dim: int, threads: int) -> None:
@@ -64,6 +66,7 @@ class OnnxEngine:
         self._inputs = {entry.name: entry for entry in self._session.get_inputs()}
         self._past = sorted(name for name in self._inputs if name.startswith("past_key_values"))
         self._layout = layout
+        self.is_gated = GATE in self._inputs
         self.layers = len(self._past) // 2
         self.kv_heads = int(self._inputs[self._past[0]].shape[1])
         self.head_dim = head_dim
@@ -104,6 +107,8 @@ class OnnxEngine:
         binding.bind_cpu_input("attention_mask", np.ones((1, total), np.int64))
         if "position_ids" in self._inputs:
             binding.bind_cpu_input("position_ids", np.arange(done, total, dtype=np.int64)[None])
+        if self.is_gated:
+            binding.bind_cpu_input(GATE, np.ones(1, self._dtype))
         binding.bind_output("logits", "cpu")
         for name, value in cache.items():
             binding.bind_ortvalue_input(name, value)

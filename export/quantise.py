@@ -15,7 +15,6 @@ quantisers, both measured (docs/export.md):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.low_rank import Update
+from alignpro_lite.export.low_rank import Adapter, Changes, replace_node
 
 BLOCK = 32
 HEAD = "lm_head"
@@ -66,22 +65,20 @@ class Blocks:
         return _pack_nibbles(np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2))))
 
 
-def quantise_graph(
-    source: Path, destination: Path, bits: Bits, updates: Mapping[str, Update]
-) -> None:
+def quantise_graph(source: Path, destination: Path, bits: Bits, changes: Changes) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:
         source: The float graph, external data beside it.
         destination: The graph to write; its data goes to `<name>.data` beside it.
         bits: 4 or 8 for the layers; head and embeddings get 8.
-        updates: Weights, by name, of which only the base is quantised.
+        changes: What an adapter changed; of those weights only the base is quantised.
 
     Raises:
         ExportError: A weight's input dimension is no multiple of 32.
     """
     model = ir.load(source)
-    rewriter = _Rewriter(model.graph, updates)
+    rewriter = _Rewriter(model.graph, Adapter(model.graph, changes))
     for node in list(model.graph):
         if node.op_type == "MatMul" and _constant(node.inputs[1]) is not None:
             rewriter.replace_matmul(node, 8 if HEAD in str(node.name) else bits)
@@ -134,9 +131,9 @@ def quantise_symmetric(weight: Float) -> Blocks:
 class _Rewriter:
     """Replaces float weights of one graph in place."""
 
-    def __init__(self, graph: ir.Graph, updates: Mapping[str, Update]) -> None:
+    def __init__(self, graph: ir.Graph, adapter: Adapter) -> None:
         self._graph = graph
-        self._updates = updates
+        self._adapter = adapter
         self._augmented: dict[str, ir.Value] = {}
         self._head: tuple[Blocks, ir.Value, ir.Value] | None = None
         self.tied_to: str | None = None
@@ -148,7 +145,7 @@ class _Rewriter:
         assert value is not None
         assert stored is not None
         inputs = node.inputs[0]
-        update = self._updates.get(str(value.name))
+        update = self._adapter.updates.get(str(value.name))
         weight = (stored if update is None else update.base).astype(np.float32).T
         if bits == 8:
             blocks = quantise_symmetric(weight)
@@ -180,22 +177,8 @@ class _Rewriter:
             domain="com.microsoft",
             name=f"{node.name}_q{bits}",
         )
-        if update is None:
-            self._swap(node, quantised)
-        else:
-            self._swap(node, self._with_update(node, quantised, update, stored.dtype))
-
-    def _with_update(
-        self, node: ir.Node, quantised: ir.Node, update: Update, dtype: np.dtype[np.float32]
-    ) -> ir.Node:
-        """Add (x left) right to what the quantised base makes of x; the sum is not inserted yet."""
-        name, inputs = str(node.name), node.inputs[0]
-        left = self._initializer(f"{name}/left", update.left.astype(dtype))
-        right = self._initializer(f"{name}/right", update.right.astype(dtype))
-        down = ir.node("MatMul", [inputs, left], name=f"{name}/down")
-        up = ir.node("MatMul", [down.outputs[0], right], name=f"{name}/up")
-        self._graph.insert_before(node, [quantised, down, up])
-        return ir.node("Add", [quantised.outputs[0], up.outputs[0]], name=f"{name}/updated")
+        new = quantised if update is None else self._adapter.added_to(quantised, node)
+        replace_node(self._graph, node, new)
 
     def replace_embedding(self, node: ir.Node) -> None:
         """Turn the Gather of an embedding table into GatherBlockQuantized."""
@@ -224,7 +207,7 @@ class _Rewriter:
             domain="com.microsoft",
             name=f"{node.name}_q8",
         )
-        self._swap(node, quantised)
+        replace_node(self._graph, node, quantised)
 
     def _with_block_sums(self, node: ir.Node, width: int, dtype: np.dtype[np.float32]) -> ir.Value:
         """Append to a MatMul's input [..., K] the sum of each of its blocks: [..., K + K / 32]."""
@@ -252,18 +235,6 @@ class _Rewriter:
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
         self._graph.register_initializer(value)
         return value
-
-    def _swap(self, old: ir.Node, new: ir.Node) -> None:
-        weight = old.inputs[1] if old.op_type == "MatMul" else old.inputs[0]
-        before, after = old.outputs[0], new.outputs[0]
-        after.shape, after.type = before.shape, before.type
-        self._graph.insert_after(old, new)
-        before.replace_all_uses_with(after, replace_graph_outputs=True)
-        name, before.name = before.name, None
-        after.name = name
-        self._graph.remove(old, safe=True)
-        if weight is not None and not weight.uses():
-            self._graph.initializers.pop(str(weight.name), None)
 
 
 def _share_bytes(path: Path, head: str) -> None:

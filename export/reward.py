@@ -20,6 +20,7 @@ from alignpro_lite.digests import digests_of
 from alignpro_lite.errors import ExportError
 from alignpro_lite.exchange import Exchange
 from alignpro_lite.export.folder import whole_folder
+from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.export.reference import export_reference
 from alignpro_lite.hardware import usable_cores
@@ -151,7 +152,7 @@ def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) 
         wrapped.save_pretrained(source)
         graph = export_reference(source, built, "token-classification")
         if precision == "int8":
-            quantise_graph(graph, folder / GRAPH, 8, {})
+            quantise_graph(graph, folder / GRAPH, 8, UNCHANGED)
         else:
             for path in built.glob(f"{GRAPH}*"):  # with its data, where it has a file for it
                 shutil.move(path, folder / path.name)

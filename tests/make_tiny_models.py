@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tiny_models import configurations, write_model
+from tiny_models import configurations, write_adapter, write_model
 
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.target import export_target
@@ -30,7 +30,7 @@ def main() -> None:
         request = BundleRequest(
             source=folder,
             base_model="tiny-llama",
-            adapter=None,
+            adapter=write_adapter(Path(work, "adapter"), folder),
             mode="augment",
             precision="fp32",
             device="cpu",

@@ -112,7 +112,7 @@ def every_key():
 def sidecar_without_files() -> Sidecar:
     return Sidecar(
         1,
-        Graph("a", "shared", "cpu", "int4", "float32", 1, 1, 1, 1, 1),
+        Graph("a", "shared", "cpu", "int4", "float32", 1, 1, 1, 1, 1, None),
         Tokens("b", None, (), None, {}),
         REWRITE,
         Sampling(),

@@ -13,11 +13,9 @@ import click
 import pytest
 
 import alignpro_lite
-from alignpro_lite.aligned import check_prompt, choose
 from alignpro_lite.cli import cli, exit_code_of
 from alignpro_lite.errors import AlignProError, CancelledError, InputError
-from alignpro_lite.prompter import Rewrite
-from alignpro_lite.spans import protect
+from alignpro_lite.request import check_prompt
 
 COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
 COMMANDS = sorted(cli.commands)
@@ -235,28 +233,6 @@ def test_every_error_has_a_problem_and_a_cure():
 def test_a_prompt_that_no_model_can_read_is_refused(prompt):
     with pytest.raises(InputError):
         check_prompt(prompt)
-
-
-MINE = "mine in 5 m"
-
-
-@pytest.mark.parametrize(
-    ("output", "finish", "sent", "reason"),
-    [
-        ("better in 5 m", "stop", "better in 5 m", "rewritten"),
-        ("better in 5 m", "length", MINE, "the rewrite rambled past its limit"),
-        ("bet", "cancelled", MINE, "cancelled"),
-        ("  \n", "stop", MINE, "the rewrite was empty"),
-        ("better in 5 km", "stop", MINE, "the rewrite did not keep 5 m"),
-    ],
-)
-def test_only_a_whole_rewrite_that_keeps_every_span_replaces_the_prompt(
-    output, finish, sent, reason
-):
-    rewrite = Rewrite(output.strip(), output, (1,), -1.0, -1.0, finish)
-    choice = choose(protect(MINE), rewrite)
-    assert (choice.sent, choice.reason, choice.rewrite) == (sent, reason, rewrite)
-    assert choice.changed == (sent != MINE)
 
 
 @pytest.mark.parametrize("arguments", [["--protect", "("], ["--protect", "a*"]])

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.cli.output import word_diff
+from alignpro_lite.certificate import changes_between
+from alignpro_lite.cli.output import marked
 
 
 def plain(before: str, after: str) -> str:
-    return click.unstyle(word_diff(before, after))
+    return click.unstyle(marked(changes_between(before, after)))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,6 @@ def test_a_long_prompt_is_compared_at_once():
     before = " ".join(f"w{i % 500}" for i in range(3000))
     after = " ".join(f"v{i % 500}" for i in range(3000))
     begun = time.monotonic()
-    word_diff(before, after)
-    word_diff(before, before + " and one sentence of guidance")
+    changes_between(before, after)
+    changes_between(before, before + " and one sentence of guidance")
     assert time.monotonic() - begun < 2

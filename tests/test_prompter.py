@@ -12,7 +12,7 @@ from conftest import TINY_BUNDLE
 from alignpro_lite import Sampling
 from alignpro_lite.bundle import open_bundle
 from alignpro_lite.errors import BundleError, ContextOverflowError, DeviceError
-from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder
+from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_session
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.sampling import log_softmax
 
@@ -28,14 +28,15 @@ def prompter():
 
 @pytest.fixture
 def decoder():
-    loaded = OnnxDecoder(open_bundle(TINY_BUNDLE), SETTINGS)
+    bundle = open_bundle(TINY_BUNDLE)
+    loaded = OnnxDecoder(bundle, SETTINGS, open_session(bundle, SETTINGS))
     yield loaded
     loaded.close()
 
 
 def reference_log_prob(prompter, prompt, tokens):
     """One full forward pass over prompt and tokens, nothing cached, nothing batched."""
-    decoder = OnnxDecoder(prompter.bundle, SETTINGS)
+    decoder = OnnxDecoder(prompter.bundle, SETTINGS, open_session(prompter.bundle, SETTINGS))
     start = prompter.prompt_tokens(prompt)
     total = 0.0
     for place, token in enumerate(tokens):

@@ -14,9 +14,10 @@ import pytest
 
 from alignpro_lite import Message, Request, Result, Sampling
 from alignpro_lite.errors import ContextOverflowError
-from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder
+from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_session
 from alignpro_lite.registry import Cache
 from alignpro_lite.sampling import log_softmax
+from alignpro_lite.target import Question
 
 pytestmark = pytest.mark.real
 
@@ -137,9 +138,9 @@ class TestPython:
     def test_answers_of_one_batch_equal_single_answers(self, default_model):
         messages = [Message("user", "Name three rivers.")]
         options = {"max_tokens": 24, "sampling": Sampling(temperature=0)}
-        batch = default_model.target.answer(messages, count=4, **options)
+        batch = default_model.target.answer(Question(messages, count=4, **options))
         texts = ["".join(stream) for stream in batch]
-        (single,) = default_model.target.answer(messages, **options)
+        (single,) = default_model.target.answer(Question(messages, **options))
         assert texts == ["".join(single)] * 4
 
     def test_cancel_stops_an_answer_from_another_thread(self, default_model):
@@ -221,7 +222,8 @@ class TestDecoder:
         """Holds down: one last token alone goes through another kernel than a chunk does."""
         bundle = default_model.prompter.bundle
         ids = default_model.prompter.prompt_tokens(PROMPT)
-        decoder = OnnxDecoder(bundle, DecoderSettings("cpu", 0, 4, 2))
+        settings = DecoderSettings("cpu", 0, 4, 2)
+        decoder = OnnxDecoder(bundle, settings, open_session(bundle, settings))
         decoder.prefill(0, ids, 0)
         whole = log_softmax(decoder._outputs[0])
         decoder.prefill(1, ids[:50], 0)

@@ -148,10 +148,11 @@ def test_an_exchange_too_long_for_the_judge_is_that_items_failure(judge):
 def test_choices_have_the_probability_that_sampling_gives_them(judge):
     """The forced draw must leave the model's own probabilities alone: all tokens sum to 1."""
     from alignpro_lite import Message
+    from alignpro_lite.target import Question
 
     target, ask = judge._model, [Message("user", "hi")]
     yes, no = target.choice_log_probs(ask, ["Yes", "No"])
-    (greedy,) = target.answer(ask, max_tokens=1)
+    (greedy,) = target.answer(Question(ask, max_tokens=1))
     text = "".join(greedy)
     assert yes < 0
     assert no < 0

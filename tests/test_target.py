@@ -13,7 +13,7 @@ from conftest import TINY_TARGET
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf import read
-from alignpro_lite.target import SPIN_COUNT, LlamaTarget, TargetSettings
+from alignpro_lite.target import SPIN_COUNT, LlamaTarget, Question, TargetSettings
 
 ASK = [Message("user", "What is 12 + 345?")]
 GREEDY = Sampling(temperature=0)
@@ -27,7 +27,9 @@ def target():
 
 
 def text_of(target, messages=ASK, **options):
-    (stream,) = target.answer(messages, **{"max_tokens": 40, "sampling": GREEDY, **options})
+    (stream,) = target.answer(
+        Question(messages, **{"max_tokens": 40, "sampling": GREEDY, **options})
+    )
     return "".join(stream)
 
 
@@ -35,9 +37,9 @@ def test_pieces_never_cut_a_character(target):
     """Random weights write broken UTF-8; the pieces must still add up to one decoding."""
     for seed in range(8):
         sampling = Sampling(temperature=3.0, seed=seed)
-        (stream,) = target.answer(ASK, max_tokens=60, sampling=sampling)
+        (stream,) = target.answer(Question(ASK, max_tokens=60, sampling=sampling))
         pieces = list(stream)
-        (again,) = target.answer(ASK, max_tokens=60, sampling=sampling)
+        (again,) = target.answer(Question(ASK, max_tokens=60, sampling=sampling))
         raw = b"".join(target.piece(draw.token) for draw in again._tokens)
         assert "".join(pieces) == codecs.decode(raw, "utf-8", errors="replace")
         assert all(pieces)
@@ -52,8 +54,10 @@ def test_a_seed_repeats_and_another_differs(target):
 
 def test_answer_i_does_not_depend_on_the_count(target):
     sampling = Sampling(temperature=1.5, seed=3)
-    three = ["".join(s) for s in target.answer(ASK, count=3, max_tokens=20, sampling=sampling)]
-    (one,) = target.answer(ASK, count=1, max_tokens=20, sampling=sampling)
+    three = [
+        "".join(s) for s in target.answer(Question(ASK, count=3, max_tokens=20, sampling=sampling))
+    ]
+    (one,) = target.answer(Question(ASK, count=1, max_tokens=20, sampling=sampling))
     assert three[0] == "".join(one)
     assert len(set(three)) == 3
 
@@ -61,31 +65,31 @@ def test_answer_i_does_not_depend_on_the_count(target):
 def test_a_stop_string_ends_an_answer_and_is_not_part_of_it(target):
     whole = text_of(target)
     stop = whole[6:9]
-    (stream,) = target.answer(ASK, max_tokens=40, sampling=GREEDY, stop=[stop])
+    (stream,) = target.answer(Question(ASK, max_tokens=40, sampling=GREEDY, stop=[stop]))
     assert "".join(stream) == whole[: whole.index(stop)]
     assert stream.finish_reason == "stop"
 
 
 def test_a_cut_answer_says_so(target):
-    (stream,) = target.answer(ASK, max_tokens=3, sampling=GREEDY)
+    (stream,) = target.answer(Question(ASK, max_tokens=3, sampling=GREEDY))
     list(stream)
     assert (stream.finish_reason, stream.token_count) == ("length", 3)
 
 
 def test_leaving_early_frees_the_row(target):
     for _ in range(3 * SETTINGS.sequences):
-        (stream,) = target.answer(ASK, max_tokens=150, sampling=GREEDY)
+        (stream,) = target.answer(Question(ASK, max_tokens=150, sampling=GREEDY))
         next(iter(stream))
     assert text_of(target)
 
 
 def test_the_numbers_of_an_overflow(target):
     with pytest.raises(ContextOverflowError) as caught:
-        target.answer([Message("user", "word " * 500)], max_tokens=10)
+        target.answer(Question([Message("user", "word " * 500)], max_tokens=10))
     assert "holds 256 tokens" in str(caught.value)
     assert "--ctx" in caught.value.cure
     with pytest.raises(ContextOverflowError, match="5 sequences at once"):
-        target.answer(ASK, count=5, max_tokens=1)
+        target.answer(Question(ASK, count=5, max_tokens=1))
 
 
 def test_a_context_below_the_micro_batch_is_an_error_not_an_abort():
@@ -93,7 +97,7 @@ def test_a_context_below_the_micro_batch_is_an_error_not_an_abort():
     small = replace(SETTINGS, context=40)
     with LlamaTarget(TINY_TARGET, read(TINY_TARGET), small) as target:
         with pytest.raises(ContextOverflowError):
-            target.answer([Message("user", "word " * 60)], max_tokens=4)
+            target.answer(Question([Message("user", "word " * 60)], max_tokens=4))
         assert target.prompt_tokens([Message("user", "hi")])
 
 
@@ -132,7 +136,7 @@ def test_a_closed_target_refuses(target):
     other.close()
     other.close()
     with pytest.raises(DeviceError, match="closed"):
-        other.answer(ASK, max_tokens=1)
+        other.answer(Question(ASK, max_tokens=1))
 
 
 def test_threads_do_not_spin_for_milliseconds():

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import AnswerOptions, ModelOptions, answer_options, model_options
+from alignpro_lite.cli.options import (
+    AnswerOptions,
+    DrawOptions,
+    ModelOptions,
+    answer_options,
+    draw_options,
+    model_options,
+)
 from alignpro_lite.errors import AlignProError, ContextOverflowError, InputError
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, Choice, Request
+    from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.chat import Message
+    from alignpro_lite.request import Request
+    from alignpro_lite.result import Choice
 
 HELP = """\
 /rewrite        show how the last prompt was rewritten
@@ -32,15 +41,16 @@ Ctrl-C          stop the answer, or clear the line"""
 
 @click.command()
 @model_options
+@draw_options
 @answer_options
-def chat(models: ModelOptions, answer: AnswerOptions) -> None:
+def chat(models: ModelOptions, drawing: DrawOptions, answer: AnswerOptions) -> None:
     """Talk with the target; every prompt is rewritten first.
 
     /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
     """
     _enable_line_editing()
-    request = answer.request()
-    with models.load() as model:
+    request = answer.request(drawing.settings())
+    with models.load(reward=drawing.reward) as model:
         output.show_plan_notes(model)
         click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
         Conversation(model, request).loop()

@@ -15,8 +15,9 @@ import click
 from alignpro_lite.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, Request
+    from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.devices import DeviceRequest
+    from alignpro_lite.request import Budget, Request, RhoStar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +39,7 @@ class ModelOptions:
 
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
-    def load(self, *, with_prompter: bool = True) -> AlignedModel:
+    def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
         """Load the models, after making sure that the target's engine does not crash."""
         from alignpro_lite.aligned import AlignedModel
         from alignpro_lite.doctor import Models, require_working_target
@@ -47,6 +48,7 @@ class ModelOptions:
         return AlignedModel.load(
             self.target,
             self.prompter if with_prompter else None,
+            reward if with_prompter else None,
             devices=self.devices(),
             cache=self.cache,
         )
@@ -66,9 +68,9 @@ class AnswerOptions:
     seed: int | None
     protect: tuple[str, ...]
 
-    def request(self) -> Request:
+    def request(self, rho_star: RhoStar) -> Request:
         """The library's request; without a seed, one is drawn and can be read from it."""
-        from alignpro_lite.aligned import Request
+        from alignpro_lite.request import Request
         from alignpro_lite.sampling import MAX_SEED, Sampling
         from alignpro_lite.target import DEFAULT_SAMPLING
 
@@ -86,7 +88,89 @@ class AnswerOptions:
             stop=self.stop,
             sampling=sampling,
             protect=self.protect,
+            rho_star=rho_star,
         )
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How many rewrites are tried and how one is chosen; see the library's `RhoStar`."""
+
+    reward: str | None
+    samples: int | Literal["auto"]
+    strength: float | None
+    answers: int
+    guard: bool | None
+    budget: Budget | None
+    returns: Literal["scored", "fresh"]
+
+    def settings(self) -> RhoStar:
+        """The library's settings.
+
+        Raises:
+            click.UsageError: An option needs a reward and there is none.
+        """
+        from alignpro_lite.request import Budget, RhoStar
+
+        if self.reward is None:
+            self._refuse_what_needs_a_reward()
+        return RhoStar(
+            samples=self.samples,
+            strength=self.strength,
+            answers=self.answers,
+            guard=self.guard is not False,
+            budget=self.budget or Budget(),
+            returns=self.returns,
+        )
+
+    def _refuse_what_needs_a_reward(self) -> None:
+        given = {
+            "--samples auto": self.samples == "auto",
+            "--guard": self.guard is True,
+            "--lambda": self.strength is not None,
+            "--budget": self.budget is not None,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise click.UsageError(f"{name} needs a reward; pass --reward default.")
+
+
+class SamplesType(click.ParamType[Any]):
+    """A number of samples, or auto."""
+
+    name = "N|auto"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        """Parse it."""
+        if value == "auto":
+            return "auto"
+        return int(click.IntRange(min=1).convert(cast(int, value), param, ctx))
+
+
+class BudgetType(click.ParamType[Any]):
+    """Tokens of the target, or seconds."""
+
+    name = "TOKENS|SECONDSs"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Budget:
+        """Parse `2000` as tokens and `30s` as seconds."""
+        from alignpro_lite.request import Budget
+
+        if isinstance(value, Budget):
+            return value
+        text = str(value)
+        try:
+            if text.endswith("s"):
+                return Budget(seconds=float(text[:-1]))
+            return Budget(tokens=int(text))
+        except ValueError:
+            self.fail(f"{text!r} is neither tokens, such as 2000, nor seconds, such as 30s.")
+        except InputError as error:
+            self.fail(str(error))
 
 
 cache_option = click.option(
@@ -111,7 +195,7 @@ device_option = click.option(
     help="Where to run; cuda fails if there is none, auto says what it took.",
 )
 
-_MODEL_OPTIONS = [
+_MODEL_OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--target",
         "-t",
@@ -134,7 +218,7 @@ _MODEL_OPTIONS = [
     cache_option,
 ]
 
-_ANSWER_OPTIONS = [
+_ANSWER_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--system", "-s", help="System prompt for the target."),
     click.option(
         "--max-tokens",
@@ -159,6 +243,58 @@ _ANSWER_OPTIONS = [
 ]
 
 _MODEL_FIELDS = ("target", "prompter", "device", "n_gpu_layers", "ctx", "cache")
+_DRAW_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option(
+        "--reward",
+        metavar="BUNDLE|NAME|module:function",
+        help="What scores answers, to draw the rewrite from ρ*: a reward bundle, a name of "
+        "models.toml such as default, or a Python function.",
+    ),
+    click.option(
+        "--samples",
+        type=SamplesType(),
+        default=1,
+        show_default=True,
+        help="Rewrites to choose from. Without --reward, the one with the highest implicit reward "
+        "is taken; auto draws more until the estimated distance to ρ* is small.",
+    ),
+    click.option(
+        "--lambda",
+        "strength",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="L",
+        help="λ: near 0 takes the best rewrite, a large one stays with the untrained prompter.  "
+        "[default: what the prompter was trained with]",
+    ),
+    click.option(
+        "--answers",
+        type=click.IntRange(min=1),
+        default=2,
+        show_default=True,
+        help="Trial answers to each rewrite.",
+    ),
+    click.option(
+        "--guard/--no-guard",
+        default=None,
+        help="Use the rewrite only if it is better than the prompt beyond the noise.  "
+        "[default: guard, if there is a reward]",
+    ),
+    click.option(
+        "--budget",
+        type=BudgetType(),
+        help="What choosing may cost: tokens of the target, such as 2000, or time, such as 30s.",
+    ),
+    click.option(
+        "--return",
+        "returns",
+        type=click.Choice(["scored", "fresh"]),
+        default="scored",
+        show_default=True,
+        help="Go on from the best answer so far, or ask the target once more.",
+    ),
+]
+
+_DRAW_FIELDS = ("reward", "samples", "strength", "answers", "guard", "budget", "returns")
 _ANSWER_FIELDS = (
     "system",
     "max_tokens",
@@ -180,6 +316,11 @@ def model_options(command: F) -> F:
 def answer_options(command: F) -> F:
     """Add the answer options; the command gets them as one `answer: AnswerOptions`."""
     return _grouped(command, _ANSWER_OPTIONS, "answer", AnswerOptions, _ANSWER_FIELDS)
+
+
+def draw_options(command: F) -> F:
+    """Add the options of a draw; the command gets them as one `drawing: DrawOptions`."""
+    return _grouped(command, _DRAW_OPTIONS, "drawing", DrawOptions, _DRAW_FIELDS)
 
 
 def _grouped(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import re
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, Choice, Request, Result
+    from alignpro_lite.aligned import AlignedModel
+    from alignpro_lite.certificate import Certificate, Change, Estimate
     from alignpro_lite.prompter import Rewrite
+    from alignpro_lite.request import Request
+    from alignpro_lite.result import Choice, Result
 
 
 def note(text: str) -> None:
@@ -33,6 +37,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "changed": choice.changed,
         "reason": choice.reason,
         "rewrite": rewrite_json(choice.rewrite) if choice.rewrite else None,
+        "certificate": certificate_json(choice.certificate),
         "answer": result.answer,
         "finish_reason": result.finish_reason,
         "answer_tokens": result.answer_tokens,
@@ -68,25 +73,79 @@ def show_rewrite(choice: Choice) -> None:
 def show_change(choice: Choice) -> None:
     """The difference between prompt and rewrite: [-removed-] and {+added+} words."""
     if choice.changed:
-        note(click.style("Change: ", bold=True) + word_diff(choice.prompt, choice.sent))
+        note(click.style("Change: ", bold=True) + marked(choice.certificate.changes))
     else:
         note(click.style("Prompt unchanged: ", bold=True) + choice.reason)
 
 
-def word_diff(before: str, after: str) -> str:
-    """Mark what changed between two texts, word by word, white space kept."""
-    old, new = (re.findall(r"\S+|\s+", text) for text in (before, after))
-    parts = []
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new).get_opcodes():
-        gone, come = "".join(old[a:b]), "".join(new[c:d])
-        if tag == "equal":
-            parts.append(gone)
-            continue
-        if gone:
-            parts.append(click.style(f"[-{gone}-]", fg="red"))
-        if come:
-            parts.append(click.style(f"{{+{come}+}}", fg="green"))
-    return "".join(parts)
+def marked(changes: tuple[Change, ...]) -> str:
+    """The difference as one text: [-removed-] and {+added+} words."""
+    marks = {"removed": ("[-{}-]", "red"), "added": ("{{+{}+}}", "green")}
+    return "".join(
+        click.style(marks[one.kind][0].format(one.text), fg=marks[one.kind][1])
+        if one.kind in marks
+        else one.text
+        for one in changes
+    )
+
+
+def certificate_json(certificate: Certificate) -> dict[str, Any]:
+    """A certificate as plain data; what is infinite or no number becomes null."""
+    plain: dict[str, Any] = _finite(asdict(certificate))
+    return plain
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_finite(one) for one in value]
+        case float():
+            return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def show_certificate(certificate: Certificate) -> None:
+    """The certificate as a small table."""
+    rows = list(_certificate_rows(certificate))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        note(f"{name:<{width}}  {text}")
+
+
+def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    refused = ", ".join(f"{count} {kind}" for kind, count in certificate.refused.items())
+    yield "choice", certificate.reason
+    yield "candidates", f"{certificate.drawn} drawn, {refused or 'none'} refused"
+    for phrase in certificate.dropped:
+        yield "not scored", phrase
+    if certificate.strength is not None:
+        yield "scored", f"{certificate.scored} with {certificate.answers} answers each"
+        yield "λ", f"{certificate.strength:g}"
+    if (found := certificate.diagnostics) is not None:
+        yield (
+            "effective",
+            f"{found.ess:.1f} samples, distance to ρ* at most about {found.distance:.2f}",
+        )
+        yield "log Z", f"{found.log_z:.2f} ± {found.log_z_error:.2f}, KL {found.kl:.2f} nats"
+        yield "value", f"{found.objective:.3f}, of which reward {found.reward:.3f}"
+    if certificate.acceptance is not None:
+        yield "acceptance", f"{certificate.acceptance:.0%}"
+    for name, one in (("R̂ before", certificate.before), ("R̂ after", certificate.after)):
+        if one is not None:
+            yield name, _estimate(one)
+    if (gain := certificate.gain) is not None:
+        yield "gain", f"{gain.estimate:+.3f}, above {gain.lower:+.3f} with probability 0.95"
+    if certificate.target_tokens:
+        yield "cost", f"{certificate.target_tokens} tokens of the target"
+    for sentence in certificate.notes:
+        yield "note", sentence
+    yield "change", marked(certificate.changes)
+
+
+def _estimate(one: Estimate) -> str:
+    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f}), {one.answers} answers"
 
 
 def show_summary(result: Result, request: Request) -> None:

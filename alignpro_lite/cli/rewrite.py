@@ -40,8 +40,9 @@ def rewrite(
     Loads the prompter alone. Without PROMPT, it is read from stdin. Several
     rewrites are divided by a line with three dashes.
     """
-    from alignpro_lite.aligned import check_prompt, choose
     from alignpro_lite.loading import load_prompter
+    from alignpro_lite.refusal import refusal_of
+    from alignpro_lite.request import check_prompt
     from alignpro_lite.sampling import MAX_SEED
     from alignpro_lite.spans import protect
 
@@ -62,8 +63,8 @@ def rewrite(
         if number:
             click.echo("---")
         click.echo(rewritten.text)
-        choice = choose(protected, rewritten)
-        unused = "" if choice.changed else f" (`run` would not use it: {choice.reason})"
+        refusal = refusal_of(protected, rewritten)
+        unused = f" (`run` would not use it: {refusal.reason})" if refusal else ""
         output.note(
             f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens{unused}"
         )

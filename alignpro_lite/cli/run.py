@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,15 +14,18 @@ import click
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
     AnswerOptions,
+    DrawOptions,
     ModelOptions,
     answer_options,
+    draw_options,
     model_options,
     read_prompt,
 )
 from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, AlignedStream, Request
+    from alignpro_lite.aligned import AlignedModel, AlignedStream
+    from alignpro_lite.request import Request
 
 Mode = Literal["auto", "preview", "approve", "off"]
 
@@ -28,6 +33,7 @@ Mode = Literal["auto", "preview", "approve", "off"]
 @click.command()
 @click.argument("prompt", required=False)
 @model_options
+@draw_options
 @answer_options
 @click.option(
     "--mode",
@@ -38,6 +44,7 @@ Mode = Literal["auto", "preview", "approve", "off"]
     "off sends the prompt as it is.",
 )
 @click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets.")
+@click.option("--explain", is_flag=True, help="Show on stderr what the choice rests on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors.")
 @click.option(
@@ -55,9 +62,11 @@ Mode = Literal["auto", "preview", "approve", "off"]
 def run(
     prompt: str | None,
     models: ModelOptions,
+    drawing: DrawOptions,
     answer: AnswerOptions,
     mode: Mode,
     show_rewrite: bool,
+    explain: bool,
     as_json: bool,
     quiet: bool,
     input_file: Path | None,
@@ -71,23 +80,28 @@ def run(
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        if prompt is not None or show_rewrite or mode in ("preview", "approve"):
+        if prompt is not None or show_rewrite or explain or mode in ("preview", "approve"):
             raise click.UsageError(
-                "--input takes no PROMPT, no --show-rewrite and no --mode that shows or asks."
+                "--input takes no PROMPT, no --show-rewrite, no --explain and no --mode that "
+                "shows or asks."
             )
-        _run_file(input_file, output_file, models, answer, mode, quiet)
+        request = answer.request(drawing.settings())
+        loading = partial(models.load, with_prompter=mode != "off", reward=drawing.reward)
+        _run_file(input_file, output_file, loading, request, quiet)
         return
     if mode == "approve" and not sys.stdin.isatty():
         raise click.UsageError("--mode approve asks in a terminal; pass PROMPT as an argument.")
-    from alignpro_lite.aligned import check_prompt
+    from alignpro_lite.request import check_prompt
 
     text = read_prompt(prompt)
     check_prompt(text)
-    request = answer.request()
-    with models.load(with_prompter=mode != "off") as model:
+    request = answer.request(drawing.settings())
+    with models.load(with_prompter=mode != "off", reward=drawing.reward) as model:
         if not quiet:
             output.show_plan_notes(model)
         stream = model.stream(text, request)
+        if explain:
+            output.show_certificate(stream.prepare().certificate)
         if not _confirm_rewrite(stream, mode, show_rewrite, quiet):
             return
         if as_json:
@@ -129,21 +143,19 @@ def _print_stream(stream: AlignedStream, request: Request, quiet: bool) -> None:
 def _run_file(
     input_file: Path,
     output_file: Path,
-    models: ModelOptions,
-    answer: AnswerOptions,
-    mode: Mode,
+    load: Callable[[], AlignedModel],
+    request: Request,
     quiet: bool,
 ) -> None:
     from alignpro_lite import batch
 
-    request = answer.request()
     job = batch.open_batch(input_file, output_file)
     if job.done and not quiet:
         output.note(f"{output_file} already holds {job.done} of {len(job.lines)} answers.")
     if job.done == len(job.lines):
         return
     with (
-        models.load(with_prompter=mode != "off") as model,
+        load() as model,
         click.progressbar(
             length=len(job.lines), label="Answering", file=sys.stderr, show_pos=True, hidden=quiet
         ) as bar,

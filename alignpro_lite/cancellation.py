@@ -1,0 +1,58 @@
+"""Stops whatever stage of a request is under way, from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Stage(Protocol):
+    """Work that can be cut short."""
+
+    def cancel(self) -> None:
+        """Stop after the step under way."""
+
+
+class Cancellation:
+    """The one switch of a request; stages that are entered later stop at once."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._stages: Sequence[Stage] = ()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants the work to stop."""
+        return self._asked.is_set()
+
+    def enter(self, stages: Sequence[Stage]) -> None:
+        """Name the work under way, instead of what was named before."""
+        self._stages = stages
+        if self.asked:
+            _cancel(stages)
+
+    def cancel(self) -> None:
+        """Stop the work under way and all that follows; safe from any thread, and twice."""
+        self._asked.set()
+        _cancel(self._stages)
+
+
+@contextmanager
+def deadline(seconds: float | None, stages: Sequence[Stage]) -> Iterator[None]:
+    """Cancel stages that are still running after some seconds; None waits for ever."""
+    timer = None if seconds is None else threading.Timer(max(0.0, seconds), _cancel, [stages])
+    try:
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _cancel(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        stage.cancel()

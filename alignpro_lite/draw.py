@@ -1,0 +1,447 @@
+"""Draws one rewrite for one prompt, from ρ_θ or from ρ*, and decides whether it is used.
+
+    prompter -> N candidates -> refusals -> trial answers -> rewards -> one candidate -> guard
+
+- One sample and no reward: the rewrite that ρ_θ draws.
+- Several and no reward: the one with the highest implicit reward λ log(ρ_θ/ρ_sft) (Lemma 5.1
+  read backwards). The target is not asked.
+- A reward: Metropolis-Hastings over the candidates, see `rho_star`.
+
+Candidate i, its log-probabilities and the random streams of its answers depend on the seed and on i
+alone, never on N.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from alignpro_lite.cancellation import Cancellation
+from alignpro_lite.certificate import Certificate, changes_between, estimate
+from alignpro_lite.errors import InputError
+from alignpro_lite.guard import Gain, gain
+from alignpro_lite.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.refusal import Refusal, refusal_of
+from alignpro_lite.request import Request, RhoStar, check_prompt
+from alignpro_lite.result import Choice
+from alignpro_lite.reward import Reward
+from alignpro_lite.rho_star import (
+    Candidates,
+    Chain,
+    Diagnostics,
+    diagnose,
+    log_weights,
+    mean_rewards,
+    metropolis_hastings,
+)
+from alignpro_lite.spans import Protected
+from alignpro_lite.target import LlamaTarget
+from alignpro_lite.trials import Ask, Trial, Trials, rewards_of
+
+ROUND = 4
+"""Candidates of the first round of `auto`; each round doubles what there is."""
+MOST_SAMPLES = 64
+"""Where `auto` stops, whatever the budget."""
+_TOGETHER = 16
+"""Candidates drawn in one batch."""
+_RAW = 0
+"""Owner of the random streams of the raw prompt; candidate i owns i + 1."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What takes part in a draw; without a prompter the prompt stays as it is."""
+
+    prompter: OnnxPrompter | None
+    target: LlamaTarget
+    reward: Reward | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The prompt in use, and the best of its answers so far; None if it has none."""
+
+    choice: Choice
+    answer: Trial | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A rewrite that may be used.
+
+    Attributes:
+        number: i, its place among all that were drawn.
+        rewrite: x'.
+        log_reference: log ρ_sft(x'|x), natural; of the only sample, which nobody weighs, 0.
+    """
+
+    number: int
+    rewrite: Rewrite
+    log_reference: float
+
+    @property
+    def log_ratio(self) -> float:
+        """Log ρ_θ/ρ_sft: the implicit reward over λ, up to log Z(x)."""
+        return self.rewrite.log_prob - self.log_reference
+
+
+@dataclass
+class _Tally:
+    """What a draw has found so far; becomes its certificate."""
+
+    drawn: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    last_refusal: Refusal | None = None
+    dropped: dict[int, str] = field(default_factory=dict)
+
+
+def draw(
+    models: Models, protected: Protected, request: Request, cancellation: Cancellation
+) -> Outcome:
+    """Draw a rewrite and decide whether it is used.
+
+    Args:
+        models: What takes part.
+        protected: The prompt and what every rewrite keeps.
+        request: How rewrites and answers are drawn.
+        cancellation: Stops the work; the prompt then stays as it is.
+
+    Raises:
+        InputError: The prompt is empty or not text, λ is not known, or several samples were asked
+            for of an untrained prompter without a reward.
+        ContextOverflowError: The prompt does not fit one of the models.
+        BundleError: The bundle cannot tell ρ_sft.
+        RewardError: The reward failed.
+    """
+    check_prompt(protected.prompt)
+    if models.prompter is None:
+        return Outcome(unchanged(protected.prompt, "no prompter is loaded"), None)
+    if models.reward is not None:
+        return _WithReward(
+            _Prompter(models.prompter, protected, request, cancellation),
+            Trials(models.target, models.reward, protected.prompt, request, cancellation),
+        ).outcome()
+    return _without_reward(_Prompter(models.prompter, protected, request, cancellation))
+
+
+def unchanged(prompt: str, reason: str) -> Choice:
+    """The choice of a prompt that nobody tried to rewrite."""
+    return Choice(prompt, prompt, None, _certificate(_Tally(), prompt, prompt, reason))
+
+
+class _Prompter:
+    """Draws candidates of one prompt, round by round."""
+
+    def __init__(
+        self,
+        prompter: OnnxPrompter,
+        protected: Protected,
+        request: Request,
+        cancellation: Cancellation,
+    ) -> None:
+        self.prompter = prompter
+        self.protected = protected
+        self.request = request
+        self.cancellation = cancellation
+        self.tally = _Tally()
+        self.first: Rewrite | None = None
+        """The first rewrite, to be shown if none is used."""
+
+    @property
+    def prompt(self) -> str:
+        return self.protected.prompt
+
+    @property
+    def settings(self) -> RhoStar:
+        return self.request.rho_star
+
+    def candidates(self, count: int, *, weighed: bool) -> list[Candidate]:
+        """Draw more rewrites; those that may be used, and how likely ρ_sft finds them."""
+        found: list[Candidate] = []
+        for start in range(0, count, _TOGETHER):
+            found.extend(self._drawn(min(_TOGETHER, count - start), weighed))
+        return found
+
+    def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
+        usual = self.request.rewrite_sampling or self.prompter.bundle.sidecar.sampling
+        sampling = replace(usual, seed=self.request.sampling.seed)
+        streams = self.prompter.start(self.prompt, count, sampling, first=self.tally.drawn)
+        self.cancellation.enter(streams)
+        rewrites = [stream.result() for stream in streams]
+        numbered = list(enumerate(rewrites, start=self.tally.drawn))
+        self.tally.drawn += count
+        self.first = self.first or rewrites[0]
+        usable = [(number, one) for number, one in numbered if self._may_be_used(one)]
+        references = [0.0] * len(usable)
+        if weighed and usable and not self.cancellation.asked:
+            outputs = [rewrite.tokens for _, rewrite in usable]
+            references = self.prompter.reference_score(self.prompt, outputs)
+        for (number, rewrite), reference in zip(usable, references, strict=True):
+            yield Candidate(number, rewrite, reference)
+
+    def _may_be_used(self, rewrite: Rewrite) -> bool:
+        refusal = refusal_of(self.protected, rewrite)
+        if refusal is not None:
+            self.tally.refused[refusal.kind] += 1
+            self.tally.last_refusal = refusal
+        return refusal is None
+
+    def none_left(self) -> str:
+        """Why the prompt goes out unchanged when there is no candidate."""
+        if self.cancellation.asked:
+            return "cancelled"
+        if self.tally.drawn == 1 and self.tally.last_refusal is not None:
+            return self.tally.last_refusal.reason
+        counted = ", ".join(f"{count} {kind}" for kind, count in self.tally.refused.items())
+        return f"none of {self.tally.drawn} rewrites may be used ({counted})"
+
+
+def _without_reward(source: _Prompter) -> Outcome:
+    count = source.settings.samples
+    if count == "auto":
+        raise InputError(
+            "auto needs a reward: without one there is no distance to ρ*.",
+            "Pass --reward, or a number of samples.",
+        )
+    if count > 1 and source.prompter.bundle.sidecar.provenance.adapter is None:
+        raise InputError(
+            f"{count} samples need a reward or a trained prompter, found an untrained one: its "
+            "implicit reward is the same for all.",
+            "Pass --reward, or a trained bundle.",
+        )
+    found = source.candidates(count, weighed=count > 1)
+    if not found or source.cancellation.asked:
+        return Outcome(_choice(source, None, source.none_left()), None)
+    best = max(found, key=lambda one: one.log_ratio) if count > 1 else found[0]
+    reason = "rewritten" if count == 1 else f"highest implicit reward of {len(found)}"
+    return Outcome(_choice(source, best.rewrite, reason), None)
+
+
+class _WithReward:
+    """Draws from ρ* and guards the draw."""
+
+    def __init__(self, source: _Prompter, trials: Trials) -> None:
+        self._source = source
+        self._settings = source.settings
+        self._trials = trials
+        self._strength = _strength(source)
+        self._candidates: list[Candidate] = []
+        self._owners: dict[str, int] = {}
+        """Number of the first candidate with each text; others with that text share its answers."""
+        self._answers: dict[str, list[Trial]] = {source.prompt: []}
+
+    def outcome(self) -> Outcome:
+        """Go through all stages."""
+        raw = self._settings.guard_answers if self._settings.guard else self._settings.answers
+        wanted = Ask(self._source.prompt, _RAW, raw)
+        if self._trials.affordable(raw + self._settings.answers) < raw + self._settings.answers:
+            return self._unchanged(
+                f"the budget does not pay for one candidate ({raw} answers to the prompt and "
+                f"{self._settings.answers} to a rewrite, up to {self._trials.trial_tokens} "
+                "tokens each)"
+            )
+        for round_size in _rounds(self._settings.samples):
+            self._try(round_size, [] if self._answers[self._source.prompt] else [wanted])
+            if self._source.cancellation.asked:
+                return self._unchanged("cancelled")
+            if self._is_close() or self._trials.affordable(self._settings.answers) == 0:
+                break
+        if not self._candidates:
+            return self._unchanged(self._source.none_left())
+        scored = self._scored()
+        if not scored:
+            return self._unchanged("no rewrite has a reward")
+        return self._guarded(scored)
+
+    def _try(self, count: int, first: Sequence[Ask]) -> None:
+        """Draw candidates, and answer those that are new and paid for."""
+        settings, asks, paid = self._settings, list(first), sum(ask.count for ask in first)
+        drawn = self._source.candidates(count, weighed=True)
+        self._candidates.extend(drawn)
+        for candidate in drawn:
+            text = candidate.rewrite.text
+            if text in self._owners or text == self._source.prompt:
+                continue
+            ask = Ask(text, candidate.number + 1, settings.answers)
+            paid += ask.count
+            if self._trials.affordable(paid) < paid:
+                self._source.tally.dropped[candidate.number] = "the budget was spent"
+            elif not self._trials.fits(ask):
+                self._source.tally.dropped[candidate.number] = "it does not fit the context"
+            else:
+                self._owners[text] = candidate.number
+                asks.append(ask)
+        if not asks or self._source.cancellation.asked:
+            return
+        for ask, answered in zip(asks, self._trials.answers(asks), strict=True):
+            self._answers.setdefault(ask.sent, []).extend(answered)
+            if ask.owner != _RAW and not len(rewards_of(answered)):
+                self._source.tally.dropped[ask.owner - 1] = (
+                    "its reward is no number" if answered else "the time was over"
+                )
+
+    def _scored(self) -> list[Candidate]:
+        """The candidates that have a reward, in their order."""
+        return [
+            one
+            for one in self._candidates
+            if len(rewards_of(self._answers.get(one.rewrite.text, [])))
+        ]
+
+    def _weighed(self, scored: Sequence[Candidate]) -> Candidates:
+        return Candidates(
+            reference=np.array([one.log_reference for one in scored]),
+            proposal=np.array([one.rewrite.log_proposal for one in scored]),
+            rewards=mean_rewards([rewards_of(self._answers[one.rewrite.text]) for one in scored]),
+        )
+
+    def _is_close(self) -> bool:
+        """Whether `auto` may stop."""
+        scored = self._scored()
+        if self._settings.samples != "auto" or not scored:
+            return False
+        found = diagnose(self._weighed(scored), self._strength)
+        return found.distance <= self._settings.tolerance
+
+    def _guarded(self, scored: Sequence[Candidate]) -> Outcome:
+        weighed = self._weighed(scored)
+        found = diagnose(weighed, self._strength)
+        random = np.random.Generator(np.random.Philox(key=[self._source.request.sampling.seed, 1]))
+        chain = metropolis_hastings(log_weights(weighed, self._strength), random)
+        chosen = scored[int(chain.draws)].rewrite
+        raw = rewards_of(self._answers[self._source.prompt])
+        tried = rewards_of(self._answers[chosen.text])
+        if chosen.text == self._source.prompt:
+            return self._finish(
+                scored, found, chain, chosen, None, "the drawn rewrite is the prompt"
+            )
+        if not self._settings.guard:
+            return self._finish(scored, found, chain, chosen, None, "drawn from ρ*")
+        if not len(raw) or tried.mean() <= raw.mean():
+            reason = "the drawn rewrite did no better than the prompt"
+            return self._finish(scored, found, chain, chosen, None, reason)
+        judged = self._judged(chosen)
+        if len(judged) == 0:
+            reason = "the budget left nothing to judge the rewrite by"
+            return self._finish(scored, found, chain, chosen, None, reason)
+        gained = gain(rewards_of(judged), raw)
+        reason = (
+            "drawn from ρ*, and better than the prompt beyond the noise"
+            if gained.is_certain
+            else "the drawn rewrite may be no better than the prompt"
+        )
+        return self._finish(scored, found, chain, chosen, gained, reason, judged)
+
+    def _judged(self, chosen: Rewrite) -> list[Trial]:
+        """Fresh answers to the drawn rewrite, which had no part in its being drawn."""
+        count = self._settings.guard_answers
+        if self._trials.affordable(count) < count:
+            return []
+        owner = self._owners[chosen.text] + 1
+        ask = Ask(chosen.text, owner, count, first=self._settings.answers)
+        (judged,) = self._trials.answers([ask])
+        return judged if len(rewards_of(judged)) else []
+
+    def _finish(
+        self,
+        scored: Sequence[Candidate],
+        found: Diagnostics,
+        chain: Chain,
+        chosen: Rewrite,
+        gained: Gain | None,
+        reason: str,
+        judged: Sequence[Trial] = (),
+    ) -> Outcome:
+        source, prompt = self._source, self._source.prompt
+        trusted = gained.is_certain if self._settings.guard and gained else not self._settings.guard
+        sent = chosen.text if trusted and not source.cancellation.asked else prompt
+        if source.cancellation.asked:
+            reason = "cancelled"
+        after = judged or self._answers[chosen.text]
+        certificate = replace(
+            self._certificate(sent, reason),
+            scored=len(scored),
+            diagnostics=found,
+            acceptance=chain.acceptance if len(scored) > 1 else None,
+            after=estimate(rewards_of(after)),
+            gain=gained,
+        )
+        answers = [*self._answers[sent], *(judged if sent != prompt else ())]
+        return Outcome(Choice(prompt, sent, chosen, certificate), self._best(answers))
+
+    def _best(self, answers: Sequence[Trial]) -> Trial | None:
+        known = [trial for trial in answers if not np.isnan(trial.reward)]
+        if not known or self._settings.returns == "fresh":
+            return None
+        return max(known, key=lambda trial: trial.reward)
+
+    def _unchanged(self, reason: str) -> Outcome:
+        source = self._source
+        choice = Choice(
+            source.prompt, source.prompt, source.first, self._certificate(source.prompt, reason)
+        )
+        return Outcome(choice, self._best(self._answers[source.prompt]))
+
+    def _certificate(self, sent: str, reason: str) -> Certificate:
+        prompt = self._source.prompt
+        return replace(
+            _certificate(self._source.tally, prompt, sent, reason),
+            answers=self._settings.answers,
+            strength=self._strength,
+            before=estimate(rewards_of(self._answers[prompt])),
+            target_tokens=self._trials.tokens_spent,
+            notes=tuple(self._trials.notes),
+        )
+
+
+def _strength(source: _Prompter) -> float:
+    trained = source.prompter.bundle.sidecar.provenance.strength
+    strength = source.settings.strength or trained
+    if strength is None:
+        raise InputError(
+            "A draw from ρ* needs λ, and this prompter was trained with none.",
+            "Pass --lambda, for example a tenth of the spread of the rewards.",
+        )
+    return strength
+
+
+def _rounds(samples: int | str) -> Iterator[int]:
+    """Sizes of the rounds: one for a number, doubling ones for `auto`."""
+    if isinstance(samples, int):
+        yield samples
+        return
+    drawn = 0
+    while drawn < MOST_SAMPLES:
+        size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
+        yield size
+        drawn += size
+
+
+def _choice(source: _Prompter, used: Rewrite | None, reason: str) -> Choice:
+    sent = source.prompt if used is None else used.text
+    certificate = _certificate(source.tally, source.prompt, sent, reason)
+    return Choice(source.prompt, sent, used or source.first, certificate)
+
+
+def _certificate(tally: _Tally, prompt: str, sent: str, reason: str) -> Certificate:
+    """What is known without a reward."""
+    return Certificate(
+        drawn=tally.drawn,
+        scored=0,
+        answers=0,
+        strength=None,
+        diagnostics=None,
+        acceptance=None,
+        before=None,
+        after=None,
+        gain=None,
+        refused=dict(tally.refused),
+        dropped=tuple(f"candidate {number}: {why}" for number, why in tally.dropped.items()),
+        target_tokens=0,
+        notes=(),
+        reason=reason,
+        changes=changes_between(prompt, sent),
+    )

@@ -1,0 +1,164 @@
+"""What a caller may ask: how one prompt is rewritten and answered."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from alignpro_lite.chat import Message
+from alignpro_lite.errors import InputError
+from alignpro_lite.sampling import Sampling
+from alignpro_lite.spans import compile_patterns
+from alignpro_lite.target import DEFAULT_SAMPLING, Question
+
+Returns = Literal["scored", "fresh"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a draw may cost; no round of candidates begins that would cost more.
+
+    Attributes:
+        tokens: Tokens of the target, over all answers; None for no limit.
+        seconds: Wall-clock time until the rewrite is chosen; answers under way are dropped then.
+            None for no limit.
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that buy nothing.
+
+        Raises:
+            InputError: Names the amount.
+        """
+        for name, amount in (("tokens", self.tokens), ("seconds", self.seconds)):
+            if amount is not None and not amount > 0:
+                raise InputError(
+                    f"A budget must be above 0 {name}, found {amount}.", "Raise the budget."
+                )
+
+
+@dataclass(frozen=True)
+class RhoStar:
+    """How a rewrite is drawn from ρ*; see `draw`.
+
+    Without a reward, one sample is used as it is, and of several the one with the highest
+    implicit reward; the other settings then do nothing.
+
+    Attributes:
+        samples: N, candidates; `auto` adds rounds of them until the estimated distance to ρ* is
+            at most `tolerance`, or the budget or MOST_SAMPLES is reached.
+        strength: λ > 0; None for the one that the prompter was trained with.
+        answers: M, trial answers to each candidate.
+        guard: Whether the rewrite is used only if it is better than the prompt beyond the noise.
+        guard_answers: Answers to the prompt, and to the chosen rewrite, that the guard compares.
+        trial_tokens: The most tokens of a trial; the reward judges an answer by its beginning.
+        tolerance: Where `auto` may stop, as a total variation.
+        budget: What it may cost.
+        returns: `scored` goes on from the best of the answers that the prompt in use has already;
+            `fresh` asks the target once more, which is π_F(·|x') and nothing else.
+    """
+
+    samples: int | Literal["auto"] = 1
+    strength: float | None = None
+    answers: int = 2
+    guard: bool = True
+    guard_answers: int = 8
+    trial_tokens: int = 96
+    tolerance: float = 0.1
+    budget: Budget = Budget()
+    returns: Returns = "scored"
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            InputError: Names the setting, the value and what is allowed.
+        """
+        if self.samples != "auto":
+            _require_from(1, "samples", self.samples)
+        _require_from(1, "answers", self.answers)
+        _require_from(2, "guard_answers", self.guard_answers)
+        _require_from(1, "trial_tokens", self.trial_tokens)
+        if self.strength is not None and not 0 < self.strength < math.inf:
+            raise InputError(f"λ must be above 0, found {self.strength}.", "Pass a larger λ.")
+        if not 0 < self.tolerance < 1:
+            raise InputError(
+                f"tolerance must be between 0 and 1, found {self.tolerance}.", "Pass such a one."
+            )
+
+
+def _require_from(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, found {value}.", f"Raise {name}.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to answer one prompt.
+
+    Attributes:
+        system: A system prompt for the target, or None for the model's own.
+        history: Earlier turns of the conversation, as the target saw them.
+        max_tokens: The most tokens of the answer.
+        stop: Strings that end the answer.
+        sampling: How the answer is drawn; its seed serves the rewrite too.
+        rewrite_sampling: How the rewrite is drawn; None takes the bundle's own.
+        protect: Regular expressions of text that a rewrite must keep, besides what `spans`
+            protects anyway.
+        rho_star: How many rewrites are tried and how one of them is chosen.
+    """
+
+    system: str | None = None
+    history: tuple[Message, ...] = ()
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = DEFAULT_SAMPLING
+    rewrite_sampling: Sampling | None = None
+    protect: tuple[str, ...] = ()
+    rho_star: RhoStar = RhoStar()
+
+    def __post_init__(self) -> None:
+        """Refuse patterns that cannot be used, before anything is loaded.
+
+        Raises:
+            InputError: Names the pattern.
+        """
+        compile_patterns(self.protect)
+
+    def with_seed(self, seed: int) -> Request:
+        """The same request with another seed."""
+        return replace(self, sampling=replace(self.sampling, seed=seed))
+
+    def question(self, prompt: str) -> Question:
+        """What the target is asked when a prompt goes out.
+
+        Raises:
+            InputError: The prompt is empty or not text.
+        """
+        check_prompt(prompt)
+        if self.system:
+            check_prompt(self.system)
+        system = [Message("system", self.system)] if self.system else []
+        messages = (*system, *self.history, Message("user", prompt))
+        return Question(messages, self.max_tokens, self.sampling, self.stop)
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt that no model can read.
+
+    Raises:
+        InputError: It is empty or not text.
+    """
+    if not prompt.strip():
+        raise InputError("A prompt needs text, found none.", "Pass it as an argument or on stdin.")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The prompt is not valid text: character {error.start} is no Unicode character.",
+            "Convert it to UTF-8.",
+        ) from error

@@ -1,0 +1,69 @@
+"""What a caller gets: the prompt in use, the answer, and how long both took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignpro_lite.certificate import Certificate
+from alignpro_lite.engine import FinishReason
+from alignpro_lite.prompter import Rewrite
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which prompt goes to the target, and why.
+
+    Attributes:
+        prompt: x, the user's own, without `<keep>` markers.
+        sent: What the target gets: x' or x unchanged.
+        rewrite: The rewrite that was drawn, used or not; None if there was none to draw.
+        certificate: What the choice rests on.
+    """
+
+    prompt: str
+    sent: str
+    rewrite: Rewrite | None
+    certificate: Certificate
+
+    @property
+    def reason(self) -> str:
+        """Why the rewrite is used or not, one phrase."""
+        return self.certificate.reason
+
+    @property
+    def changed(self) -> bool:
+        """Whether the target gets something else than the user wrote."""
+        return self.sent != self.prompt
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock seconds from the start of the request."""
+
+    rewrite: float
+    first_token: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished answer.
+
+    Attributes:
+        choice: The prompt and its rewrite.
+        answer: y, the target's text.
+        finish_reason: `stop`, `length` (cut at max_tokens) or `cancelled`.
+        answer_tokens: Tokens of the answer, the stop token included.
+        timings: How long it took.
+    """
+
+    choice: Choice
+    answer: str
+    finish_reason: FinishReason
+    answer_tokens: int
+    timings: Timings
+
+    @property
+    def certificate(self) -> Certificate:
+        """What the choice of the prompt rests on."""
+        return self.choice.certificate

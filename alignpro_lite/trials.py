@@ -1,0 +1,179 @@
+"""Trial answers: what the target says to each of several prompts, all decoded together and scored.
+
+An answer is judged by its beginning. One that was cut there can be gone on from, so that what was
+decoded to choose a prompt is not lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignpro_lite.cancellation import Cancellation, deadline
+from alignpro_lite.engine import FinishReason
+from alignpro_lite.errors import ContextOverflowError
+from alignpro_lite.exchange import Exchange
+from alignpro_lite.request import Budget, Request
+from alignpro_lite.reward import Reward, complaints
+from alignpro_lite.sampling import stream_seed
+from alignpro_lite.target import AnswerStream, LlamaTarget, Question
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An answer, or the beginning of one.
+
+    Attributes:
+        sent: The prompt it answers, x or x'.
+        tokens: Its token ids, the stop token included.
+        text: What they say.
+        finish_reason: `length` if it can be gone on from.
+        reward: r*(x, y); NaN if it could not be scored.
+    """
+
+    sent: str
+    tokens: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    reward: float
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A prompt to be tried.
+
+    Attributes:
+        sent: x or x'.
+        owner: Number of its random streams; the same one gives the same answers.
+        count: How many answers.
+        first: The number of the first one.
+    """
+
+    sent: str
+    owner: int
+    count: int
+    first: int = 0
+
+
+class Trials:
+    """Asks the target and the reward, within a budget, for one request."""
+
+    def __init__(
+        self,
+        target: LlamaTarget,
+        reward: Reward,
+        prompt: str,
+        request: Request,
+        cancellation: Cancellation,
+    ) -> None:
+        """Begin to count.
+
+        Args:
+            target: π_F.
+            reward: r*; it scores the original prompt.
+            prompt: x.
+            request: How answers are drawn, and the budget.
+            cancellation: Stops the answers under way.
+        """
+        self._target = target
+        self._reward = reward
+        self._prompt = prompt
+        self._request = request
+        self._cancellation = cancellation
+        self._begun = time.monotonic()
+        self.tokens_spent = 0
+        self.notes: dict[str, None] = {}
+        """What is suspicious about the rewards, each sentence once."""
+
+    @property
+    def trial_tokens(self) -> int:
+        """The most tokens of a trial."""
+        return min(self._request.rho_star.trial_tokens, self._request.max_tokens)
+
+    @property
+    def _budget(self) -> Budget:
+        return self._request.rho_star.budget
+
+    def affordable(self, count: int) -> int:
+        """How many of so many answers the budget still pays for."""
+        if self._seconds_left == 0:
+            return 0
+        if self._budget.tokens is None:
+            return count
+        left = max(0, self._budget.tokens - self.tokens_spent)
+        return min(count, left // self.trial_tokens)
+
+    @property
+    def _seconds_left(self) -> float | None:
+        if self._budget.seconds is None:
+            return None
+        return max(0.0, self._begun + self._budget.seconds - time.monotonic())
+
+    def fits(self, ask: Ask) -> bool:
+        """Whether the context holds a prompt and its trials."""
+        try:
+            self._target.require_room(self._question(ask))
+        except ContextOverflowError:
+            return False
+        return True
+
+    def answers(self, asks: Sequence[Ask]) -> list[list[Trial]]:
+        """Answer prompts together, and score the answers together.
+
+        Returns:
+            For each prompt the answers that were finished before the time of the budget was over,
+            or the request cancelled.
+
+        Raises:
+            ContextOverflowError: A prompt does not fit, see `fits`.
+            RewardError: The reward failed.
+        """
+        started = self._target.answer_together([self._question(ask) for ask in asks])
+        flat = [stream for streams in started for stream in streams]
+        self._cancellation.enter(flat)
+        with ExitStack() as stack:
+            for stream in flat:
+                stack.callback(stream.cancel)
+            stack.enter_context(deadline(self._seconds_left, flat))
+            texts = ["".join(stream) for stream in flat]
+        self.tokens_spent += sum(stream.token_count for stream in flat)
+        scored = iter(zip(texts, self._scored(texts), strict=True))
+        found = []
+        for ask, streams in zip(asks, started, strict=True):
+            tried = [_trial(ask, stream, *next(scored)) for stream in streams]
+            found.append([trial for trial in tried if trial.finish_reason != "cancelled"])
+        return found
+
+    def _scored(self, texts: Sequence[str]) -> list[float]:
+        if self._cancellation.asked:
+            return [float("nan")] * len(texts)
+        scores = self._reward.score([Exchange(self._prompt, text) for text in texts])
+        self.notes |= dict.fromkeys(complaints(scores))
+        return [float(score) for score in scores.total]
+
+    def _question(self, ask: Ask) -> Question:
+        sampling = self._request.sampling
+        return replace(
+            self._request.question(ask.sent),
+            max_tokens=self.trial_tokens,
+            sampling=replace(sampling, seed=stream_seed(sampling.seed, ask.owner)),
+            count=ask.count,
+            first=ask.first,
+        )
+
+
+def _trial(ask: Ask, stream: AnswerStream, text: str, reward: float) -> Trial:
+    reason = stream.finish_reason or "cancelled"
+    return Trial(ask.sent, tuple(stream.tokens), text, reason, reward)
+
+
+def rewards_of(trials: Sequence[Trial]) -> NDArray[np.float64]:
+    """The rewards that are numbers, shape (scored trials,)."""
+    rewards = np.array([trial.reward for trial in trials], np.float64)
+    known: NDArray[np.float64] = rewards[~np.isnan(rewards)]
+    return known
