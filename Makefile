@@ -16,12 +16,12 @@ export PROMPT
 # AVX2 and FMA stay on; a native build crashes on some CPUs (llama.cpp issue 20824).
 export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
 
-.PHONY: run test lint docs models clean
+.PHONY: run test lint docs models reward clean
 
 run: models
 	@$(BIN)/alignpro-lite run "$$PROMPT"
 
-test: models lint
+test: models reward lint
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -41,6 +41,11 @@ models: $(READY)
 	@$(BIN)/alignpro-lite models path bundle/default > build/default-bundle 2> /dev/null || { \
 		$(BIN)/alignpro-lite models pull smollm2-135m-instruct && \
 		$(BIN)/alignpro-lite export bundle; }
+
+reward: $(READY)
+	@$(BIN)/alignpro-lite models path reward/default > build/default-reward 2> /dev/null || { \
+		$(BIN)/alignpro-lite models pull all-minilm-l6-v2 && \
+		$(BIN)/alignpro-lite export bundle reward/default; }
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": run make PYTHON=python3.12")'

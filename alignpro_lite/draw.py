@@ -29,6 +29,7 @@ from alignpro_lite.request import Request, RhoStar, check_prompt
 from alignpro_lite.result import Choice
 from alignpro_lite.reward import Reward
 from alignpro_lite.rho_star import (
+    LARGEST_NOISE,
     Candidates,
     Chain,
     Diagnostics,
@@ -243,12 +244,11 @@ class _WithReward:
                 f"{self._settings.answers} to a rewrite, up to {self._trials.trial_tokens} "
                 "tokens each)"
             )
-        for round_size in _rounds(self._settings.samples):
-            self._try(round_size, [] if self._answers[self._source.prompt] else [wanted])
-            if self._source.cancellation.asked:
-                return self._unchanged("cancelled")
-            if self._is_close() or self._trials.affordable(self._settings.answers) == 0:
-                break
+        self._try(self._next_round(reserved=raw), [wanted])
+        while not self._is_close() and (count := self._next_round(reserved=0)):
+            self._try(count, [])
+        if self._source.cancellation.asked:
+            return self._unchanged("cancelled")
         if not self._candidates:
             return self._unchanged(self._source.none_left())
         scored = self._scored()
@@ -257,23 +257,20 @@ class _WithReward:
         return self._guarded(scored)
 
     def _try(self, count: int, first: Sequence[Ask]) -> None:
-        """Draw candidates, and answer those that are new and paid for."""
-        settings, asks, paid = self._settings, list(first), sum(ask.count for ask in first)
+        """Draw candidates, and answer those that are new."""
+        asks = list(first)
         drawn = self._source.candidates(count, weighed=True)
         self._candidates.extend(drawn)
         for candidate in drawn:
             text = candidate.rewrite.text
             if text in self._owners or text == self._source.prompt:
                 continue
-            ask = Ask(text, candidate.number + 1, settings.answers)
-            paid += ask.count
-            if self._trials.affordable(paid) < paid:
-                self._source.tally.dropped[candidate.number] = "the budget was spent"
-            elif not self._trials.fits(ask):
-                self._source.tally.dropped[candidate.number] = "it does not fit the context"
-            else:
+            ask = Ask(text, candidate.number + 1, self._settings.answers)
+            if self._trials.fits(ask):
                 self._owners[text] = candidate.number
                 asks.append(ask)
+            else:
+                self._source.tally.dropped[candidate.number] = "it does not fit the context"
         if not asks or self._source.cancellation.asked:
             return
         for ask, answered in zip(asks, self._trials.answers(asks), strict=True):
@@ -282,6 +279,21 @@ class _WithReward:
                 self._source.tally.dropped[ask.owner - 1] = (
                     "its reward is no number" if answered else "the time was over"
                 )
+
+    def _next_round(self, reserved: int) -> int:
+        """How many candidates to draw next: what is left of them, as far as the budget goes.
+
+        Args:
+            reserved: Answers that are to be paid besides.
+        """
+        if self._source.cancellation.asked:
+            return 0
+        drawn, each = self._source.tally.drawn, self._settings.answers
+        if self._settings.samples == "auto":
+            size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
+        else:
+            size = self._settings.samples - drawn
+        return (self._trials.affordable(size * each + reserved) - reserved) // each
 
     def _scored(self) -> list[Candidate]:
         """The candidates that have a reward, in their order."""
@@ -361,8 +373,10 @@ class _WithReward:
         if source.cancellation.asked:
             reason = "cancelled"
         after = judged or self._answers[chosen.text]
+        base = self._certificate(sent, reason)
         certificate = replace(
-            self._certificate(sent, reason),
+            base,
+            notes=(*base.notes, *_noise(found)),
             scored=len(scored),
             diagnostics=found,
             acceptance=chain.acceptance if len(scored) > 1 else None,
@@ -393,7 +407,20 @@ class _WithReward:
             strength=self._strength,
             before=estimate(rewards_of(self._answers[prompt])),
             target_tokens=self._trials.tokens_spent,
-            notes=tuple(self._trials.notes),
+            notes=(*self._trials.notes, *self._shortfall()),
+        )
+
+    def _shortfall(self) -> Iterator[str]:
+        drawn, asked = self._source.tally.drawn, self._settings.samples
+        if isinstance(asked, int) and drawn < asked:
+            yield f"The budget paid for {drawn} of {asked} candidates."
+
+
+def _noise(found: Diagnostics) -> Iterator[str]:
+    if found.noise > LARGEST_NOISE:
+        yield (
+            f"The noise of R̂ is {found.noise:.0f} λ: the draw follows it more than R. More answers "
+            "or a larger λ mend that."
         )
 
 
@@ -406,18 +433,6 @@ def _strength(source: _Prompter) -> float:
             "Pass --lambda, for example a tenth of the spread of the rewards.",
         )
     return strength
-
-
-def _rounds(samples: int | str) -> Iterator[int]:
-    """Sizes of the rounds: one for a number, doubling ones for `auto`."""
-    if isinstance(samples, int):
-        yield samples
-        return
-    drawn = 0
-    while drawn < MOST_SAMPLES:
-        size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
-        yield size
-        drawn += size
 
 
 def _choice(source: _Prompter, used: Rewrite | None, reason: str) -> Choice:

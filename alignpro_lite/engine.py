@@ -251,7 +251,8 @@ class Engine(Generic[S]):
         """
         for one in work:
             self.require_room(one)
-        jobs = tuple(_job(one, fresh) for one in work)
+        # Only the first one forgets: the others share what it computes.
+        jobs = tuple(_job(one, fresh and number == 0) for number, one in enumerate(work))
         with self._gate:
             if self._closed:
                 raise DeviceError(f"The {self._name} is closed.", "Load the model again.")

@@ -207,8 +207,15 @@ class LlamaTarget:
         (streams,) = self.answer_together([question])
         return streams
 
-    def answer_together(self, questions: Sequence[Question]) -> list[list[AnswerStream]]:
+    def answer_together(
+        self, questions: Sequence[Question], *, fresh: bool = False
+    ) -> list[list[AnswerStream]]:
         """Start the answers to several questions at one moment; all are decoded together.
+
+        Args:
+            questions: What to answer.
+            fresh: Whether to forget cached prompts first, so that the roundings of the answers
+                depend on the questions alone; see `Engine.submit_together`.
 
         Returns:
             For each question one stream an answer.
@@ -220,7 +227,7 @@ class LlamaTarget:
         try:
             for question in questions:
                 works.append(self._work(question))
-            started = self._engine.submit_together(works)
+            started = self._engine.submit_together(works, fresh=fresh)
         except AlignProError:
             for sampler in (sampler for work in works for sampler in work.samplers):
                 self._native.free_sampler(sampler)  # the engine frees those it takes

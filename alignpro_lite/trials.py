@@ -133,7 +133,9 @@ class Trials:
             ContextOverflowError: A prompt does not fit, see `fits`.
             RewardError: The reward failed.
         """
-        started = self._target.answer_together([self._question(ask) for ask in asks])
+        # Fresh: the same seed is to give the same answers, whatever was asked before.
+        questions = [self._question(ask) for ask in asks]
+        started = self._target.answer_together(questions, fresh=True)
         flat = [stream for streams in started for stream in streams]
         self._cancellation.enter(flat)
         with ExitStack() as stack:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite.engine import Engine, Stream, _chunk_end
+from alignpro_lite.engine import Engine, Stream, Work, _chunk_end
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
@@ -240,6 +240,40 @@ def test_a_second_job_joins_while_the_first_runs(start):
     assert read(second) == [2, 2, 0]
     assert read(first) == [1, 1, 1, 1, 0]
     assert [len(call[1]) for call in stepper.named("decode")] == [1, 2, 2, 1]
+
+
+def joint(prompt, *tokens):
+    return Work(prompt, scripts(prompt, *tokens), 5)
+
+
+def test_works_submitted_together_share_their_common_beginning(start):
+    """Many rewrites of one prompt: what they share is computed once."""
+    stepper = FakeStepper(micro_batch=50)
+    shared = list(range(10, 20))
+    works = [joint([*shared, 30 + n, 40, 41], [1, STOP]) for n in range(3)]
+    streams = start(stepper).submit_together(works)
+    assert [read(one) for (one,) in streams] == [[1, STOP]] * 3
+    assert [call[3] for call in stepper.named("prefill")] == [0, 10, 10]
+
+
+def test_fresh_works_forget_what_was_there_and_still_share(start):
+    stepper = FakeStepper(micro_batch=50)
+    engine = start(stepper)
+    prompt = list(range(10, 20))
+    (before,) = engine.submit(prompt, scripts(prompt, [1, STOP]), 5)
+    read(before)
+    streams = engine.submit_together(
+        [joint(prompt, [1, STOP]), joint(prompt, [2, STOP])], fresh=True
+    )
+    assert [read(one) for (one,) in streams] == [[1, STOP], [2, STOP]]
+    assert [call[3] for call in stepper.named("prefill")] == [0, 0, 8]
+
+
+def test_of_works_submitted_together_one_that_cannot_fit_refuses_all(start):
+    stepper = FakeStepper(capacity=20)
+    with pytest.raises(ContextOverflowError):
+        start(stepper).submit_together([joint([5], [STOP]), joint([6] * 30, [STOP])])
+    assert not stepper.calls
 
 
 def test_cancel_before_start_draws_nothing(start):

@@ -217,6 +217,82 @@ class TestPython:
         assert int(grown.stdout) < 60e6
 
 
+class TestDraw:
+    """Several candidates and a reward, on the real models."""
+
+    QUESTION = "How do I learn to swim?"
+
+    def run(self, *arguments):
+        done = alignpro("run", self.QUESTION, "--json", "--max-tokens", "40", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def test_candidate_i_does_not_depend_on_the_count(self, default_model):
+        """Holds down: rows decoded together must be what each would be alone."""
+        prompter = default_model.prompter
+        eight = prompter.rewrite(PROMPT, 8, Sampling(seed=9))
+        for count in (1, 2, 5):
+            some = prompter.rewrite(PROMPT, count, Sampling(seed=9))
+            assert [one.tokens for one in some] == [one.tokens for one in eight[:count]]
+            assert [one.log_prob for one in some] == pytest.approx(
+                [one.log_prob for one in eight[:count]], abs=1e-2
+            )
+
+    def test_a_seed_repeats_a_draw(self):
+        arguments = ("--samples", "4", "--reward", "default", "--seed", "3", "--no-guard")
+        first, second = (self.run(*arguments) for _ in "ab")
+        del first["seconds"], second["seconds"]
+        assert first == second
+        found = first["certificate"]
+        assert (found["drawn"], found["answers"], found["strength"]) == (4, 2, 0.02)
+        assert found["diagnostics"]["size"] == found["scored"] >= 1
+        assert found["before"]["answers"] == 2
+
+    def test_the_guard_says_why(self):
+        found = self.run("--samples", "2", "--reward", "default", "--seed", "1")
+        certificate = found["certificate"]
+        assert found["changed"] == bool(certificate["gain"] and certificate["gain"]["lower"] > 0)
+        assert certificate["before"]["answers"] == 8
+
+    def test_ranking_without_a_reward_asks_the_target_nothing(self):
+        found = self.run("--samples", "4", "--seed", "1")
+        assert found["certificate"]["target_tokens"] == 0
+        assert found["reason"].startswith("highest implicit reward of")
+
+    def test_a_budget_of_time_ends_a_draw(self):
+        found = self.run("--samples", "auto", "--reward", "default", "--budget", "2s")
+        assert found["answer"]
+        assert found["seconds"]["rewrite"] < 15
+
+    def test_explain_goes_to_stderr(self):
+        done = alignpro("run", PROMPT, "--samples", "2", "--explain", "-q", "--max-tokens", "5")
+        assert "candidates" in done.stderr
+        assert "candidates" not in done.stdout
+
+    def test_a_prompt_in_another_language_is_left_alone(self):
+        prompt = "Nenne mir drei wichtige Flüsse in Deutschland."
+        done = alignpro("run", prompt, "--json", "--max-tokens", "5")
+        found = json.loads(done.stdout)
+        assert found["sent"] == prompt
+        assert found["certificate"]["refused"] == {"language": 1}
+
+    def test_cancelling_stops_the_trials(self, default_model):
+        from dataclasses import replace
+
+        from alignpro_lite import AlignedModel, RhoStar
+
+        settings = RhoStar(samples=16, answers=4, strength=0.02)
+        request = replace(Request(max_tokens=200), rho_star=settings)
+        with AlignedModel.load(reward="reward_functions:length") as model:
+            stream = model.stream(PROMPT, request)
+            threading.Timer(1.5, stream.cancel).start()
+            begun = time.monotonic()
+            result = stream.result()
+        assert time.monotonic() - begun < 10
+        assert result.finish_reason == "cancelled"
+        assert result.choice.sent == PROMPT
+
+
 class TestDecoder:
     def test_caching_a_prefix_does_not_change_the_numbers(self, default_model):
         """Holds down: one last token alone goes through another kernel than a chunk does."""

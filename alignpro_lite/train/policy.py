@@ -86,9 +86,9 @@ class Policy:
         )
         self.model = cast(PeftModel, get_peft_model(frozen, config).to(settings.device))
 
-    def log_probs(self, trie: TokenTrie) -> Tensor:
-        """Log ρ_θ of packed rewrites, shape (sequences,), differentiable."""
-        return sequence_log_probs(trie, self._logits(trie))
+    def log_probs(self, trie: TokenTrie, temperature: float = 1.0) -> Tensor:
+        """Log ρ_θ of packed rewrites at a temperature, shape (sequences,), differentiable."""
+        return sequence_log_probs(trie, self._logits(trie) / temperature)
 
     def reference_log_probs(self, trie: TokenTrie) -> Tensor:
         """Log ρ_sft of packed rewrites, shape (sequences,)."""
@@ -123,13 +123,16 @@ class Policy:
         return cast(Tensor, self._sampler.get_submodule(name).weight)
 
     @torch.inference_mode()
-    def sample(self, prompts: Sequence[str], count: int, seed: int) -> list[list[tuple[int, ...]]]:
-        """Draw rewrites at temperature 1 from ρ_θ as of the last `refresh_sampler`.
+    def sample(
+        self, prompts: Sequence[str], count: int, seed: int, temperature: float = 1.0
+    ) -> list[list[tuple[int, ...]]]:
+        """Draw rewrites from ρ_θ as of the last `refresh_sampler`.
 
         Args:
             prompts: Different prompts x.
             count: Rewrites of each.
             seed: Of the draws.
+            temperature: Divides the logits; training needs 1.
 
         Returns:
             For each prompt, `count` outputs as token ids, stop token included unless cut.
@@ -144,7 +147,7 @@ class Policy:
         outputs: list[list[int]] = [[] for _ in range(len(prompts) * count)]
         live = list(range(len(outputs)))
         while True:
-            chances = logits.float().softmax(dim=-1).cpu()
+            chances = (logits.float() / temperature).softmax(dim=-1).cpu()
             drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].tolist()
             for row, token in zip(live, drawn, strict=True):
                 outputs[row].append(token)

@@ -24,6 +24,8 @@ class PrompterSection(Section):
         rank: Of the LoRA adapter.
         alpha: Its update is scaled by alpha / rank.
         modules: Linear layers that get an adapter, all-linear for all but the head.
+        temperature: Of the rewrites that users get, and that the report measures; training always
+            draws at 1. Below 1 a rewrite is likelier to be the one the prompter prefers.
     """
 
     base: str = "smollm2-135m-instruct"
@@ -33,6 +35,7 @@ class PrompterSection(Section):
     rank: int = Field(16, ge=1, le=256)
     alpha: Positive = 32.0
     modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    temperature: float = Field(1.0, gt=0, le=2)
 
 
 class AnswerSection(Section):

@@ -199,13 +199,14 @@ def _measured(
             open_reward(config.second_reward, places.known, places.cache)
         )
     plan = answer_plan(config.answers.model_copy(update={"count": section.answers}))
-    learned = PolicyRewriter(learner.policy, learner.policy.refresh_sampler)
-    untrained = PolicyRewriter(learner.policy, learner.policy.reset_sampler)
+    policy, temperature = learner.policy, config.prompter.temperature
+    learned = PolicyRewriter(policy, policy.refresh_sampler, temperature)
+    untrained = PolicyRewriter(policy, policy.reset_sampler, 1.0)
     return measure(
         Bench(learner.target, rewards, held, plan, seed),
         {LEARNED: learned, UNTRAINED: untrained},
         (UNTRAINED, section.best_of),
-        {LEARNED: estimate_kl(learner.policy, held, seed)},
+        {LEARNED: estimate_kl(policy, held, seed, temperature)},
         lambda arm: tell(f"Measuring on {len(held)} held-out prompts: {arm}."),
     )
 
@@ -213,21 +214,23 @@ def _measured(
 class PolicyRewriter:
     """A policy in torch as an arm of a comparison."""
 
-    def __init__(self, policy: Policy, prepare: Callable[[], None]) -> None:
+    def __init__(self, policy: Policy, prepare: Callable[[], None], temperature: float) -> None:
         """Take a policy.
 
         Args:
             policy: What draws.
             prepare: Sets its sampler to ρ_θ or to ρ_sft.
+            temperature: Of the draws.
         """
         self._policy = policy
+        self._temperature = temperature
         self._prepare = prepare
 
     def rewrites(self, prompts: Sequence[str], count: int, seed: int) -> list[list[str]]:
         """Draw rewrites; see `Rewriter`."""
         self._prepare()
         policy, template = self._policy, self._policy.tokens.template
-        drawn = sample_all(policy, prompts, count, seed)
+        drawn = sample_all(policy, prompts, count, seed, self._temperature)
         return [
             [template.apply(prompt, policy.tokens.decode(output)) for output in outputs]
             for prompt, outputs in zip(prompts, drawn, strict=True)
@@ -235,27 +238,29 @@ class PolicyRewriter:
 
 
 def sample_all(
-    policy: Policy, prompts: Sequence[str], count: int, seed: int
+    policy: Policy, prompts: Sequence[str], count: int, seed: int, temperature: float
 ) -> list[list[tuple[int, ...]]]:
     """Draw rewrites of many prompts, a few prompts at a time."""
     drawn: list[list[tuple[int, ...]]] = []
     together = max(1, _SAMPLED_TOGETHER // count)
     for start in range(0, len(prompts), together):
         some = prompts[start : start + together]
-        drawn.extend(policy.sample(some, count, stream_seed(seed, start)))
+        drawn.extend(policy.sample(some, count, stream_seed(seed, start), temperature))
     return drawn
 
 
-def estimate_kl(policy: Policy, prompts: Sequence[str], seed: int) -> float:
-    """KL(ρ_θ ‖ ρ_sft) in nats, the mean log-ratio of a fresh rewrite of each prompt."""
+def estimate_kl(policy: Policy, prompts: Sequence[str], seed: int, temperature: float) -> float:
+    """KL of ρ_θ at a temperature to ρ_sft, in nats: the mean log-ratio of a rewrite a prompt."""
     policy.refresh_sampler()
-    drawn = [outputs[0] for outputs in sample_all(policy, prompts, 1, stream_seed(seed, 2))]
+    fresh = sample_all(policy, prompts, 1, stream_seed(seed, 2), temperature)
+    drawn = [outputs[0] for outputs in fresh]
     ratios: list[float] = []
     for start in range(0, len(prompts), _SCORED_TOGETHER):
         end = start + _SCORED_TOGETHER
         trie = policy.pack(prompts[start:end], drawn[start:end])
         with torch.no_grad():
-            ratios.extend((policy.log_probs(trie) - policy.reference_log_probs(trie)).tolist())
+            drawn_with = policy.log_probs(trie, temperature)
+            ratios.extend((drawn_with - policy.reference_log_probs(trie)).tolist())
     return math.fsum(ratios) / len(ratios)
 
 
@@ -272,7 +277,7 @@ def _write_adapter(
         reward=" + ".join(
             f"{weight:g} {name}" for one in config.reward for name, weight in one.weights.items()
         ),
-        sampling=Sampling(),
+        sampling=Sampling(temperature=config.prompter.temperature),
         max_tokens=config.prompter.max_tokens,
         metrics=figures,
     )

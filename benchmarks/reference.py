@@ -1,0 +1,97 @@
+"""Two ways to tell log ρ_sft at run time: a gate in the trained graph, or the base as a second graph.
+
+    python benchmarks/reference.py
+
+Each way runs in a process of its own and is timed on the default prompter: the memory it takes, the
+time to load, and the time to sample 8 rewrites and score them with ρ_sft.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from alignpro_lite.bundle import open_bundle
+from alignpro_lite.export.bundle import BundleRequest, export_bundle
+from alignpro_lite.hardware import usable_cores
+from alignpro_lite.loading import path_of
+from alignpro_lite.onnx_decoder import DecoderSettings
+from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.registry import Cache, installed_path, load
+from alignpro_lite.sampling import Sampling
+
+PROMPT = "How do I stay safe online?"
+COUNT = 8
+REPEATS = 7
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def measure(trained: Path, base: Path | None) -> None:
+    """Time one way; `base` is the second graph, None uses the gate."""
+    settings = DecoderSettings("cpu", 0, COUNT, usable_cores())
+    before, begun = resident(), time.perf_counter()
+    prompter = OnnxPrompter(open_bundle(trained), settings)
+    reference = OnnxPrompter(open_bundle(base), settings) if base else None
+    loaded = time.perf_counter() - begun
+    sampling, scoring = [], []
+    for repeat in range(REPEATS):
+        start = time.perf_counter()
+        rewrites = prompter.rewrite(PROMPT, COUNT, Sampling(seed=repeat))
+        middle = time.perf_counter()
+        outputs = [rewrite.tokens for rewrite in rewrites]
+        if reference:
+            reference.score(PROMPT, outputs)
+        else:
+            prompter.reference_score(PROMPT, outputs)
+        tokens = sum(map(len, outputs))
+        sampling.append((middle - start) / tokens)
+        scoring.append((time.perf_counter() - middle) / tokens)
+    print(
+        f"{'two graphs' if base else 'one gate':12} load {loaded:5.2f} s, "
+        f"{(resident() - before) / 1e6:5.0f} MB, "
+        f"sample {statistics.median(sampling[1:]) * 1e3:5.2f} ms a token, "
+        f"score {statistics.median(scoring[1:]) * 1e3:5.2f} ms a token"
+    )
+
+
+def base_bundle(folder: Path) -> Path:
+    """The base of the default prompter as a bundle of its own, asked like the trained one."""
+    known, cache = load(), Cache.open(None)
+    trained = open_bundle(installed_path(known.default("bundle"), cache))
+    source = path_of("prompter", trained.sidecar.provenance.base_model, known, cache)
+    sidecar = trained.sidecar
+    request = BundleRequest(
+        source, "base", None, sidecar.template.mode, sidecar.graph.precision, "cpu", False
+    )
+    made, _ = export_bundle(request, folder)
+    return made.path
+
+
+def main() -> None:
+    """Measure both ways side by side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trained", type=Path)
+    parser.add_argument("--base", type=Path)
+    options = parser.parse_args()
+    if options.trained:
+        measure(options.trained, options.base)
+        return
+    trained = installed_path(load().default("bundle"), Cache.open(None))
+    with tempfile.TemporaryDirectory() as work:
+        base = base_bundle(Path(work, "base"))
+        for extra in ([], ["--base", str(base)]):
+            own = [sys.executable, __file__, "--trained", str(trained), *extra]
+            subprocess.run(own, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,451 @@
+"""One rewrite for one prompt: what is tried, what is refused, what is chosen, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from conftest import TINY_BUNDLE, TINY_TARGET
+
+from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar, Sampling
+from alignpro_lite.cancellation import Cancellation
+from alignpro_lite.draw import MOST_SAMPLES, Models, draw
+from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
+from alignpro_lite.prompter import Rewrite
+from alignpro_lite.reward import Reward
+from alignpro_lite.spans import protect
+from alignpro_lite.target import Question
+
+PROMPT = "How do I stay safe online?"
+
+
+# Scripted models: what they write is given, so what is decided about it can be told.
+
+
+@dataclass(frozen=True)
+class Provenance:
+    adapter: str | None = "adapter"
+    strength: float | None = 0.5
+
+
+class FakePrompter:
+    """Writes the given texts in turn; ρ_θ/ρ_sft of text i is `ratios[i]`, in nats."""
+
+    def __init__(self, outputs, ratios=None, finish="stop", **provenance):
+        self.outputs = outputs
+        self.ratios = ratios or [0.0] * len(outputs)
+        self.finish = finish
+        self.started = []
+        self.scored = 0
+        sidecar = type("Sidecar", (), {})()
+        sidecar.sampling = Sampling()
+        sidecar.provenance = Provenance(**provenance)
+        self.bundle = type("Bundle", (), {"sidecar": sidecar, "path": "bundle"})()
+
+    def start(self, prompt, count, sampling, first=0):
+        self.started.append((first, count))
+        return [self._stream(number) for number in range(first, first + count)]
+
+    def _stream(self, number):
+        place = number % len(self.outputs)
+        text = self.outputs[place]
+        rewrite = Rewrite(text, text, (place + 1,), -3.0, -3.0, self.finish)
+        return type("Stream", (), {"result": lambda _: rewrite, "cancel": lambda _: None})()
+
+    def reference_score(self, prompt, outputs):
+        self.scored += len(outputs)
+        return [-3.0 - self.ratios[tokens[0] - 1] for tokens in outputs]
+
+
+class FakeAnswer:
+    def __init__(self, text, tokens):
+        self.text = text
+        self.tokens = [1] * tokens
+        self.finish_reason = "stop"
+        self.token_count = tokens
+
+    def __iter__(self):
+        yield self.text
+
+    def cancel(self):
+        pass
+
+
+class FakeTarget:
+    """Answers every prompt with `prompt#number`, and keeps what it was asked."""
+
+    def __init__(self, room=math.inf, tokens=3):
+        self.asked: list[Question] = []
+        self.room = room
+        self.tokens = tokens
+
+    def require_room(self, question):
+        if len(question.messages[-1].content) > self.room:
+            raise ContextOverflowError("Too long.", "Shorten it.")
+
+    def answer_together(self, questions, fresh):
+        assert fresh
+        self.asked.extend(questions)
+        return [
+            [
+                FakeAnswer(f"{question.messages[-1].content}#{number}", self.tokens)
+                for number in range(question.first, question.first + question.count)
+            ]
+            for question in questions
+        ]
+
+
+class FakeScorer:
+    """Scores an answer by a function of the prompt it answers and its number."""
+
+    names = ("r",)
+
+    def __init__(self, function):
+        self.function = function
+        self.calls = 0
+
+    def score(self, exchanges):
+        self.calls += 1
+        assert all(one.prompt == PROMPT for one in exchanges), "r* scores the original prompt"
+        split = [one.answer.rsplit("#", 1) for one in exchanges]
+        return np.array([[self.function(sent, int(number))] for sent, number in split])
+
+    def close(self):
+        pass
+
+
+def rewarded(worth):
+    """A reward with a little noise of its own for every answer."""
+    return Reward([FakeScorer(lambda sent, n: worth(sent) + 0.01 * (n % 3))], {"r": 1.0})
+
+
+def drawn(prompter, reward=None, target=None, prompt=PROMPT, seed=0, **settings):
+    models = Models(prompter, target or FakeTarget(), reward)
+    request = Request(rho_star=RhoStar(**settings), sampling=Sampling(seed=seed))
+    return draw(models, protect(prompt), request, Cancellation())
+
+
+GOOD, BAD = "Explain online safety in steps.", "Say something about being online."
+
+
+def worth(sent):
+    return {GOOD: 1.0, BAD: -1.0, PROMPT: 0.0}[sent]
+
+
+def test_one_sample_without_a_reward_is_used_as_it_is():
+    target = FakeTarget()
+    choice = drawn(FakePrompter([GOOD]), target=target).choice
+    assert (choice.sent, choice.reason) == (GOOD, "rewritten")
+    assert not target.asked
+
+
+def test_several_without_a_reward_are_ranked_by_the_implicit_reward():
+    target, prompter = FakeTarget(), FakePrompter([BAD, GOOD, BAD], ratios=[0.1, 2.0, 0.1])
+    choice = drawn(prompter, target=target, samples=3).choice
+    assert choice.sent == GOOD
+    assert choice.reason == "highest implicit reward of 3"
+    assert not target.asked
+    assert prompter.started == [(0, 3)]
+
+
+def test_ranking_by_an_untrained_prompter_is_refused():
+    with pytest.raises(InputError, match="untrained"):
+        drawn(FakePrompter([GOOD], adapter=None), samples=2)
+
+
+def test_a_draw_from_rho_star_takes_what_is_better_and_the_guard_lets_it_pass():
+    outcome = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), samples=2, strength=0.1)
+    assert outcome.choice.sent == GOOD
+    found = outcome.choice.certificate
+    assert found.gain.is_certain
+    assert (found.drawn, found.scored, found.answers, found.strength) == (2, 2, 2, 0.1)
+    assert found.before.mean == pytest.approx(0.0, abs=0.02)
+    assert found.after.mean == pytest.approx(1.0, abs=0.02)
+    assert found.target_tokens == 3 * (8 + 2 * 2 + 8)
+
+
+def test_the_answer_that_is_returned_is_the_best_to_the_prompt_in_use():
+    outcome = drawn(FakePrompter([GOOD]), rewarded(worth))
+    assert outcome.answer.text.startswith(f"{GOOD}#")
+    assert outcome.answer.reward == pytest.approx(1.02)
+    assert drawn(FakePrompter([GOOD]), rewarded(worth), returns="fresh").answer is None
+
+
+def test_the_guard_keeps_the_prompt_when_a_rewrite_is_worse():
+    outcome = drawn(FakePrompter([BAD]), rewarded(worth))
+    assert outcome.choice.sent == PROMPT
+    assert outcome.choice.rewrite.text == BAD
+    assert outcome.choice.reason == "the drawn rewrite did no better than the prompt"
+    assert outcome.answer.text.startswith(f"{PROMPT}#")
+
+
+def test_without_the_guard_a_worse_rewrite_goes_out():
+    outcome = drawn(FakePrompter([BAD]), rewarded(worth), guard=False)
+    assert (outcome.choice.sent, outcome.choice.reason) == (BAD, "drawn from ρ*")
+
+
+def test_the_answers_that_chose_a_rewrite_do_not_judge_it():
+    """Trials say 1.0, fresh answers -1.0: the guard must look at the fresh ones alone."""
+    reward = Reward(
+        [FakeScorer(lambda sent, n: 0.0 if sent == PROMPT else (1.0 if n < 2 else -1.0))],
+        {"r": 1.0},
+    )
+    outcome = drawn(FakePrompter([GOOD]), reward)
+    assert outcome.choice.sent == PROMPT
+    assert outcome.choice.certificate.gain.estimate == pytest.approx(-1.0)
+    assert outcome.choice.certificate.after.mean == pytest.approx(-1.0)
+
+
+def test_equal_rewrites_are_answered_once():
+    target = FakeTarget()
+    drawn(FakePrompter([GOOD, BAD]), rewarded(worth), target, samples=6, guard=False)
+    assert [question.messages[-1].content for question in target.asked] == [PROMPT, GOOD, BAD]
+
+
+def test_candidate_i_and_its_answers_do_not_depend_on_the_count():
+    asked = []
+    for samples in (2, 4):
+        target = FakeTarget()
+        texts = [f"{GOOD} {number}" for number in range(4)]
+        reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
+        drawn(FakePrompter(texts), reward, target, samples=samples, guard=False)
+        asked.append({q.messages[-1].content: q.sampling.seed for q in target.asked})
+    two, four = asked
+    assert len(four) == 5
+    assert all(four[text] == seed for text, seed in two.items())
+    assert len(set(four.values())) == 5
+
+
+@pytest.mark.parametrize(
+    ("outputs", "finish", "kind"),
+    [
+        (["Say it in 6 km."], "stop", "span"),
+        ([""], "stop", "empty"),
+        ([GOOD], "length", "rambling"),
+    ],
+)
+def test_what_is_refused_costs_no_call_and_is_counted(outputs, finish, kind):
+    target = FakeTarget()
+    outcome = drawn(FakePrompter(outputs, finish=finish), target=target, prompt="How far is 5 km?")
+    assert outcome.choice.sent == "How far is 5 km?"
+    assert outcome.choice.certificate.refused == {kind: 1}
+    assert not target.asked
+
+
+def test_none_that_survives_leaves_the_prompt_and_says_why():
+    prompter = FakePrompter([GOOD], finish="length")
+    outcome = drawn(prompter, rewarded(worth), samples=4)
+    assert outcome.choice.sent == PROMPT
+    assert outcome.choice.reason == "none of 4 rewrites may be used (4 rambling)"
+    assert outcome.answer.text.startswith(PROMPT)
+
+
+def test_a_candidate_whose_reward_is_no_number_is_dropped_and_named():
+    reward = rewarded(lambda sent: math.nan if sent == BAD else worth(sent))
+    outcome = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
+    assert outcome.choice.sent == GOOD
+    assert outcome.choice.certificate.dropped == ("candidate 0: its reward is no number",)
+    assert outcome.choice.certificate.scored == 1
+
+
+def test_no_reward_at_all_leaves_the_prompt_with_a_warning():
+    outcome = drawn(FakePrompter([BAD, GOOD]), rewarded(lambda sent: math.nan), samples=2)
+    assert outcome.choice.sent == PROMPT
+    assert outcome.choice.reason == "no rewrite has a reward"
+    assert any("no number" in sentence for sentence in outcome.choice.certificate.notes)
+
+
+def test_a_constant_reward_is_reported_and_changes_nothing():
+    reward = Reward([FakeScorer(lambda sent, n: 0.25)], {"r": 1.0})
+    outcome = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
+    assert outcome.choice.sent == PROMPT
+    assert outcome.choice.certificate.notes == ("All 12 scores of 'r' are 0.25.",)
+
+
+def test_a_rewrite_that_does_not_fit_the_context_is_dropped():
+    long = GOOD + " word" * 100
+    outcome = drawn(FakePrompter([long, GOOD]), rewarded(worth), FakeTarget(room=200), samples=2)
+    assert outcome.choice.certificate.dropped == ("candidate 0: it does not fit the context",)
+    assert outcome.choice.sent == GOOD
+
+
+def test_a_budget_too_small_for_one_candidate_asks_nothing():
+    target = FakeTarget()
+    outcome = drawn(FakePrompter([GOOD]), rewarded(worth), target, budget=Budget(tokens=100))
+    assert outcome.choice.sent == PROMPT
+    assert outcome.choice.reason.startswith("the budget does not pay for one candidate")
+    assert not target.asked
+
+
+def test_a_budget_limits_how_many_candidates_are_answered():
+    texts = [f"{GOOD} {number}" for number in range(8)]
+    target = FakeTarget(tokens=96)
+    reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
+    budget = Budget(tokens=96 * (2 + 2 * 3))
+    found = drawn(
+        FakePrompter(texts), reward, target, samples=8, guard=False, budget=budget
+    ).choice.certificate
+    assert (found.drawn, found.scored, found.target_tokens) == (3, 3, budget.tokens)
+    assert found.notes == ("The budget paid for 3 of 8 candidates.",)
+
+
+def test_what_short_answers_leave_of_a_budget_buys_more_candidates():
+    texts = [f"{GOOD} {number}" for number in range(8)]
+    reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
+    budget = Budget(tokens=96 * (2 + 2 * 3))
+    found = drawn(
+        FakePrompter(texts), reward, samples=8, guard=False, budget=budget
+    ).choice.certificate
+    assert found.drawn == 8
+
+
+def test_auto_stops_when_it_is_close_enough():
+    texts = [f"{GOOD} {number}" for number in range(64)]
+    reward = Reward([FakeScorer(lambda sent, n: 0.001 * n)], {"r": 1.0})
+    prompter = FakePrompter(texts)
+    outcome = drawn(prompter, reward, samples="auto", strength=1.0, tolerance=0.1, guard=False)
+    assert prompter.started == [(0, 4), (4, 4), (8, 8)]
+    assert outcome.choice.certificate.diagnostics.distance <= 0.1
+
+
+def test_auto_ends_at_the_budget_and_at_last_at_its_limit():
+    texts = [f"{GOOD} {number}" for number in range(64)]
+
+    def steep_worth(sent, number):
+        return 0.0 if sent == PROMPT else float(sent.rsplit(" ")[-1])
+
+    steep = Reward([FakeScorer(steep_worth)], {"r": 1.0})
+    prompter = FakePrompter(texts)
+    drawn(prompter, steep, samples="auto", strength=0.01, guard=False)
+    assert sum(count for _, count in prompter.started) == MOST_SAMPLES
+    prompter = FakePrompter(texts)
+    drawn(prompter, steep, samples="auto", strength=0.01, guard=False, budget=Budget(tokens=450))
+    assert sum(count for _, count in prompter.started) < MOST_SAMPLES
+
+
+def test_auto_without_a_reward_is_refused():
+    with pytest.raises(InputError, match="auto needs a reward"):
+        drawn(FakePrompter([GOOD]), samples="auto")
+
+
+def test_lambda_must_be_known():
+    with pytest.raises(InputError, match="needs λ"):
+        drawn(FakePrompter([GOOD], strength=None), rewarded(worth))
+
+
+def test_a_reward_that_fails_stops_the_request():
+    def fails(sent, number):
+        raise RewardError("Broken.", "Mend it.")
+
+    with pytest.raises(RewardError):
+        drawn(FakePrompter([GOOD]), Reward([FakeScorer(fails)], {"r": 1.0}))
+
+
+def test_cancelling_leaves_the_prompt():
+    cancellation = Cancellation()
+    cancellation.cancel()
+    models = Models(FakePrompter([GOOD]), FakeTarget(), None)
+    outcome = draw(models, protect(PROMPT), Request(), cancellation)
+    assert (outcome.choice.sent, outcome.choice.reason) == (PROMPT, "cancelled")
+
+
+def test_a_small_lambda_takes_the_best_and_a_large_one_ignores_the_reward():
+    texts = [GOOD, BAD]
+    picks = {
+        strength: [
+            drawn(
+                FakePrompter(texts),
+                rewarded(worth),
+                samples=16,
+                strength=strength,
+                seed=seed,
+                guard=False,
+            ).choice.sent
+            for seed in range(20)
+        ]
+        for strength in (1e-6, 1e6)
+    }
+    assert set(picks[1e-6]) == {GOOD}
+    # All weights are alike: every proposal is accepted, so the last candidate stays, however bad.
+    assert set(picks[1e6]) == {BAD}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"samples": 0},
+        {"samples": -1},
+        {"strength": 0.0},
+        {"strength": -1.0},
+        {"strength": math.inf},
+        {"strength": math.nan},
+        {"answers": 0},
+        {"guard_answers": 1},
+        {"trial_tokens": 0},
+        {"tolerance": 0.0},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_named(wrong):
+    with pytest.raises(InputError):
+        RhoStar(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": 0}, {"seconds": 0.0}, {"seconds": math.nan}], ids=str)
+def test_a_budget_that_buys_nothing_is_refused(wrong):
+    with pytest.raises(InputError, match="budget"):
+        Budget(**wrong)
+
+
+# The tiny committed models, whole.
+
+
+@pytest.fixture(scope="module")
+def model():
+    with AlignedModel.load(
+        TINY_TARGET, TINY_BUNDLE, "reward_functions:length", devices=DeviceRequest("cpu")
+    ) as loaded:
+        yield loaded
+
+
+TINY = Request(
+    max_tokens=24,
+    sampling=Sampling(temperature=1.0, seed=5),
+    # Random weights end at once when they are hot, and write broken text when they are not.
+    rewrite_sampling=Sampling(temperature=2.5),
+    rho_star=RhoStar(samples=6, strength=2.0, guard=False, trial_tokens=8),
+)
+
+
+def test_a_whole_draw_repeats_with_its_seed(model):
+    first, second = (model.run(PROMPT, TINY) for _ in range(2))
+    assert first.certificate == second.certificate
+    assert (first.choice.sent, first.answer) == (second.choice.sent, second.answer)
+    assert first.certificate.drawn == 6
+
+
+def test_a_trial_is_gone_on_from_to_the_whole_answer(model):
+    result = model.run(PROMPT, TINY)
+    assert result.answer_tokens > 8 or result.finish_reason == "stop"
+    fresh = replace(TINY, rho_star=replace(TINY.rho_star, returns="fresh"))
+    assert model.run(PROMPT, fresh).choice.sent == result.choice.sent
+
+
+def test_the_reference_of_a_gated_bundle_is_its_base(model):
+    """At gate 0 the graph must be the base under the same template, not a third model."""
+    rewrites = model.prompter.rewrite(PROMPT, 4, Sampling(temperature=2.0, seed=1))
+    outputs = [rewrite.tokens for rewrite in rewrites]
+    tuned = model.prompter.score(PROMPT, outputs)
+    base = model.prompter.reference_score(PROMPT, outputs)
+    assert tuned == pytest.approx([rewrite.log_prob for rewrite in rewrites], abs=1e-3)
+    assert max(abs(a - b) for a, b in zip(tuned, base, strict=True)) > 0.5
+
+
+def test_scores_do_not_depend_on_what_is_scored_beside(model):
+    rewrites = model.prompter.rewrite(PROMPT, 6, Sampling(temperature=2.0, seed=2))
+    outputs = [rewrite.tokens[: 3 + place] for place, rewrite in enumerate(rewrites)]
+    together = model.prompter.reference_score(PROMPT, outputs)
+    alone = [model.prompter.reference_score(PROMPT, [one])[0] for one in outputs]
+    assert together == pytest.approx(alone, abs=1e-4)
