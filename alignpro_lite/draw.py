@@ -13,19 +13,18 @@ alone, never on N.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alignpro_lite.cancellation import Cancellation
+from alignpro_lite.candidates import Candidate, CandidateSource, Tally
 from alignpro_lite.certificate import Certificate, changes_between, estimate
 from alignpro_lite.errors import InputError
 from alignpro_lite.guard import Gain, gain
 from alignpro_lite.prompter import OnnxPrompter, Rewrite
-from alignpro_lite.refusal import Refusal, refusal_of
-from alignpro_lite.request import Request, RhoStar, check_prompt
+from alignpro_lite.request import Request, check_prompt
 from alignpro_lite.result import Choice
 from alignpro_lite.reward import Reward
 from alignpro_lite.rho_star import (
@@ -46,8 +45,6 @@ ROUND = 4
 """Candidates of the first round of `auto`; each round doubles what there is."""
 MOST_SAMPLES = 64
 """Where `auto` stops, whatever the budget."""
-_TOGETHER = 16
-"""Candidates drawn in one batch."""
 _RAW = 0
 """Owner of the random streams of the raw prompt; candidate i owns i + 1."""
 
@@ -67,36 +64,6 @@ class Outcome:
 
     choice: Choice
     answer: Trial | None
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A rewrite that may be used.
-
-    Attributes:
-        number: i, its place among all that were drawn.
-        rewrite: x'.
-        log_reference: log ρ_sft(x'|x), natural; of the only sample, which nobody weighs, 0.
-    """
-
-    number: int
-    rewrite: Rewrite
-    log_reference: float
-
-    @property
-    def log_ratio(self) -> float:
-        """Log ρ_θ/ρ_sft: the implicit reward over λ, up to log Z(x)."""
-        return self.rewrite.log_prob - self.log_reference
-
-
-@dataclass
-class _Tally:
-    """What a draw has found so far; becomes its certificate."""
-
-    drawn: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    last_refusal: Refusal | None = None
-    dropped: dict[int, str] = field(default_factory=dict)
 
 
 def draw(
@@ -122,85 +89,18 @@ def draw(
         return Outcome(unchanged(protected.prompt, "no prompter is loaded"), None)
     if models.reward is not None:
         return _WithReward(
-            _Prompter(models.prompter, protected, request, cancellation),
+            CandidateSource(models.prompter, protected, request, cancellation),
             Trials(models.target, models.reward, protected.prompt, request, cancellation),
         ).outcome()
-    return _without_reward(_Prompter(models.prompter, protected, request, cancellation))
+    return _without_reward(CandidateSource(models.prompter, protected, request, cancellation))
 
 
 def unchanged(prompt: str, reason: str) -> Choice:
     """The choice of a prompt that nobody tried to rewrite."""
-    return Choice(prompt, prompt, None, _certificate(_Tally(), prompt, prompt, reason))
+    return Choice(prompt, prompt, None, _certificate(Tally(), prompt, prompt, reason))
 
 
-class _Prompter:
-    """Draws candidates of one prompt, round by round."""
-
-    def __init__(
-        self,
-        prompter: OnnxPrompter,
-        protected: Protected,
-        request: Request,
-        cancellation: Cancellation,
-    ) -> None:
-        self.prompter = prompter
-        self.protected = protected
-        self.request = request
-        self.cancellation = cancellation
-        self.tally = _Tally()
-        self.first: Rewrite | None = None
-        """The first rewrite, to be shown if none is used."""
-
-    @property
-    def prompt(self) -> str:
-        return self.protected.prompt
-
-    @property
-    def settings(self) -> RhoStar:
-        return self.request.rho_star
-
-    def candidates(self, count: int, *, weighed: bool) -> list[Candidate]:
-        """Draw more rewrites; those that may be used, and how likely ρ_sft finds them."""
-        found: list[Candidate] = []
-        for start in range(0, count, _TOGETHER):
-            found.extend(self._drawn(min(_TOGETHER, count - start), weighed))
-        return found
-
-    def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
-        usual = self.request.rewrite_sampling or self.prompter.bundle.sidecar.sampling
-        sampling = replace(usual, seed=self.request.sampling.seed)
-        streams = self.prompter.start(self.prompt, count, sampling, first=self.tally.drawn)
-        self.cancellation.enter(streams)
-        rewrites = [stream.result() for stream in streams]
-        numbered = list(enumerate(rewrites, start=self.tally.drawn))
-        self.tally.drawn += count
-        self.first = self.first or rewrites[0]
-        usable = [(number, one) for number, one in numbered if self._may_be_used(one)]
-        references = [0.0] * len(usable)
-        if weighed and usable and not self.cancellation.asked:
-            outputs = [rewrite.tokens for _, rewrite in usable]
-            references = self.prompter.reference_score(self.prompt, outputs)
-        for (number, rewrite), reference in zip(usable, references, strict=True):
-            yield Candidate(number, rewrite, reference)
-
-    def _may_be_used(self, rewrite: Rewrite) -> bool:
-        refusal = refusal_of(self.protected, rewrite)
-        if refusal is not None:
-            self.tally.refused[refusal.kind] += 1
-            self.tally.last_refusal = refusal
-        return refusal is None
-
-    def none_left(self) -> str:
-        """Why the prompt goes out unchanged when there is no candidate."""
-        if self.cancellation.asked:
-            return "cancelled"
-        if self.tally.drawn == 1 and self.tally.last_refusal is not None:
-            return self.tally.last_refusal.reason
-        counted = ", ".join(f"{count} {kind}" for kind, count in self.tally.refused.items())
-        return f"none of {self.tally.drawn} rewrites may be used ({counted})"
-
-
-def _without_reward(source: _Prompter) -> Outcome:
+def _without_reward(source: CandidateSource) -> Outcome:
     count = source.settings.samples
     if count == "auto":
         raise InputError(
@@ -224,7 +124,7 @@ def _without_reward(source: _Prompter) -> Outcome:
 class _WithReward:
     """Draws from ρ* and guards the draw."""
 
-    def __init__(self, source: _Prompter, trials: Trials) -> None:
+    def __init__(self, source: CandidateSource, trials: Trials) -> None:
         self._source = source
         self._settings = source.settings
         self._trials = trials
@@ -236,16 +136,18 @@ class _WithReward:
 
     def outcome(self) -> Outcome:
         """Go through all stages."""
-        raw = self._settings.guard_answers if self._settings.guard else self._settings.answers
-        wanted = Ask(self._source.prompt, _RAW, raw)
-        if self._trials.affordable(raw + self._settings.answers) < raw + self._settings.answers:
+        settings = self._settings
+        judging = settings.guard_answers if settings.guard else 0
+        raw = judging or settings.answers
+        first = self._next_round(reserved=raw + judging)
+        if first == 0 and not self._source.cancellation.asked:
+            needed = raw + settings.answers + judging
             return self._unchanged(
-                f"the budget does not pay for one candidate ({raw} answers to the prompt and "
-                f"{self._settings.answers} to a rewrite, up to {self._trials.trial_tokens} "
-                "tokens each)"
+                f"the budget does not pay for one candidate, which takes {needed} answers of up to "
+                f"{self._trials.trial_tokens} tokens"
             )
-        self._try(self._next_round(reserved=raw), [wanted])
-        while not self._is_close() and (count := self._next_round(reserved=0)):
+        self._try(first, [Ask(self._source.prompt, _RAW, raw)])
+        while not self._is_close() and (count := self._next_round(reserved=judging)):
             self._try(count, [])
         if self._source.cancellation.asked:
             return self._unchanged("cancelled")
@@ -284,7 +186,7 @@ class _WithReward:
         """How many candidates to draw next: what is left of them, as far as the budget goes.
 
         Args:
-            reserved: Answers that are to be paid besides.
+            reserved: Answers that are to be paid besides, to the prompt and for the guard.
         """
         if self._source.cancellation.asked:
             return 0
@@ -293,7 +195,7 @@ class _WithReward:
             size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
         else:
             size = self._settings.samples - drawn
-        return (self._trials.affordable(size * each + reserved) - reserved) // each
+        return max(0, self._trials.affordable(size * each + reserved) - reserved) // each
 
     def _scored(self) -> list[Candidate]:
         """The candidates that have a reward, in their order."""
@@ -424,7 +326,7 @@ def _noise(found: Diagnostics) -> Iterator[str]:
         )
 
 
-def _strength(source: _Prompter) -> float:
+def _strength(source: CandidateSource) -> float:
     trained = source.prompter.bundle.sidecar.provenance.strength
     strength = source.settings.strength or trained
     if strength is None:
@@ -435,13 +337,13 @@ def _strength(source: _Prompter) -> float:
     return strength
 
 
-def _choice(source: _Prompter, used: Rewrite | None, reason: str) -> Choice:
+def _choice(source: CandidateSource, used: Rewrite | None, reason: str) -> Choice:
     sent = source.prompt if used is None else used.text
     certificate = _certificate(source.tally, source.prompt, sent, reason)
     return Choice(source.prompt, sent, used or source.first, certificate)
 
 
-def _certificate(tally: _Tally, prompt: str, sent: str, reason: str) -> Certificate:
+def _certificate(tally: Tally, prompt: str, sent: str, reason: str) -> Certificate:
     """What is known without a reward."""
     return Certificate(
         drawn=tally.drawn,

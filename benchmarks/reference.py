@@ -1,4 +1,4 @@
-"""Two ways to tell log ρ_sft at run time: a gate in the trained graph, or the base as a second graph.
+"""Two ways to tell log ρ_sft at run time: a gate in the trained graph, or a second graph, the base.
 
     python benchmarks/reference.py
 

@@ -76,7 +76,9 @@ def changes_between(base: Path, tuned: Path) -> Changes:
         old = before.get(name)
         if old is None or np.array_equal(old, weight):
             continue
-        factors = factorise(weight - old) if name in products and old.ndim == 2 else None
+        factors = None
+        if name in products and old.shape == weight.shape and old.ndim == 2:
+            factors = factorise(weight.astype(np.float32) - old.astype(np.float32))
         if factors is None:
             is_whole = False
         else:
