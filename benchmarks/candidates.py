@@ -55,9 +55,7 @@ def main() -> None:
                     request = Request(
                         max_tokens=options.tokens, rho_star=replace(settings, samples=samples)
                     ).with_seed(repeat)
-                    times.append(
-                        seconds(lambda used=used, request=request: used.run(PROMPT, request))
-                    )  # type: ignore[misc]
+                    times.append(seconds(used, request))
             one, eight = (statistics.median(times[1:]) for times in found.values())
             print(
                 f"{name:28}{one:8.2f} s{eight:9.2f} s{eight / one:7.2f}"
