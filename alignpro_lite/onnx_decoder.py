@@ -210,6 +210,7 @@ class _HostBuffers:
             new[: self.rows, :, : self.length] = old
             self._buffers[name] = new
         self.rows, self.length = rows, length
+        trim_heap()
 
     def copy(self, source: int, target: int, length: int) -> None:
         for buffer in self._buffers.values():

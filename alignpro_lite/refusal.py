@@ -8,7 +8,7 @@ from typing import Literal
 
 from alignpro_lite.language import changed_language
 from alignpro_lite.prompter import Rewrite
-from alignpro_lite.spans import Protected
+from alignpro_lite.spans import Protected, protect
 
 Kind = Literal["cancelled", "rambling", "empty", "span", "language"]
 
@@ -45,6 +45,6 @@ def refusal_of(protected: Protected, rewrite: Rewrite) -> Refusal | None:
     if broken := protected.broken_by(rewrite.text):
         lost = shorten(broken[0].text, _SHOWN_OF_A_SPAN, placeholder="...")
         return Refusal("span", f"the rewrite did not keep {lost}")
-    if change := changed_language(protected.bare, rewrite.output):
+    if change := changed_language(protected.bare, protect(rewrite.output).bare):
         return Refusal("language", f"the prompt is in {change[0]}, the rewrite in {change[1]}")
     return None

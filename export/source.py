@@ -265,7 +265,9 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         adapted = PeftModel.from_pretrained(cast(Any, model), adapter)
         with safe_open(weights, framework="pt") as file:
             stored = set(file.keys())
-        loaded = set(get_peft_model_state_dict(adapted))
+        # Told, not "auto", which asks the hub about the base.
+        embeds = any("embed" in name for name in stored)
+        loaded = set(get_peft_model_state_dict(adapted, save_embedding_layers=embeds))
         merged: PreTrainedModel = cast(Any, adapted).merge_and_unload().eval()
     except Exception as error:
         raise _unreadable(adapter, error) from error

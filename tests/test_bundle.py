@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.bundle import (
+    FORMAT_VERSION,
     SIDECAR,
     Graph,
     Parity,
@@ -43,8 +44,8 @@ def bundle(tmp_path):
 
 def sidecar() -> Sidecar:
     return Sidecar(
-        format=1,
-        graph=Graph("model.onnx", "shared", "cpu", "int4", "float32", 2, 1, 8, 100, 64),
+        format=FORMAT_VERSION,
+        graph=Graph("model.onnx", "shared", "cpu", "int4", "float32", 2, 1, 8, 100, 64, None),
         tokens=Tokens("tokenizer.json", 1, (2, 0), "{{ bos_token }}", {"bos_token": "<s>"}),
         template=REWRITE,
         sampling=Sampling(temperature=0.7, top_p=0.9, seed=4),
@@ -189,14 +190,14 @@ def test_a_sampling_out_of_range_names_the_file(bundle):
     assert "temperature must be 0 to 100, found -1." in refusal(bundle)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True, 1.0, [1]])
+@pytest.mark.parametrize("version", [0, 1, "2", None, True, 2.0, [2]])
 def test_another_version_is_refused(bundle, version):
     changed(bundle, format=version)
     assert "format" in refusal(bundle)
 
 
 def test_a_newer_version_tells_to_upgrade(bundle):
-    changed(bundle, format=2)
+    changed(bundle, format=FORMAT_VERSION + 1)
     with pytest.raises(BundleError, match="upgrade alignpro-lite"):
         open_bundle(bundle)
 

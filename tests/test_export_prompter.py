@@ -28,6 +28,7 @@ from alignpro_lite.bundle import Precision
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export import pretokenizers, quantise
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
+from alignpro_lite.export.low_rank import GATE
 from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.source import load_source, merge_adapter
@@ -163,7 +164,7 @@ def test_rows_of_different_lengths_decode_as_each_row_alone(merged: Path) -> Non
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
-    feeds = {"input_ids": ids, "attention_mask": mask}
+    feeds = {"input_ids": ids, "attention_mask": mask, GATE: np.ones(1, np.float32)}
     shape = (3, engine.kv_heads, 32, engine.head_dim)
     names = [entry.name for entry in engine._session.get_inputs() if "past" in entry.name]
     feeds.update({name: np.zeros(shape, np.float32) for name in names})

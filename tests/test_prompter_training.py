@@ -234,11 +234,11 @@ def empty(monkeypatch, chosen):
     """Let the prompter write only its stop token where chosen(number of the rewrite) says so."""
     sample, numbers = Policy.sample, count()
 
-    def sampled(policy, prompts, rewrites, seed):
+    def sampled(policy, prompts, rewrites, seed, temperature=1.0):
         stop = (policy.tokens.stop[0],)
         return [
             [stop if chosen(next(numbers)) else output for output in outputs]
-            for outputs in sample(policy, prompts, rewrites, seed)
+            for outputs in sample(policy, prompts, rewrites, seed, temperature)
         ]
 
     monkeypatch.setattr(Policy, "sample", sampled)

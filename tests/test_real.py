@@ -196,7 +196,7 @@ class TestPython:
 
     def test_an_overflow_gives_the_numbers(self, default_model):
         with pytest.raises(ContextOverflowError, match=r"holds 2048 tokens, found a prompt of \d+"):
-            default_model.answer("word " * 5000, Request())
+            default_model.target.answer(Request().question("word " * 5000))
 
     def test_memory_is_given_back(self):
         """Loading and closing again and again does not grow the process."""

@@ -24,6 +24,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    logging,
 )
 
 from alignpro_lite.errors import ModelFileError
@@ -126,6 +127,7 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
         ExportError: The folder names code to run or holds no safetensors.
         ModelFileError: transformers cannot open it.
     """
+    logging.set_verbosity_error()  # transformers warns of the head, which is meant to be new
     with readable_folder(base) as folder:
         try:
             tokenizer = AutoTokenizer.from_pretrained(

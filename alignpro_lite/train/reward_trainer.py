@@ -24,7 +24,6 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainingArguments,
-    logging,
     set_seed,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -156,7 +155,6 @@ def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Pat
     """
     keep_freed_memory()
     set_seed(config.training.seed)  # the new head is random
-    logging.set_verbosity_error()  # transformers warns of that head, which is meant to be new
     model = config.model
     card = RewardCard(model.base, config.parts, model.prompt_tokens, model.answer_tokens, {})
     reward = load_base(base, card)
