@@ -10,6 +10,7 @@ from alignpro_lite.cancellation import Cancellation
 from alignpro_lite.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.refusal import Refusal, refusal_of
 from alignpro_lite.request import Request, RhoStar
+from alignpro_lite.sampling import Sampling
 from alignpro_lite.spans import Protected
 
 _TOGETHER = 16
@@ -61,6 +62,7 @@ class CandidateSource:
         prompter: OnnxPrompter,
         protected: Protected,
         request: Request,
+        usual: Sampling,
         cancellation: Cancellation,
     ) -> None:
         """Draw nothing yet.
@@ -68,12 +70,14 @@ class CandidateSource:
         Args:
             prompter: ρ_θ and ρ_sft.
             protected: The prompt and what every rewrite keeps.
-            request: How rewrites are drawn.
+            request: What was asked.
+            usual: How rewrites are drawn unless the request says.
             cancellation: Stops the drawing.
         """
         self.prompter = prompter
         self.protected = protected
         self.request = request
+        self._sampling = replace(request.rewrite_sampling or usual, seed=request.sampling.seed)
         self.cancellation = cancellation
         self.tally = Tally()
         self.first: Rewrite | None = None
@@ -106,9 +110,8 @@ class CandidateSource:
         return found
 
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
-        usual = self.request.rewrite_sampling or self.prompter.bundle.sidecar.sampling
-        sampling = replace(usual, seed=self.request.sampling.seed)
-        streams = self.prompter.start(self.prompt, count, sampling, first=self.tally.drawn)
+        first = self.tally.drawn
+        streams = self.prompter.start(self.prompt, count, self._sampling, first)
         self.cancellation.enter(streams)
         rewrites = [stream.result() for stream in streams]
         numbered = list(enumerate(rewrites, start=self.tally.drawn))

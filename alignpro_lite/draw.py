@@ -37,6 +37,7 @@ from alignpro_lite.rho_star import (
     mean_rewards,
     metropolis_hastings,
 )
+from alignpro_lite.sampling import Sampling
 from alignpro_lite.spans import Protected
 from alignpro_lite.target import LlamaTarget
 from alignpro_lite.trials import Ask, Trial, Trials, rewards_of
@@ -87,12 +88,16 @@ def draw(
     check_prompt(protected.prompt)
     if models.prompter is None:
         return Outcome(unchanged(protected.prompt, "no prompter is loaded"), None)
-    if models.reward is not None:
-        return _WithReward(
-            CandidateSource(models.prompter, protected, request, cancellation),
-            Trials(models.target, models.reward, protected.prompt, request, cancellation),
-        ).outcome()
-    return _without_reward(CandidateSource(models.prompter, protected, request, cancellation))
+    if models.reward is None:
+        usual = models.prompter.bundle.sidecar.sampling
+        return _without_reward(
+            CandidateSource(models.prompter, protected, request, usual, cancellation)
+        )
+    # ρ_θ itself: a filter would leave rewrites out that ρ* may want, a temperature would bring the
+    # same ones again and again.
+    source = CandidateSource(models.prompter, protected, request, Sampling(), cancellation)
+    trials = Trials(models.target, models.reward, protected.prompt, request, cancellation)
+    return _WithReward(source, trials).outcome()
 
 
 def unchanged(prompt: str, reason: str) -> Choice:

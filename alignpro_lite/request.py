@@ -106,7 +106,8 @@ class Request:
         max_tokens: The most tokens of the answer.
         stop: Strings that end the answer.
         sampling: How the answer is drawn; its seed serves the rewrite too.
-        rewrite_sampling: How the rewrite is drawn; None takes the bundle's own.
+        rewrite_sampling: How the rewrite is drawn; None takes the bundle's own, or with a reward
+            ρ_θ at temperature 1 without filters.
         protect: Regular expressions of text that a rewrite must keep, besides what `spans`
             protects anyway.
         rho_star: How many rewrites are tried and how one of them is chosen.

@@ -38,14 +38,16 @@ class FakePrompter:
         self.ratios = ratios or [0.0] * len(outputs)
         self.finish = finish
         self.started = []
+        self.sampling = None
         self.scored = 0
         sidecar = type("Sidecar", (), {})()
-        sidecar.sampling = Sampling()
+        sidecar.sampling = Sampling(temperature=0.4)
         sidecar.provenance = Provenance(**provenance)
         self.bundle = type("Bundle", (), {"sidecar": sidecar, "path": "bundle"})()
 
     def start(self, prompt, count, sampling, first=0):
         self.started.append((first, count))
+        self.sampling = sampling
         return [self._stream(number) for number in range(first, first + count)]
 
     def _stream(self, number):
@@ -148,6 +150,14 @@ def test_several_without_a_reward_are_ranked_by_the_implicit_reward():
     assert choice.reason == "highest implicit reward of 3"
     assert not target.asked
     assert prompter.started == [(0, 3)]
+
+
+def test_with_a_reward_the_proposal_is_the_prompter_itself():
+    prompter = FakePrompter([GOOD])
+    drawn(prompter)
+    assert prompter.sampling.temperature == 0.4
+    drawn(prompter, rewarded(worth))
+    assert prompter.sampling == Sampling()
 
 
 def test_ranking_by_an_untrained_prompter_is_refused():
