@@ -119,6 +119,8 @@ def _confirm_rewrite(stream: AlignedStream, mode: Mode, show_rewrite: bool, quie
         output.show_rewrite(choice)
     elif choice.changed and not quiet:
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
+    elif choice.certificate.strength is not None and not quiet:
+        output.show_rewrite(choice)  # who pays for a draw is told why it came to nothing
     if mode != "approve" or not choice.changed:
         return True
     reply = click.prompt(
