@@ -13,9 +13,6 @@ from alignpro_lite.request import Request, RhoStar
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.spans import Protected
 
-_TOGETHER = 16
-"""Rewrites drawn in one batch."""
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -105,8 +102,9 @@ class CandidateSource:
             BundleError: The bundle cannot tell ρ_sft.
         """
         found: list[Candidate] = []
-        for start in range(0, count, _TOGETHER):
-            found.extend(self._drawn(min(_TOGETHER, count - start), weighed))
+        together = self.prompter.sequences
+        for start in range(0, count, together):
+            found.extend(self._drawn(min(together, count - start), weighed))
         return found
 
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:

@@ -30,7 +30,6 @@ from alignpro_lite.reward import Reward
 from alignpro_lite.rho_star import (
     LARGEST_NOISE,
     Candidates,
-    Chain,
     Diagnostics,
     diagnose,
     log_weights,
@@ -126,6 +125,16 @@ def _without_reward(source: CandidateSource) -> Outcome:
     return Outcome(_choice(source, best.rewrite, reason), None)
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """Whether the drawn rewrite is used, why, and the fresh answers that decided it, if any."""
+
+    used: bool
+    reason: str
+    gain: Gain | None = None
+    judged: Sequence[Trial] = ()
+
+
 class _WithReward:
     """Draws from ρ* and guards the draw."""
 
@@ -219,40 +228,56 @@ class _WithReward:
 
     def _is_close(self) -> bool:
         """Whether `auto` may stop."""
-        scored = self._scored()
-        if self._settings.samples != "auto" or not scored:
+        if self._settings.samples != "auto" or not (scored := self._scored()):
             return False
         found = diagnose(self._weighed(scored), self._strength)
         return found.distance <= self._settings.tolerance
 
     def _guarded(self, scored: Sequence[Candidate]) -> Outcome:
+        """Draw one of the candidates and decide whether it is used."""
         weighed = self._weighed(scored)
         found = diagnose(weighed, self._strength)
         random = np.random.Generator(np.random.Philox(key=[self._source.request.sampling.seed, 1]))
         chain = metropolis_hastings(log_weights(weighed, self._strength), random)
         chosen = scored[int(chain.draws)].rewrite
+        verdict = self._verdict(chosen)
+        if self._source.cancellation.asked:
+            verdict = replace(verdict, used=False, reason="cancelled")
+        sent = chosen.text if verdict.used else self._source.prompt
+        base = self._certificate(sent, verdict.reason)
+        certificate = replace(
+            base,
+            notes=(*base.notes, *_noise(found)),
+            scored=len(scored),
+            diagnostics=found,
+            acceptance=chain.acceptance if len(scored) > 1 else None,
+            after=estimate(rewards_of(verdict.judged or self._answers[chosen.text])),
+            gain=verdict.gain,
+        )
+        answers = [*self._answers[sent], *(verdict.judged if verdict.used else ())]
+        choice = Choice(self._source.prompt, sent, chosen, certificate)
+        return Outcome(choice, self._best(answers))
+
+    def _verdict(self, chosen: Rewrite) -> _Verdict:
+        """Hold the drawn rewrite against the prompt."""
         raw = rewards_of(self._answers[self._source.prompt])
         tried = rewards_of(self._answers[chosen.text])
         if chosen.text == self._source.prompt:
-            return self._finish(
-                scored, found, chain, chosen, None, "the drawn rewrite is the prompt"
-            )
+            return _Verdict(False, "the drawn rewrite is the prompt")
         if not self._settings.guard:
-            return self._finish(scored, found, chain, chosen, None, "drawn from ρ*")
+            return _Verdict(True, "drawn from ρ*")
         if not len(raw) or tried.mean() <= raw.mean():
-            reason = "the drawn rewrite did no better than the prompt"
-            return self._finish(scored, found, chain, chosen, None, reason)
+            return _Verdict(False, "the drawn rewrite did no better than the prompt")
         judged = self._judged(chosen)
-        if len(judged) == 0:
-            reason = "the budget left nothing to judge the rewrite by"
-            return self._finish(scored, found, chain, chosen, None, reason)
+        if not judged:
+            return _Verdict(False, "the budget left nothing to judge the rewrite by")
         gained = gain(rewards_of(judged), raw)
         reason = (
             "drawn from ρ*, and better than the prompt beyond the noise"
             if gained.is_certain
             else "the drawn rewrite may be no better than the prompt"
         )
-        return self._finish(scored, found, chain, chosen, gained, reason, judged)
+        return _Verdict(gained.is_certain, reason, gained, judged)
 
     def _judged(self, chosen: Rewrite) -> list[Trial]:
         """Fresh answers to the drawn rewrite, which had no part in its being drawn."""
@@ -263,35 +288,6 @@ class _WithReward:
         ask = Ask(chosen.text, owner, count, first=self._settings.answers)
         (judged,) = self._trials.answers([ask])
         return judged if len(rewards_of(judged)) else []
-
-    def _finish(
-        self,
-        scored: Sequence[Candidate],
-        found: Diagnostics,
-        chain: Chain,
-        chosen: Rewrite,
-        gained: Gain | None,
-        reason: str,
-        judged: Sequence[Trial] = (),
-    ) -> Outcome:
-        source, prompt = self._source, self._source.prompt
-        trusted = gained.is_certain if self._settings.guard and gained else not self._settings.guard
-        sent = chosen.text if trusted and not source.cancellation.asked else prompt
-        if source.cancellation.asked:
-            reason = "cancelled"
-        after = judged or self._answers[chosen.text]
-        base = self._certificate(sent, reason)
-        certificate = replace(
-            base,
-            notes=(*base.notes, *_noise(found)),
-            scored=len(scored),
-            diagnostics=found,
-            acceptance=chain.acceptance if len(scored) > 1 else None,
-            after=estimate(rewards_of(after)),
-            gain=gained,
-        )
-        answers = [*self._answers[sent], *(judged if sent != prompt else ())]
-        return Outcome(Choice(prompt, sent, chosen, certificate), self._best(answers))
 
     def _best(self, answers: Sequence[Trial]) -> Trial | None:
         known = [trial for trial in answers if not np.isnan(trial.reward)]

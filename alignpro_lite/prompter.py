@@ -106,6 +106,11 @@ class OnnxPrompter:
         self._reference: Engine[TokenSource] | None = None
         self._starting = threading.Lock()
 
+    @property
+    def sequences(self) -> int:
+        """How many rewrites it samples together at most."""
+        return self._settings.sequences
+
     def __enter__(self) -> OnnxPrompter:
         return self
 
@@ -190,8 +195,8 @@ class OnnxPrompter:
     ) -> list[float]:
         tokens = self.prompt_tokens(prompt)
         scores: list[float] = []
-        for start in range(0, len(outputs), self._settings.sequences):
-            some = outputs[start : start + self._settings.sequences]
+        for start in range(0, len(outputs), self.sequences):
+            some = outputs[start : start + self.sequences]
             samplers = [GivenTokens(output) for output in some]
             streams = engine.submit(tokens, samplers, max(map(len, some)))
             scores.extend(

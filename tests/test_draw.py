@@ -33,6 +33,8 @@ class Provenance:
 class FakePrompter:
     """Writes the given texts in turn; ρ_θ/ρ_sft of text i is `ratios[i]`, in nats."""
 
+    sequences = 16
+
     def __init__(self, outputs, ratios=None, finish="stop", **provenance):
         self.outputs = outputs
         self.ratios = ratios or [0.0] * len(outputs)
