@@ -165,6 +165,8 @@ class _Live(Generic[S]):
     job: _Job[S]
     stream: Stream[S]
     row: int
+    is_copy: bool
+    """Whether another sequence of the job keeps the prompt cached."""
     pending: int
     """The last drawn token, not yet in the cache."""
     left: int
@@ -381,10 +383,12 @@ class Engine(Generic[S]):
 
     def _row_for(self, prompt: tuple[int, ...], idle: list[int]) -> int:
         """The idle row that this prompt continues, else the one unused for longest."""
-        best = max(idle, key=lambda row: _common_prefix(self._rows[row].tokens, prompt))
+        shared = {row: _common_prefix(self._rows[row].tokens, prompt) for row in idle}
+        # Of several alike not a copy: the sequences of this job need those.
+        best = max(idle, key=lambda row: (shared[row], self._rows[row].last_used))
         cached = self._rows[best].tokens
         # A row that shares little more than the template belongs to another conversation.
-        continues = 2 * _common_prefix(cached, prompt) >= len(cached)
+        continues = 2 * shared[best] >= len(cached)
         return best if continues else idle[0]
 
     def _reuse_prefix(self, row: int, prompt: tuple[int, ...]) -> int:
@@ -431,7 +435,7 @@ class Engine(Generic[S]):
         for number, stream in enumerate(wanted):
             row = first if number == 0 else self._copy_of(first, job.prompt)
             draw = self._stepper.draw(0, stream.sampler)
-            live = _Live(job, stream, row, draw.token, job.max_tokens)
+            live = _Live(job, stream, row, number > 0, draw.token, job.max_tokens)
             self._live.append(live)
             self._deliver(live, draw)
 
@@ -476,7 +480,7 @@ class Engine(Generic[S]):
         self._live.remove(live)
         self._clock += 1
         self._rows[live.row].busy = False
-        self._rows[live.row].last_used = self._clock
+        self._rows[live.row].last_used = 0 if live.is_copy else self._clock
         self._end(live.stream, reason)
 
     def _end(self, stream: Stream[S], event: FinishReason | AlignProError) -> None:
@@ -486,9 +490,13 @@ class Engine(Generic[S]):
             stream.put(event)
 
     def _idle_rows(self) -> list[int]:
-        """Rows that nobody decodes in, the one unused for longest first."""
+        """Rows that nobody decodes in: copies first, then empty ones, then the longest unused.
+
+        An empty row may be one that has no memory yet, so a copy that ended goes before it.
+        """
         idle = [row for row, state in enumerate(self._rows) if not state.busy]
-        return sorted(idle, key=lambda row: self._rows[row].last_used)
+        rows = self._rows
+        return sorted(idle, key=lambda row: (rows[row].last_used, not rows[row].tokens))
 
     def _clear(self, row: int) -> None:
         self._stepper.trim(row, 0)

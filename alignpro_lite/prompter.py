@@ -19,6 +19,11 @@ from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.sampling import GivenTokens, Sampler, Sampling, TokenSource
 
 
+_SCORED_TOGETHER = 4
+"""Outputs scored in one batch: each takes a row of the cache, 30 MB for the default prompter, and
+more than a few are hardly faster."""
+
+
 @dataclass(frozen=True)
 class Rewrite:
     """One sampled or scored rewrite.
@@ -195,8 +200,9 @@ class OnnxPrompter:
     ) -> list[float]:
         tokens = self.prompt_tokens(prompt)
         scores: list[float] = []
-        for start in range(0, len(outputs), self.sequences):
-            some = outputs[start : start + self.sequences]
+        together = min(_SCORED_TOGETHER, self.sequences)
+        for start in range(0, len(outputs), together):
+            some = outputs[start : start + together]
             samplers = [GivenTokens(output) for output in some]
             streams = engine.submit(tokens, samplers, max(map(len, some)))
             scores.extend(

@@ -21,7 +21,7 @@ class RewriteTemplate:
     Attributes:
         mode: `rewrite` takes the output as x'; `augment` appends it to x as
             guidance, so the user's words survive by construction.
-        system: What the prompter is told to do.
+        system: What the prompter is told to do; nothing leaves it to the model's own.
         request: The user's turn; `{prompt}` stands for x.
         examples: Pairs (prompt, output) shown before the real one.
     """
@@ -33,7 +33,7 @@ class RewriteTemplate:
 
     def messages(self, prompt: str) -> list[Message]:
         """The conversation that asks the prompter to rewrite x."""
-        turns = [Message("system", self.system)]
+        turns = [Message("system", self.system)] if self.system else []
         for example, output in self.examples:
             turns.append(Message("user", self._ask(example)))
             turns.append(Message("assistant", output))

@@ -229,6 +229,17 @@ def test_all_rows_may_end_at_their_first_token(start):
         assert [read(stream) for stream in streams] == [[STOP]] * 3
 
 
+def test_a_later_job_takes_the_rows_of_copies_that_ended(start):
+    """Each draw took rows that had no memory yet, until all of them held a copy of the prompt."""
+    stepper = FakeStepper(rows=9)
+    engine = start(stepper)
+    for last in (6, 7, 8):
+        prompt = [5, 5, 5, last]
+        streams = engine.submit(prompt, scripts(prompt, [1, STOP], [2, STOP], [3, STOP]), 5)
+        assert [read(stream) for stream in streams] == [[1, 0], [2, 0], [3, 0]]
+    assert {row for call in stepper.named("decode") for row in call[1]} == {0, 1, 2}
+
+
 def test_a_second_job_joins_while_the_first_runs(start):
     gate = Gate()
     stepper = FakeStepper(before_decode=gate)

@@ -18,7 +18,8 @@ from alignpro_lite.train import prompter_run
 from alignpro_lite.train.config import read_config
 from alignpro_lite.train.loop import PrompterTrainer
 from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.prompter_run import Places, train_prompter
+from alignpro_lite.train.prompter_run import train_prompter
+from alignpro_lite.train.run import Places
 from alignpro_lite.train.split import prompt_position
 
 HELD_OUT = 0.25

@@ -1,4 +1,4 @@
-"""`alignpro-lite train`: learn a reward model, and a prompter against the frozen target."""
+"""`alignpro-lite train`: learn a reward model, a prompter against the frozen target, an oracle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def train() -> None:
-    """Learn a reward model, or a prompter against the frozen target.
+    """Learn a reward model, a prompter against the frozen target, or an oracle beside both.
 
     Needs the extra: pip install "alignpro-lite[cpu,train]".
     """
@@ -95,7 +95,8 @@ def prompter(
     from alignpro_lite import registry
     from alignpro_lite.train.config import read_config
     from alignpro_lite.train.prompter_config import PrompterConfig
-    from alignpro_lite.train.prompter_run import Places, train_prompter
+    from alignpro_lite.train.prompter_run import train_prompter
+    from alignpro_lite.train.run import Places
 
     wanted = read_config(config, PrompterConfig)
     if strength is not None:
@@ -106,3 +107,29 @@ def prompter(
         raise click.Abort
     if PartialState().is_main_process:
         click.echo(str(folder))
+
+
+@train.command()
+@_run_options
+def oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:
+    """Align the target itself on a reward, to know what a prompter could reach.
+
+    Same objective as the prompter's, on answers instead of rewrites. Ctrl-C saves
+    first; the same command goes on from there. The folder gets the LoRA adapter
+    and oracle.gguf, the merged model, for a system of kind oracle of `eval`.
+    """
+    require_extra("Training", _EXTRA, "train")
+    from accelerate import PartialState
+
+    from alignpro_lite import registry
+    from alignpro_lite.train.config import read_config
+    from alignpro_lite.train.oracle_config import OracleConfig
+    from alignpro_lite.train.oracle_run import ORACLE, train_oracle
+    from alignpro_lite.train.run import Places
+
+    wanted = read_config(config, OracleConfig)
+    places = Places(data or config.parent, folder, registry.load(), registry.Cache.open(cache))
+    if not train_oracle(wanted, places, output.note):
+        raise click.Abort
+    if PartialState().is_main_process:
+        click.echo(str(folder / ORACLE))

@@ -19,7 +19,7 @@ from alignpro_lite.registry import Cache, Registry, resolve_model
 from alignpro_lite.reward import CallableScorer, Reward, Scorer
 from alignpro_lite.rollout_target import GgufTarget, Target
 from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import TEMPLATES
+from alignpro_lite.template import RewriteTemplate
 from alignpro_lite.train.hf_reward import HfScorer
 from alignpro_lite.train.hf_target import HfSettings, HfTarget
 from alignpro_lite.train.policy import LoraSettings, Policy, PolicySettings
@@ -28,20 +28,23 @@ from alignpro_lite.train.prompter_config import (
     EndpointSection,
     GgufSection,
     HuggingFaceSection,
+    LoraSection,
     PromptDataSection,
-    PrompterSection,
     RewardSection,
 )
 from alignpro_lite.train.prompts import Prompts, read_prompts, split_prompts
 from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings
 
 
-def open_policy(section: PrompterSection, base: Path, device: str, seed: int) -> Policy:
-    """Load the base of the prompter and give it a fresh adapter.
+def open_policy(
+    section: LoraSection, base: Path, template: RewriteTemplate, device: str, seed: int
+) -> Policy:
+    """Load a base model and give it a fresh adapter.
 
     Args:
         section: What is trained.
         base: Its base model.
+        template: What it is asked.
         device: Of torch.
         seed: Of the adapter's factors.
     """
@@ -49,7 +52,7 @@ def open_policy(section: PrompterSection, base: Path, device: str, seed: int) ->
     modules = section.modules if isinstance(section.modules, str) else list(section.modules)
     settings = PolicySettings(device, getattr(torch, section.dtype), section.max_tokens)
     lora = LoraSettings(section.rank, section.alpha, modules)
-    return Policy(base, TEMPLATES[section.mode], lora, settings)
+    return Policy(base, template, lora, settings)
 
 
 def open_target(

@@ -112,6 +112,11 @@ class PrompterTrainer:
         self._failures = deque(state.failures, maxlen=_FAILURE_WINDOW)
         self._items = deque(state.items, maxlen=_FAILURE_WINDOW)
 
+    @property
+    def steps(self) -> int:
+        """How many steps the whole run has."""
+        return self._training.steps
+
     def _restored(self) -> ProcessState:
         processes = self._learner.accelerator.num_processes
         folder = checkpoint.latest(self._run)

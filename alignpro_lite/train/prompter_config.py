@@ -13,28 +13,41 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
-class PrompterSection(Section):
+class LoraSection(Section):
+    """What is trained of a base model.
+
+    Attributes:
+        max_tokens: Most tokens of what it writes, the stop token included.
+        dtype: Of the frozen weights; the adapter is always float32.
+        rank: Of the LoRA adapter.
+        alpha: Its update is scaled by alpha / rank.
+        modules: Linear layers that get an adapter, all-linear for all but the head.
+    """
+
+    max_tokens: int = Field(48, ge=2)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    rank: int = Field(16, ge=1, le=256)
+    alpha: Positive = 32.0
+    modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class PrompterSection(LoraSection):
     """[prompter]: what is trained.
 
     Attributes:
-        base: A prompter of models.toml, a Hugging Face folder or a GGUF file.
-        mode: augment adds a hint to the prompt, rewrite replaces it.
         max_tokens: Most tokens of a rewrite, the stop token included.
         dtype: Of the frozen weights; the adapter is always float32.
         rank: Of the LoRA adapter.
         alpha: Its update is scaled by alpha / rank.
         modules: Linear layers that get an adapter, all-linear for all but the head.
+        base: A prompter of models.toml, a Hugging Face folder or a GGUF file.
+        mode: augment adds a hint to the prompt, rewrite replaces it.
         temperature: Of the rewrites that users get, and that the report measures; training always
             draws at 1. Below 1 a rewrite is likelier to be the one the prompter prefers.
     """
 
     base: str = "smollm2-135m-instruct"
     mode: Literal["augment", "rewrite"] = "augment"
-    max_tokens: int = Field(48, ge=2)
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    rank: int = Field(16, ge=1, le=256)
-    alpha: Positive = 32.0
-    modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     temperature: float = Field(1.0, gt=0, le=2)
 
 

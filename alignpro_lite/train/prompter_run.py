@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from tqdm import tqdm
 
-from alignpro_lite.errors import TrainingError
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
-from alignpro_lite.registry import Cache, Registry, resolve_model
+from alignpro_lite.registry import resolve_model
 from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.template import TEMPLATES
 from alignpro_lite.train.adapter import save_adapter
-from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.assemble import (
     answer_plan,
     load_prompts,
@@ -27,8 +23,7 @@ from alignpro_lite.train.assemble import (
     open_reward,
     open_target,
 )
-from alignpro_lite.train.loop import Learner, PrompterTrainer, StepReport
-from alignpro_lite.train.metrics import Metrics
+from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_report import (
@@ -41,8 +36,7 @@ from alignpro_lite.train.prompter_report import (
     write_report,
 )
 from alignpro_lite.train.prompts import Prompts
-from alignpro_lite.train.rows import described
-from alignpro_lite.train.run_folder import claim
+from alignpro_lite.train.run import Places, begin, silent, tell_of_prompts, train_to_the_end
 
 ADAPTER = "adapter"
 LEARNED = "learned"
@@ -51,23 +45,6 @@ _SAMPLED_TOGETHER = 32
 """Rewrites drawn in one batch for the report."""
 _SCORED_TOGETHER = 8
 """Rewrites of different prompts scored in one pass; a longer trie costs its length squared."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run finds things and puts them.
-
-    Attributes:
-        data: What relative paths of the configuration start from.
-        run: The folder of the run.
-        known: The models that have a name.
-        cache: Where they lie.
-    """
-
-    data: Path
-    run: Path
-    known: Registry
-    cache: Cache
 
 
 def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str], None]) -> bool:
@@ -84,32 +61,31 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    keep_freed_memory()
-    # Without this, processes that a launcher starts on a CPU do not find each other.
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    tell = note if accelerator.is_main_process else _silent
-    _require_even_share(config.objective.prompts, accelerator.num_processes)
-    if accelerator.is_main_process:
-        claim(places.run, config)
-    accelerator.wait_for_everyone()
+    accelerator = begin(places.run, config, config.objective)
+    tell = note if accelerator.is_main_process else silent
     if (places.run / REPORT).is_file():
         tell(f"The run in {places.run} is done; its report is report.md there.")
         return True
     with ExitStack() as stack:
         base = resolve_model("prompter", config.prompter.base, places.known, places.cache)
-        policy = open_policy(config.prompter, base, str(accelerator.device), config.training.seed)
+        policy = open_policy(
+            config.prompter,
+            base,
+            TEMPLATES[config.prompter.mode],
+            str(accelerator.device),
+            config.training.seed,
+        )
         prompts = load_prompts(
             config.data, places.data, policy.tokens.request, config.training.seed
         )
-        _tell_of_prompts(prompts, tell)
+        tell_of_prompts(prompts, tell)
         target = stack.enter_context(closing(open_target(config.target, places.cache.root)))
         reward = stack.enter_context(open_reward(config.reward, places.known, places.cache))
         learner = Learner(
             policy, target, reward, answer_plan(config.answers), prompts.train, accelerator
         )
         trainer = PrompterTrainer(learner, config.objective, config.training, places.run)
-        if not _train(trainer, config, places.run, accelerator.is_main_process, tell):
-            tell(f"Stopped and saved at step {trainer.step}; the same command goes on from there.")
+        if not train_to_the_end(trainer, places.run, accelerator.is_main_process, tell):
             return False
         if accelerator.is_main_process:
             # First without figures: what fails while measuring must not cost the adapter.
@@ -120,61 +96,6 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
             _write_adapter(config, places.run, policy, data["arms"][LEARNED])
             write_report(places.run, data, report, held, LEARNED)
     return True
-
-
-def _silent(text: str) -> None:
-    """Other processes than the main one have nothing to say."""
-
-
-def _require_even_share(prompts: int, processes: int) -> None:
-    if prompts % processes:
-        raise TrainingError(
-            f"objective.prompts must be a multiple of the {processes} processes, found {prompts}.",
-            f"Set objective.prompts to {processes * math.ceil(prompts / processes)}.",
-        )
-
-
-def _tell_of_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
-    for line in described(prompts.bad):
-        tell(line)
-    tell(
-        f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
-        f"{prompts.too_long} too long."
-    )
-
-
-def _train(
-    trainer: PrompterTrainer,
-    config: PrompterConfig,
-    run: Path,
-    is_main: bool,
-    tell: Callable[[str], None],
-) -> bool:
-    if not is_main:
-        return trainer.train(lambda report: None)
-    steps = config.training.steps
-    with (
-        closing(Metrics(run, trainer.step)) as metrics,
-        tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.1) as bar,
-    ):
-
-        def on_step(report: StepReport) -> None:
-            metrics.write(report.step, report.values)
-            bar.set_postfix_str(_shown(report.values), refresh=False)
-            bar.update()
-            for reason in dict.fromkeys(report.reasons):
-                bar.write(f"step {report.step}: {reason}")
-
-        return trainer.train(on_step)
-
-
-def _shown(values: dict[str, float] | Any) -> str:
-    names = {"reward": "reward", "kl": "KL", "residual": "residual", "calls": "calls"}
-    return ", ".join(
-        f"{label} {values[name]:.0f}" if name == "calls" else f"{label} {values[name]:.3f}"
-        for name, label in names.items()
-        if name in values
-    )
 
 
 def _held_out(config: PrompterConfig, prompts: Prompts) -> tuple[str, ...]:

@@ -1,0 +1,101 @@
+"""The oracle: the target itself, aligned by training on the same reward.
+
+A prompter cannot do better than the best target could, so the share of the oracle's gain says how
+much of what alignment can bring a prompter brings. The oracle maximises
+
+    E_x[ E_{y ~ π(·|x)} r*(x, y) - λ KL(π(·|x) ‖ π_F(·|x)) ],
+
+the objective of the prompter with answers y in the place of rewrites x'. So it is trained by the
+same loop: a prompter whose request is the bare prompt, whose output is the answer, and behind which
+stands a target that says what it is told.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from alignpro_lite.chat import Message
+from alignpro_lite.eval.arms import AnswerPlan
+from alignpro_lite.export.source import load_source, merge_adapter
+from alignpro_lite.export.target import export_target
+from alignpro_lite.registry import resolve_model
+from alignpro_lite.rollout_target import Answer, Outcome
+from alignpro_lite.sampling import Sampling
+from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.train.adapter import save_adapter
+from alignpro_lite.train.assemble import load_prompts, open_policy, open_reward
+from alignpro_lite.train.loop import Learner, PrompterTrainer
+from alignpro_lite.train.oracle_config import OracleConfig
+from alignpro_lite.train.run import Places, begin, silent, tell_of_prompts, train_to_the_end
+
+ADAPTER = "adapter"
+ORACLE = "oracle.gguf"
+DIRECT = RewriteTemplate(mode="rewrite", system="", request="{prompt}", examples=())
+"""Asks for an answer, as the target is asked."""
+
+
+class Verbatim:
+    """The identity in the place of a target: what it is told is its answer."""
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        count: int,
+        max_tokens: int,
+        sampling: Sampling,
+    ) -> list[list[Outcome]]:
+        """Give back the last message of each conversation; see `Target.answers`."""
+        return [[Answer(said[-1].content, None, "stop")] * count for said in conversations]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], None]) -> bool:
+    """Begin a run or take it up, and write its adapter and GGUF file when it is done.
+
+    Args:
+        config: What to do.
+        places: Where.
+        note: Told what people who wait should know; main process only.
+
+    Returns:
+        Whether the run is done; False after Ctrl-C, with everything saved.
+
+    Raises:
+        AlignProError: Something is missing, damaged, or failed too often.
+    """
+    accelerator = begin(places.run, config, config.objective)
+    tell = note if accelerator.is_main_process else silent
+    if (places.run / ORACLE).is_file():
+        tell(f"The run in {places.run} is done; the oracle is {ORACLE} there.")
+        return True
+    with ExitStack() as stack:
+        base = resolve_model("target", config.oracle.base, places.known, places.cache)
+        seed = config.training.seed
+        policy = open_policy(config.oracle, base, DIRECT, str(accelerator.device), seed)
+        prompts = load_prompts(config.data, places.data, policy.tokens.request, seed)
+        tell_of_prompts(prompts, tell)
+        reward = stack.enter_context(open_reward(config.reward, places.known, places.cache))
+        plan = AnswerPlan(1, config.oracle.max_tokens, Sampling())
+        learner = Learner(policy, Verbatim(), reward, plan, prompts.train, accelerator)
+        trainer = PrompterTrainer(learner, config.objective, config.training, places.run)
+        if not train_to_the_end(trainer, places.run, accelerator.is_main_process, tell):
+            return False
+        if accelerator.is_main_process:
+            save_adapter(policy.model, config.oracle.base, places.run / ADAPTER)
+    if accelerator.is_main_process:
+        _write_file(base, places.run, config.oracle.quantisation, tell)
+    return True
+
+
+def _write_file(base: Path, run: Path, quantisation: str, tell: Callable[[str], None]) -> None:
+    """Merge the adapter and export the result."""
+    tell(f"Merging the adapter and writing {ORACLE}.")
+    with tempfile.TemporaryDirectory(dir=run, prefix=".merged-") as folder:
+        merge_adapter(load_source(base), run / ADAPTER).save_folder(Path(folder))
+        made = export_target(Path(folder), run / ORACLE, quantisation)
+    tell(f"Compared with torch: {made.parity.summary()}.")
