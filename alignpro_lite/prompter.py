@@ -18,7 +18,6 @@ from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_sessio
 from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.sampling import GivenTokens, Sampler, Sampling, TokenSource
 
-
 _SCORED_TOGETHER = 4
 """Outputs scored in one batch: each takes a row of the cache, 30 MB for the default prompter, and
 more than a few are hardly faster."""

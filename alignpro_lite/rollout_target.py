@@ -47,6 +47,25 @@ class TargetFailure:
 Outcome: TypeAlias = Answer | TargetFailure
 
 
+@dataclass(frozen=True)
+class AnswerPlan:
+    """How the target is asked.
+
+    Attributes:
+        count: Answers to each prompt (or, in training, to each rewrite).
+        max_tokens: The most tokens of an answer.
+        sampling: How answers are drawn; the seed is set for each use.
+    """
+
+    count: int
+    max_tokens: int
+    sampling: Sampling
+
+    def seeded(self, seed: int) -> Sampling:
+        """The sampling with another seed."""
+        return replace(self.sampling, seed=seed)
+
+
 class Target(Protocol):
     """A frozen target that answers many conversations together."""
 

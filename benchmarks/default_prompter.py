@@ -21,13 +21,13 @@ from pathlib import Path
 
 from alignpro_lite.bundle import open_bundle
 from alignpro_lite.eval.arms import Bench
+from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.models import answer_plan, load_prompts, open_reward, open_target
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.onnx_decoder import DecoderSettings
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.registry import Cache, installed_path, load
 from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.train.assemble import answer_plan, load_prompts, open_reward, open_target
-from alignpro_lite.train.config import read_config
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_report import (
     REWARD,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignpro_lite.train.config import Section
+from alignpro_lite.experiment.config import Section
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.reward_config import RewardConfig
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite.train.config import read_config
+from alignpro_lite.experiment.config import read_config
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.reward_config import RewardConfig
 

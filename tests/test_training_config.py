@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
-from alignpro_lite.train.config import read_config
+from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.prompts import read_prompts, split_prompts
+from alignpro_lite.experiment.rows import BadRow, Rows
+from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.train.preferences import read_pairs, read_ratings
 from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.prompts import read_prompts, split_prompts
 from alignpro_lite.train.reward_config import RewardConfig
-from alignpro_lite.train.rows import BadRow, Rows
-from alignpro_lite.train.split import prompt_position
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PROMPTER = """

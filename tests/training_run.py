@@ -12,15 +12,15 @@ from zlib import crc32
 from safetensors.torch import save_file
 
 from alignpro_lite.cli import exit_code_of
+from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import Cache, load
 from alignpro_lite.rollout_target import Answer, TargetFailure
 from alignpro_lite.train import prompter_run
-from alignpro_lite.train.config import read_config
 from alignpro_lite.train.loop import PrompterTrainer
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_run import train_prompter
 from alignpro_lite.train.run import Places
-from alignpro_lite.train.split import prompt_position
 
 HELD_OUT = 0.25
 CONFIG = """

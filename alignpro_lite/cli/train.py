@@ -61,7 +61,7 @@ def reward(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
     """
     require_extra("Training", _EXTRA, "train")
     from alignpro_lite import registry
-    from alignpro_lite.train.config import read_config
+    from alignpro_lite.experiment.config import read_config
     from alignpro_lite.train.reward_config import RewardConfig
     from alignpro_lite.train.reward_run import run_reward
 
@@ -93,7 +93,7 @@ def prompter(
     from accelerate import PartialState
 
     from alignpro_lite import registry
-    from alignpro_lite.train.config import read_config
+    from alignpro_lite.experiment.config import read_config
     from alignpro_lite.train.prompter_config import PrompterConfig
     from alignpro_lite.train.prompter_run import train_prompter
     from alignpro_lite.train.run import Places
@@ -122,7 +122,7 @@ def oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
     from accelerate import PartialState
 
     from alignpro_lite import registry
-    from alignpro_lite.train.config import read_config
+    from alignpro_lite.experiment.config import read_config
     from alignpro_lite.train.oracle_config import OracleConfig
     from alignpro_lite.train.oracle_run import ORACLE, train_oracle
     from alignpro_lite.train.run import Places

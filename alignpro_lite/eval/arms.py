@@ -7,7 +7,7 @@ arms with a prompter each answer has a rewrite of its own, as a user would get o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +17,8 @@ from alignpro_lite.chat import Message
 from alignpro_lite.errors import RewardError
 from alignpro_lite.exchange import Exchange
 from alignpro_lite.reward import Reward
-from alignpro_lite.rollout_target import Answer, Target
-from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.rollout_target import Answer, AnswerPlan, Target
+from alignpro_lite.sampling import stream_seed
 
 _ASKED_TOGETHER = 32
 """Conversations handed to the target at a time, so that progress can be shown."""
@@ -29,25 +29,6 @@ class Rewriter(Protocol):
 
     def rewrites(self, prompts: Sequence[str], count: int, seed: int) -> list[list[str]]:
         """Draw that many rewrites x' of every x."""
-
-
-@dataclass(frozen=True)
-class AnswerPlan:
-    """How the target is asked.
-
-    Attributes:
-        count: Answers to each prompt (or, in training, to each rewrite).
-        max_tokens: The most tokens of an answer.
-        sampling: How answers are drawn; the seed is set for each use.
-    """
-
-    count: int
-    max_tokens: int
-    sampling: Sampling
-
-    def seeded(self, seed: int) -> Sampling:
-        """The sampling with another seed."""
-        return replace(self.sampling, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from alignpro_lite.errors import TrainingError
-from alignpro_lite.eval.arms import AnswerPlan
 from alignpro_lite.reward import Reward
-from alignpro_lite.rollout_target import Target
+from alignpro_lite.rollout_target import AnswerPlan, Target
 from alignpro_lite.sampling import stream_seed
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.checkpoint import ProcessState

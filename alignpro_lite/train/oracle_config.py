@@ -6,14 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignpro_lite.train.config import Section
-from alignpro_lite.train.prompter_config import (
-    LoraSection,
-    ObjectiveSection,
-    OptimisationSection,
-    PromptDataSection,
-    RewardSection,
-)
+from alignpro_lite.experiment.config import Section
+from alignpro_lite.experiment.sections import PromptDataSection, RewardSection
+from alignpro_lite.train.prompter_config import LoraSection, ObjectiveSection, OptimisationSection
 
 
 class OracleSection(LoraSection):

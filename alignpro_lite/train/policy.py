@@ -19,6 +19,7 @@ from alignpro_lite.export.source import load_source
 from alignpro_lite.prompter_tokenizer import PrompterTokenizer
 from alignpro_lite.template import RewriteTemplate
 from alignpro_lite.train.padding import left_padded
+from alignpro_lite.train.prompter_config import LoraSection
 from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
 
 _ADAPTER = "default"
@@ -196,3 +197,22 @@ class Policy:
 
 def _frozen(layer: LoraLayer) -> Tensor:
     return cast(Tensor, layer.get_base_layer().weight)
+
+
+def open_policy(
+    section: LoraSection, base: Path, template: RewriteTemplate, device: str, seed: int
+) -> Policy:
+    """Load a base model and give it a fresh adapter.
+
+    Args:
+        section: What is trained.
+        base: Its base model.
+        template: What it is asked.
+        device: Of torch.
+        seed: Of the adapter's factors.
+    """
+    torch.manual_seed(seed)
+    modules = section.modules if isinstance(section.modules, str) else list(section.modules)
+    settings = PolicySettings(device, getattr(torch, section.dtype), section.max_tokens)
+    lora = LoraSettings(section.rank, section.alpha, modules)
+    return Policy(base, template, lora, settings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite.train.rows import (
+from alignpro_lite.experiment.rows import (
     BadRowError,
     Row,
     Rows,

@@ -11,20 +11,15 @@ from typing import Any
 import torch
 
 from alignpro_lite.eval.arms import Bench
+from alignpro_lite.experiment.models import answer_plan, load_prompts, open_reward, open_target
+from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
 from alignpro_lite.registry import resolve_model
 from alignpro_lite.sampling import Sampling, stream_seed
 from alignpro_lite.template import TEMPLATES
 from alignpro_lite.train.adapter import save_adapter
-from alignpro_lite.train.assemble import (
-    answer_plan,
-    load_prompts,
-    open_policy,
-    open_reward,
-    open_target,
-)
 from alignpro_lite.train.loop import Learner, PrompterTrainer
-from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.policy import Policy, open_policy
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_report import (
     REPORT,
@@ -35,7 +30,6 @@ from alignpro_lite.train.prompter_report import (
     summary,
     write_report,
 )
-from alignpro_lite.train.prompts import Prompts
 from alignpro_lite.train.run import Places, begin, silent, tell_of_prompts, train_to_the_end
 
 ADAPTER = "adapter"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.rows import BadRow, Rows
+from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.train.preferences import Pair, Rating, read_pairs, read_ratings
 from alignpro_lite.train.reward_config import DataSection
-from alignpro_lite.train.rows import BadRow, Rows
-from alignpro_lite.train.split import prompt_position
 
 
 @dataclass(frozen=True)

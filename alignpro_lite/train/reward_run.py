@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from alignpro_lite.experiment.rows import described
+from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.export.reward import RewardRequest, export_reward
 from alignpro_lite.train.reward_config import RewardConfig
 from alignpro_lite.train.reward_data import read_data
 from alignpro_lite.train.reward_model import RewardCard
 from alignpro_lite.train.reward_trainer import train_reward
-from alignpro_lite.train.rows import described
-from alignpro_lite.train.run_folder import claim
 
 BUNDLE = "bundle"
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignpro_lite.chat import Message
-from alignpro_lite.eval.arms import AnswerPlan
 from alignpro_lite.exchange import Exchange
 from alignpro_lite.reward import Reward, complaints
-from alignpro_lite.rollout_target import Answer, Outcome, Target
+from alignpro_lite.rollout_target import Answer, AnswerPlan, Outcome, Target
 from alignpro_lite.train.policy import Policy
 
 

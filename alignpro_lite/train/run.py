@@ -13,15 +13,15 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from alignpro_lite.errors import TrainingError
+from alignpro_lite.experiment.config import Section
+from alignpro_lite.experiment.prompts import Prompts
+from alignpro_lite.experiment.rows import described
+from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.registry import Cache, Registry
 from alignpro_lite.train.allocator import keep_freed_memory
-from alignpro_lite.train.config import Section
 from alignpro_lite.train.loop import PrompterTrainer, StepReport
 from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.prompter_config import ObjectiveSection
-from alignpro_lite.train.prompts import Prompts
-from alignpro_lite.train.rows import described
-from alignpro_lite.train.run_folder import claim
 
 
 @dataclass(frozen=True)

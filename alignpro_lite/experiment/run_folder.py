@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.config import Section
 from alignpro_lite.registry.storage import write_text
-from alignpro_lite.train.config import Section
 
 CONFIG = "config.json"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.train.rows import BadRow, Row, Rows, optional_text_of, read_rows, text_of
-from alignpro_lite.train.split import prompt_position
+from alignpro_lite.experiment.rows import BadRow, Row, Rows, optional_text_of, read_rows, text_of
+from alignpro_lite.experiment.split import prompt_position
 
 PromptFormat = Literal["instruction", "prompt"]
 

@@ -1,58 +1,30 @@
-"""From names in a configuration to what takes part in a run."""
+"""From names in a configuration to what takes part in a run. Only models in torch import torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from alignpro_lite import loading
 from alignpro_lite.devices import DeviceRequest
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.arms import AnswerPlan
-from alignpro_lite.export.source import load_source
+from alignpro_lite.experiment.prompts import Prompts, read_prompts, split_prompts
+from alignpro_lite.experiment.sections import (
+    AnswerSection,
+    EndpointSection,
+    GgufSection,
+    HuggingFaceSection,
+    PromptDataSection,
+    RewardSection,
+)
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.judge import load_judge
 from alignpro_lite.onnx_reward import load_scorer
 from alignpro_lite.registry import Cache, Registry, resolve_model
 from alignpro_lite.reward import CallableScorer, Reward, Scorer
-from alignpro_lite.rollout_target import GgufTarget, Target
+from alignpro_lite.rollout_target import AnswerPlan, GgufTarget, Target
 from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import RewriteTemplate
-from alignpro_lite.train.hf_reward import HfScorer
-from alignpro_lite.train.hf_target import HfSettings, HfTarget
-from alignpro_lite.train.policy import LoraSettings, Policy, PolicySettings
-from alignpro_lite.train.prompter_config import (
-    AnswerSection,
-    EndpointSection,
-    GgufSection,
-    HuggingFaceSection,
-    LoraSection,
-    PromptDataSection,
-    RewardSection,
-)
-from alignpro_lite.train.prompts import Prompts, read_prompts, split_prompts
 from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings
-
-
-def open_policy(
-    section: LoraSection, base: Path, template: RewriteTemplate, device: str, seed: int
-) -> Policy:
-    """Load a base model and give it a fresh adapter.
-
-    Args:
-        section: What is trained.
-        base: Its base model.
-        template: What it is asked.
-        device: Of torch.
-        seed: Of the adapter's factors.
-    """
-    torch.manual_seed(seed)
-    modules = section.modules if isinstance(section.modules, str) else list(section.modules)
-    settings = PolicySettings(device, getattr(torch, section.dtype), section.max_tokens)
-    lora = LoraSettings(section.rank, section.alpha, modules)
-    return Policy(base, template, lora, settings)
 
 
 def open_target(
@@ -79,6 +51,9 @@ def open_target(
             )
             return OpenAiTarget(settings)
         case HuggingFaceSection():
+            from alignpro_lite.export.source import load_source
+            from alignpro_lite.train.hf_target import HfSettings, HfTarget
+
             source = load_source(Path(section.source))
             return HfTarget(source, HfSettings(section.device, section.dtype))
 
@@ -101,6 +76,8 @@ def _open_scorer(section: RewardSection, known: Registry, cache: Cache) -> Score
             folder = resolve_model("reward", section.source, known, cache)
             return load_scorer(folder, usable_cores())
         case "huggingface":
+            from alignpro_lite.train.hf_reward import HfScorer
+
             return HfScorer(Path(section.source), names)
         case "judge":
             path = resolve_model("target", section.source, known, cache)

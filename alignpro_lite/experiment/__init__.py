@@ -1,0 +1,1 @@
+"""What training and evaluation share: configurations, data, models by name, run folders."""
