@@ -1,12 +1,13 @@
-"""A GGUF model as a judge: how much rather it says yes than no about an answer."""
+"""A GGUF model as a judge: of one answer, by yes against no, or of two, by which it prefers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from alignpro_lite.target import LlamaTarget, TargetSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+LEAST_MASS = 0.5
+"""A judge that begins its reply with an allowed one less often than this answers nonsense: it
+rather says something else, and its preference is a guess about what it would not say."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,36 @@ HELPFUL = Rubric(
 )
 
 
+class Tie(StrEnum):
+    """Why a judge prefers neither answer."""
+
+    EQUAL = "the answers are the same text"
+    TOO_LONG = "both answers together do not fit the judge's context"
+    NONSENSE = "the judge rather replies something else"
+    POSITION = "the judge does not prefer the same answer in both orders"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says about two answers.
+
+    Attributes:
+        preference: 1 for the first answer, -1 for the other one, 0 for a tie.
+        mass: Probability that a reply begins with one of the two allowed replies, the smaller one
+            of both orders; None if the judge was not asked, or could not be.
+        tie: Why it is a tie; None if it is not.
+    """
+
+    preference: Literal[1, 0, -1]
+    mass: float | None
+    tie: Tie | None
+
+    @property
+    def nonsense(self) -> bool:
+        """Whether the judge rather replies something that is not allowed; see LEAST_MASS."""
+        return self.tie is Tie.NONSENSE
+
+
 class JudgeScorer:
     """A judge as a reward: the log-odds of yes against no, in nats.
 
@@ -103,17 +138,36 @@ class JudgeScorer:
         """
         return np.array([self._score(one) for one in exchanges]).reshape(-1, 1)
 
-    def compare(self, prompt: str, answer: str, other: str) -> float:
-        """How much rather the judge prefers `answer` to `other`, in nats.
+    def verdict(self, prompt: str, answer: str, other: str) -> Verdict:
+        """Which of two answers the judge prefers, asked in both orders.
 
-        Judges favour a position, so both orders are asked: half the difference of their log-odds
-        changes its sign when the answers change places.
+        Judges favour a place, so a preference counts only if it follows the answer to the other
+        place (Zheng et al. 2023, section 3.4). Equal answers are a tie that nobody is asked about.
+
+        Args:
+            prompt: The original prompt.
+            answer: An answer to it.
+            other: Another one.
 
         Raises:
-            ContextOverflowError: Both answers together do not fit.
             InputError: The replies begin with the same token.
+            DeviceError: The model failed.
         """
-        return (self._prefer(prompt, answer, other) - self._prefer(prompt, other, answer)) / 2
+        if answer == other:
+            return Verdict(0, None, Tie.EQUAL)
+        try:
+            there = self._choose(prompt, answer, other)
+            back = self._choose(prompt, other, answer)
+        except ContextOverflowError:
+            return Verdict(0, None, Tie.TOO_LONG)
+        mass = float(min(np.exp(there).sum(), np.exp(back).sum()))
+        if mass < LEAST_MASS:
+            return Verdict(0, mass, Tie.NONSENSE)
+        if there[0] > there[1] and back[0] < back[1]:
+            return Verdict(1, mass, None)
+        if there[0] < there[1] and back[0] > back[1]:
+            return Verdict(-1, mass, None)
+        return Verdict(0, mass, Tie.POSITION)
 
     def close(self) -> None:
         """Close the model."""
@@ -123,18 +177,19 @@ class JudgeScorer:
         rubric = self._rubric
         question = fill(rubric.question, {"prompt": one.prompt, "answer": one.answer})
         try:
-            return self._log_odds(question, rubric.yes, rubric.no)
+            yes, no = self._log_probs(question, rubric.yes, rubric.no)
         except ContextOverflowError:
             return float("nan")
+        return float(yes - no)
 
-    def _prefer(self, prompt: str, first: str, second: str) -> float:
+    def _choose(self, prompt: str, first: str, second: str) -> NDArray[np.float64]:
+        """Log-probabilities of the reply for the first answer and of that for the second."""
         rubric = self._rubric
         texts = {"prompt": prompt, "first": first, "second": second}
-        return self._log_odds(fill(rubric.comparison, texts), rubric.first, rubric.second)
+        return self._log_probs(fill(rubric.comparison, texts), rubric.first, rubric.second)
 
-    def _log_odds(self, question: str, this: str, that: str) -> float:
-        one, other = self._model.choice_log_probs([Message("user", question)], [this, that])
-        return float(one - other)
+    def _log_probs(self, question: str, this: str, that: str) -> NDArray[np.float64]:
+        return self._model.choice_log_probs([Message("user", question)], [this, that])
 
 
 def load_judge(

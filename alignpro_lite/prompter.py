@@ -94,10 +94,12 @@ class OnnxPrompter:
                 reference ρ_sft.
 
         Raises:
-            BundleError: The graph or the tokenizer cannot be read.
+            BundleError: The graph or the tokenizer cannot be read, or there is no such gate.
             DeviceError: CUDA was asked for and cannot be used.
             MissingDependencyError: onnxruntime is not installed.
         """
+        if adapter != 1 and bundle.sidecar.provenance.adapter is not None:
+            _require_gate(bundle)
         self.bundle = bundle
         self.template = bundle.sidecar.template
         self._tokenizer = PrompterTokenizer(
@@ -180,15 +182,9 @@ class OnnxPrompter:
         Raises:
             BundleError: The adapter of this bundle is merged into its weights.
         """
-        provenance = self.bundle.sidecar.provenance
-        if provenance.adapter is None:
+        if self.bundle.sidecar.provenance.adapter is None:
             return self.score(prompt, outputs)
-        if self.bundle.sidecar.graph.gate is None:
-            raise BundleError(
-                f"{self.bundle.path} cannot tell how likely its base finds a rewrite: its adapter "
-                "changes more than its linear layers and is merged.",
-                "Draw one rewrite only, or train the adapter on linear layers.",
-            )
+        _require_gate(self.bundle)
         with self._starting:
             if self._reference is None:
                 self._reference = self._new_engine("reference prompter", adapter=0.0)
@@ -226,6 +222,15 @@ class OnnxPrompter:
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
         return self._tokenizer.decode(tokens)
+
+
+def _require_gate(bundle: Bundle) -> None:
+    if bundle.sidecar.graph.gate is None:
+        raise BundleError(
+            f"{bundle.path} cannot tell how likely its base finds a rewrite: its adapter "
+            "changes more than its linear layers and is merged.",
+            "Draw one rewrite only, or train the adapter on linear layers.",
+        )
 
 
 def _score(stream: Stream[TokenSource], length: int) -> float:

@@ -5,7 +5,7 @@ The other two kinds are an endpoint (`upstream.py`) and a model in torch (`train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -135,37 +135,49 @@ class GgufTarget:
                 f"{rows} sequences together.",
                 f"Ask for at most {rows} answers, or load it with more sequences.",
             )
-        started = []
+        asked: list[Question | TargetFailure] = [
+            self._question(
+                messages, count, max_tokens, stream_seed(sampling.seed, number), sampling
+            )
+            for number, messages in enumerate(conversations)
+        ]
+        questions = [one for one in asked if isinstance(one, Question)]
+        # Together and afresh: which sequences lie beside each other, and with it every rounding,
+        # then hangs on this call alone.
+        started = self._target.answer_together(questions, fresh=True) if questions else []
         try:
-            # All are submitted before the first is read, so that they share the batch.
-            for number, messages in enumerate(conversations):
-                seeded = replace(sampling, seed=stream_seed(sampling.seed, number))
-                started.append(self._start(messages, count, max_tokens, seeded))
-            return [[_outcome(item) for item in streams] for streams in started]
+            given: Iterator[list[Outcome]] = iter(
+                [[_answer(stream) for stream in streams] for streams in started]
+            )
         finally:
-            for stream in (item for streams in started for item in streams):
-                if isinstance(stream, AnswerStream):
-                    stream.cancel()
+            for stream in (stream for streams in started for stream in streams):
+                stream.cancel()
+        return [[one] * count if isinstance(one, TargetFailure) else next(given) for one in asked]
 
-    def _start(
-        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
-    ) -> Sequence[AnswerStream | TargetFailure]:
-        """Submit a conversation; what is wrong with it alone becomes its failures."""
+    def _question(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        max_tokens: int,
+        seed: int,
+        sampling: Sampling,
+    ) -> Question | TargetFailure:
+        """A conversation as a question; what is wrong with it alone becomes its failure."""
         try:
             check_conversation(messages)
-            return self._target.answer(Question(messages, max_tokens, sampling, count=count))
+            question = Question(messages, max_tokens, replace(sampling, seed=seed), count=count)
+            self._target.require_room(question)
         except DeviceError:
             raise
         except AlignProError as error:
-            return [TargetFailure(error.problem)] * count
+            return TargetFailure(error.problem)
+        return question
 
     def close(self) -> None:
         """Close the target."""
         self._target.close()
 
 
-def _outcome(item: AnswerStream | TargetFailure) -> Outcome:
-    if isinstance(item, TargetFailure):
-        return item
-    text = "".join(item)
-    return Answer(text, item.token_count, item.finish_reason or "cancelled")
+def _answer(stream: AnswerStream) -> Answer:
+    text = "".join(stream)
+    return Answer(text, stream.token_count, stream.finish_reason or "cancelled")

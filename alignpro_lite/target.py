@@ -8,6 +8,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,14 +25,11 @@ from alignpro_lite.errors import (
     ModelFileError,
 )
 from alignpro_lite.gguf import GgufFile
-from alignpro_lite.sampling import Draw, Sampling, stream_seed, token_log_prob
+from alignpro_lite.sampling import Draw, GivenTokens, Sampling, stream_seed, token_log_prob
 from alignpro_lite.text import StopStrings, readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SamplerChain: TypeAlias = Any
-"""A pointer to llama.cpp's `struct llama_sampler`."""
 
 MICRO_BATCH = 256
 """Prompt tokens computed between two looks at the cancel flags."""
@@ -65,6 +63,21 @@ class TargetSettings:
     threads: int
 
 
+@dataclass(frozen=True)
+class SamplerChain:
+    """A sampler chain of llama.cpp.
+
+    Attributes:
+        pointer: Its `struct llama_sampler`; whoever made it gives it back.
+    """
+
+    pointer: Any
+
+
+Source: TypeAlias = SamplerChain | GivenTokens
+"""Where the tokens of a sequence come from: drawn by llama.cpp, or given to be scored."""
+
+
 def supports_gpu_offload() -> bool:
     """Whether the installed llama.cpp was built with a GPU backend."""
     return bool(_llama_cpp().llama_supports_gpu_offload())
@@ -96,9 +109,7 @@ class Question:
 class AnswerStream:
     """The text of one answer, read once, as it is decoded."""
 
-    def __init__(
-        self, target: LlamaTarget, tokens: Stream[SamplerChain], question: Question
-    ) -> None:
+    def __init__(self, target: LlamaTarget, tokens: Stream[Source], question: Question) -> None:
         self._target = target
         self._tokens = tokens
         self._begun = question.begun
@@ -158,7 +169,7 @@ class LlamaTarget:
         """
         self.file = file
         self._open: _NativeModel | None = _NativeModel(path, settings)
-        self._engine: Engine[SamplerChain] = Engine(
+        self._engine: Engine[Source] = Engine(
             _LlamaStepper(self._native),
             "target",
             "Shorten the prompt, lower --max-tokens, or raise --ctx.",
@@ -243,15 +254,15 @@ class LlamaTarget:
         Raises:
             ContextOverflowError: The conversation and its answers can never fit.
         """
-        samplers = [None] * question.count
+        samplers: list[Source] = [GivenTokens([0])] * question.count  # only their number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
         self._engine.require_room(Work(tokens, samplers, _left(question)))
 
-    def _work(self, question: Question) -> Work[SamplerChain]:
+    def _work(self, question: Question) -> Work[Source]:
         prompt = [*self.prompt_tokens(question.messages), *question.begun]
         numbers = range(question.first, question.first + question.count)
         seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
-        samplers = [
+        samplers: list[Source] = [
             self._native.new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
         ]
         return Work(prompt, samplers, _left(question))
@@ -281,18 +292,113 @@ class LlamaTarget:
                 "Choose other words.",
             )
         prompt = self.prompt_tokens(messages)
-        samplers = [native.new_fixed_sampler(token) for (token,) in firsts]
-        try:
-            streams = self._engine.submit(prompt, samplers, 1, fresh=True)
-        except AlignProError:
-            for sampler in samplers:
-                native.free_sampler(sampler)
-            raise
+        given: list[Source] = [GivenTokens(first) for first in firsts]
+        streams = self._engine.submit(prompt, given, 1, fresh=True)
         return np.array([draw.log_prob for stream in streams for draw in stream])
+
+    def score(
+        self, messages: Sequence[Message], continuations: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Score given answers to one conversation; see `score_each`."""
+        (scores,) = self.score_each([messages], continuations)
+        return scores
+
+    def score_each(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        continuations: Sequence[Sequence[int]],
+    ) -> list[list[float]]:
+        """Score answers to each of several conversations: log π_F(y|x), natural, at temperature 1.
+
+        Batches of other sizes round differently, by about a thousandth of a nat a token; answers
+        that were sampled afresh, as many together as are scored here, get what they were drawn
+        with.
+
+        Args:
+            conversations: The same answers are scored under each; its prompt is computed once.
+            continuations: Token ids of each answer, or of its beginning.
+
+        Returns:
+            For each conversation one number a continuation, summed over its tokens. Minus infinity
+            for one that goes on behind a token that ends an answer: the target never writes it.
+
+        Raises:
+            ContextOverflowError: A conversation and a continuation do not fit.
+            InputError: A continuation is empty, or holds a token that the target does not have.
+        """
+        native = self._native
+        for one in continuations:
+            _require_tokens(one, native.n_vocab)
+        places = [
+            place
+            for place, one in enumerate(continuations)
+            if not any(native.is_stop(token) for token in one[:-1])
+        ]
+        # Those of like length together: a batch lasts as long as its longest.
+        places.sort(key=lambda place: len(continuations[place]))
+        written = [continuations[place] for place in places]
+        found = iter(self._scored(conversations, written))
+        rows = [[-math.inf] * len(continuations) for _ in conversations]
+        for row in rows:
+            for place in places:
+                row[place] = next(found)
+        return rows
+
+    def _scored(
+        self, conversations: Sequence[Sequence[Message]], written: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Scores under the first conversation, then under the next one; all decoded together."""
+        works = [work for one in conversations for work in self._scoring_works(one, written)]
+        # Fresh: the same answers are to get the same score, whatever was computed before.
+        started = self._engine.submit_together(works, fresh=True)
+        streams = [stream for batch in started for stream in batch]
+        lengths = [len(one) for one in written] * len(conversations)
+        try:
+            return [
+                math.fsum(draw.log_prob for draw in islice(stream, length))
+                for stream, length in zip(streams, lengths, strict=True)
+            ]
+        finally:
+            for stream in streams:
+                stream.cancel()
+
+    def _scoring_works(
+        self, messages: Sequence[Message], written: Sequence[Sequence[int]]
+    ) -> Iterator[Work[Source]]:
+        """As few batches as rows and context allow."""
+        prompt = self.prompt_tokens(messages)
+        longest = max(map(len, written), default=1)
+        fitting = (self.settings.context - len(prompt)) // longest
+        together = max(1, min(self.settings.sequences, fitting))
+        for start in range(0, len(written), together):
+            some = written[start : start + together]
+            yield Work(prompt, [GivenTokens(one) for one in some], max(map(len, some)))
+
+    def is_like(self, other: LlamaTarget) -> bool:
+        """Whether both write with the same tokens, so that each can score what the other wrote."""
+        ours, theirs = self._native, other._native
+        return ours.n_vocab == theirs.n_vocab and all(
+            ours.piece(token) == theirs.piece(token)
+            and ours.is_stop(token) == theirs.is_stop(token)
+            for token in range(ours.n_vocab)
+        )
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
         return self._native.piece(token)
+
+
+def _require_tokens(tokens: Sequence[int], size: int) -> None:
+    """Refuse what llama.cpp cannot decode.
+
+    Raises:
+        InputError: There is no token, or one that the vocabulary does not have.
+    """
+    if not tokens or not all(0 <= token < size for token in tokens):
+        raise InputError(
+            f"An answer to be scored needs tokens from 0 to {size - 1}, found {list(tokens)[:8]}.",
+            "Score what this target wrote, or another one with the same vocabulary.",
+        )
 
 
 def _left(question: Question) -> int:
@@ -404,11 +510,15 @@ class _NativeModel:
         length = self.lib.llama_token_to_piece(self.vocab, token, buffer, 256, 0, False)
         return buffer.raw[: max(length, 0)]
 
-    def free_sampler(self, sampler: SamplerChain) -> None:
-        self.lib.llama_sampler_free(sampler)
+    def is_stop(self, token: int) -> bool:
+        return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
+
+    def free_sampler(self, sampler: Source) -> None:
+        if isinstance(sampler, SamplerChain):
+            self.lib.llama_sampler_free(sampler.pointer)
 
     def new_sampler(self, sampling: Sampling) -> SamplerChain:
-        """llama.cpp's sampler chain for one sequence; `llama_sampler_free` gives it back."""
+        """llama.cpp's sampler chain for one sequence; `free_sampler` gives it back."""
         lib = self.lib
         params = lib.llama_sampler_chain_default_params()
         params.no_perf = True
@@ -427,16 +537,7 @@ class _NativeModel:
             parts.append(lib.llama_sampler_init_dist(sampling.seed))
         for part in parts:
             lib.llama_sampler_chain_add(chain, part)
-        return chain
-
-    def new_fixed_sampler(self, token: int) -> SamplerChain:
-        """A chain that draws this token, whose log-probability is the model's all the same."""
-        lib = self.lib
-        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        bias = (lib.llama_logit_bias * 1)(lib.llama_logit_bias(token, math.inf))
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_logit_bias(self.n_vocab, 1, bias))
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
-        return chain
+        return SamplerChain(chain)
 
 
 class _LlamaStepper:
@@ -501,16 +602,18 @@ class _LlamaStepper:
                 "Lower --ctx or --n-gpu-layers, and run `alignpro-lite doctor`.",
             )
 
-    def draw(self, output: int, sampler: SamplerChain) -> Draw:
+    def draw(self, output: int, sampler: Source) -> Draw:
         place = self._outputs[output]
         context = self._native.context
-        token = int(self._lib.llama_sampler_sample(sampler, context, place))
         pointer = self._lib.llama_get_logits_ith(context, place)
         logits = np.ctypeslib.as_array(pointer, (self._native.n_vocab,))
+        if isinstance(sampler, GivenTokens):
+            return sampler.draw(logits)
+        token = int(self._lib.llama_sampler_sample(sampler.pointer, context, place))
         return Draw(token, token_log_prob(logits, token))
 
     def is_stop(self, token: int) -> bool:
-        return bool(self._lib.llama_vocab_is_eog(self._native.vocab, token))
+        return self._native.is_stop(token)
 
     def share(self, source: int, target: int, length: int) -> None:
         self._lib.llama_memory_seq_cp(self._native.memory, source, target, 0, length)
@@ -518,7 +621,7 @@ class _LlamaStepper:
     def trim(self, row: int, length: int) -> bool:
         return bool(self._lib.llama_memory_seq_rm(self._native.memory, row, length, -1))
 
-    def release(self, sampler: SamplerChain) -> None:
+    def release(self, sampler: Source) -> None:
         self._native.free_sampler(sampler)
 
     def close(self) -> None:

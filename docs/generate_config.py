@@ -1,4 +1,4 @@
-"""Write docs/training-keys.md from the configuration models; `make docs` runs it."""
+"""Write docs/configuration-keys.md from the configuration models; `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.experiment.config import Section
+from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.reward_config import RewardConfig
 
-PAGE = Path(__file__).with_name("training-keys.md")
-FILES: dict[str, type[Section]] = {"reward.toml": RewardConfig, "prompter.toml": PrompterConfig}
+PAGE = Path(__file__).with_name("configuration-keys.md")
+FILES: dict[str, type[Section]] = {
+    "reward.toml": RewardConfig,
+    "prompter.toml": PrompterConfig,
+    "oracle.toml": OracleConfig,
+    "eval.toml": EvalConfig,
+}
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-_TYPES = {"integer": "whole number", "number": "number", "string": "text", "object": "table"}
+_TYPES = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "object": "table",
+}
 
 Schema = Mapping[str, Any]
 
@@ -40,13 +53,16 @@ class Table:
 def page() -> str:
     """The whole page as Markdown."""
     parts = [
-        "# Keys of the training configurations",
+        "# Keys of the configurations",
         "Generated from the configuration models by `make docs`; a test checks that it has not "
-        "drifted. An unknown key is refused. [training.md](training.md) shows them at work.",
+        "drifted. An unknown key is refused. [training.md](training.md) and "
+        "[evaluation.md](evaluation.md) show them at work.",
     ]
     for name, kind in FILES.items():
         schema = kind.model_json_schema()
         parts.append(f"## {name}")
+        if not all(map(references, schema["properties"].values())):
+            parts.append(f"At the top:\n\n{rows(schema)}")
         for table in tables(schema, schema["$defs"], ""):
             parts.append(f"### {table.heading}\n\n{table.meaning}\n\n{rows(table.schema)}")
     return "\n\n".join(parts) + "\n"
@@ -59,19 +75,23 @@ def tables(schema: Schema, known: Schema, prefix: str) -> Iterator[Table]:
         path, needed = f"{prefix}{key}", key in schema.get("required", ())
         is_array = value.get("type") == "array"
         heading = f"`[[{path}]]`" if is_array else f"`[{path}]`"
-        for name in references(value):
+        names = references(value)
+        for name in names:
             inner = known[name]
-            kind = inner["properties"].get("kind", {}).get("const")
-            if kind is None:
+            kind = inner["properties"].get("kind", {})
+            kinds = [kind["const"]] if "const" in kind else kind.get("enum", [])
+            if len(names) == 1:
                 yield Table(heading, meanings[key] + " Required." * needed, inner)
             else:
-                yield Table(f"{heading} with kind = {literal(kind)}", summary(inner), inner)
+                said = " or ".join(map(literal, kinds))
+                yield Table(f"{heading} with kind = {said}", summary(inner), inner)
             yield from tables(inner, known, f"{path}.")
 
 
 def references(value: Schema) -> list[str]:
     """Names of the tables that a key may hold; none if it is a plain value."""
-    options = value.get("oneOf") or [value.get("items", value)]
+    inner = value.get("items", value)
+    options = inner.get("oneOf") or inner.get("anyOf") or [inner]
     return [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
 
 
@@ -80,7 +100,7 @@ def rows(schema: Schema) -> str:
     lines = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
     meanings = attributes(schema)
     for key, value in schema["properties"].items():
-        default = "required" if key in schema.get("required", ()) else literal(value["default"])
+        default = "required" if key in schema.get("required", ()) else given(value["default"])
         lines.append(f"| `{key}` | {allowed(value)} | {default} | {meanings[key]} |")
     return "\n".join(lines)
 
@@ -105,6 +125,11 @@ def allowed(value: Schema) -> str:
     bounds = [f"{sign} {value[key]}" for key, sign in _BOUNDS.items() if key in value]
     form = f" like `{value['pattern']}`" if "pattern" in value else ""
     return ", ".join([_TYPES[value["type"]] + form, *bounds])
+
+
+def given(default: object) -> str:
+    """The default of a key; that of a table is what its own keys say."""
+    return "see below" if isinstance(default, dict) else literal(default)
 
 
 def literal(value: object) -> str:

@@ -40,7 +40,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(
     ("generator", "name"),
-    [("generate_cli.py", "cli.md"), ("generate_config.py", "training-keys.md")],
+    [("generate_cli.py", "cli.md"), ("generate_config.py", "configuration-keys.md")],
 )
 def test_a_generated_page_has_not_drifted(generator, name):
     page = runpy.run_path(str(ROOT / "docs" / generator))["page"]

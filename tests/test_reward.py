@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.exchange import Exchange
-from alignpro_lite.judge import HELPFUL, Rubric, fill, load_judge
+from alignpro_lite.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
 from alignpro_lite.reward import CallableScorer, Reward, complaints
 
 TALK = [Exchange("What is blue?", "The sky."), Exchange("Why?", "Why not?")]
@@ -132,12 +132,22 @@ def test_a_judge_scores_the_same_exchange_alike_whatever_it_read_before(judge):
     np.testing.assert_array_equal(judge.score(TALK[::-1]), first[::-1])
 
 
-def test_a_comparison_changes_its_sign_with_the_order(judge):
+def test_a_judge_that_says_anything_is_told_apart_from_one_that_decides(judge, monkeypatch):
+    """The tiny model is untrained: A and B are two of thousands of tokens to it."""
     one, other = "The sky is blue.", "No idea."
-    forward = judge.compare("What is blue?", one, other)
-    assert forward != 0
-    assert judge.compare("What is blue?", other, one) == -forward
-    assert judge.compare("What is blue?", one, one) == 0
+    found = judge.verdict("What is blue?", one, other)
+    assert (found.preference, found.tie, found.nonsense) == (0, Tie.NONSENSE, True)
+    assert 0 < found.mass < 0.1
+    monkeypatch.setattr("alignpro_lite.judge.LEAST_MASS", 0.0)
+    forward = judge.verdict("What is blue?", one, other)
+    backward = judge.verdict("What is blue?", other, one)
+    assert forward.mass == backward.mass == found.mass
+    assert forward.preference == -backward.preference
+
+
+def test_answers_too_long_to_compare_are_a_tie_named_as_such(judge):
+    found = judge.verdict("Why?", "long " * 600, "x")
+    assert found == Verdict(0, None, Tie.TOO_LONG)
 
 
 def test_an_exchange_too_long_for_the_judge_is_that_items_failure(judge):

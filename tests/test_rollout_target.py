@@ -41,26 +41,12 @@ def test_equal_conversations_get_different_answers(target):
     assert len({one.text for two in outcomes for one in two}) == 6
 
 
-def test_conversations_are_decoded_together(target, monkeypatch):
-    """Holds down: all are submitted before any is read, or the batch would be one row wide."""
-    events = []
-    answer = target._target.answer
-
-    def noted(messages, **options):
-        events.append("submit")
-        return answer(messages, **options)
-
-    monkeypatch.setattr(target._target, "answer", noted)
-    join = LlamaTarget.piece
-
-    def piece(self, token):
-        events.append("read")
-        return join(self, token)
-
-    monkeypatch.setattr(LlamaTarget, "piece", piece)
-    target.answers([ASK] * 3, 1, 2, WARM)
-    assert events[:3] == ["submit"] * 3
-    assert set(events[3:]) == {"read"}
+def test_answers_hang_on_the_call_alone(target):
+    """Holds down: conversations were begun one by one, and roundings hung on the loop's timing."""
+    conversations = [[Message("user", f"Tell {n}")] for n in range(9)]
+    first = target.answers(conversations, 1, 40, WARM)
+    target.answers([ASK], 3, 20, WARM)
+    assert [target.answers(conversations, 1, 40, WARM) for _ in range(3)] == [first] * 3
 
 
 def test_one_bad_conversation_does_not_lose_the_others(target):
@@ -80,18 +66,22 @@ def test_more_answers_than_rows_are_refused_at_once(target):
 def test_an_interrupted_call_stops_what_it_started(target, monkeypatch):
     """Holds down: after Ctrl-C the engine went on with answers that nobody would read."""
     started = []
-    answer = target._target.answer
+    answer_together = target._target.answer_together
 
-    def interrupted(messages, **options):
-        if len(started) == 2:
-            raise KeyboardInterrupt
-        started.extend(answer(messages, **options))
-        return started[-1:]
+    def noted(questions, **options):
+        streams = answer_together(questions, **options)
+        started.extend(stream for (stream,) in streams)
+        return streams
 
-    monkeypatch.setattr(target._target, "answer", interrupted)
+    def interrupted(self, token):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target._target, "answer_together", noted)
+    monkeypatch.setattr(LlamaTarget, "piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
         target.answers([ASK] * 3, 1, 200, WARM)
-    for stream in started:
+    monkeypatch.undo()
+    for stream in started[1:]:
         list(stream)
         assert stream.finish_reason == "cancelled"
 

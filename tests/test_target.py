@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -81,6 +82,79 @@ def test_leaving_early_frees_the_row(target):
         (stream,) = target.answer(Question(ASK, max_tokens=150, sampling=GREEDY))
         next(iter(stream))
     assert text_of(target)
+
+
+def sampled(target, count, seed=5, **options):
+    """Answers from the target's own distribution, which is the one that `score` scores."""
+    question = Question(
+        ASK, **{"max_tokens": 20, "sampling": Sampling(seed=seed), "count": count, **options}
+    )
+    (streams,) = target.answer_together([question], fresh=True)
+    for stream in streams:
+        "".join(stream)
+    return streams
+
+
+def test_the_score_of_a_sample_is_its_log_probability(target):
+    streams = sampled(target, 3)
+    scores = target.score(ASK, [stream.tokens for stream in streams])
+    assert scores == pytest.approx([stream.log_prob for stream in streams], abs=1e-3)
+    other = target.score([Message("user", "Name a colour.")], [streams[0].tokens])
+    assert other != pytest.approx(scores[:1], abs=1e-3)
+
+
+def test_scores_do_not_depend_on_what_is_scored_beside(target):
+    """Of different lengths, and more of them than the target has rows.
+
+    Up to roundings of F16, which differ with the size of a batch: here of some 80 nats.
+    """
+    whole = [stream.tokens for seed in (1, 2) for stream in sampled(target, 4, seed)]
+    given = [tokens[: 1 + 3 * place % 17] for place, tokens in enumerate(whole)]
+    assert len(given) > SETTINGS.sequences
+    alone = [target.score(ASK, [tokens])[0] for tokens in given]
+    assert target.score(ASK, given) == pytest.approx(alone, abs=0.02)
+
+
+def test_scores_of_long_answers_take_as_many_batches_as_the_context_needs(target):
+    room = SETTINGS.context - len(target.prompt_tokens(ASK))
+    given = [[5] * (room // 2 + 1), [6] * (room // 2 + 1)]
+    assert all(math.isfinite(score) for score in target.score(ASK, given))
+    with pytest.raises(ContextOverflowError):
+        target.score(ASK, [[5] * (room + 1)])
+
+
+def test_several_conversations_are_scored_together(target):
+    given = [stream.tokens for stream in sampled(target, 3)]
+    asks = [ASK, [Message("user", "Name a colour.")], ASK]
+    first, other, again = target.score_each(asks, given)
+    assert first == pytest.approx(target.score(ASK, given), abs=0.02)
+    assert other == pytest.approx(target.score(asks[1], given), abs=0.02)
+    assert again == pytest.approx(first, abs=0.02)
+    assert other != pytest.approx(first, abs=0.1)
+
+
+def test_the_scores_of_all_first_tokens_sum_to_one(target):
+    tokens = [[token] for token in range(target.file.vocab_size)]
+    assert math.fsum(map(math.exp, target.score(ASK, tokens))) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_answer_that_goes_on_behind_its_end_has_no_probability(target):
+    stop = target.file.eos_id
+    ended, longer = target.score(ASK, [[5, stop], [5, stop, 5]])
+    assert math.isfinite(ended)
+    assert longer == -math.inf
+    assert target.score(ASK, []) == []
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [10**6]])
+def test_a_token_that_does_not_exist_is_refused(target, tokens):
+    with pytest.raises(InputError, match="tokens from 0 to"):
+        target.score(ASK, [tokens])
+    assert target.score(ASK, [[5]])
+
+
+def test_a_target_is_like_itself(target):
+    assert target.is_like(target)
 
 
 def test_the_numbers_of_an_overflow(target):

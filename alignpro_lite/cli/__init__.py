@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from alignpro_lite.cli import chat, doctor, export, models, rewrite, run, train
+from alignpro_lite.cli import chat, doctor, evaluate, export, models, rewrite, run, train
 from alignpro_lite.errors import AlignProError
 
 EXIT_FAILED = 1
@@ -37,6 +37,7 @@ for _command in (
     models.models,
     train.train,
     export.export,
+    evaluate.evaluation,
     doctor.doctor,
 ):
     cli.add_command(_command)

@@ -22,7 +22,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--config",
                 required=True,
                 type=click.Path(path_type=Path, dir_okay=False, exists=True),
-                help="What to train; docs/training-keys.md lists every key.",
+                help="What to train; docs/configuration-keys.md lists every key.",
             ),
             click.option(
                 "--output",

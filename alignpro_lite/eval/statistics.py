@@ -249,7 +249,9 @@ def wilson(successes: float, trials: int) -> Estimate:
     shrink = 1 + _Z**2 / trials
     centre = (share + _Z**2 / (2 * trials)) / shrink
     half = _Z / shrink * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
-    return Estimate(share, max(centre - half, 0.0), min(centre + half, 1.0))
+    # Rounding may take an end past the share itself.
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    return Estimate(share, min(low, share), max(high, share))
 
 
 def pair_accuracy(margins: Vector) -> Estimate:

@@ -57,7 +57,7 @@ def _located(path: Path, raw: dict[str, Any], error: ValidationError) -> InputEr
     if first["type"] == "extra_forbidden":
         return InputError(
             f"{path} has an unknown key {key} = {first['input']!r:.80}{others}.",
-            "Remove or correct it; docs/training-keys.md lists every key.",
+            "Remove or correct it; docs/configuration-keys.md lists every key.",
         )
     # A value that may be of several kinds has a complaint for each of them.
     allowed = dict.fromkeys(

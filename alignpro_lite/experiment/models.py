@@ -24,6 +24,7 @@ from alignpro_lite.registry import Cache, Registry, resolve_model
 from alignpro_lite.reward import CallableScorer, Reward, Scorer
 from alignpro_lite.rollout_target import AnswerPlan, GgufTarget, Target
 from alignpro_lite.sampling import Sampling
+from alignpro_lite.target import LlamaTarget
 from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings
 
 
@@ -37,11 +38,7 @@ def open_target(
     """
     match section:
         case GgufSection():
-            located = loading.locate(section.source, None, cache)
-            request = DeviceRequest("auto", None, section.context)
-            return GgufTarget(
-                loading.load_planned_target(located, loading.plan_for(located, request))
-            )
+            return GgufTarget(open_llama(section, cache))
         case EndpointSection():
             settings = UpstreamSettings(
                 base_url=section.url,
@@ -56,6 +53,17 @@ def open_target(
 
             source = load_source(Path(section.source))
             return HfTarget(source, HfSettings(section.device, section.dtype))
+
+
+def open_llama(section: GgufSection, cache: Path | None) -> LlamaTarget:
+    """Load a GGUF file.
+
+    Raises:
+        AlignProError: It is missing or damaged.
+    """
+    located = loading.locate(section.source, None, cache)
+    request = DeviceRequest("auto", None, section.context)
+    return loading.load_planned_target(located, loading.plan_for(located, request))
 
 
 def open_reward(sections: Sequence[RewardSection], known: Registry, cache: Cache) -> Reward:

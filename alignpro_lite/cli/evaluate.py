@@ -1,0 +1,114 @@
+"""`alignpro-lite eval`: how much better the answers are, system by system, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alignpro_lite.cli import output
+from alignpro_lite.cli.options import cache_option, require_extra
+
+if TYPE_CHECKING:
+    from alignpro_lite.eval.assemble import Places
+    from alignpro_lite.eval.config import EvalConfig
+
+_EXTRA = ("pydantic", "matplotlib", "tqdm", "onnxruntime")
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="What to compare; docs/configuration-keys.md lists every key.",
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="What relative data paths start from.  [default: the configuration's folder]",
+)
+output_option = click.option(
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("evaluation"),
+    show_default=True,
+    help="The folder of the evaluation. An unfinished one that lies there is taken up.",
+)
+
+
+@click.group("eval", invoke_without_command=True)
+@config_option
+@data_option
+@output_option
+@cache_option
+@click.pass_context
+def evaluation(
+    context: click.Context, config: Path | None, data: Path | None, folder: Path, cache: Path | None
+) -> None:
+    """Compare ways to get answers on your own models, and write a report.
+
+    Every system of --config answers every prompt; the folder gets report.html,
+    summary.md, the figures and results.jsonl. Ctrl-C loses nothing: the same
+    command goes on. Needs the extra: pip install "alignpro-lite[cpu,eval]".
+    """
+    if context.invoked_subcommand is not None:
+        if config is not None:
+            raise click.UsageError(
+                f"Options go behind the command: eval {context.invoked_subcommand} --config ..."
+            )
+        return
+    if config is None:
+        raise click.UsageError("Missing option '--config', or the command 'quick'.")
+    _evaluate(config, data or config.parent, folder, cache)
+
+
+@evaluation.command()
+@output_option
+@cache_option
+def quick(folder: Path, cache: Path | None) -> None:
+    """Evaluate the default bundle on 24 prompts that come with the package."""
+    require_extra("An evaluation", _EXTRA, "eval")
+    from alignpro_lite.eval import QUICK
+
+    _evaluate(QUICK / "eval.toml", QUICK, folder, cache)
+
+
+@evaluation.command()
+@config_option
+@data_option
+@output_option
+@cache_option
+def bound(config: Path | None, data: Path | None, folder: Path, cache: Path | None) -> None:
+    """Measure the terms of theorem 6.1: how far ρ* may be from the best target.
+
+    Reads [bound] of --config. The term of the best target needs a system of
+    kind oracle; without one it is named, not guessed.
+    """
+    if config is None:
+        raise click.UsageError("Missing option '--config'.")
+    wanted, places = _prepared(config, data or config.parent, folder, cache)
+    from alignpro_lite.eval.bound_evaluation import evaluate_bound
+
+    click.echo(evaluate_bound(wanted, places, output.note))
+
+
+def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> None:
+    wanted, places = _prepared(config, data, folder, cache)
+    from alignpro_lite.eval.evaluate import REPORT, evaluate
+
+    evaluate(wanted, places, output.note)
+    click.echo((folder / "summary.md").read_text(encoding="utf-8"))
+    output.note(f"The report is {folder / REPORT}.")
+
+
+def _prepared(
+    config: Path, data: Path, folder: Path, cache: Path | None
+) -> tuple[EvalConfig, Places]:
+    require_extra("An evaluation", _EXTRA, "eval")
+    from alignpro_lite import registry
+    from alignpro_lite.eval.assemble import Places
+    from alignpro_lite.eval.config import EvalConfig
+    from alignpro_lite.experiment.config import read_config
+
+    places = Places(data, folder, registry.load(), registry.Cache.open(cache))
+    return read_config(config, EvalConfig), places

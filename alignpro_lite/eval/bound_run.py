@@ -1,0 +1,229 @@
+"""Measures the bound of Theorem 6.1 on real models; `bound` says what is estimated from what.
+
+Rewrites and answers are drawn at temperature 1 without filters, whatever users set: that is the
+distribution whose log-probabilities are known. An answer is its first `max_tokens` tokens, for the
+reward and for the distances alike; rewrites are taken as ρ_sft writes them, none is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignpro_lite.chat import Message
+from alignpro_lite.errors import BundleError, InputError, RewardError
+from alignpro_lite.eval.bound import (
+    Bound,
+    OracleTerms,
+    PromptTerms,
+    bound,
+    optimum,
+    total_variation,
+)
+from alignpro_lite.exchange import Exchange
+from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.reward import Reward
+from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.target import AnswerStream, LlamaTarget, Question
+
+_REWRITES, _ANSWERS, _ORACLE = range(3)
+"""Numbers of the random streams of a prompt."""
+
+
+@dataclass(frozen=True)
+class BoundModels:
+    """What takes part.
+
+    Attributes:
+        target: π_F.
+        reference: ρ_sft: a bundle loaded with its adapter multiplied by 0.
+        reward: r*.
+        oracle: Stands in for π*; None leaves its term out.
+    """
+
+    target: LlamaTarget
+    reference: OnnxPrompter
+    reward: Reward
+    oracle: LlamaTarget | None = None
+
+
+@dataclass(frozen=True)
+class BoundPlan:
+    """How much is drawn.
+
+    Attributes:
+        strength: λ > 0.
+        rewrites: x' ~ ρ_sft for each prompt; more than exp(KL) are needed.
+        answers: To each prompt and rewrite; 2 or more, and at most the sequences of the target.
+        max_tokens: Of each answer.
+        r_max: Width of the range of rewards; None takes that of the rewards seen.
+        seed: Of rewrites, answers and the bootstrap.
+    """
+
+    strength: float
+    rewrites: int = 16
+    answers: int = 4
+    max_tokens: int = 64
+    r_max: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a plan that measures nothing.
+
+        Raises:
+            InputError: Names the numbers.
+        """
+        if self.strength <= 0 or self.rewrites < 1 or self.answers < 2 or self.max_tokens < 1:
+            raise InputError(
+                "The bound needs λ above 0, a rewrite, 2 answers and a token, found "
+                f"{self.strength:g}, {self.rewrites}, {self.answers} and {self.max_tokens}.",
+                "Raise what is too small.",
+            )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer with its tokens and their log-probability under the model that wrote it."""
+
+    text: str
+    tokens: tuple[int, ...]
+    log_prob: float
+
+
+def measure_bound(
+    models: BoundModels,
+    prompts: Sequence[str],
+    plan: BoundPlan,
+    on_step: Callable[[int, int], None],
+) -> Bound:
+    """Measure every term of Theorem 6.1 that can be measured.
+
+    Args:
+        models: What takes part.
+        prompts: x, at least two.
+        plan: How much is drawn.
+        on_step: Told how many of how many prompts are done.
+
+    Raises:
+        BundleError: ρ_sft cannot be had from this bundle.
+        ContextOverflowError: A prompt or one of its rewrites does not fit.
+        InputError: There are fewer than two prompts, the oracle has other tokens than the target,
+            or `r_max` is less than the range of the rewards.
+        RewardError: The reward failed, or an answer has no score.
+    """
+    _require_reference(models.reference)
+    if len(prompts) < 2:
+        raise InputError(
+            f"The bound needs at least 2 prompts, found {len(prompts)}.", "Give more prompts."
+        )
+    if models.oracle is not None and not models.target.is_like(models.oracle):
+        raise InputError(
+            f"The oracle {models.oracle.path} has other tokens than the target "
+            f"{models.target.path}, which therefore cannot score its answers.",
+            "Pass an oracle that was trained from the target, see `alignpro-lite train oracle`.",
+        )
+    terms = []
+    for number, prompt in enumerate(prompts):
+        terms.append(_PromptRun(models, plan, prompt, stream_seed(plan.seed, number)).terms())
+        on_step(number + 1, len(prompts))
+    return bound(terms, plan.strength, plan.r_max, plan.seed)
+
+
+class _PromptRun:
+    """Measures the terms of one prompt."""
+
+    def __init__(self, models: BoundModels, plan: BoundPlan, prompt: str, seed: int) -> None:
+        self._models = models
+        self._plan = plan
+        self._prompt = prompt
+        self._seed = seed
+
+    def terms(self) -> PromptTerms:
+        target, oracle = self._models.target, self._models.oracle
+        rewrites = self._rewrites()
+        plain, *rewritten = self._answers(target, [self._prompt, *rewrites], _ANSWERS)
+        judged = [] if oracle is None else self._answers(oracle, [self._prompt], _ORACLE)
+        rewards = self._rewards([plain, *rewritten, *judged])
+        end = 1 + len(rewrites)
+        return PromptTerms(
+            rewrite_variation=self._variation(plain, rewrites),
+            optimum=optimum(rewards[1:end], self._plan.strength),
+            oracle=self._oracle_terms(judged[0], rewards[end]) if judged else None,
+            lowest=float(rewards.min()),
+            highest=float(rewards.max()),
+        )
+
+    def _oracle_terms(
+        self, answers: Sequence[_Answer], rewards: NDArray[np.float64]
+    ) -> OracleTerms:
+        return OracleTerms(self._variation(answers, [self._prompt]), float(rewards.mean()))
+
+    def _rewrites(self) -> list[str]:
+        """Draw x' ~ ρ_sft."""
+        reference, count = self._models.reference, self._plan.rewrites
+        sampling = Sampling(seed=stream_seed(self._seed, _REWRITES))
+        texts: list[str] = []
+        for first in range(0, count, reference.sequences):
+            some = min(reference.sequences, count - first)
+            streams = reference.start(self._prompt, some, sampling, first)
+            texts.extend(stream.result().text for stream in streams)
+        return texts
+
+    def _answers(self, model: LlamaTarget, sent: Sequence[str], stream: int) -> list[list[_Answer]]:
+        """Draw answers to each of several texts, all decoded together."""
+        plan, seed = self._plan, stream_seed(self._seed, stream)
+        questions = [
+            Question(
+                [Message("user", text)],
+                plan.max_tokens,
+                Sampling(seed=stream_seed(seed, place)),
+                count=plan.answers,
+            )
+            for place, text in enumerate(sent)
+        ]
+        started = model.answer_together(questions, fresh=True)
+        try:
+            return [[_read(one) for one in streams] for streams in started]
+        finally:
+            for one in (one for streams in started for one in streams):
+                one.cancel()
+
+    def _rewards(self, answers: Sequence[Sequence[_Answer]]) -> NDArray[np.float64]:
+        """Score answers, all against x; shape (texts, answers)."""
+        exchanges = [Exchange(self._prompt, one.text) for row in answers for one in row]
+        scores = self._models.reward.score(exchanges)
+        if scores.failed.any():
+            raise RewardError(
+                f"{scores.failed.sum()} of {len(exchanges)} answers have no score.",
+                "Mend the reward; the bound needs every score.",
+            )
+        return scores.total.reshape(len(answers), -1)
+
+    def _variation(self, answers: Sequence[_Answer], sent: Sequence[str]) -> float:
+        """Mean distance from what wrote the answers to π_F given each of several texts."""
+        different = list(dict.fromkeys(sent))
+        scores = self._models.target.score_each(
+            [[Message("user", text)] for text in different], [one.tokens for one in answers]
+        )
+        known = dict(zip(different, scores, strict=True))
+        log_p = np.array([one.log_prob for one in answers])
+        return total_variation(log_p, np.array([known[text] for text in sent]))
+
+
+def _read(stream: AnswerStream) -> _Answer:
+    text = "".join(stream)
+    return _Answer(text, tuple(stream.tokens), stream.log_prob)
+
+
+def _require_reference(reference: OnnxPrompter) -> None:
+    """Refuse a bundle that is ρ_θ whatever its adapter is multiplied by."""
+    sidecar = reference.bundle.sidecar
+    if sidecar.provenance.adapter is not None and sidecar.graph.gate is None:
+        raise BundleError(
+            f"{reference.bundle.path} cannot write what its base would write: its adapter is "
+            "merged.",
+            "Pass the bundle of the base, or export the adapter on linear layers.",
+        )

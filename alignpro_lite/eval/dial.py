@@ -1,0 +1,217 @@
+"""The λ dial: how much reward a KL to ρ_sft buys, as λ moves and as the adapter is turned up.
+
+Sampling: the same candidates and trial answers are weighed anew for every λ. Half of the answers
+choose, the other half say what the choice is worth, then the halves change places; so luck that
+the draw followed does not count as reward. Letting the same answers choose and judge flatters: with
+it, the curve is an upper limit of what ρ* itself can reach with these candidates.
+
+Adapter: its gate multiplies what training added, from ρ_sft at 0 to ρ_θ at 1 and beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignpro_lite.cancellation import Cancellation
+from alignpro_lite.candidates import CandidateSource
+from alignpro_lite.errors import InputError
+from alignpro_lite.eval.arms import Bench
+from alignpro_lite.eval.assemble import Loaded
+from alignpro_lite.eval.config import DialSection, EvalConfig
+from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.statistics import bootstrap_mean
+from alignpro_lite.eval.summary import DialCurve, DialPoint
+from alignpro_lite.experiment.models import answer_plan
+from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.request import Request, RhoStar
+from alignpro_lite.rho_star import Candidates, diagnose, log_weights, mean_rewards, shares
+from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.spans import protect
+from alignpro_lite.trials import Ask, Trials, rewards_of
+
+FILE = "dial.jsonl"
+_GATE_SEED = 1
+_CANDIDATE_SEED = 2
+
+Matrix = NDArray[np.float64]
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Weighable:
+    """The candidates of one prompt and what their trial answers scored.
+
+    Attributes:
+        reference: log ρ_sft of each candidate, in nats.
+        proposal: log q of each, in nats.
+        rewards: Of the trial answers, a row a candidate.
+    """
+
+    reference: tuple[float, ...]
+    proposal: tuple[float, ...]
+    rewards: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What one prompt got at one gate.
+
+    Attributes:
+        kl: Mean log-ratio of its rewrites to ρ_sft, in nats.
+        reward: Mean reward of its answers.
+    """
+
+    kl: float
+    reward: float
+
+
+class DialRun:
+    """Measures a dial prompt by prompt, and goes on where it stopped."""
+
+    def __init__(self, config: EvalConfig, section: DialSection, loaded: Loaded) -> None:
+        self._config = config
+        self._section = section
+        self._loaded = loaded
+        self._plan = answer_plan(config.answers)
+
+    def curves(
+        self, prompts: Sequence[str], folder: Path, run: str, on_step: Callable[[int, int], None]
+    ) -> tuple[DialCurve, ...]:
+        """Measure what is missing and draw the curves.
+
+        Args:
+            prompts: x.
+            folder: Of the evaluation.
+            run: Identity of the evaluation.
+            on_step: Told how many of how many measurements are done.
+
+        Raises:
+            AlignProError: A model is missing or failed.
+        """
+        section, journal = self._section, Journal(folder / FILE, run)
+        known: dict[str, Measured] = {row["key"]: row["value"] for row in journal.read()}
+        total = len(prompts) * (1 + len(section.gates))
+
+        def measure(key: str, how: Callable[[], Measured]) -> None:
+            if key not in known:
+                known[key] = how()
+                journal.append([{"key": key, "value": known[key]}])
+            on_step(len(known), total)
+
+        for place, prompt in enumerate(prompts):
+            measure(f"candidates {place}", partial(self._weighed, place, prompt))
+        for gate in section.gates:
+            with self._loaded.gated(section.bundle, gate) as prompter:
+                for place, prompt in enumerate(prompts):
+                    measure(f"gate {gate} {place}", partial(self._turned, place, prompt, prompter))
+        numbers = range(len(prompts))
+        weighable = [Weighable(**known[f"candidates {n}"]) for n in numbers]
+        turned = {
+            gate: [Turned(**known[f"gate {gate} {n}"]) for n in numbers] for gate in section.gates
+        }
+        return (*sampling_curves(weighable, section.strengths), gate_curve(turned))
+
+    def _weighed(self, place: int, prompt: str) -> Measured:
+        """Draw candidates of ρ_θ and try each different one."""
+        section, plan = self._section, self._plan
+        target = self._loaded.require_llama("The dial")
+        seed = stream_seed(stream_seed(self._config.seed, _CANDIDATE_SEED), place)
+        request = Request(
+            max_tokens=plan.max_tokens,
+            sampling=plan.seeded(seed),
+            rho_star=RhoStar(answers=section.trials, trial_tokens=plan.max_tokens),
+        )
+        prompter = self._loaded.prompter(section.bundle)
+        source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())
+        found = source.candidates(section.samples, weighed=True)
+        owners = {one.rewrite.text: one.number + 1 for one in reversed(found)}
+        asks = [Ask(text, owner, section.trials) for text, owner in owners.items()]
+        trials = Trials(target, self._loaded.reward, source.prompt, request, Cancellation())
+        answers = dict(zip(owners, trials.answers(asks), strict=True)) if asks else {}
+        rewards = [tuple(map(float, rewards_of(answers[one.rewrite.text]))) for one in found]
+        usable = [place for place, row in enumerate(rewards) if len(row) == section.trials]
+        return asdict(
+            Weighable(
+                tuple(found[place].log_reference for place in usable),
+                tuple(found[place].rewrite.log_proposal for place in usable),
+                tuple(rewards[place] for place in usable),
+            )
+        )
+
+    def _turned(self, place: int, prompt: str, prompter: OnnxPrompter) -> Measured:
+        """Rewrite and answer with the adapter turned to where this prompter has it."""
+        plan = self._plan
+        seed = stream_seed(stream_seed(self._config.seed, _GATE_SEED), place)
+        rewrites = prompter.rewrite(prompt, plan.count, Sampling(seed=seed))
+        outputs = [one.tokens for one in rewrites]
+        reference = self._loaded.prompter(self._section.bundle).reference_score(prompt, outputs)
+        ratios = np.array([one.log_prob for one in rewrites]) - reference
+        bench = Bench(self._loaded.target, {"reward": self._loaded.reward}, [prompt], plan, seed)
+        arm = bench.arm("gate", [[one.text for one in rewrites]], seed)
+        return asdict(Turned(float(ratios.mean()), float(arm.rewards["reward"].mean())))
+
+
+def sampling_curves(
+    prompts: Sequence[Weighable], strengths: Sequence[float]
+) -> tuple[DialCurve, DialCurve]:
+    """Reward against KL of draws from ρ* at every λ: what is reached, and an upper limit.
+
+    Args:
+        prompts: Candidates and their rewards; prompts with fewer than two are left out.
+        strengths: λ.
+
+    Raises:
+        InputError: Fewer than two prompts have candidates.
+    """
+    usable = [one for one in prompts if len(one.rewards) >= 2]
+    if len(usable) < 2:
+        raise InputError(
+            f"The dial needs 2 prompts with rewrites that may be used, found {len(usable)}.",
+            "Raise dial.prompts or dial.samples.",
+        )
+    return (
+        DialCurve("sampling ρ*", tuple(_sampled(usable, one, True) for one in strengths)),
+        DialCurve("upper limit", tuple(_sampled(usable, one, False) for one in strengths)),
+    )
+
+
+def _sampled(prompts: Sequence[Weighable], strength: float, is_fair: bool) -> DialPoint:
+    """One λ: with the halves of the answers apart, or all of them choosing and judging."""
+    both = np.array([_draw_worth(one, strength, is_fair) for one in prompts])
+    return DialPoint(f"λ {strength:g}", float(both[:, 0].mean()), bootstrap_mean(both[:, 1], 0))
+
+
+def _draw_worth(one: Weighable, strength: float, is_fair: bool) -> tuple[float, float]:
+    """KL(ρ*‖ρ_sft) and E_ρ*[R] of one prompt, both by self-normalised weights."""
+    rewards = np.array(one.rewards)
+    half = rewards.shape[1] // 2
+    parts = [(rewards[:, :half], rewards[:, half:]), (rewards[:, half:], rewards[:, :half])]
+    found = []
+    for choosing, judging in parts if is_fair else [(rewards, rewards)]:
+        weighed = Candidates(
+            np.array(one.reference), np.array(one.proposal), mean_rewards(list(choosing))
+        )
+        share = shares(log_weights(weighed, strength))
+        found.append((diagnose(weighed, strength).kl, float(share @ judging.mean(axis=1))))
+    kl, reward = np.mean(found, axis=0)
+    return float(kl), float(reward)
+
+
+def gate_curve(turned: Mapping[float, Sequence[Turned]]) -> DialCurve:
+    """Reward against KL of the learned prompter at every gate."""
+    points = [
+        DialPoint(
+            f"gate {gate:g}",
+            float(np.mean([one.kl for one in rows])),
+            bootstrap_mean(np.array([one.reward for one in rows]), 0),
+        )
+        for gate, rows in turned.items()
+    ]
+    return DialCurve("learned ρ_θ", tuple(points))

@@ -1,0 +1,131 @@
+"""One evaluation from its configuration to its report, in a folder that can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib import metadata
+
+from tqdm import tqdm
+
+from alignpro_lite.eval.analysis import Answers, agreements, cells, matrices, versus
+from alignpro_lite.eval.assemble import Loaded, Places, mixed, models_used, prompts_of
+from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.dial import DialRun
+from alignpro_lite.eval.pairs import pair_notes
+from alignpro_lite.eval.report import write_report
+from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.runner import identify, run
+from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
+from alignpro_lite.hardware import usable_cores
+from alignpro_lite.registry.storage import disk_errors, write_text
+
+SUMMARY = "summary.json"
+REPORT = "report.html"
+_PACKAGES = ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) -> Summary:
+    """Begin an evaluation or take it up, and write its report.
+
+    Args:
+        config: What to compare.
+        places: Where.
+        note: Told what people who wait should know.
+
+    Raises:
+        AlignProError: Something is missing, damaged or failed; what was computed is kept.
+    """
+    with disk_errors(places.output), ExitStack() as stack:
+        prompts, notes = prompts_of(config, places)
+        for sentence in notes:
+            note(sentence)
+        models = models_used(config, places)
+        identity = identify(config, places, models)
+        loaded = Loaded(config, places, stack)
+        records = run(config, places, identity, prompts, loaded, note)
+        judged = pair_notes(config, places, identity, records, note)
+        dial = _dial(config, places, identity, prompts, loaded, note)
+        summary = summarise(config, records, models, dial, (*notes, *judged))
+        text = json.dumps(asdict(summary), indent=2, ensure_ascii=False)
+        write_text(places.output / SUMMARY, text + "\n")
+        write_report(places.output, summary, records)
+    return summary
+
+
+def _dial(
+    config: EvalConfig,
+    places: Places,
+    identity: str,
+    prompts: Mapping[str, list[str]],
+    loaded: Loaded,
+    note: Callable[[str], None],
+) -> tuple[DialCurve, ...]:
+    if config.dial is None:
+        return ()
+    note("Turning the λ dial.")
+    with tqdm(total=1, unit="prompt") as bar:
+
+        def on_step(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        run = DialRun(config, config.dial, loaded)
+        some = mixed(prompts, config.dial.prompts)
+        return run.curves(some, places.output, identity, on_step)
+
+
+def summarise(
+    config: EvalConfig,
+    records: Sequence[Record],
+    models: Sequence[ModelUsed],
+    dial: tuple[DialCurve, ...],
+    notes: Sequence[str],
+) -> Summary:
+    """Work out what the records say."""
+    answers = Answers.of(config, records)
+    cost: dict[str, float] = {}
+    for one in records:
+        cost[one.system] = cost.get(one.system, 0.0) + one.seconds
+    return Summary(
+        baseline=config.baseline,
+        oracle=config.oracle.name if config.oracle else None,
+        judges=answers.judges,
+        data=tuple(one.name for one in config.data),
+        systems=tuple(answers.rows),
+        cells=tuple(cells(answers)),
+        versus=versus(answers),
+        matrices=matrices(answers),
+        agreements=agreements(answers),
+        dial=dial,
+        models=tuple(models),
+        configuration=config.model_dump(mode="json"),
+        versions=dict(_versions()),
+        cost=cost,
+        notes=(*notes, *_scope(config)),
+    )
+
+
+def _scope(config: EvalConfig) -> Iterator[str]:
+    """What a reader might overlook."""
+    for system in config.system:
+        if system.data:
+            yield f"{system.name} answers only {', '.join(system.data)}."
+        if system.kind == "rho_star":
+            yield (
+                f"{system.name} draws one rewrite a prompt and answers it {config.answers.count} "
+                "times; prompters draw one for every answer."
+            )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    yield "system", f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
+    for name in _PACKAGES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue

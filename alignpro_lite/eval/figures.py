@@ -1,0 +1,339 @@
+"""The figures of an evaluation, from its summary: files to keep, and SVG that a page can hold."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+from alignpro_lite.eval.statistics import Estimate
+from alignpro_lite.eval.summary import ALL, Cell, DialCurve, Summary, WinMatrix
+
+INK = "#1f2328"
+"""Text and axes of the files."""
+GREY = "#999999"
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442")
+"""The colours of Okabe and Ito, which people with any colour vision tell apart."""
+
+_PLACEHOLDER = "#010203"
+"""Drawn by nothing else, so it can become the colour of the page's text."""
+_WIN, _LOSS = PALETTE[0], PALETTE[3]
+_STRONGEST = 0.7
+"""Opacity of a certain win: numbers on it stay readable in light and dark."""
+_HATCHES = ("", "///", "...", "xxx")
+_MARKERS = "osD^"
+_DASHES = ("-", "--", ":", "-.")
+_WIDTH = 6.4
+_DPI = 200
+_SVG = "{http://www.w3.org/2000/svg}"
+_LINK = "{http://www.w3.org/1999/xlink}href"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a system is drawn, everywhere alike.
+
+    Attributes:
+        colour: Of its bars and points.
+        hatch: Of its bars; sets systems apart once the colours are used up.
+        marker: Of its points, likewise.
+    """
+
+    colour: str
+    hatch: str
+    marker: str
+
+
+def looks(summary: Summary) -> dict[str, Look]:
+    """Give every system its look; the baseline is grey."""
+    others = [name for name in summary.systems if name != summary.baseline]
+    found = {summary.baseline: Look(GREY, "", _MARKERS[0])}
+    for number, name in enumerate(others):
+        turn, place = divmod(number, len(PALETTE))
+        turn %= len(_HATCHES)
+        found[name] = Look(PALETTE[place], _HATCHES[turn], _MARKERS[turn])
+    return found
+
+
+def overall(summary: Summary) -> str:
+    """Name the data set that stands for all: ALL, or the only one there is."""
+    return ALL if any(cell.data == ALL for cell in summary.cells) else summary.data[0]
+
+
+def mean_figure(summary: Summary, ink: str = INK) -> Figure:
+    """Draw the mean reward: a group a data set, a bar a system."""
+    return _bars(summary, "mean reward", lambda cell: cell.mean, ink)
+
+
+def variance_figure(summary: Summary, ink: str = INK) -> Figure:
+    """Draw the variance of the reward over answers to one prompt, as `mean_figure`."""
+    return _bars(summary, "variance within a prompt", lambda cell: cell.within, ink)
+
+
+def dial_figure(summary: Summary, ink: str = INK) -> Figure | None:
+    """Draw reward against KL: a line a curve, a point a system; None if no KL is known."""
+    data, judge = overall(summary), summary.judges[0]
+    cells = [summary.cell(data, name, judge) for name in summary.systems]
+    points = [(cell.system, cell.kl, cell.mean) for cell in cells if cell and cell.kl is not None]
+    curves = [one for one in summary.dial if one.points]
+    if not curves and not points:
+        return None
+    with matplotlib.rc_context(_style(ink)):
+        figure, axes = _empty(_WIDTH, 4.2)
+        legend = [_draw_curve(axes, one, turn, ink) for turn, one in enumerate(curves)]
+        for name, kl, mean in points:
+            look = looks(summary)[name]
+            _draw_interval(axes, kl, mean, look.colour)
+            legend += axes.plot(
+                [kl], [mean.value], look.marker, color=look.colour, markersize=8,
+                markeredgecolor=ink, zorder=4, linestyle="none", label=name,
+            )  # fmt: skip
+        # Reward grows about with the root of KL; it also spreads the crowd near zero. An estimate
+        # of a KL can be below zero.
+        axes.set_xscale("function", functions=(_root, _square))
+        axes.set_xlabel("KL to the reference, nats (root scale)")
+        axes.set_ylabel(f"mean reward, {judge}")
+        axes.margins(0.08, 0.12)
+        _place_legend(figure, legend)
+        _label_points(figure, axes, curves)
+    return figure
+
+
+def matrix_figure(matrix: WinMatrix, ink: str = INK) -> Figure:
+    """Draw who beats whom, the numbers written in."""
+    count = len(matrix.systems)
+    with matplotlib.rc_context(_style(ink)):
+        figure, axes = _empty(_WIDTH, 1.4 + 0.5 * count)
+        axes.grid(visible=False)
+        for row, rates in enumerate(matrix.rates):
+            for column, rate in enumerate(rates):
+                _draw_rate(axes, row, column, rate)
+        axes.set_xlim(-0.5, count - 0.5)
+        axes.set_ylim(count - 0.5, -0.5)
+        names = [_folded(name, max(6, 60 // count)) for name in matrix.systems]
+        axes.set_xticks(range(count), names)
+        axes.set_yticks(range(count), [_folded(name, 22) for name in matrix.systems])
+        axes.tick_params(length=0)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel(f"row beats column, {matrix.judge}")
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def write_figures(summary: Summary, folder: Path) -> None:
+    """Write every figure as PNG and SVG; the same summary gives the same bytes.
+
+    Args:
+        summary: What to draw.
+        folder: Made when missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in _figures(summary, INK).items():
+        with matplotlib.rc_context({**_style(INK), "svg.hashsalt": name}):
+            figure.savefig(
+                folder / f"{name}.png", dpi=_DPI, facecolor="white", metadata={"Software": None}
+            )
+            figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+
+
+def inline_figures(summary: Summary) -> dict[str, str]:
+    """Draw every figure as SVG for one HTML page, in the colour of the text around it.
+
+    Returns:
+        By name, in the order of the report: mean, variance, dial if a KL is known, then
+        wins-1, wins-2, ... for the matrices. No id occurs in two of them.
+    """
+    found = {}
+    for name, figure in _figures(summary, _PLACEHOLDER).items():
+        stream = io.StringIO()
+        with matplotlib.rc_context({**_style(_PLACEHOLDER), "svg.hashsalt": name}):
+            figure.savefig(stream, format="svg", facecolor="none", metadata={"Date": None})
+        found[name] = _for_page(stream.getvalue(), name)
+    return found
+
+
+def _figures(summary: Summary, ink: str) -> dict[str, Figure]:
+    found = {"mean": mean_figure(summary, ink), "variance": variance_figure(summary, ink)}
+    dial = dial_figure(summary, ink)
+    if dial is not None:
+        found["dial"] = dial
+    for number, matrix in enumerate(summary.matrices, start=1):
+        found[f"wins-{number}"] = matrix_figure(matrix, ink)
+    return found
+
+
+def _style(ink: str) -> dict[Any, Any]:
+    """What must hold while a figure is made and while it is saved."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys((*inked, "hatch.color", "grid.color"), ink),
+        "font.size": 9,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "grid.alpha": 0.15,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # a name may hold dollar signs
+        "axes.unicode_minus": True,
+    }
+
+
+def _empty(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(axis="y")
+    return figure, axes
+
+
+def _bars(summary: Summary, label: str, value: Callable[[Cell], Estimate], ink: str) -> Figure:
+    names, judge = summary.systems, summary.judges[0]
+    bar = 0.84 / len(names)
+    with matplotlib.rc_context(_style(ink)):
+        figure, axes = _empty(max(_WIDTH, 1.4 + 0.16 * len(names) * len(summary.data)), 3.6)
+        legend: list[Artist] = []
+        for number, name in enumerate(names):
+            look = looks(summary)[name]
+            for group, data in enumerate(summary.data):
+                if cell := summary.cell(data, name, judge):
+                    found = value(cell)
+                    place = group + (number - (len(names) - 1) / 2) * bar
+                    axes.bar(
+                        place, found.value, bar * 0.92, facecolor=look.colour, hatch=look.hatch,
+                        edgecolor=ink, linewidth=0.5,
+                    )  # fmt: skip
+                    _draw_interval(axes, place, found, ink)
+            legend.append(
+                Patch(
+                    label=name, facecolor=look.colour, hatch=look.hatch, edgecolor=ink,
+                    linewidth=0.5,
+                )
+            )  # fmt: skip
+        axes.axhline(0, color=ink, linewidth=0.8)
+        axes.set_xticks(range(len(summary.data)), [_folded(name, 20) for name in summary.data])
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylabel(f"{label}, {judge}")
+        _place_legend(figure, legend)
+    return figure
+
+
+def _draw_interval(axes: Axes, place: float, found: Estimate, colour: str) -> None:
+    axes.vlines(place, found.low, found.high, color=colour, linewidth=1.2, zorder=3)
+
+
+def _draw_curve(axes: Axes, curve: DialCurve, turn: int, ink: str) -> Artist:
+    """A line in the colour of the text, since colours mean systems; dashes tell curves apart."""
+    points = sorted(curve.points, key=lambda one: one.kl)
+    places = [one.kl for one in points]
+    rewards = [one.reward for one in points]
+    axes.fill_between(
+        places, [one.low for one in rewards], [one.high for one in rewards],
+        color=ink, alpha=0.08, linewidth=0,
+    )  # fmt: skip
+    (line,) = axes.plot(
+        places, [one.value for one in rewards], _DASHES[turn % len(_DASHES)], color=ink,
+        marker=_MARKERS[turn % len(_MARKERS)], markersize=3.5, linewidth=1.1, label=curve.name,
+    )  # fmt: skip
+    return line
+
+
+def _label_points(figure: Figure, axes: Axes, curves: Sequence[DialCurve]) -> None:
+    """Write the settings beside their points, the ends of curves first, where there is room."""
+    figure.draw_without_rendering()  # lays the axes out
+    taken: list[Bbox] = []
+    for turn, curve in enumerate(curves):
+        # A rising curve leaves room above on the left and below on the right; neighbours take
+        # opposite sides, or their labels would meet.
+        above = turn % 2 == 0
+        for one in dict.fromkeys((curve.points[-1], *curve.points)):
+            label = axes.annotate(
+                one.setting, (one.kl, one.reward.value), (0, 4 if above else -4),
+                textcoords="offset points", fontsize=6.5,
+                ha="right" if above else "left", va="bottom" if above else "top",
+            )  # fmt: skip
+            box = label.get_window_extent()
+            if any(box.overlaps(other) for other in taken):
+                label.remove()
+            else:
+                taken.append(box)
+
+
+def _root(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.copysign(np.sqrt(np.abs(values)), values)
+
+
+def _square(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.copysign(np.square(values), values)
+
+
+def _draw_rate(axes: Axes, row: int, column: int, rate: float) -> None:
+    """One square; its strength is opacity, so it fits a white and a black page."""
+    if row == column:
+        axes.text(column, row, "–", ha="center", va="center", alpha=0.5)
+        return
+    strength = min(2 * abs(rate - 0.5), 1) * _STRONGEST
+    axes.add_patch(
+        Rectangle(
+            (column - 0.48, row - 0.46), 0.96, 0.92, facecolor=_WIN if rate > 0.5 else _LOSS,
+            alpha=strength, linewidth=0,
+        )
+    )  # fmt: skip
+    axes.text(column, row, f"{rate:.0%}".replace("%", " %"), ha="center", va="center")
+
+
+def _place_legend(figure: Figure, entries: Sequence[Artist]) -> None:
+    longest = max(len(str(one.get_label())) for one in entries)
+    columns = max(1, min(len(entries), 4, 84 // (longest + 6)))
+    labels = [str(one.get_label()) for one in entries]
+    figure.legend(list(entries), labels, loc="outside upper center", ncols=columns)
+
+
+def _folded(name: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(name, width)) or name
+
+
+def _for_page(svg: str, name: str) -> str:
+    """Make a matplotlib SVG a guest: its own ids, no rules for the page, the page's colours."""
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            # Rules would hold for the whole page; metadata names addresses.
+            if child.tag.endswith(("}style", "}metadata")):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        element.attrib = {
+            key.replace(_LINK, "href"): _adapted(key, value, name)
+            for key, value in element.attrib.items()
+        }
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.set("role", "img")
+    root.set("aria-label", name)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _adapted(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == _LINK:
+        return value.replace("#", f"#{name}-")
+    value = value.replace("url(#", f"url(#{name}-").replace(_PLACEHOLDER, "currentColor")
+    return re.sub(r"(px) 'DejaVu Sans'[^;]*", r"\1 system-ui, sans-serif", value)

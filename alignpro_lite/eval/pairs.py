@@ -1,0 +1,90 @@
+"""What a chat model says about the systems: each one's first answers beside the baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from tqdm import tqdm
+
+from alignpro_lite.errors import RewardError
+from alignpro_lite.eval.analysis import Answers
+from alignpro_lite.eval.assemble import Places
+from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
+from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.statistics import Estimate
+from alignpro_lite.eval.summary import ALL
+from alignpro_lite.hardware import usable_cores
+from alignpro_lite.judge import JudgeScorer, load_judge
+from alignpro_lite.loading import path_of
+
+FILE = "pairs.jsonl"
+
+
+def pair_notes(
+    config: EvalConfig,
+    places: Places,
+    run: str,
+    records: Sequence[Record],
+    note: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Have the pair judge compare every system with the baseline; a sentence each.
+
+    A judge that answers nonsense costs its own verdicts and nothing else.
+
+    Args:
+        config: Names the judge; without one there is nothing to say.
+        places: Where the journal of verdicts lies.
+        run: Identity of the evaluation.
+        records: What was answered.
+        note: Told what people who wait should know.
+
+    Raises:
+        AlignProError: The judge is missing or failed.
+    """
+    if config.pair_judge is None:
+        return ()
+    answers = Answers.of(config, records)
+    journal = Journal(places.output / FILE, run)
+    known = {row["system"]: row["sentence"] for row in journal.read()}
+    missing = [name for name in answers.rows if name not in (config.baseline, *known)]
+    if missing:
+        source = config.pair_judge.source
+        path = path_of("target", source, places.known, places.cache)
+        note(f"Asking {source} about pairs of answers, in both orders.")
+        with closing(load_judge(path, source, threads=usable_cores())) as judge:
+            for system in missing:
+                known[system] = _sentence(judge, answers, system)
+                journal.append([{"system": system, "sentence": known[system]}])
+    return tuple(known.values())
+
+
+def _sentence(judge: JudgeScorer, answers: Answers, system: str) -> str:
+    baseline = answers.config.baseline
+    shared = answers.places(ALL, system, baseline)
+    prompts = [answers.rows[system][place].prompt for place in shared]
+    first, second = (
+        [answers.rows[name][place].answers[0] for place in shared] for name in (system, baseline)
+    )
+    with tqdm(total=len(shared), unit="pair", desc=system) as bar:
+        try:
+            found = judge_pairs(judge, prompts, first, second, lambda verdict: bar.update())
+        except RewardError as error:
+            return f"{system}: no verdict. {error}"
+    return _told(judge.names[0], system, baseline, found)
+
+
+def _told(judge: str, system: str, baseline: str, found: PairJudgement) -> str:
+    return (
+        f"{judge} prefers {system} to {baseline} on {_share(found.win)} of "
+        f"{len(found.preferences)} prompts, {baseline} on {_share(found.loss)}, neither on "
+        f"{_share(found.tie)} ({found.position_biased} times it contradicted itself when the "
+        f"answers changed places, {found.nonsense} times it replied nonsense, {found.too_long} "
+        f"pairs were too long, {found.equal} equal)."
+    )
+
+
+def _share(share: Estimate) -> str:
+    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"

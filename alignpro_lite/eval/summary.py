@@ -1,0 +1,197 @@
+"""What an evaluation found, as plain values: the report, the figures and summary.json show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alignpro_lite.eval.statistics import Estimate
+
+ALL = "all"
+"""The data set that stands for all of them together."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system on one data set under one judge.
+
+    Attributes:
+        data: Name of the data set, or ALL.
+        system: Name of the system.
+        judge: Name of the reward.
+        prompts: How many prompts.
+        answers: How many answers to each.
+        mean: Mean reward.
+        within: Variance of the reward over answers to one prompt, averaged over prompts.
+        between: Variance of the prompts' means, without the noise that their answers bring.
+        words: Mean length of an answer.
+        kl: Mean of log q(x'|x) - log ρ_sft(x'|x) over rewrites, in nats; None where unknown.
+    """
+
+    data: str
+    system: str
+    judge: str
+    prompts: int
+    answers: int
+    mean: Estimate
+    within: Estimate
+    between: float
+    words: float
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A system held against the baseline on the same prompts.
+
+    Attributes:
+        data: Name of the data set, or ALL.
+        system: Name of the system.
+        judge: Name of the reward.
+        gain: Mean reward, system minus baseline.
+        p: Two-sided p value of no gain, by flipping the signs of the prompts' differences.
+        p_adjusted: The same after Holm's correction for all comparisons of this judge.
+        win: Share of prompts on which the system's mean reward is higher.
+        tie: Share on which it is equal.
+        loss: Share on which it is lower.
+        answer_win: Probability that one answer beats one of the baseline, ties half.
+        length_controlled: The same, had both answers been of one length.
+        variance: Variance within a prompt, system minus baseline.
+        recovered: Share of the oracle's gain; None without an oracle, or for the oracle.
+    """
+
+    data: str
+    system: str
+    judge: str
+    gain: Estimate
+    p: float
+    p_adjusted: float
+    win: Estimate
+    tie: Estimate
+    loss: Estimate
+    answer_win: Estimate
+    length_controlled: Estimate
+    variance: Estimate
+    recovered: Estimate | None
+
+
+@dataclass(frozen=True)
+class WinMatrix:
+    """Who beats whom, over all data sets.
+
+    Attributes:
+        judge: Name of the reward, or of the judge model.
+        systems: Names, in the order of rows and columns.
+        rates: rates[i][j]: probability that an answer of system i beats one of j, ties half; 0.5
+            on the diagonal.
+    """
+
+    judge: str
+    systems: tuple[str, ...]
+    rates: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often two judges prefer the same answer of a pair.
+
+    Attributes:
+        first: Name of one.
+        second: Name of the other.
+        share: Share of pairs; ties of either count half.
+    """
+
+    first: str
+    second: str
+    share: Estimate
+
+
+@dataclass(frozen=True)
+class DialPoint:
+    """Reward and KL at one setting.
+
+    Attributes:
+        setting: What was set, such as λ = 0.02 or gate 0.5.
+        kl: KL to ρ_sft, in nats.
+        reward: Mean reward with its interval.
+    """
+
+    setting: str
+    kl: float
+    reward: Estimate
+
+
+@dataclass(frozen=True)
+class DialCurve:
+    """Reward against KL as a dial is turned.
+
+    Attributes:
+        name: Such as sampling ρ*.
+        points: In the order of the dial.
+    """
+
+    name: str
+    points: tuple[DialPoint, ...]
+
+
+@dataclass(frozen=True)
+class ModelUsed:
+    """A model that took part.
+
+    Attributes:
+        role: What it did, such as target.
+        name: As the configuration names it.
+        sha256: Digest of its file, or of the list of digests of its bundle.
+        size: Bytes.
+    """
+
+    role: str
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that an evaluation found.
+
+    Attributes:
+        baseline: Name of the system that the others are held against.
+        oracle: Name of the oracle, or None.
+        judges: Names of the rewards; the first is the one that was optimised.
+        data: Names of the data sets, without ALL.
+        systems: Names of the systems.
+        cells: System x data set x judge, ALL included.
+        versus: Against the baseline, likewise.
+        matrices: One a judge.
+        agreements: One a pair of judges.
+        dial: Curves of reward against KL; empty if not measured.
+        models: What took part.
+        configuration: As it was resolved.
+        versions: Of packages and of the machine.
+        cost: Seconds by system.
+        notes: What a reader has to know, a sentence each.
+    """
+
+    baseline: str
+    oracle: str | None
+    judges: tuple[str, ...]
+    data: tuple[str, ...]
+    systems: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    versus: tuple[Versus, ...]
+    matrices: tuple[WinMatrix, ...]
+    agreements: tuple[Agreement, ...]
+    dial: tuple[DialCurve, ...]
+    models: tuple[ModelUsed, ...]
+    configuration: Mapping[str, Any]
+    versions: Mapping[str, str]
+    cost: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def cell(self, data: str, system: str, judge: str) -> Cell | None:
+        """The cell of a system, or None if it was not run on that data set."""
+        return next(
+            (c for c in self.cells if (c.data, c.system, c.judge) == (data, system, judge)), None
+        )

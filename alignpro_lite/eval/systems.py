@@ -1,0 +1,179 @@
+"""Systems of an evaluation: ways to get answers to the same prompts.
+
+Each one turns prompts into what is sent to the target, a prompt for every answer, and lets the
+bench answer and score it. All use the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from alignpro_lite.cancellation import Cancellation
+from alignpro_lite.candidates import CandidateSource
+from alignpro_lite.draw import Models, draw
+from alignpro_lite.eval.arms import Arm, Bench
+from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.request import Request, RhoStar
+from alignpro_lite.reward import Reward
+from alignpro_lite.rollout_target import Target
+from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.spans import protect
+from alignpro_lite.target import LlamaTarget
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a system did with some prompts.
+
+    Attributes:
+        arm: What was sent, answered and scored.
+        log_ratios: For each prompt, log q(x'|x) - log ρ_sft(x'|x) of its rewrites.
+        reasons: For each prompt, why that was sent; empty where nothing was chosen.
+    """
+
+    arm: Arm
+    log_ratios: tuple[tuple[float, ...], ...]
+    reasons: tuple[str, ...]
+
+
+class System(Protocol):
+    """A way to get answers."""
+
+    def respond(self, bench: Bench) -> Response:
+        """Answer the prompts of a bench."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Sends the prompt as it is, or what somebody made of it.
+
+    Attributes:
+        name: Of the system.
+        rewrites: x' by x; a prompt that is not among them goes out as it is.
+        before: Stands before every prompt.
+        target: Who answers; None for the target of the bench.
+    """
+
+    name: str
+    rewrites: Mapping[str, str]
+    before: str = ""
+    target: Target | None = None
+
+    def respond(self, bench: Bench) -> Response:
+        """Answer the prompts of a bench."""
+        bench = replace(bench, target=self.target or bench.target)
+        rows = [
+            [self.before + self.rewrites.get(prompt, prompt)] * bench.plan.count
+            for prompt in bench.prompts
+        ]
+        return _response(bench.arm(self.name, rows, bench.seed))
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Sends the prompt as it is and keeps the best answers.
+
+    Attributes:
+        name: Of the system.
+        samples: Answers of which each best one is kept.
+        judge: Whose score decides.
+    """
+
+    name: str
+    samples: int
+    judge: str
+
+    def respond(self, bench: Bench) -> Response:
+        """Answer the prompts of a bench."""
+        count = bench.plan.count
+        sent = [[prompt] * (count * self.samples) for prompt in bench.prompts]
+        asked = bench.arm(self.name, sent, bench.seed)
+        groups = asked.rewards[self.judge].reshape(len(sent), count, self.samples)
+        kept = groups.argmax(axis=2) + np.arange(count) * self.samples
+        answers = [
+            tuple(row[place] for place in places)
+            for row, places in zip(asked.answers, kept, strict=True)
+        ]
+        rewards = {
+            name: np.take_along_axis(values, kept, axis=1) for name, values in asked.rewards.items()
+        }
+        sent_kept = tuple(tuple(row[:count]) for row in sent)
+        return _response(Arm(self.name, sent_kept, tuple(answers), rewards))
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompter as users run it: a rewrite that may not be used leaves the prompt as it is.
+
+    Attributes:
+        name: Of the system.
+        prompter: ρ_θ, or ρ_sft.
+        sampling: How rewrites are drawn.
+        is_reference: Whether it is ρ_sft itself, whose log-ratio is 0.
+    """
+
+    name: str
+    prompter: OnnxPrompter
+    sampling: Sampling
+    is_reference: bool
+
+    def respond(self, bench: Bench) -> Response:
+        """Answer the prompts of a bench."""
+        rows, ratios = [], []
+        for number, prompt in enumerate(bench.prompts):
+            request = Request().with_seed(stream_seed(bench.seed, number))
+            source = CandidateSource(
+                self.prompter, protect(prompt), request, self.sampling, Cancellation()
+            )
+            found = source.candidates(bench.plan.count, weighed=not self.is_reference)
+            texts = {one.number: one.rewrite.text for one in found}
+            rows.append([texts.get(place, source.prompt) for place in range(bench.plan.count)])
+            ratios.append(
+                tuple(
+                    0.0 if self.is_reference else one.rewrite.log_proposal - one.log_reference
+                    for one in found
+                )
+            )
+        return _response(bench.arm(self.name, rows, bench.seed), tuple(ratios))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One draw from ρ* a prompt, and fresh answers to it.
+
+    Attributes:
+        name: Of the system.
+        prompter: Where candidates come from.
+        target: π_F.
+        reward: r*.
+        settings: N, M, λ and the guard.
+    """
+
+    name: str
+    prompter: OnnxPrompter
+    target: LlamaTarget
+    reward: Reward
+    settings: RhoStar
+
+    def respond(self, bench: Bench) -> Response:
+        """Answer the prompts of a bench."""
+        models = Models(self.prompter, self.target, self.reward)
+        plan, rows, ratios, reasons = bench.plan, [], [], []
+        for number, prompt in enumerate(bench.prompts):
+            sampling = plan.seeded(stream_seed(bench.seed, number))
+            request = Request(max_tokens=plan.max_tokens, sampling=sampling, rho_star=self.settings)
+            choice = draw(models, protect(prompt), request, Cancellation()).choice
+            found = choice.certificate.diagnostics
+            rows.append([choice.sent] * plan.count)
+            ratios.append(() if found is None else (found.kl,))
+            reasons.append(choice.reason)
+        arm = bench.arm(self.name, rows, bench.seed)
+        return Response(arm, tuple(ratios), tuple(reasons))
+
+
+def _response(arm: Arm, ratios: Sequence[tuple[float, ...]] = ()) -> Response:
+    return Response(arm, tuple(ratios) or ((),) * len(arm.sent), ("",) * len(arm.sent))

@@ -1,0 +1,347 @@
+"""The report of an evaluation: whole, offline, and safe to open whatever the texts hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from alignpro_lite.certificate import changes_between
+from alignpro_lite.eval import report
+from alignpro_lite.eval.figures import PALETTE, inline_figures, looks, write_figures
+from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.statistics import Estimate
+from alignpro_lite.eval.summary import (
+    ALL,
+    Agreement,
+    Cell,
+    DialCurve,
+    DialPoint,
+    ModelUsed,
+    Summary,
+    Versus,
+    WinMatrix,
+)
+
+ATTACK = "</script><img src=x onerror=alert(1)><!-- &lt;b&gt; {{ 7 * 7 }}"
+ODD_NAME = 'x" <b>&$y$ id="z'
+SYSTEMS = ("none", "learned", ODD_NAME)
+DATA = ("alpaca", "dolly")
+JUDGES = ("default", "second")
+GAINS = {"none": 0.0, "learned": 0.4, ODD_NAME: -0.3}
+PROMPTS = (
+    f"Say {ATTACK}",
+    "First line\r\nSecond line\r\n\r\n    indented",
+    "كيف أحافظ على سلامتي على الإنترنت؟ 🎉👩‍🚀",
+    "Read https://example.org/ and \u2028 tell",
+)
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, value - 0.1, value + 0.1)
+
+
+def cell(data: str, system: str, judge: str) -> Cell:
+    kl = 1.5 if system == "learned" else None
+    mean = estimate(0.2 + GAINS[system])
+    return Cell(data, system, judge, 4, 2, mean, estimate(0.5), 0.1, 12.0, kl)
+
+
+def versus(data: str, system: str, judge: str) -> Versus:
+    share, gain = estimate(0.4), estimate(GAINS[system])
+    return Versus(
+        data=data,
+        system=system,
+        judge=judge,
+        gain=gain,
+        p=0.0001,
+        p_adjusted=0.0002,
+        win=share,
+        tie=estimate(0.2),
+        loss=share,
+        answer_win=share,
+        length_controlled=share,
+        variance=estimate(-0.01),
+        recovered=estimate(0.7) if system == "learned" else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    places = [(data, system, j) for j in JUDGES for data in (*DATA, ALL) for system in SYSTEMS]
+    points = [DialPoint(f"λ {kl}", kl, estimate(kl / 4)) for kl in (0.1, 0.5, 2.0)]
+    return Summary(
+        baseline="none",
+        oracle=ODD_NAME,
+        judges=JUDGES,
+        data=DATA,
+        systems=SYSTEMS,
+        cells=tuple(cell(*place) for place in places),
+        versus=tuple(versus(*place) for place in places if place[1] != "none"),
+        matrices=tuple(
+            WinMatrix(j, SYSTEMS, ((0.5, 0.2, 0.7), (0.8, 0.5, 0.9), (0.3, 0.1, 0.5)))
+            for j in JUDGES
+        ),
+        agreements=(Agreement(*JUDGES, estimate(0.7)),),
+        dial=(DialCurve("sampling ρ*", tuple(points)), DialCurve("learned", tuple(points))),
+        models=(ModelUsed("target", ATTACK, "ab" * 32, 1000),),
+        configuration={"seed": 0, "text": ATTACK},
+        versions={"python": "3.12"},
+        cost={"none": 4.0, "learned": 4000.0},
+        notes=(f"A note: {ATTACK}",),
+    )
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    return [
+        Record(
+            data=data,
+            system=system,
+            number=number,
+            prompt=prompt,
+            sent=(prompt, f"{prompt}\nBe brief. {ATTACK}")
+            if system == "learned"
+            else (prompt,) * 2,
+            answers=(f"{ATTACK} {system}", "Yes.\r\nNo. 🎉"),
+            rewards=dict.fromkeys(JUDGES, (GAINS[system], 0.1 + 0.2)),
+            log_ratios=(),
+            reason="",
+            seconds=1.0,
+        )
+        for data in DATA
+        for number, prompt in enumerate(PROMPTS)
+        for system in SYSTEMS
+    ]
+
+
+class Page(HTMLParser):
+    """Sorts a page as a browser would: elements, attributes, and the text of every script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, key, value in self.attributes if key == name]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, summary, records):
+    place = tmp_path_factory.mktemp("report")
+    report.write_report(place, summary, records)
+    return place
+
+
+@pytest.fixture(scope="module")
+def source(folder) -> str:
+    return (folder / report.PAGE).read_text(encoding="utf-8")
+
+
+def test_the_page_fetches_nothing_and_may_not(source):
+    page = Page(source)
+    assert page.values("src") == []
+    assert all(link.startswith("#") for link in page.values("href"))
+    assert page.tags["link"] == page.tags["iframe"] == page.tags["object"] == 0
+    assert not re.search(r"@import|url\((?!#)", source)
+    policy = next(value for value in page.values("content") if "default-src" in value)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_policy_lets_the_script_run_as_it_stands_in_the_page(source):
+    page = Page(source)
+    assert len(page.scripts) == 2
+    policy = next(value for value in page.values("content") if "script-src" in value)
+    assert f"'{report._digest(page.scripts[1])}'" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2]
+    assert "innerHTML" not in source
+
+
+def test_no_text_becomes_markup(source):
+    page = Page(source)
+    assert page.tags["img"] == page.tags["b"] == 0
+    assert "<img" not in source
+    assert not any(key.startswith("on") for _, key, _ in page.attributes)
+    assert ATTACK in page.text  # of a note, a model and the configuration
+    assert "</" not in page.scripts[0]
+    assert "<" not in page.scripts[0]
+
+
+def test_the_examples_are_what_was_recorded(source, records):
+    found = json.loads(Page(source).scripts[0])
+    assert found["systems"] == list(SYSTEMS)
+    assert [(one["data"], one["number"]) for one in found["cards"]] == [
+        (data, number) for data in DATA for number in range(len(PROMPTS))
+    ]
+    for one in records:
+        card = found["cards"][DATA.index(one.data) * len(PROMPTS) + one.number]
+        run = card["runs"][SYSTEMS.index(one.system)]
+        assert card["prompt"] == one.prompt
+        assert run["answers"] == list(one.answers)
+        assert run["rewards"] == {name: list(values) for name, values in one.rewards.items()}
+        sent = [written(run["rewrites"][place], one.prompt) for place in run["sent"]]
+        assert sent == list(one.sent)
+
+
+def written(pieces: list[list] | None, prompt: str) -> str:
+    if pieces is None:
+        return prompt
+    return "".join(text for kind, text in pieces if kind != 1)
+
+
+def test_a_rewrite_shows_what_was_removed():
+    pieces = report._pieces("one two three", "one four three")
+    assert pieces == [(0, "one "), (1, "two"), (2, "four"), (0, " three")]
+
+
+def test_texts_that_share_little_are_not_mixed_word_by_word():
+    before, after = "How do I bake a good bread", "Explain a recipe in five steps"
+    assert len(changes_between(before, after)) > 2
+    assert report._pieces(before, after) == [(1, before), (2, after)]
+
+
+def test_ids_are_unique_in_the_page(source):
+    page = Page(source)
+    ids = Counter(page.values("id"))
+    assert [name for name, count in ids.items() if count > 1] == []
+    targets = [link.removeprefix("#") for link in page.values("href")]
+    targets += re.findall(r"url\(#([^)]*)\)", source)
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_figures_take_the_colours_of_the_page(summary):
+    figures = inline_figures(summary)
+    assert list(figures) == ["mean", "variance", "dial", "wins-1", "wins-2"]
+    for svg in figures.values():
+        assert "currentColor" in svg
+        assert "#010203" not in svg
+        assert "#ffffff" not in svg
+        assert "http" not in svg
+        assert not re.search(r"<(style|metadata)", svg)
+
+
+def test_a_name_is_text_in_a_figure(summary):
+    root = ElementTree.fromstring(inline_figures(summary)["mean"])
+    assert ODD_NAME in {element.text for element in root.iter("text")}
+
+
+def test_figures_are_written_and_repeat(folder, summary, tmp_path):
+    names = [f"{name}.{kind}" for name in inline_figures(summary) for kind in ("png", "svg")]
+    first = {file.name: file.read_bytes() for file in (folder / report.FIGURES).iterdir()}
+    assert sorted(first) == sorted(names)
+    for name, content in first.items():
+        assert len(content) > 2000
+        assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+        assert b"dc:date" not in content
+    write_figures(summary, tmp_path / "again")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == first
+
+
+def test_a_curve_may_have_one_point_or_none(summary):
+    point = DialPoint("gate 0", -0.01, estimate(0.0))
+    some = replace(summary, dial=(DialCurve("one", (point,)), DialCurve("none of them", ())))
+    drawn = inline_figures(some)["dial"]
+    assert "gate 0" in drawn
+    assert "none of them" not in drawn
+
+
+def test_systems_look_different_however_many_there_are(summary):
+    names = ("none", *(f"s{number}" for number in range(2 * len(PALETTE))))
+    found = looks(replace(summary, systems=names))
+    assert len({(look.colour, look.hatch) for look in found.values()}) == len(names)
+    assert len({(look.colour, look.marker) for look in found.values()}) == len(names)
+
+
+def test_the_markdown_names_every_system_and_keeps_its_columns(folder):
+    text = (folder / report.TEXT).read_text(encoding="utf-8")
+    plain = text.replace("\\", "")
+    assert all(f"| {name} |" in plain for name in SYSTEMS)
+    assert "<b>" not in text.replace("\\<", "")
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {11}
+    assert "| +0.400 (+0.300 to +0.500) ▲ |" in text
+    assert text.count("\n## ") == len(JUDGES) * 3 + 1
+
+
+def test_verdicts_follow_interval_and_p_together(summary):
+    better, worse = report.verdicts(summary)
+    assert (better.tone, worse.tone) == ("better", "worse")
+    assert better.sentence == (
+        "learned beats none beyond the noise: its mean reward is 0.400 higher (95 % interval "
+        "+0.300 to +0.500, p < 0.001 after Holm's correction); second finds it better."
+    )
+    doubtful = tuple(replace(one, p_adjusted=0.06) for one in summary.versus)
+    assert {one.tone for one in report.verdicts(replace(summary, versus=doubtful))} == {"same"}
+    wide = tuple(replace(one, gain=Estimate(0.4, -0.1, 0.9)) for one in summary.versus)
+    assert {one.tone for one in report.verdicts(replace(summary, versus=wide))} == {"same"}
+    assert "too few prompts" in report.verdicts(replace(summary, versus=()))[0].sentence
+
+
+def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
+    """One data set has no ALL; no dial, no oracle, no KL, one judge, a system that did not run."""
+    cells = [replace(one, kl=None) for one in summary.cells if one.data == "alpaca"]
+    bare = replace(
+        summary,
+        oracle=None,
+        judges=JUDGES[:1],
+        data=("alpaca",),
+        systems=(*SYSTEMS, "absent"),
+        cells=tuple(one for one in cells if one.judge == "default"),
+        versus=tuple(replace(one, recovered=None) for one in summary.versus if one.data != ALL),
+        matrices=summary.matrices[:1],
+        agreements=(),
+        dial=(),
+        notes=(),
+    )
+    report.write_report(tmp_path, bare, [one for one in records if one.data == "alpaca"])
+    page = Page((tmp_path / report.PAGE).read_text(encoding="utf-8"))
+    for gone in ("Agreement", "Notes", "Reward against KL", "The curves as numbers", "None"):
+        assert gone not in page.text
+    assert "learned beats none" in page.text
+    assert not (tmp_path / report.FIGURES / "dial.svg").exists()
+    assert json.loads(page.scripts[0])["cards"][0]["runs"][3] is None
+
+
+def test_numbers_read_well():
+    assert report._number(-0.0001, signed=True) == "0.000"
+    assert report._number(-1.5) == "\N{MINUS SIGN}1.500"
+    assert [report._duration(seconds) for seconds in (4, 75, 7260)] == [
+        "4.0 s", "1 min 15 s", "2 h 1 min",
+    ]  # fmt: skip
+
+
+def test_a_reward_that_is_no_number_does_not_break_the_page(summary, records):
+    broken = replace(records[0], rewards={"default": (float("nan"), 1.0)})
+    page = Page(report.as_page(summary, [broken, *records[1:]]))
+    run = json.loads(page.scripts[0])["cards"][0]["runs"][0]
+    assert run["rewards"] == {"default": [None, 1.0]}

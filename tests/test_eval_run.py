@@ -1,0 +1,249 @@
+"""An evaluation from its configuration to its report, broken, resumed, and asked for nonsense."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import TINY_BUNDLE, TINY_TARGET
+
+from alignpro_lite import registry
+from alignpro_lite.errors import AlignProError, InputError
+from alignpro_lite.eval import runner
+from alignpro_lite.eval.assemble import Places, prompts_of
+from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.evaluate import evaluate
+from alignpro_lite.eval.progress import TimeLeft, duration
+from alignpro_lite.eval.results import FILE
+from alignpro_lite.experiment.config import read_config
+
+CONFIG = """
+[target]
+kind = "gguf"
+source = "{target}"
+context = 2048
+[answers]
+count = 2
+max_tokens = 4
+[[data]]
+name = "rivers"
+path = "rivers.jsonl"
+format = "prompt"
+part = "all"
+prompts = 10
+[[data]]
+name = "lakes"
+path = "lakes.jsonl"
+format = "prompt"
+part = "all"
+[[judge]]
+name = "reward"
+reward = [{{ kind = "python", source = "reward_functions:length", weights = {{ length = 0.1 }} }}]
+[[judge]]
+name = "second"
+reward = [{{ kind = "python", source = "reward_functions:length", weights = {{ size = 1.0 }} }}]
+{systems}
+"""
+NONE = '[[system]]\nname = "none"\nkind = "none"\n'
+SYSTEMS = (
+    NONE
+    + '[[system]]\nname = "base"\nkind = "reference"\nbundle = "{bundle}"\n'
+    + '[[system]]\nname = "learned"\nkind = "prompter"\nbundle = "{bundle}"\n'
+    + '[[system]]\nname = "drawn"\nkind = "rho_star"\nbundle = "{bundle}"\nsamples = 2\n'
+    + "strength = 0.1\n"
+    + '[[system]]\nname = "best"\nkind = "best_of"\nsamples = 3\n'
+    + '[[system]]\nname = "told"\nkind = "instruction"\ntext = "Be brief."\n'
+    + '[[system]]\nname = "given"\nkind = "given"\npath = "given.jsonl"\ndata = ["lakes"]\n'
+    + '[[system]]\nname = "oracle"\nkind = "oracle"\nsource = "{target}"\ncontext = 2048\n'
+)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNPRO_LITE_CACHE", str(tmp_path / "cache"))
+    rows = {
+        "rivers.jsonl": [{"prompt": f"Name river {n}."} for n in range(10)],
+        "lakes.jsonl": [{"prompt": f"Name lake {n}."} for n in range(3)],
+        "given.jsonl": [
+            {"prompt": f"Name lake {n}.", "optimized_prompt": f"Which lake is {n}?"}
+            for n in range(3)
+        ],
+    }
+    for name, lines in rows.items():
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return Places(tmp_path, tmp_path / "out", registry.load(), registry.Cache.open(None))
+
+
+def config_of(places, systems=SYSTEMS, more="") -> EvalConfig:
+    text = CONFIG.format(
+        target=TINY_TARGET, systems=systems.format(target=TINY_TARGET, bundle=TINY_BUNDLE)
+    )
+    file = places.data / "eval.toml"
+    file.write_text(more + text)
+    return read_config(file, EvalConfig)
+
+
+def silent(text):
+    pass
+
+
+def lines_of(places):
+    return (places.output / FILE).read_text().splitlines()
+
+
+def test_every_system_answers_every_prompt_and_the_report_says_so(places):
+    summary = evaluate(config_of(places), places, silent)
+    assert summary.systems == (
+        *("none", "base", "learned", "drawn", "best", "told", "given", "oracle"),
+    )
+    assert len(lines_of(places)) == 7 * 13 + 3
+    rows = [json.loads(line) for line in lines_of(places)]
+    told = next(row for row in rows if row["system"] == "told")
+    assert told["sent"] == [f"Be brief.\n\n{told['prompt']}"] * 2
+    given = next(row for row in rows if row["system"] == "given")
+    assert given["sent"][0].startswith("Which lake")
+    assert all(len(row["answers"]) == 2 and len(row["rewards"]["second"]) == 2 for row in rows)
+    assert {name.name for name in places.output.iterdir()} >= {
+        *("report.html", "summary.md", "summary.json", "results.jsonl", "figures", "models.json"),
+    }
+    both = {(one.data, one.system) for one in summary.cells}
+    assert ("rivers", "given") not in both
+    assert ("all", "given") in both
+
+
+def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(places):
+    """Systems that send the same prompt differ in nothing but luck, so luck is shared."""
+    evaluate(config_of(places), places, silent)
+    rows = [json.loads(line) for line in lines_of(places)]
+    answers = {
+        name: {(r["data"], r["number"]): r["answers"] for r in rows if r["system"] == name}
+        for name in ("none", "oracle")
+    }
+    print([(answers["none"][k], answers["oracle"][k]) for k in answers["none"]])
+    assert answers["none"] == answers["oracle"]
+
+
+def test_the_best_answers_are_no_worse(places):
+    summary = evaluate(config_of(places), places, silent)
+    best, plain = (summary.cell("all", name, "reward") for name in ("best", "none"))
+    assert best.mean.value > plain.mean.value
+
+
+def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, monkeypatch):
+    config = config_of(places)
+    evaluate(config, Places(places.data, places.data / "whole", places.known, places.cache), silent)
+    calls = []
+    answered = runner._answered
+
+    def stopping(task, *rest):
+        calls.append(task)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return answered(task, *rest)
+
+    monkeypatch.setattr(runner, "_answered", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, places, silent)
+    with (places.output / FILE).open("a") as handle:
+        handle.write('{"run": "cut sho')  # as a kill in the middle of a line would leave it
+    before = len(lines_of(places)) - 1
+    notes = []
+    evaluate(config, places, notes.append)
+    assert any(f"{before} of 94" in one for one in notes)
+    assert len(lines_of(places)) == 94
+    assert len(calls) == 5 + 22 - 4
+
+    def bare(folder):
+        rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k not in ("seconds",)} for row in rows]
+
+    assert bare(places.output) == bare(places.data / "whole")
+    evaluate(config, places, silent)
+    assert len(calls) == 23, "a finished evaluation answers nothing again"
+
+
+def test_another_configuration_or_model_never_mixes(places, tmp_path):
+    config = config_of(places, NONE)
+    evaluate(config, places, silent)
+    before = lines_of(places)
+    with pytest.raises(InputError, match=r"begun with seed = 0, found 3"):
+        evaluate(config_of(places, NONE, "seed = 3\n"), places, silent)
+    other = places.data / "other"
+    other.mkdir()
+    shutil.copy(places.output / FILE, other / FILE)
+    with pytest.raises(InputError, match=r"line 1 belongs to another configuration"):
+        evaluate(
+            config_of(places, NONE, "seed = 3\n"),
+            Places(places.data, other, places.known, places.cache),
+            silent,
+        )
+    assert lines_of(places) == before
+
+
+def test_a_model_that_changed_under_its_name_is_refused(places):
+    model = places.data / "model.gguf"
+    shutil.copy(TINY_TARGET, model)
+    config = config_of(places, NONE)
+    config = config.model_copy(
+        update={"target": config.target.model_copy(update={"source": str(model)})}
+    )
+    evaluate(config, places, silent)
+    with model.open("ab") as handle:
+        handle.write(b" ")
+    with pytest.raises(InputError, match="begun with another target"):
+        evaluate(config, places, silent)
+
+
+@pytest.mark.parametrize(
+    ("systems", "problem"),
+    [
+        (NONE + '[[system]]\nname = "o"\nkind = "oracle"\nsource = "nowhere.gguf"\n', "nowhere"),
+        (NONE + '[[system]]\nname = "b"\nkind = "prompter"\nbundle = "missing"\n', "missing"),
+        (
+            NONE + '[[system]]\nname = "g"\nkind = "given"\npath = "given.jsonl"\n',
+            "g has no rewrite of 10 of 10 prompts of rivers",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_before_anything_is_answered(places, systems, problem):
+    with pytest.raises(AlignProError, match=problem):
+        evaluate(config_of(places, systems), places, silent)
+    assert not (places.output / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("systems", "problem"),
+    [
+        ('[[system]]\nname = "b"\nkind = "best_of"\n', "a system of kind none is needed"),
+        (NONE + NONE, "system names must be unique"),
+        (NONE.replace("kind", 'data = ["seas"]\nkind'), "unknown data"),
+        (NONE.replace('"none"\nkind', '"a|b"\nkind'), "not allowed"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(places, systems, problem):
+    with pytest.raises(InputError, match=problem):
+        config_of(places, systems)
+
+
+def test_a_row_without_a_prompt_is_left_out_and_named(places):
+    file = places.data / "rivers.jsonl"
+    rows = [json.dumps({"prompt": f"Name river {n}."}) for n in range(30)]
+    file.write_text("\n".join([*rows[:3], '{"question": "?"}', *rows[3:]]) + "\n")
+    prompts, notes = prompts_of(config_of(places, NONE), places)
+    assert notes == ["rivers.jsonl: row 4 left out, expected text under 'prompt', found 'None'."]
+    assert len(prompts["rivers"]) == 10
+
+
+def test_the_time_left_is_what_each_system_takes():
+    left = TimeLeft({"fast": 10, "slow": 10}, {})
+    assert left.seconds is None
+    left.add("fast", 5, 5.0)
+    assert left.seconds == pytest.approx(15 * 1), "of the slow one nothing is known yet"
+    left.add("slow", 5, 50.0)
+    assert left.seconds == pytest.approx(5 * 1 + 5 * 10)
+    resumed = TimeLeft({"fast": 10, "slow": 10}, {"fast": 5.0, "slow": 50.0})
+    resumed.add("fast", 5, 0)
+    resumed.add("slow", 5, 0)
+    assert resumed.seconds == left.seconds
+    assert [duration(s) for s in (7.4, 61, 3725)] == ["7 s", "1 min 1 s", "1 h 2 min"]

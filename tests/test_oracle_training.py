@@ -1,0 +1,113 @@
+"""Aligning the target itself: the loop of the prompter, on answers, ending in a GGUF file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+from tiny_models import configurations, write_model
+
+from alignpro_lite import gguf, registry
+from alignpro_lite.chat import Message
+from alignpro_lite.experiment.config import read_config
+from alignpro_lite.export.source import load_source
+from alignpro_lite.rollout_target import Answer
+from alignpro_lite.sampling import Sampling
+from alignpro_lite.train import oracle_run
+from alignpro_lite.train.metrics import read_metrics
+from alignpro_lite.train.oracle_config import OracleConfig
+from alignpro_lite.train.oracle_run import DIRECT, ORACLE, Verbatim, train_oracle
+from alignpro_lite.train.policy import open_policy
+from alignpro_lite.train.run import Places
+
+CONFIG = """
+[oracle]
+base = "{base}"
+max_tokens = 4
+dtype = "float32"
+rank = 2
+modules = ["q_proj", "v_proj"]
+quantisation = "F32"
+[[reward]]
+kind = "python"
+source = "training_run:length"
+weights = {{ length = 0.1 }}
+[objective]
+strength = 0.05
+prompts = 2
+rewrites = 3
+replayed = 1
+[training]
+steps = 3
+warmup = 1
+learning_rate = 0.05
+checkpoint = 1
+[data]
+prompts = [{{ path = "prompts.jsonl", format = "prompt" }}]
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Train in a fresh folder; gives the configuration and what trains."""
+    monkeypatch.setenv("ALIGNPRO_LITE_CACHE", str(tmp_path / "cache"))
+    base = write_model(tmp_path / "base", configurations()["llama"])
+    rows = [json.dumps({"prompt": f"Name river {n}?"}) for n in range(12)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows) + "\n")
+    file = tmp_path / "oracle.toml"
+    file.write_text(CONFIG.format(base=base))
+    config = read_config(file, OracleConfig)
+    places = Places(tmp_path, tmp_path / "run", registry.load(), registry.Cache.open(None))
+
+    def train(notes):
+        return train_oracle(config, places, notes.append)
+
+    return config, places, train
+
+
+def test_a_run_leaves_an_adapter_and_a_merged_model_that_answers(run):
+    _, places, train = run
+    notes: list[str] = []
+    assert train(notes)
+    assert [line["step"] for line in read_metrics(places.run)] == [1, 2, 3]
+    assert read_metrics(places.run)[0]["kl"] == pytest.approx(0, abs=1e-4), "it begins as π_F"
+    gguf.require_text_generation(gguf.read(places.run / ORACLE))
+    adapter = load_file(places.run / "adapter" / "adapter_model.safetensors")
+    assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
+    assert not list(places.run.glob(".merged-*"))
+    assert train(notes)
+    assert "is done" in notes[-1]
+
+
+def test_a_run_stopped_while_exporting_goes_on_from_the_adapter(run, monkeypatch):
+    """The last step is saved before anything is merged, so nothing is trained twice."""
+    _, places, train = run
+    with monkeypatch.context() as patch:
+        patch.setattr(oracle_run, "export_target", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train([])
+    assert not (places.run / ORACLE).exists()
+    assert train([])
+    assert [line["step"] for line in read_metrics(places.run)] == [1, 2, 3]
+    assert (places.run / ORACLE).is_file()
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_it_is_asked_what_the_target_is_asked(run):
+    """The oracle answers the bare prompt under the model's own chat template, nothing else."""
+    config, places, _ = run
+    base = places.data / "base"
+    policy = open_policy(config.oracle, base, DIRECT, "cpu", 0)
+    tokenizer = load_source(base).tokenizer
+    asked = tokenizer.decode(policy.tokens.request("Name a river?"), skip_special_tokens=False)
+    assert asked == "<|im_start|>user\nName a river?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_stand_in_for_the_target_says_what_it_is_told():
+    told = [[Message("user", "a")], [Message("user", "b")]]
+    said = Verbatim().answers(told, 2, 9, Sampling())
+    assert said == [[Answer("a", None, "stop")] * 2, [Answer("b", None, "stop")] * 2]
