@@ -28,7 +28,6 @@ max_tokens = 4
 dtype = "float32"
 rank = 2
 modules = ["q_proj", "v_proj"]
-quantisation = "F32"
 [[reward]]
 kind = "python"
 source = "training_run:length"

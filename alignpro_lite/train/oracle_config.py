@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -21,12 +21,10 @@ class OracleSection(LoraSection):
         alpha: Its update is scaled by alpha / rank.
         modules: Linear layers that get an adapter, all-linear for all but the head.
         base: The target to be aligned: one of models.toml, a Hugging Face folder or a GGUF file.
-        quantisation: Of the exported file. A coarse one rounds away what was learned.
     """
 
     max_tokens: int = Field(80, ge=2)
     base: str = "smollm2-135m-instruct"
-    quantisation: Literal["Q8_0", "F16", "BF16", "F32"] = "Q8_0"
 
 
 class OracleConfig(Section):
