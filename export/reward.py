@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import combinations
@@ -58,12 +58,14 @@ class RewardRequest:
         base: The Hugging Face folder of its base model.
         precision: Of the weights.
         allow_mismatch: Keep a graph that agrees too little with torch; the bundle says so.
+        part_weights: Weight of each named part in the sum; parts that are not named weigh 1.
     """
 
     trained: Path
     base: Path
     precision: RewardPrecision
     allow_mismatch: bool
+    part_weights: tuple[tuple[str, float], ...] = ()
 
 
 def export_reward(
@@ -86,6 +88,7 @@ def export_reward(
     """
     on_stage(f"reading {request.trained.name}")
     reward = load_trained(request.trained, request.base)
+    weights = _part_weights(request, reward.card.parts)
     with whole_folder(destination, REWARD_SIDECAR) as folder:
         on_stage(f"writing the {request.precision} graph")
         _write_graph(reward, request.precision, folder)
@@ -100,8 +103,18 @@ def export_reward(
         )
         on_stage("comparing it with torch")
         parity = _compare(reward, OnnxScorer(folder, model, usable_cores()), request)
-        write_reward_sidecar(folder, _sidecar(request, reward, model, parity, folder))
+        write_reward_sidecar(folder, _sidecar(request, reward, model, parity, weights, folder))
     return open_reward_bundle(destination)
+
+
+def _part_weights(request: RewardRequest, parts: Sequence[str]) -> dict[str, float]:
+    given = dict(request.part_weights)
+    if unknown := sorted(given.keys() - set(parts)):
+        raise ExportError(
+            f"{request.trained.name} has no part {unknown[0]}, only {', '.join(parts)}.",
+            "Correct the weights.",
+        )
+    return {part: given.get(part, 1.0) for part in parts}
 
 
 def parity_exchanges() -> list[Exchange]:
@@ -195,13 +208,14 @@ def _sidecar(
     reward: TorchReward,
     model: RewardModel,
     parity: RewardParity,
+    weights: dict[str, float],
     folder: Path,
 ) -> RewardSidecar:
     has_adapter = (request.trained / ADAPTER).is_file()
     return RewardSidecar(
         format=REWARD_FORMAT,
         model=model,
-        weights=dict.fromkeys(model.parts, 1.0),
+        weights=weights,
         parity=parity,
         provenance=RewardProvenance(
             base_model=reward.card.base, adapter=request.trained.name if has_adapter else None

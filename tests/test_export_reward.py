@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,17 @@ def trained(tmp_path_factory):
 def made(trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "bundle"
     return export_reward(RewardRequest(trained, trained, "int8", allow_mismatch=False), out)
+
+
+def test_parts_weigh_what_is_asked_for_and_otherwise_one(trained, tmp_path):
+    """Holds down: a bundle always weighed its parts alike, whatever a prompter was trained on."""
+    first, *others = CARD.parts
+    request = RewardRequest(trained, trained, "fp32", False, ((first, 0.3),))
+    made = export_reward(request, tmp_path / "out")
+    assert made.sidecar.weights == {first: 0.3, **dict.fromkeys(others, 1.0)}
+    with pytest.raises(ExportError, match=f"has no part wit, only {first}"):
+        export_reward(replace(request, part_weights=(("wit", 1.0),)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.fixture

