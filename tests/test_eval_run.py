@@ -52,6 +52,8 @@ SYSTEMS = (
     + '[[system]]\nname = "learned"\nkind = "prompter"\nbundle = "{bundle}"\n'
     + '[[system]]\nname = "drawn"\nkind = "rho_star"\nbundle = "{bundle}"\nsamples = 2\n'
     + "strength = 0.1\n"
+    + '[[system]]\nname = "scored"\nkind = "rho_star"\nbundle = "{bundle}"\nsamples = 2\n'
+    + 'strength = 0.1\nreturns = "scored"\n'
     + '[[system]]\nname = "best"\nkind = "best_of"\nsamples = 3\n'
     + '[[system]]\nname = "told"\nkind = "instruction"\ntext = "Be brief."\n'
     + '[[system]]\nname = "given"\nkind = "given"\npath = "given.jsonl"\ndata = ["lakes"]\n'
@@ -95,14 +97,17 @@ def lines_of(places):
 def test_every_system_answers_every_prompt_and_the_report_says_so(places):
     summary = evaluate(config_of(places), places, silent)
     assert summary.systems == (
-        *("none", "base", "learned", "drawn", "best", "told", "given", "oracle"),
+        *("none", "base", "learned", "drawn", "scored", "best", "told", "given", "oracle"),
     )
-    assert len(lines_of(places)) == 7 * 13 + 3
+    assert len(lines_of(places)) == 8 * 13 + 3
     rows = [json.loads(line) for line in lines_of(places)]
     told = next(row for row in rows if row["system"] == "told")
     assert told["sent"] == [f"Be brief.\n\n{told['prompt']}"] * 2
     given = next(row for row in rows if row["system"] == "given")
     assert given["sent"][0].startswith("Which lake")
+    drawn, scored = ([r for r in rows if r["system"] == s] for s in ("drawn", "scored"))
+    assert all(len(set(row["sent"])) == 1 for row in drawn), "one rewrite, fresh answers"
+    assert any(len(set(row["sent"])) == 2 for row in scored), "a draw for every answer"
     assert all(len(row["answers"]) == 2 and len(row["rewards"]["second"]) == 2 for row in rows)
     assert {name.name for name in places.output.iterdir()} >= {
         *("report.html", "summary.md", "summary.json", "results.jsonl", "figures", "models.json"),
@@ -150,9 +155,9 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
     before = len(lines_of(places)) - 1
     notes = []
     evaluate(config, places, notes.append)
-    assert any(f"{before} of 94" in one for one in notes)
-    assert len(lines_of(places)) == 94
-    assert len(calls) == 5 + 22 - 4
+    assert any(f"{before} of 107" in one for one in notes)
+    assert len(lines_of(places)) == 107
+    assert len(calls) == 5 + 25 - 4
 
     def bare(folder):
         rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
@@ -160,7 +165,7 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
 
     assert bare(places.output) == bare(places.data / "whole")
     evaluate(config, places, silent)
-    assert len(calls) == 23, "a finished evaluation answers nothing again"
+    assert len(calls) == 26, "a finished evaluation answers nothing again"
 
 
 def test_another_configuration_or_model_never_mixes(places, tmp_path):

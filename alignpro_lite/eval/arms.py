@@ -91,29 +91,40 @@ class Bench:
             RewardError: An answer failed or has no score; a comparison needs them all.
         """
         flat = [rewrite for row in sent for rewrite in row]
-        owners = [prompt for prompt, row in zip(self.prompts, sent, strict=True) for _ in row]
         answers: list[str] = []
         for start in range(0, len(flat), _ASKED_TOGETHER):
             conversations = [[Message("user", x)] for x in flat[start : start + _ASKED_TOGETHER]]
             sampling = self.plan.seeded(stream_seed(seed, start))
             outcomes = self.target.answers(conversations, 1, self.plan.max_tokens, sampling)
             answers.extend(_text(outcome[0]) for outcome in outcomes)
-        exchanges = [Exchange(x, y) for x, y in zip(owners, answers, strict=True)]
+        width = len(sent[0])
+        rows = [answers[at : at + width] for at in range(0, len(answers), width)]
+        return self.scored(name, sent, rows)
+
+    def scored(
+        self, name: str, sent: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]
+    ) -> Arm:
+        """Score what an arm has sent and got, an answer to each x'.
+
+        Raises:
+            RewardError: An answer has no score; a comparison needs them all.
+        """
+        exchanges = [
+            Exchange(x, y) for x, row in zip(self.prompts, answers, strict=True) for y in row
+        ]
         shape = (len(self.prompts), -1)
         scores: dict[str, NDArray[np.float64]] = {}
         for key, reward in self.rewards.items():
-            scored = reward.score(exchanges)
-            if scored.failed.any():
+            found = reward.score(exchanges)
+            if found.failed.any():
                 raise RewardError(
-                    f"{scored.failed.sum()} of {len(exchanges)} answers have no score by {key}.",
+                    f"{found.failed.sum()} of {len(exchanges)} answers have no score by {key}.",
                     "Mend the reward; a comparison needs every score.",
                 )
-            named = {f"{key}/{part}": values for part, values in scored.parts.items()}
-            for part, values in {key: scored.total, **named}.items():
+            named = {f"{key}/{part}": values for part, values in found.parts.items()}
+            for part, values in {key: found.total, **named}.items():
                 scores[part] = values.reshape(shape)
-        width = len(sent[0])
-        rows = [tuple(answers[at : at + width]) for at in range(0, len(answers), width)]
-        return Arm(name, tuple(tuple(row) for row in sent), tuple(rows), scores)
+        return Arm(name, tuple(map(tuple, sent)), tuple(map(tuple, answers)), scores)
 
 
 def _text(outcome: object) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from alignpro_lite.bundle import Bundle, open_bundle
 from alignpro_lite.digests import digests_of
+from alignpro_lite.draw import Models
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import (
     AnySystem,
@@ -209,10 +210,11 @@ def open_system(
                 answers=section.trials,
                 guard=section.guard,
                 trial_tokens=loaded.config.answers.max_tokens,
+                returns=section.returns,
             )
             target = loaded.require_llama(section.name)
-            prompter = loaded.prompter(section.bundle)
-            return Drawn(section.name, prompter, target, loaded.reward, settings)
+            models = Models(loaded.prompter(section.bundle), target, loaded.reward)
+            return Drawn(section.name, models, settings)
 
 
 def _given(

@@ -98,7 +98,7 @@ class PrompterSystemSection(SystemSection):
 
 
 class RhoStarSection(SystemSection):
-    """[[system]] of kind rho_star: a draw from ρ*, one a prompt, and fresh answers to it.
+    """[[system]] of kind rho_star: draws from ρ*, see docs/sampling.md.
 
     Attributes:
         name: What the report calls it.
@@ -109,6 +109,8 @@ class RhoStarSection(SystemSection):
         strength: λ; without it, the one the prompter was trained with.
         trials: M, trial answers to each candidate.
         guard: Whether the prompt is kept unless the rewrite is better beyond the noise.
+        returns: fresh draws one rewrite a prompt and answers it anew, which is ρ* and nothing else;
+            scored draws one for every answer and returns its best trial, as `run` does.
     """
 
     kind: Literal["rho_star"]
@@ -117,6 +119,7 @@ class RhoStarSection(SystemSection):
     strength: Positive | None = None
     trials: Count = 2
     guard: bool = False
+    returns: Literal["fresh", "scored"] = "fresh"
 
 
 class BestOfSection(SystemSection):

@@ -114,7 +114,12 @@ def _scope(config: EvalConfig) -> Iterator[str]:
     for system in config.system:
         if system.data:
             yield f"{system.name} answers only {', '.join(system.data)}."
-        if system.kind == "rho_star":
+        if system.kind == "rho_star" and system.returns == "scored":
+            yield (
+                f"{system.name} returns the best of the {system.trials} or more trial answers that "
+                "the drawn rewrite has by then: the answer is chosen by the reward too."
+            )
+        elif system.kind == "rho_star":
             yield (
                 f"{system.name} draws one rewrite a prompt and answers it {config.answers.count} "
                 "times; prompters draw one for every answer."

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from alignpro_lite.certificate import changes_between
 from alignpro_lite.eval.figures import inline_figures, looks, overall, write_figures
+from alignpro_lite.eval.progress import duration
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL, ModelUsed, Summary, Versus
@@ -154,7 +155,7 @@ def as_page(summary: Summary, records: Sequence[Record]) -> str:
         examples=_embedded(examples(summary, records)),
         configuration=json.dumps(summary.configuration, indent=2, ensure_ascii=False, default=str),
         models=[(one, _size(one)) for one in summary.models],
-        costs=[(name, _duration(seconds)) for name, seconds in summary.cost.items()],
+        costs=[(name, duration(seconds)) for name, seconds in summary.cost.items()],
     )
 
 
@@ -395,14 +396,6 @@ def _p(value: float) -> str:
 
 def _size(model: ModelUsed) -> str:
     return f"{model.size / 1e6:,.1f} MB" if model.size else _NOTHING
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
 
 
 def _markdown_rows(table: Table) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from alignpro_lite.eval.statistics import Estimate
 
 ALL = "all"
-"""The data set that stands for all of them together."""
+"""The data set that stands for all of them together, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class WinMatrix:
         judge: Name of the reward, or of the judge model.
         systems: Names, in the order of rows and columns.
         rates: rates[i][j]: probability that an answer of system i beats one of j, ties half; 0.5
-            on the diagonal.
+            on the diagonal and between systems that share no prompt.
     """
 
     judge: str
@@ -162,7 +162,7 @@ class Summary:
         judges: Names of the rewards; the first is the one that was optimised.
         data: Names of the data sets, without ALL.
         systems: Names of the systems.
-        cells: System x data set x judge, ALL included.
+        cells: System x data set x judge, ALL included where there are several.
         versus: Against the baseline, likewise.
         matrices: One a judge.
         agreements: One a pair of judges.

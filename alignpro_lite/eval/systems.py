@@ -14,15 +14,14 @@ import numpy as np
 
 from alignpro_lite.cancellation import Cancellation
 from alignpro_lite.candidates import CandidateSource
-from alignpro_lite.draw import Models, draw
+from alignpro_lite.draw import Models, Outcome, draw
+from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.arms import Arm, Bench
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.request import Request, RhoStar
-from alignpro_lite.reward import Reward
 from alignpro_lite.rollout_target import Target
 from alignpro_lite.sampling import Sampling, stream_seed
 from alignpro_lite.spans import protect
-from alignpro_lite.target import LlamaTarget
 
 
 @dataclass(frozen=True)
@@ -143,36 +142,61 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One draw from ρ* a prompt, and fresh answers to it.
+    """Draws from ρ*: one a prompt and fresh answers to it, or one an answer, as `run` answers.
 
     Attributes:
         name: Of the system.
-        prompter: Where candidates come from.
-        target: π_F.
-        reward: r*.
-        settings: N, M, λ and the guard.
+        models: What takes part in a draw.
+        settings: N, M, λ, the guard, and which answer is returned.
     """
 
     name: str
-    prompter: OnnxPrompter
-    target: LlamaTarget
-    reward: Reward
+    models: Models
     settings: RhoStar
 
     def respond(self, bench: Bench) -> Response:
         """Answer the prompts of a bench."""
-        models = Models(self.prompter, self.target, self.reward)
-        plan, rows, ratios, reasons = bench.plan, [], [], []
-        for number, prompt in enumerate(bench.prompts):
-            sampling = plan.seeded(stream_seed(bench.seed, number))
-            request = Request(max_tokens=plan.max_tokens, sampling=sampling, rho_star=self.settings)
-            choice = draw(models, protect(prompt), request, Cancellation()).choice
-            found = choice.certificate.diagnostics
-            rows.append([choice.sent] * plan.count)
-            ratios.append(() if found is None else (found.kl,))
-            reasons.append(choice.reason)
-        arm = bench.arm(self.name, rows, bench.seed)
-        return Response(arm, tuple(ratios), tuple(reasons))
+        is_fresh, count = self.settings.returns == "fresh", bench.plan.count
+        rows = [
+            [self._draw(bench, number, turn) for turn in range(1 if is_fresh else count)]
+            for number in range(len(bench.prompts))
+        ]
+        sent = [[one.choice.sent for one in row] * (count // len(row)) for row in rows]
+        if is_fresh:
+            arm = bench.arm(self.name, sent, bench.seed)
+        else:
+            arm = bench.scored(self.name, sent, [[_scored_answer(o) for o in row] for row in rows])
+        found = [[one.choice.certificate.diagnostics for one in row] for row in rows]
+        kl = tuple(tuple(one.kl for one in row if one is not None) for row in found)
+        return Response(arm, kl, tuple("; ".join(_reasons(row)) for row in rows))
+
+    def _draw(self, bench: Bench, number: int, turn: int) -> Outcome:
+        seed = stream_seed(stream_seed(bench.seed, number), turn)
+        request = Request(
+            max_tokens=bench.plan.max_tokens,
+            sampling=bench.plan.seeded(seed),
+            rho_star=self.settings,
+        )
+        return draw(self.models, protect(bench.prompts[number]), request, Cancellation())
+
+
+def _reasons(row: Sequence[Outcome]) -> dict[str, None]:
+    """Why those prompts were sent, each reason once."""
+    return dict.fromkeys(one.choice.reason for one in row)
+
+
+def _scored_answer(outcome: Outcome) -> str:
+    """The best answer that the prompt in use has.
+
+    Raises:
+        RewardError: None of its answers has a score.
+    """
+    if outcome.answer is None:
+        raise RewardError(
+            f"No answer to {outcome.choice.sent!r:.60} has a score.",
+            "Mend the reward; a comparison needs every score.",
+        )
+    return outcome.answer.text
 
 
 def _response(arm: Arm, ratios: Sequence[tuple[float, ...]] = ()) -> Response:
