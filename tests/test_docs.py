@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.reward_config import RewardConfig
 
@@ -22,7 +24,14 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 }
-CONFIGURATIONS = {"reward.toml": RewardConfig, "prompter.toml": PrompterConfig}
+CONFIGURATIONS = {
+    "reward.toml": RewardConfig,
+    "second-reward.toml": RewardConfig,
+    "prompter.toml": PrompterConfig,
+    "oracle.toml": OracleConfig,
+    "eval.toml": EvalConfig,
+    "eval-bpo.toml": EvalConfig,
+}
 
 
 def fenced(language: str) -> list[str]:
@@ -59,8 +68,7 @@ def test_every_configuration_in_the_documents_is_allowed(snippet):
     "path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.name
 )
 def test_the_shipped_configurations_are_allowed(path):
-    kind = PrompterConfig if path.name.startswith("prompter") else RewardConfig
-    read_config(path, kind)
+    read_config(path, CONFIGURATIONS[path.name])
 
 
 @pytest.mark.real

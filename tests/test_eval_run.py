@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import TINY_BUNDLE, TINY_TARGET
 
 from alignpro_lite import registry
+from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import AlignProError, InputError
-from alignpro_lite.eval import runner
-from alignpro_lite.eval.assemble import Places, prompts_of
+from alignpro_lite.eval import QUICK, runner
+from alignpro_lite.eval.assemble import prompts_of
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.evaluate import evaluate
 from alignpro_lite.eval.progress import TimeLeft, duration
 from alignpro_lite.eval.results import FILE
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.run_folder import Places
 
 CONFIG = """
 [target]
@@ -91,7 +95,7 @@ def silent(text):
 
 
 def lines_of(places):
-    return (places.output / FILE).read_text().splitlines()
+    return (places.run / FILE).read_text().splitlines()
 
 
 def test_every_system_answers_every_prompt_and_the_report_says_so(places):
@@ -109,7 +113,7 @@ def test_every_system_answers_every_prompt_and_the_report_says_so(places):
     assert all(len(set(row["sent"])) == 1 for row in drawn), "one rewrite, fresh answers"
     assert any(len(set(row["sent"])) == 2 for row in scored), "a draw for every answer"
     assert all(len(row["answers"]) == 2 and len(row["rewards"]["second"]) == 2 for row in rows)
-    assert {name.name for name in places.output.iterdir()} >= {
+    assert {name.name for name in places.run.iterdir()} >= {
         *("report.html", "summary.md", "summary.json", "results.jsonl", "figures", "models.json"),
     }
     both = {(one.data, one.system) for one in summary.cells}
@@ -150,7 +154,7 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
     monkeypatch.setattr(runner, "_answered", stopping)
     with pytest.raises(KeyboardInterrupt):
         evaluate(config, places, silent)
-    with (places.output / FILE).open("a") as handle:
+    with (places.run / FILE).open("a") as handle:
         handle.write('{"run": "cut sho')  # as a kill in the middle of a line would leave it
     before = len(lines_of(places)) - 1
     notes = []
@@ -163,7 +167,7 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
         rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
         return [{k: v for k, v in row.items() if k not in ("seconds",)} for row in rows]
 
-    assert bare(places.output) == bare(places.data / "whole")
+    assert bare(places.run) == bare(places.data / "whole")
     evaluate(config, places, silent)
     assert len(calls) == 26, "a finished evaluation answers nothing again"
 
@@ -176,7 +180,7 @@ def test_another_configuration_or_model_never_mixes(places, tmp_path):
         evaluate(config_of(places, NONE, "seed = 3\n"), places, silent)
     other = places.data / "other"
     other.mkdir()
-    shutil.copy(places.output / FILE, other / FILE)
+    shutil.copy(places.run / FILE, other / FILE)
     with pytest.raises(InputError, match=r"line 1 belongs to another configuration"):
         evaluate(
             config_of(places, NONE, "seed = 3\n"),
@@ -214,7 +218,7 @@ def test_a_model_that_changed_under_its_name_is_refused(places):
 def test_what_is_missing_is_named_before_anything_is_answered(places, systems, problem):
     with pytest.raises(AlignProError, match=problem):
         evaluate(config_of(places, systems), places, silent)
-    assert not (places.output / FILE).exists()
+    assert not (places.run / FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -238,6 +242,47 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
     prompts, notes = prompts_of(config_of(places, NONE), places)
     assert notes == ["rivers.jsonl: row 4 left out, expected text under 'prompt', found 'None'."]
     assert len(prompts["rivers"]) == 10
+
+
+@pytest.mark.real
+def test_the_quick_evaluation_runs_on_the_default_models(tmp_path):
+    config = read_config(QUICK / "eval.toml", EvalConfig)
+    few = config.model_copy(
+        update={"data": tuple(one.model_copy(update={"prompts": 2}) for one in config.data)}
+    )
+    places = Places(QUICK, tmp_path / "out", registry.load(), registry.Cache.open(None))
+    summary = evaluate(few, places, silent)
+    assert len(summary.systems) == 4
+    assert summary.cell("quick", "ρ_sft", "reward").kl == 0
+    learned = [json.loads(line) for line in lines_of(places)]
+    assert any(row["sent"][0] != row["prompt"] for row in learned)
+
+
+def test_an_evaluation_needs_no_torch():
+    code = "import sys; import alignpro_lite.eval.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["bound"]])
+def test_a_missing_configuration_is_wrong_usage(arguments, capsys):
+    assert exit_code_of(["eval", *arguments]) == 2
+    assert "--config" in capsys.readouterr().err
+
+
+def test_options_before_the_command_are_not_lost_in_silence(places, capsys):
+    config_of(places, NONE)
+    file = str(places.data / "eval.toml")
+    assert exit_code_of(["eval", "--config", file, "bound"]) == 2
+    assert "eval bound --config" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_summary_and_names_the_report(places, capsys):
+    config_of(places, NONE)
+    arguments = ["eval", "--config", str(places.data / "eval.toml")]
+    assert exit_code_of([*arguments, "--output", str(places.run)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("# Evaluation")
+    assert str(places.run / "report.html") in shown.err
 
 
 def test_the_time_left_is_what_each_system_takes():

@@ -11,6 +11,7 @@ from tiny_models import configurations, write_model
 from alignpro_lite import gguf, registry
 from alignpro_lite.chat import Message
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.source import load_source
 from alignpro_lite.rollout_target import Answer
 from alignpro_lite.sampling import Sampling
@@ -19,7 +20,6 @@ from alignpro_lite.train.metrics import read_metrics
 from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.oracle_run import DIRECT, ORACLE, Verbatim, train_oracle
 from alignpro_lite.train.policy import open_policy
-from alignpro_lite.train.run import Places
 
 CONFIG = """
 [oracle]

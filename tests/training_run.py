@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import Cache, load
 from alignpro_lite.rollout_target import Answer, TargetFailure
@@ -20,7 +21,6 @@ from alignpro_lite.train import prompter_run
 from alignpro_lite.train.loop import PrompterTrainer
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.prompter_run import train_prompter
-from alignpro_lite.train.run import Places
 
 HELD_OUT = 0.25
 CONFIG = """

@@ -11,8 +11,8 @@ from alignpro_lite.cli import output
 from alignpro_lite.cli.options import cache_option, require_extra
 
 if TYPE_CHECKING:
-    from alignpro_lite.eval.assemble import Places
     from alignpro_lite.eval.config import EvalConfig
+    from alignpro_lite.experiment.run_folder import Places
 
 _EXTRA = ("pydantic", "matplotlib", "tqdm", "onnxruntime")
 
@@ -66,7 +66,7 @@ def evaluation(
 @output_option
 @cache_option
 def quick(folder: Path, cache: Path | None) -> None:
-    """Evaluate the default bundle on 24 prompts that come with the package."""
+    """Evaluate the default bundle on 16 prompts that come with the package."""
     require_extra("An evaluation", _EXTRA, "eval")
     from alignpro_lite.eval import QUICK
 
@@ -106,9 +106,9 @@ def _prepared(
 ) -> tuple[EvalConfig, Places]:
     require_extra("An evaluation", _EXTRA, "eval")
     from alignpro_lite import registry
-    from alignpro_lite.eval.assemble import Places
     from alignpro_lite.eval.config import EvalConfig
     from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.experiment.run_folder import Places
 
     places = Places(data, folder, registry.load(), registry.Cache.open(cache))
     return read_config(config, EvalConfig), places

@@ -94,9 +94,9 @@ def prompter(
 
     from alignpro_lite import registry
     from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.experiment.run_folder import Places
     from alignpro_lite.train.prompter_config import PrompterConfig
     from alignpro_lite.train.prompter_run import train_prompter
-    from alignpro_lite.train.run import Places
 
     wanted = read_config(config, PrompterConfig)
     if strength is not None:
@@ -123,9 +123,9 @@ def oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
 
     from alignpro_lite import registry
     from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.experiment.run_folder import Places
     from alignpro_lite.train.oracle_config import OracleConfig
     from alignpro_lite.train.oracle_run import ORACLE, train_oracle
-    from alignpro_lite.train.run import Places
 
     wanted = read_config(config, OracleConfig)
     places = Places(data or config.parent, folder, registry.load(), registry.Cache.open(cache))

@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from alignpro_lite.bundle import Bundle, open_bundle
@@ -32,36 +31,20 @@ from alignpro_lite.eval.systems import BestOf, Drawn, Fixed, Prompted, System
 from alignpro_lite.experiment.models import open_llama, open_reward, open_target
 from alignpro_lite.experiment.prompts import read_prompts
 from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, RewardSection
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.loading import SEQUENCES, path_of
 from alignpro_lite.onnx_decoder import DecoderSettings
 from alignpro_lite.prompter import OnnxPrompter
-from alignpro_lite.registry import Cache, Kind, Registry
+from alignpro_lite.registry import Kind
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.request import RhoStar
 from alignpro_lite.reward import Reward
 from alignpro_lite.rollout_target import GgufTarget, Target
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.target import LlamaTarget
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where an evaluation finds things and puts them.
-
-    Attributes:
-        data: What relative paths of the configuration start from.
-        output: The folder of the evaluation.
-        known: The models that have a name.
-        cache: Where they lie.
-    """
-
-    data: Path
-    output: Path
-    known: Registry
-    cache: Cache
 
 
 def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]], list[str]]:

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.assemble import Loaded, Places, mixed, models_used, prompts_of
+from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of
 from alignpro_lite.eval.bound import table
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.runner import identify
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.registry.storage import disk_errors, write_text
 
 FILE = "bound.json"
@@ -33,7 +34,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
         AlignProError: A model is missing or failed.
     """
     section = config.bound
-    with disk_errors(places.output), ExitStack() as stack:
+    with disk_errors(places.run), ExitStack() as stack:
         prompts, notes = prompts_of(config, places)
         for sentence in notes:
             note(sentence)
@@ -56,7 +57,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
         with tqdm(total=section.prompts, unit="prompt") as bar:
             some = mixed(prompts, section.prompts)
             found = measure_bound(models, some, plan, lambda done, total: bar.update())
-    write_text(places.output / FILE, json.dumps(asdict(found), indent=2) + "\n")
+    write_text(places.run / FILE, json.dumps(asdict(found), indent=2) + "\n")
     return table(found)
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from tqdm import tqdm
 
 from alignpro_lite.eval.analysis import Answers, agreements, cells, matrices, versus
-from alignpro_lite.eval.assemble import Loaded, Places, mixed, models_used, prompts_of
+from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.dial import DialRun
 from alignpro_lite.eval.pairs import pair_notes
@@ -20,6 +20,7 @@ from alignpro_lite.eval.report import write_report
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.runner import identify, run
 from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.registry.storage import disk_errors, write_text
 
@@ -39,7 +40,7 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
     Raises:
         AlignProError: Something is missing, damaged or failed; what was computed is kept.
     """
-    with disk_errors(places.output), ExitStack() as stack:
+    with disk_errors(places.run), ExitStack() as stack:
         prompts, notes = prompts_of(config, places)
         for sentence in notes:
             note(sentence)
@@ -51,8 +52,8 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
         dial = _dial(config, places, identity, prompts, loaded, note)
         summary = summarise(config, records, models, dial, (*notes, *judged))
         text = json.dumps(asdict(summary), indent=2, ensure_ascii=False)
-        write_text(places.output / SUMMARY, text + "\n")
-        write_report(places.output, summary, records)
+        write_text(places.run / SUMMARY, text + "\n")
+        write_report(places.run, summary, records)
     return summary
 
 
@@ -75,7 +76,7 @@ def _dial(
 
         run = DialRun(config, config.dial, loaded)
         some = mixed(prompts, config.dial.prompts)
-        return run.curves(some, places.output, identity, on_step)
+        return run.curves(some, places.run, identity, on_step)
 
 
 def summarise(

@@ -9,13 +9,13 @@ from tqdm import tqdm
 
 from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.analysis import Answers
-from alignpro_lite.eval.assemble import Places
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.judge import JudgeScorer, load_judge
 from alignpro_lite.loading import path_of
@@ -47,7 +47,7 @@ def pair_notes(
     if config.pair_judge is None:
         return ()
     answers = Answers.of(config, records)
-    journal = Journal(places.output / FILE, run)
+    journal = Journal(places.run / FILE, run)
     known = {row["system"]: row["sentence"] for row in journal.read()}
     missing = [name for name in answers.rows if name not in (config.baseline, *known)]
     if missing:

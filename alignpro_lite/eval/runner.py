@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval import results
 from alignpro_lite.eval.arms import Bench
-from alignpro_lite.eval.assemble import Loaded, Places, open_system
+from alignpro_lite.eval.assemble import Loaded, open_system
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.progress import Bar, TimeLeft
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.eval.systems import Response, System
 from alignpro_lite.experiment.models import answer_plan
-from alignpro_lite.experiment.run_folder import claim
+from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.sampling import stream_seed
 
@@ -60,9 +60,9 @@ def identify(config: EvalConfig, places: Places, models: Sequence[ModelUsed]) ->
     Raises:
         InputError: The folder was begun with another configuration or other models.
     """
-    claim(places.output, config)
+    claim(places.run, config)
     used = [asdict(model) for model in models]
-    file = places.output / MODELS
+    file = places.run / MODELS
     if not file.exists():
         write_text(file, json.dumps(used, indent=2) + "\n")
     try:
@@ -74,7 +74,7 @@ def identify(config: EvalConfig, places: Places, models: Sequence[ModelUsed]) ->
     for model in used:
         if model not in begun:
             raise InputError(
-                f"The evaluation in {places.output} was begun with another {model['role']} "
+                f"The evaluation in {places.run} was begun with another {model['role']} "
                 f"{model['name']} than {model['sha256'][:12]}.",
                 "Choose another --output, or bring that model back.",
             )
@@ -116,7 +116,7 @@ def run(
     Raises:
         AlignProError: A model is missing, failed, or the results are damaged.
     """
-    done = {one.key: one for one in results.read(places.output, identity)}
+    done = {one.key: one for one in results.read(places.run, identity)}
     tasks = list(tasks_of(config, prompts))
     planned, seconds = dict.fromkeys((one.name for one in config.system), 0), dict[str, float]()
     for task in tasks:
@@ -143,7 +143,7 @@ def run(
     with Bar(left, sum(planned.values()), len(done)) as bar:
         for task in open_tasks:
             records = _answered(task, systems[task.system], config, loaded)
-            results.append(places.output, identity, records)
+            results.append(places.run, identity, records)
             done |= {one.key: one for one in records}
             left.add(task.system, len(records), sum(one.seconds for one in records))
             bar.advance(len(records), task.system)

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.config import Section
+from alignpro_lite.registry import Cache, Registry
 from alignpro_lite.registry.storage import write_text
 
 CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run finds things and puts them.
+
+    Attributes:
+        data: What relative paths of the configuration start from.
+        run: The folder of the run.
+        known: The models that have a name.
+        cache: Where they lie.
+    """
+
+    data: Path
+    run: Path
+    known: Registry
+    cache: Cache
 
 
 def claim(run: Path, config: Section) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from alignpro_lite.chat import Message
 from alignpro_lite.experiment.models import load_prompts, open_reward
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.source import load_source, merge_adapter
 from alignpro_lite.export.target import export_target
 from alignpro_lite.registry import resolve_model
@@ -29,7 +30,7 @@ from alignpro_lite.train.adapter import save_adapter
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.policy import open_policy
-from alignpro_lite.train.run import Places, begin, silent, tell_of_prompts, train_to_the_end
+from alignpro_lite.train.run import begin, silent, tell_of_prompts, train_to_the_end
 
 ADAPTER = "adapter"
 ORACLE = "oracle.gguf"

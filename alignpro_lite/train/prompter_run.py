@@ -13,6 +13,7 @@ import torch
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.experiment.models import answer_plan, load_prompts, open_reward, open_target
 from alignpro_lite.experiment.prompts import Prompts
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
 from alignpro_lite.registry import resolve_model
 from alignpro_lite.sampling import Sampling, stream_seed
@@ -30,7 +31,7 @@ from alignpro_lite.train.prompter_report import (
     summary,
     write_report,
 )
-from alignpro_lite.train.run import Places, begin, silent, tell_of_prompts, train_to_the_end
+from alignpro_lite.train.run import begin, silent, tell_of_prompts, train_to_the_end
 
 ADAPTER = "adapter"
 LEARNED = "learned"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,28 +16,10 @@ from alignpro_lite.experiment.config import Section
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.rows import described
 from alignpro_lite.experiment.run_folder import claim
-from alignpro_lite.registry import Cache, Registry
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.loop import PrompterTrainer, StepReport
 from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.prompter_config import ObjectiveSection
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run finds things and puts them.
-
-    Attributes:
-        data: What relative paths of the configuration start from.
-        run: The folder of the run.
-        known: The models that have a name.
-        cache: Where they lie.
-    """
-
-    data: Path
-    run: Path
-    known: Registry
-    cache: Cache
 
 
 def begin(run: Path, config: Section, objective: ObjectiveSection) -> Accelerator:
