@@ -37,13 +37,18 @@ Wanted = Literal["auto", "cuda", "cpu"]
 
 
 def load_prompter(
-    prompter: str | Path = DEFAULT, *, device: Wanted = "auto", cache: Path | None = None
+    prompter: str | Path = DEFAULT,
+    *,
+    device: Wanted = "auto",
+    adapter: float = 1.0,
+    cache: Path | None = None,
 ) -> OnnxPrompter:
     """Load a prompter alone, to rewrite without answering.
 
     Args:
         prompter: A bundle folder, a name of models.toml, or `default`.
         device: `auto` takes the GPU if the bundle was built for it and there is one.
+        adapter: What its adapter is multiplied with: 1 is ρ_θ, 0 is ρ_sft.
         cache: Folder of pulled models; None for the platform's own.
 
     Raises:
@@ -62,7 +67,7 @@ def load_prompter(
     used: Device = (
         "cuda" if device == "cuda" or (device == "auto" and on_gpu and available) else "cpu"
     )
-    return OnnxPrompter(bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores))
+    return OnnxPrompter(bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores), adapter)
 
 
 @dataclass(frozen=True)

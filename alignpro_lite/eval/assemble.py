@@ -34,9 +34,7 @@ from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, RewardSection
 from alignpro_lite.experiment.split import prompt_position
-from alignpro_lite.hardware import usable_cores
-from alignpro_lite.loading import SEQUENCES, path_of
-from alignpro_lite.onnx_decoder import DecoderSettings
+from alignpro_lite.loading import load_prompter, path_of
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.registry import Kind
 from alignpro_lite.registry.storage import sha256_of
@@ -151,8 +149,7 @@ class Loaded:
 
     def gated(self, name: str, adapter: float) -> OnnxPrompter:
         """Load a bundle with its adapter multiplied; the caller closes it."""
-        settings = DecoderSettings("cpu", 0, SEQUENCES, usable_cores())
-        return OnnxPrompter(self.bundle(name), settings, adapter)
+        return load_prompter(name, adapter=adapter, cache=self._places.cache.root)
 
     def oracle(self, section: OracleSystemSection) -> LlamaTarget:
         """The oracle."""

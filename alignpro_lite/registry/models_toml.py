@@ -47,7 +47,7 @@ _FILE_KEYS = frozenset(("path", "sha256", "size"))
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_T = TypeVar("_T", str, int, list[object])
+_T = TypeVar("_T", str, int, list[object], dict[str, object])
 _TYPE_NAMES = {str: "a string", int: "a whole number", list: "a list", dict: "a table"}
 
 
