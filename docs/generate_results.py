@@ -135,8 +135,11 @@ def _systems(found: Found, judge: str) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for system in found["systems"]:
-        cell = _cell(found, _all(found), system, judge)
-        own = _versus(found, _all(found), system, judge)
+        cell, name = _cell(found, _all(found), system, judge), system
+        if not cell:
+            cell = next(c for c in found["cells"] if (c["system"], c["judge"]) == (system, judge))
+            name = f"{system} ({cell['data']} only)"
+        own = _versus(found, cell["data"], system, judge)
         kl = "" if cell["kl"] is None else f"{cell['kl']:.2f}"
         compared = [""] * 4
         if own:
@@ -148,7 +151,7 @@ def _systems(found: Found, judge: str) -> Iterator[str]:
             ]
         yield _row(
             [
-                system,
+                name,
                 str(cell["prompts"]),
                 f"{cell['mean']['value']:.3f}",
                 *compared,

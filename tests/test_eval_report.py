@@ -335,9 +335,6 @@ def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
 def test_numbers_read_well():
     assert report._number(-0.0001, signed=True) == "0.000"
     assert report._number(-1.5) == "\N{MINUS SIGN}1.500"
-    assert [report._duration(seconds) for seconds in (4, 75, 7260)] == [
-        "4.0 s", "1 min 15 s", "2 h 1 min",
-    ]  # fmt: skip
 
 
 def test_a_reward_that_is_no_number_does_not_break_the_page(summary, records):

@@ -118,7 +118,9 @@ def test_every_system_answers_every_prompt_and_the_report_says_so(places):
     }
     both = {(one.data, one.system) for one in summary.cells}
     assert ("rivers", "given") not in both
-    assert ("all", "given") in both
+    assert ("lakes", "given") in both
+    assert ("all", "given") not in both, "a mean over other prompts would stand beside the others"
+    assert {one.data for one in summary.versus if one.system == "given"} == {"lakes"}
 
 
 def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(places):
@@ -190,6 +192,16 @@ def test_another_configuration_or_model_never_mixes(places, tmp_path):
     assert lines_of(places) == before
 
 
+def test_prompts_that_changed_under_their_name_are_refused(places):
+    """Holds down: a data file with another row moved prompts between systems."""
+    config = config_of(places, NONE)
+    evaluate(config, places, silent)
+    with (places.data / "lakes.jsonl").open("a") as handle:
+        handle.write('{"prompt": "Name lake 9."}\n')
+    with pytest.raises(InputError, match="begun with other texts of data lakes"):
+        evaluate(config, places, silent)
+
+
 def test_a_model_that_changed_under_its_name_is_refused(places):
     model = places.data / "model.gguf"
     shutil.copy(TINY_TARGET, model)
@@ -228,6 +240,7 @@ def test_what_is_missing_is_named_before_anything_is_answered(places, systems, p
         (NONE + NONE, "system names must be unique"),
         (NONE.replace("kind", 'data = ["seas"]\nkind'), "unknown data"),
         (NONE.replace('"none"\nkind', '"a|b"\nkind'), "not allowed"),
+        (NONE + '[[data]]\nname = "all"\npath = "p"\nformat = "prompt"\n', "may be named all"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(places, systems, problem):
@@ -274,6 +287,8 @@ def test_options_before_the_command_are_not_lost_in_silence(places, capsys):
     file = str(places.data / "eval.toml")
     assert exit_code_of(["eval", "--config", file, "bound"]) == 2
     assert "eval bound --config" in capsys.readouterr().err
+    assert exit_code_of(["eval", "--output", str(places.run), "quick"]) == 2
+    assert "eval quick --output" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_summary_and_names_the_report(places, capsys):

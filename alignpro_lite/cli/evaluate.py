@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,6 +14,8 @@ from alignpro_lite.cli.options import cache_option, require_extra
 if TYPE_CHECKING:
     from alignpro_lite.eval.config import EvalConfig
     from alignpro_lite.experiment.run_folder import Places
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _EXTRA = ("pydantic", "matplotlib", "tqdm", "onnxruntime")
 
@@ -26,20 +29,24 @@ data_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="What relative data paths start from.  [default: the configuration's folder]",
 )
-output_option = click.option(
-    "--output",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("evaluation"),
-    show_default=True,
-    help="The folder of the evaluation. An unfinished one that lies there is taken up.",
-)
+
+
+def output_option(folder: str) -> Callable[[Command], Command]:
+    """Where an evaluation goes."""
+    return click.option(
+        "--output",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(folder),
+        show_default=True,
+        help="The folder of the evaluation. An unfinished one that lies there is taken up.",
+    )
 
 
 @click.group("eval", invoke_without_command=True)
 @config_option
 @data_option
-@output_option
+@output_option("evaluation")
 @cache_option
 @click.pass_context
 def evaluation(
@@ -52,18 +59,26 @@ def evaluation(
     command goes on. Needs the extra: pip install "alignpro-lite[cpu,eval]".
     """
     if context.invoked_subcommand is not None:
-        if config is not None:
-            raise click.UsageError(
-                f"Options go behind the command: eval {context.invoked_subcommand} --config ..."
-            )
+        _refuse_lost_options(context)
         return
     if config is None:
         raise click.UsageError("Missing option '--config', or the command 'quick'.")
     _evaluate(config, data or config.parent, folder, cache)
 
 
+def _refuse_lost_options(context: click.Context) -> None:
+    """Options of the group mean nothing to its commands, which have their own."""
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "")
+        if given is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"Options go behind the command: eval {context.invoked_subcommand} "
+                f"{option.opts[0]} ..."
+            )
+
+
 @evaluation.command()
-@output_option
+@output_option("evaluation-quick")
 @cache_option
 def quick(folder: Path, cache: Path | None) -> None:
     """Evaluate the default bundle on 16 prompts that come with the package."""
@@ -76,7 +91,7 @@ def quick(folder: Path, cache: Path | None) -> None:
 @evaluation.command()
 @config_option
 @data_option
-@output_option
+@output_option("evaluation")
 @cache_option
 def bound(config: Path | None, data: Path | None, folder: Path, cache: Path | None) -> None:
     """Measure the terms of theorem 6.1: how far ρ* may be from the best target.

@@ -69,6 +69,10 @@ class Answers:
         names = tuple(one.name for one in self.config.data)
         return (*names, ALL) if len(names) > 1 else names
 
+    def is_partial(self, data: str, system: str) -> bool:
+        """Whether a system answers only some of the data sets that ALL stands for."""
+        return data == ALL and any(one.name == system and one.data for one in self.config.system)
+
     def places(self, data: str, *systems: str) -> list[Place]:
         """The prompts of a data set that all of some systems have answered."""
         first, *others = (self.rows[name] for name in systems)
@@ -89,11 +93,15 @@ class Answers:
 
 
 def cells(answers: Answers) -> Iterator[Cell]:
-    """Every system on every data set under every judge."""
+    """Every system on every data set under every judge.
+
+    A system that answers only some data sets has no cell for ALL: beside means over other prompts
+    its own would mislead.
+    """
     for data in answers.data:
         for system in answers.rows:
             places = answers.places(data, system)
-            if len(places) < 2:
+            if len(places) < 2 or answers.is_partial(data, system):
                 continue
             kl = [np.mean(r) for p in places if (r := answers.rows[system][p].log_ratios)]
             words = float(answers.words(system, places).mean())
@@ -122,6 +130,7 @@ def versus(answers: Answers) -> tuple[Versus, ...]:
             for data in answers.data
             for system in answers.rows
             if system != answers.config.baseline
+            and not answers.is_partial(data, system)
             and len(answers.places(data, system, answers.config.baseline)) >= 2
         ]
         adjusted = holm([one.p for one in raw])

@@ -32,7 +32,7 @@ from alignpro_lite.experiment.models import open_llama, open_reward, open_target
 from alignpro_lite.experiment.prompts import read_prompts
 from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.experiment.sections import GgufSection, RewardSection
+from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection, RewardSection
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.loading import load_prompter, path_of
 from alignpro_lite.prompter import OnnxPrompter
@@ -75,6 +75,22 @@ def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]]
 def _is_wanted(config: EvalConfig, section: DataSection, prompt: str) -> bool:
     held_out = section.part == "all" or prompt_position(prompt) < config.held_out
     return held_out and len(prompt) <= config.longest_prompt
+
+
+def texts_of(
+    config: EvalConfig, places: Places, prompts: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """All texts that answers hang on: the prompts, and the given rewrites of them.
+
+    Raises:
+        InputError: A given rewrite is missing.
+    """
+    given = {
+        section.name: list(_given(section, places, prompts).values())
+        for section in config.system
+        if isinstance(section, GivenSection)
+    }
+    return {f"data {name}": rows for name, rows in prompts.items()} | given
 
 
 def mixed(prompts: Mapping[str, list[str]], count: int) -> list[str]:
@@ -229,8 +245,11 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
     def used(role: str, kind: Kind, name: str) -> ModelUsed:
         return _model(role, name, path_of(kind, name, places.known, places.cache))
 
-    if isinstance(config.target, GgufSection):
-        yield used("target", "target", config.target.source)
+    match config.target:
+        case GgufSection(source=source):
+            yield used("target", "target", source)
+        case HuggingFaceSection(source=source):
+            yield _model("target", source, Path(source))
     for judge in config.judge:
         for part in judge.reward:
             yield _scorer(f"judge {judge.name}", part, used)
@@ -239,8 +258,8 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
     for section in (*config.system, config.dial):
         if isinstance(section, PrompterSystemSection | RhoStarSection | DialSection):
             yield used("prompter", "bundle", section.bundle)
-    if config.oracle is not None:
-        yield used("oracle", "target", config.oracle.source)
+        if isinstance(section, OracleSystemSection):
+            yield used("oracle", "target", section.source)
 
 
 def _scorer(

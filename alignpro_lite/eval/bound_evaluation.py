@@ -10,7 +10,7 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of
+from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of, texts_of
 from alignpro_lite.eval.bound import table
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
 from alignpro_lite.eval.config import EvalConfig
@@ -38,7 +38,8 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
         prompts, notes = prompts_of(config, places)
         for sentence in notes:
             note(sentence)
-        identify(config, places, models_used(config, places))
+        texts = texts_of(config, places, prompts)
+        identify(config, places, models_used(config, places), texts)
         loaded = Loaded(config, places, stack)
         models = BoundModels(
             target=loaded.require_llama("The bound"),

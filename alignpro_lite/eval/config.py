@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from alignpro_lite.eval.summary import ALL
 from alignpro_lite.experiment.config import Section
 from alignpro_lite.experiment.sections import (
     AnswerSection,
@@ -211,7 +212,7 @@ class DialSection(Section):
     bundle: str = "default"
     prompts: int = Field(24, ge=2)
     samples: int = Field(8, ge=2)
-    trials: int = Field(4, ge=2, multiple_of=2)
+    trials: int = Field(4, ge=2, le=16, multiple_of=2)
     strengths: tuple[Positive, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     gates: tuple[Annotated[float, Field(ge=0, le=4)], ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
 
@@ -287,6 +288,8 @@ class EvalConfig(Section):
         if self.answers.count < 2:
             raise ValueError("answers.count must be at least 2, for the variance within a prompt")
         known = {one.name for one in self.data}
+        if ALL in known:
+            raise ValueError(f"no data set may be named {ALL}, which stands for all of them")
         for system in self.system:
             if unknown := set(system.data) - known:
                 raise ValueError(f"system {system.name} names unknown data {sorted(unknown)}")

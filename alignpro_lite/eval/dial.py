@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from alignpro_lite.cancellation import Cancellation
 from alignpro_lite.candidates import CandidateSource
-from alignpro_lite.errors import InputError
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.eval.assemble import Loaded
 from alignpro_lite.eval.config import DialSection, EvalConfig
@@ -64,7 +63,7 @@ class Turned:
     """What one prompt got at one gate.
 
     Attributes:
-        kl: Mean log-ratio of its rewrites to ρ_sft, in nats.
+        kl: Mean log-ratio of its rewrites to ρ_sft, in nats; 0 where none may be used.
         reward: Mean reward of its answers.
     """
 
@@ -149,33 +148,33 @@ class DialRun:
         """Rewrite and answer with the adapter turned to where this prompter has it."""
         plan = self._plan
         seed = stream_seed(stream_seed(self._config.seed, _GATE_SEED), place)
-        rewrites = prompter.rewrite(prompt, plan.count, Sampling(seed=seed))
-        outputs = [one.tokens for one in rewrites]
-        reference = self._loaded.prompter(self._section.bundle).reference_score(prompt, outputs)
-        ratios = np.array([one.log_prob for one in rewrites]) - reference
+        request = Request().with_seed(seed)
+        source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())
+        found = source.candidates(plan.count, weighed=True)
+        ratios = [one.rewrite.log_proposal - one.log_reference for one in found]
+        texts = {one.number: one.rewrite.text for one in found}
+        sent = [texts.get(place, source.prompt) for place in range(plan.count)]
         bench = Bench(self._loaded.target, {"reward": self._loaded.reward}, [prompt], plan, seed)
-        arm = bench.arm("gate", [[one.text for one in rewrites]], seed)
-        return asdict(Turned(float(ratios.mean()), float(arm.rewards["reward"].mean())))
+        arm = bench.arm("gate", [sent], seed)
+        kl = float(np.mean(ratios)) if ratios else 0.0
+        return asdict(Turned(kl, float(arm.rewards["reward"].mean())))
 
 
 def sampling_curves(
     prompts: Sequence[Weighable], strengths: Sequence[float]
-) -> tuple[DialCurve, DialCurve]:
+) -> tuple[DialCurve, ...]:
     """Reward against KL of draws from ρ* at every λ: what is reached, and an upper limit.
 
     Args:
         prompts: Candidates and their rewards; prompts with fewer than two are left out.
         strengths: λ.
 
-    Raises:
-        InputError: Fewer than two prompts have candidates.
+    Returns:
+        Both curves; none where fewer than two prompts have candidates.
     """
     usable = [one for one in prompts if len(one.rewards) >= 2]
     if len(usable) < 2:
-        raise InputError(
-            f"The dial needs 2 prompts with rewrites that may be used, found {len(usable)}.",
-            "Raise dial.prompts or dial.samples.",
-        )
+        return ()
     return (
         DialCurve("sampling ρ*", tuple(_sampled(usable, one, True) for one in strengths)),
         DialCurve("upper limit", tuple(_sampled(usable, one, False) for one in strengths)),

@@ -12,7 +12,7 @@ from importlib import metadata
 from tqdm import tqdm
 
 from alignpro_lite.eval.analysis import Answers, agreements, cells, matrices, versus
-from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of
+from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of, texts_of
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.dial import DialRun
 from alignpro_lite.eval.pairs import pair_notes
@@ -22,10 +22,11 @@ from alignpro_lite.eval.runner import identify, run
 from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware import usable_cores
-from alignpro_lite.registry.storage import disk_errors, write_text
+from alignpro_lite.registry.storage import disk_errors, locked, write_text
 
 SUMMARY = "summary.json"
 REPORT = "report.html"
+LOCK = "evaluation.lock"
 _PACKAGES = ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
@@ -40,13 +41,17 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
     Raises:
         AlignProError: Something is missing, damaged or failed; what was computed is kept.
     """
+    places.run.mkdir(parents=True, exist_ok=True)
     with disk_errors(places.run), ExitStack() as stack:
+        stack.enter_context(locked(places.run / LOCK, lambda: note("Waiting for another run.")))
         prompts, notes = prompts_of(config, places)
         for sentence in notes:
             note(sentence)
         models = models_used(config, places)
-        identity = identify(config, places, models)
+        identity = identify(config, places, models, texts_of(config, places, prompts))
         loaded = Loaded(config, places, stack)
+        if config.dial is not None:
+            loaded.require_llama("The dial")
         records = run(config, places, identity, prompts, loaded, note)
         judged = pair_notes(config, places, identity, records, note)
         dial = _dial(config, places, identity, prompts, loaded, note)

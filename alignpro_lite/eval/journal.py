@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.registry.storage import write_text
 
 
 class Journal:
@@ -35,7 +35,7 @@ class Journal:
         lines = self.file.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
-            write_text(self.file, b"".join(lines).decode("utf-8"))
+            os.truncate(self.file, sum(map(len, lines)))
         return [self._row(number, line) for number, line in enumerate(lines, start=1)]
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -43,7 +43,7 @@ class Journal:
         text = "".join(
             json.dumps({**row, "run": self._run}, ensure_ascii=False) + "\n" for row in rows
         )
-        with self.file.open("a", encoding="utf-8") as handle:
+        with self.file.open("a", encoding="utf-8", newline="\n") as handle:
             handle.write(text)
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:

@@ -180,7 +180,9 @@ def verdicts(summary: Summary) -> tuple[Verdict, ...]:
 
 def _verdict(summary: Summary, system: str) -> Verdict:
     baseline, (judge, *more) = summary.baseline, summary.judges
-    found = _versus(summary, overall(summary), system, judge)
+    found = _versus(summary, overall(summary), system, judge) or next(
+        (one for one in summary.versus if (one.system, one.judge) == (system, judge)), None
+    )
     if found is None:
         return Verdict(_SAME, f"{system} shares too few prompts with {baseline} to be compared.")
     tone = _tone(found)
@@ -198,9 +200,10 @@ def _verdict(summary: Summary, system: str) -> Verdict:
     echoes = [
         f"; {other} {_FINDS[_tone(second)]}"
         for other in more
-        if (second := _versus(summary, overall(summary), system, other))
+        if (second := _versus(summary, found.data, system, other))
     ]
-    return Verdict(tone, f"{says}: {numbers}{''.join(echoes)}.")
+    where = "" if found.data == overall(summary) else f"On {found.data}, "
+    return Verdict(tone, f"{where}{says}: {numbers}{''.join(echoes)}.")
 
 
 def _tone(found: Versus) -> str:

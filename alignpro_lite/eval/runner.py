@@ -11,6 +11,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval import results
@@ -29,6 +31,7 @@ from alignpro_lite.sampling import stream_seed
 TOGETHER = 8
 """Prompts that a system answers in one go; part of what fixes the answers."""
 MODELS = "models.json"
+PROMPTS = "prompts.json"
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,26 @@ class Task:
         return [(self.data, self.system, place) for place in places]
 
 
-def identify(config: EvalConfig, places: Places, models: Sequence[ModelUsed]) -> str:
+def identify(
+    config: EvalConfig,
+    places: Places,
+    models: Sequence[ModelUsed],
+    texts: Mapping[str, Sequence[str]],
+) -> str:
     """Claim the folder of an evaluation and name what its records belong to.
 
+    Args:
+        config: What to compare.
+        places: Where.
+        models: What takes part.
+        texts: Prompts by data set, and given rewrites by system.
+
     Raises:
-        InputError: The folder was begun with another configuration or other models.
+        InputError: The folder was begun with another configuration, other models or other prompts.
     """
     claim(places.run, config)
     used = [asdict(model) for model in models]
-    file = places.run / MODELS
-    if not file.exists():
-        write_text(file, json.dumps(used, indent=2) + "\n")
-    try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
-        ) from error
+    begun = _recorded(places.run / MODELS, used)
     for model in used:
         if model not in begun:
             raise InputError(
@@ -78,8 +84,30 @@ def identify(config: EvalConfig, places: Places, models: Sequence[ModelUsed]) ->
                 f"{model['name']} than {model['sha256'][:12]}.",
                 "Choose another --output, or bring that model back.",
             )
-    whole = json.dumps([config.model_dump(mode="json"), begun], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()[:12]
+    digests = {name: _digest(list(rows)) for name, rows in texts.items()}
+    for name, digest in _recorded(places.run / PROMPTS, digests).items():
+        if digests.get(name) != digest:
+            raise InputError(
+                f"The evaluation in {places.run} was begun with other texts of {name}.",
+                "Choose another --output, or bring its file back.",
+            )
+    return _digest([config.model_dump(mode="json"), begun])[:12]
+
+
+def _recorded(file: Path, now: Any) -> Any:
+    """What a file recorded when the evaluation began; now, if it begins."""
+    if not file.exists():
+        write_text(file, json.dumps(now, indent=2) + "\n")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
+        ) from error
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def tasks_of(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Iterator[Task]:

@@ -26,7 +26,8 @@ class Cell:
         within: Variance of the reward over answers to one prompt, averaged over prompts.
         between: Variance of the prompts' means, without the noise that their answers bring.
         words: Mean length of an answer.
-        kl: Mean of log q(x'|x) - log ρ_sft(x'|x) over rewrites, in nats; None where unknown.
+        kl: Mean of log q(x'|x) - log ρ_sft(x'|x) over rewrites that may be used, in nats; for draws
+            from ρ* the estimate of KL(ρ*‖ρ_sft). None where unknown.
     """
 
     data: str
@@ -162,7 +163,7 @@ class Summary:
         judges: Names of the rewards; the first is the one that was optimised.
         data: Names of the data sets, without ALL.
         systems: Names of the systems.
-        cells: System x data set x judge, ALL included where there are several.
+        cells: System x data set x judge; ALL where there are several, for systems that answer all.
         versus: Against the baseline, likewise.
         matrices: One a judge.
         agreements: One a pair of judges.

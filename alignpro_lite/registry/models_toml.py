@@ -343,14 +343,15 @@ def _parse_reward_recipe(row: Mapping[str, object], folder: Path) -> RewardRecip
 
 
 def _part_weights(row: Mapping[str, object]) -> tuple[tuple[str, float], ...]:
-    weights = _optional(row, "weights", dict) or {}
-    for name, weight in weights.items():
+    found = []
+    for name, weight in (_optional(row, "weights", dict) or {}).items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise RegistryError(
                 f"Expected the weight of {name} to be a number, found {weight!r}.",
                 "Correct weights.",
             )
-    return tuple((name, float(weight)) for name, weight in weights.items())
+        found.append((name, float(weight)))
+    return tuple(found)
 
 
 def _adapter(row: Mapping[str, object], folder: Path) -> Path:
