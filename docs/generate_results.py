@@ -27,7 +27,7 @@ INTRODUCTION = """# Results of the default models
 
 The default prompter and target are both SmolLM2-135M-Instruct, the reward is a MiniLM of 22M
 parameters, and everything was trained and measured on 2 CPU cores. The paper's prompters have 1.5B
-and 3.8B parameters, its target 8B, its rewards are of that size too. So the figures below say
+and 3.8B parameters, its target 8B. So the figures below say
 whether the method works end to end at this size; they do not say how good the answers of a 135M
 model are (they are poor), and they are not comparable in absolute terms with the paper's.
 
