@@ -23,7 +23,7 @@ from training_run import HashingTarget, train, write_run
 from alignpro_lite.errors import InputError, ModelFileError, TrainingError
 from alignpro_lite.prompter_card import read_prompter_card
 from alignpro_lite.template import AUGMENT
-from alignpro_lite.train import checkpoint, prompter_run
+from alignpro_lite.train import checkpoint, prompter_run, run
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.policy import Policy
 
@@ -392,7 +392,7 @@ def test_two_processes_share_the_work_and_end_with_the_same_weights(base, tmp_pa
 
 def test_prompts_that_cannot_be_dealt_out_evenly_are_refused(base, hashing, tmp_path, monkeypatch):
     hashing()
-    monkeypatch.setattr(prompter_run.Accelerator, "num_processes", 3)
+    monkeypatch.setattr(run.Accelerator, "num_processes", 3)
     config = write_run(tmp_path, base, TINY_TARGET, prompts=4)
     with pytest.raises(TrainingError, match="multiple of the 3 processes, found 4") as refused:
         train(config, tmp_path / "run")
