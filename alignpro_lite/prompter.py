@@ -98,8 +98,8 @@ class OnnxPrompter:
             DeviceError: CUDA was asked for and cannot be used.
             MissingDependencyError: onnxruntime is not installed.
         """
-        if adapter != 1 and bundle.sidecar.provenance.adapter is not None:
-            _require_gate(bundle)
+        if adapter != 1:
+            require_reference(bundle)
         self.bundle = bundle
         self.template = bundle.sidecar.template
         self._tokenizer = PrompterTokenizer(
@@ -184,7 +184,7 @@ class OnnxPrompter:
         """
         if self.bundle.sidecar.provenance.adapter is None:
             return self.score(prompt, outputs)
-        _require_gate(self.bundle)
+        require_reference(self.bundle)
         with self._starting:
             if self._reference is None:
                 self._reference = self._new_engine("reference prompter", adapter=0.0)
@@ -224,8 +224,13 @@ class OnnxPrompter:
         return self._tokenizer.decode(tokens)
 
 
-def _require_gate(bundle: Bundle) -> None:
-    if bundle.sidecar.graph.gate is None:
+def require_reference(bundle: Bundle) -> None:
+    """Refuse a bundle that is ρ_θ whatever its adapter is multiplied with.
+
+    Raises:
+        BundleError: Its adapter is merged into its weights.
+    """
+    if bundle.sidecar.provenance.adapter is not None and bundle.sidecar.graph.gate is None:
         raise BundleError(
             f"{bundle.path} cannot tell how likely its base finds a rewrite: its adapter "
             "changes more than its linear layers and is merged.",

@@ -137,7 +137,10 @@ class GgufTarget:
             )
         asked: list[Question | TargetFailure] = [
             self._question(
-                messages, count, max_tokens, stream_seed(sampling.seed, number), sampling
+                messages,
+                count,
+                max_tokens,
+                replace(sampling, seed=stream_seed(sampling.seed, number)),
             )
             for number, messages in enumerate(conversations)
         ]
@@ -155,17 +158,12 @@ class GgufTarget:
         return [[one] * count if isinstance(one, TargetFailure) else next(given) for one in asked]
 
     def _question(
-        self,
-        messages: Sequence[Message],
-        count: int,
-        max_tokens: int,
-        seed: int,
-        sampling: Sampling,
+        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
     ) -> Question | TargetFailure:
         """A conversation as a question; what is wrong with it alone becomes its failure."""
         try:
             check_conversation(messages)
-            question = Question(messages, max_tokens, replace(sampling, seed=seed), count=count)
+            question = Question(messages, max_tokens, sampling, count=count)
             self._target.require_room(question)
         except DeviceError:
             raise

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.chat import Message
-from alignpro_lite.errors import BundleError, InputError, RewardError
+from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval.bound import (
     Bound,
     OracleTerms,
@@ -24,7 +24,7 @@ from alignpro_lite.eval.bound import (
     total_variation,
 )
 from alignpro_lite.exchange import Exchange
-from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.prompter import OnnxPrompter, require_reference
 from alignpro_lite.reward import Reward
 from alignpro_lite.sampling import Sampling, stream_seed
 from alignpro_lite.target import AnswerStream, LlamaTarget, Question
@@ -114,7 +114,7 @@ def measure_bound(
             or `r_max` is less than the range of the rewards.
         RewardError: The reward failed, or an answer has no score.
     """
-    _require_reference(models.reference)
+    require_reference(models.reference.bundle)
     if len(prompts) < 2:
         raise InputError(
             f"The bound needs at least 2 prompts, found {len(prompts)}.", "Give more prompts."
@@ -216,14 +216,3 @@ class _PromptRun:
 def _read(stream: AnswerStream) -> _Answer:
     text = "".join(stream)
     return _Answer(text, tuple(stream.tokens), stream.log_prob)
-
-
-def _require_reference(reference: OnnxPrompter) -> None:
-    """Refuse a bundle that is ρ_θ whatever its adapter is multiplied by."""
-    sidecar = reference.bundle.sidecar
-    if sidecar.provenance.adapter is not None and sidecar.graph.gate is None:
-        raise BundleError(
-            f"{reference.bundle.path} cannot write what its base would write: its adapter is "
-            "merged.",
-            "Pass the bundle of the base, or export the adapter on linear layers.",
-        )

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignpro_lite.cancellation import Cancellation
 from alignpro_lite.candidates import CandidateSource
@@ -39,7 +38,6 @@ FILE = "dial.jsonl"
 _GATE_SEED = 1
 _CANDIDATE_SEED = 2
 
-Matrix = NDArray[np.float64]
 Measured = dict[str, Any]
 
 
