@@ -232,6 +232,10 @@ PROMPTS = ["What is 12 + 345?", "Name a colour.", "Why?"]
 PLAN = BoundPlan(strength=0.5, rewrites=10, answers=2, max_tokens=12, seed=1)
 
 
+def ignore(terms):
+    pass
+
+
 def share_of_vowels(prompts, answers):
     return [sum(letter in "aeiou" for letter in answer) / 12 for answer in answers]
 
@@ -250,19 +254,21 @@ def tiny():
 
 def test_the_bound_of_the_tiny_models(tiny):
     """The oracle is the target itself, so that their distance is 0 up to roundings."""
-    steps = []
+    done: list[PromptTerms] = []
     models = replace(tiny, oracle=tiny.target)
-    found = measure_bound(models, PROMPTS, PLAN, lambda *step: steps.append(step))
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    found = measure_bound(models, PROMPTS, PLAN, [], done.append)
+    assert len(done) == 3
     assert found.oracle_variation.high < 0.02
     assert 0 < found.rewrite_variation.value <= 1
     assert 0 < found.r_max <= 1
     assert found.is_violated is False
-    assert measure_bound(models, PROMPTS, PLAN, lambda *_: None).kl == found.kl
+    rest: list[PromptTerms] = []
+    assert measure_bound(models, PROMPTS, PLAN, done[:2], rest.append) == found
+    assert rest == done[2:]
 
 
 def test_the_tiny_models_without_an_oracle(tiny):
-    found = measure_bound(tiny, PROMPTS[:2], PLAN, lambda *_: None)
+    found = measure_bound(tiny, PROMPTS[:2], PLAN, [], ignore)
     assert found.bound is None
     assert found.prompts == 2
 
@@ -286,14 +292,14 @@ def test_rewrites_that_change_nothing_do_not_move_the_target_and_another_templat
     other = replace(file, metadata={**file.metadata, "tokenizer.chat_template": template})
     with LlamaTarget(TINY_TARGET, other, tiny.target.settings) as oracle:
         models = replace(tiny, reference=Unchanging(tiny.reference.bundle), oracle=oracle)
-        found = measure_bound(models, PROMPTS, PLAN, lambda *_: None)
+        found = measure_bound(models, PROMPTS, PLAN, [], ignore)
     assert found.rewrite_variation.high < 0.02
     assert found.oracle_variation.low > 0.1
 
 
 def test_one_prompt_has_no_interval(tiny):
     with pytest.raises(InputError, match="at least 2 prompts"):
-        measure_bound(tiny, PROMPTS[:1], PLAN, lambda *_: None)
+        measure_bound(tiny, PROMPTS[:1], PLAN, [], ignore)
 
 
 def undecided(prompts, answers):
@@ -303,13 +309,13 @@ def undecided(prompts, answers):
 def test_an_answer_without_a_score_is_an_error(tiny):
     reward = Reward([CallableScorer("test_bound:undecided", "none")], {"none": 1.0})
     with pytest.raises(RewardError, match="have no score"):
-        measure_bound(replace(tiny, reward=reward), PROMPTS, PLAN, lambda *_: None)
+        measure_bound(replace(tiny, reward=reward), PROMPTS, PLAN, [], ignore)
 
 
 def test_an_oracle_with_other_tokens_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(LlamaTarget, "is_like", lambda *_: False)
     with pytest.raises(InputError, match="other tokens"):
-        measure_bound(replace(tiny, oracle=tiny.target), PROMPTS, PLAN, lambda *_: None)
+        measure_bound(replace(tiny, oracle=tiny.target), PROMPTS, PLAN, [], ignore)
 
 
 def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
@@ -322,7 +328,7 @@ def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
     bundle = replace(tiny.reference.bundle, sidecar=merged)
     monkeypatch.setattr(tiny.reference, "bundle", bundle)
     with pytest.raises(BundleError, match="merged"):
-        measure_bound(tiny, PROMPTS, PLAN, lambda *_: None)
+        measure_bound(tiny, PROMPTS, PLAN, [], ignore)
 
 
 @pytest.mark.parametrize("wrong", [{"strength": 0.0}, {"rewrites": 0}, {"answers": 1}])

@@ -12,9 +12,10 @@ from conftest import TINY_BUNDLE, TINY_TARGET
 
 from alignpro_lite import registry
 from alignpro_lite.cli import exit_code_of
-from alignpro_lite.errors import AlignProError, InputError
-from alignpro_lite.eval import QUICK, runner
+from alignpro_lite.errors import AlignProError, BundleError, InputError
+from alignpro_lite.eval import QUICK, bound_evaluation, runner
 from alignpro_lite.eval.assemble import prompts_of
+from alignpro_lite.eval.bound_evaluation import evaluate_bound
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.evaluate import evaluate
 from alignpro_lite.eval.progress import TimeLeft, duration
@@ -131,7 +132,6 @@ def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(plac
         name: {(r["data"], r["number"]): r["answers"] for r in rows if r["system"] == name}
         for name in ("none", "oracle")
     }
-    print([(answers["none"][k], answers["oracle"][k]) for k in answers["none"]])
     assert answers["none"] == answers["oracle"]
 
 
@@ -172,6 +172,35 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
     assert bare(places.run) == bare(places.data / "whole")
     evaluate(config, places, silent)
     assert len(calls) == 26, "a finished evaluation answers nothing again"
+
+
+BOUND = """
+[bound]
+bundle = "{bundle}"
+strength = 0.5
+prompts = 3
+rewrites = 4
+answers = 2
+"""
+
+
+def test_an_interrupted_bound_goes_on_and_computes_nothing_twice(places, monkeypatch):
+    config = config_of(places, NONE + BOUND)
+    whole = evaluate_bound(config, places, silent)
+    lines = (places.run / bound_evaluation.TERMS).read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    (places.run / bound_evaluation.TERMS).write_text(lines[0] + lines[1][:9])
+    again = evaluate_bound(config, places, silent)
+    assert again == whole
+    assert (places.run / bound_evaluation.TERMS).read_text() == "".join(lines)
+    (places.run / bound_evaluation.TERMS).write_text(lines[0].replace("variation", "variance"))
+    with pytest.raises(BundleError, match=r"bound.jsonl: .* Delete that line"):
+        evaluate_bound(config, places, silent)
+
+
+def test_a_bound_without_its_table_says_what_to_add(places):
+    with pytest.raises(InputError, match=r"needs a table \[bound\]"):
+        evaluate_bound(config_of(places, NONE), places, silent)
 
 
 def test_another_configuration_or_model_never_mixes(places, tmp_path):

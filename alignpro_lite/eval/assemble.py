@@ -16,6 +16,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import (
     AnySystem,
     BestOfSection,
+    BoundSection,
     DataSection,
     DialSection,
     EvalConfig,
@@ -43,6 +44,8 @@ from alignpro_lite.reward import Reward
 from alignpro_lite.rollout_target import GgufTarget, Target
 from alignpro_lite.sampling import Sampling
 from alignpro_lite.target import LlamaTarget
+
+_WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
 
 
 def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]], list[str]]:
@@ -91,13 +94,6 @@ def texts_of(
         if isinstance(section, GivenSection)
     }
     return {f"data {name}": rows for name, rows in prompts.items()} | given
-
-
-def mixed(prompts: Mapping[str, list[str]], count: int) -> list[str]:
-    """Take that many prompts from all data sets in turn."""
-    turns = max(map(len, prompts.values()))
-    found = [rows[turn] for turn in range(turns) for rows in prompts.values() if turn < len(rows)]
-    return list(dict.fromkeys(found))[:count]
 
 
 class Loaded:
@@ -255,8 +251,8 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
             yield _scorer(f"judge {judge.name}", part, used)
     if config.pair_judge is not None:
         yield used("pair judge", "target", config.pair_judge.source)
-    for section in (*config.system, config.dial):
-        if isinstance(section, PrompterSystemSection | RhoStarSection | DialSection):
+    for section in (*config.system, config.dial, config.bound):
+        if isinstance(section, _WITH_BUNDLE):
             yield used("prompter", "bundle", section.bundle)
         if isinstance(section, OracleSystemSection):
             yield used("oracle", "target", section.source)

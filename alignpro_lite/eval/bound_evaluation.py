@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict
 
 from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of, texts_of
-from alignpro_lite.eval.bound import table
+from alignpro_lite.eval.assemble import Loaded
+from alignpro_lite.eval.bound import PromptTerms, table
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
-from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.runner import identify
+from alignpro_lite.eval.config import BoundSection, EvalConfig
+from alignpro_lite.eval.journal import CURE
+from alignpro_lite.eval.opening import opened
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.registry.storage import disk_errors, write_text
+from alignpro_lite.record import parse_record
+from alignpro_lite.registry.storage import write_text
 
 FILE = "bound.json"
+TERMS = "bound.jsonl"
+"""The terms of every prompt that is done."""
 
 
 def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], None]) -> str:
@@ -30,17 +33,17 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
         note: Told what people who wait should know.
 
     Raises:
-        InputError: λ is not known.
-        AlignProError: A model is missing or failed.
+        InputError: There is no [bound], or λ is not known.
+        AlignProError: A model is missing or failed; what was computed is kept.
     """
     section = config.bound
-    with disk_errors(places.run), ExitStack() as stack:
-        prompts, notes = prompts_of(config, places)
-        for sentence in notes:
-            note(sentence)
-        texts = texts_of(config, places, prompts)
-        identify(config, places, models_used(config, places), texts)
-        loaded = Loaded(config, places, stack)
+    if section is None:
+        raise InputError(
+            "The bound needs a table [bound], found none in the configuration.",
+            "Add a line [bound]; it may stay empty.",
+        )
+    with opened(config, places, note) as evaluation:
+        loaded, journal = evaluation.loaded, evaluation.journal(TERMS)
         models = BoundModels(
             target=loaded.require_llama("The bound"),
             reference=loaded.prompter(section.bundle, adapter=0.0),
@@ -48,23 +51,28 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             oracle=loaded.oracle(config.oracle) if config.oracle else None,
         )
         plan = BoundPlan(
-            strength=_strength(config, loaded),
+            strength=_strength(section, loaded),
             rewrites=section.rewrites,
             answers=section.answers,
             max_tokens=config.answers.max_tokens,
             r_max=None,
             seed=config.seed,
         )
-        with tqdm(total=section.prompts, unit="prompt") as bar:
-            some = mixed(prompts, section.prompts)
-            found = measure_bound(models, some, plan, lambda done, total: bar.update())
-    write_text(places.run / FILE, json.dumps(asdict(found), indent=2) + "\n")
+        known = [parse_record(PromptTerms, row, journal.file, CURE) for row in journal.read()]
+        with tqdm(total=section.prompts, initial=len(known), unit="prompt") as bar:
+
+            def on_terms(terms: PromptTerms) -> None:
+                journal.append([asdict(terms)])
+                bar.update()
+
+            prompts = evaluation.mixed(section.prompts)
+            found = measure_bound(models, prompts, plan, known, on_terms)
+        write_text(places.run / FILE, json.dumps(asdict(found), indent=2) + "\n")
     return table(found)
 
 
-def _strength(config: EvalConfig, loaded: Loaded) -> float:
-    trained = loaded.bundle(config.bound.bundle).sidecar.provenance.strength
-    strength = config.bound.strength or trained
+def _strength(section: BoundSection, loaded: Loaded) -> float:
+    strength = section.strength or loaded.bundle(section.bundle).sidecar.provenance.strength
     if strength is None:
         raise InputError(
             "The bound needs λ, and this prompter was trained with none.",

@@ -97,7 +97,8 @@ def measure_bound(
     models: BoundModels,
     prompts: Sequence[str],
     plan: BoundPlan,
-    on_step: Callable[[int, int], None],
+    known: Sequence[PromptTerms],
+    on_terms: Callable[[PromptTerms], None],
 ) -> Bound:
     """Measure every term of Theorem 6.1 that can be measured.
 
@@ -105,7 +106,8 @@ def measure_bound(
         models: What takes part.
         prompts: x, at least two.
         plan: How much is drawn.
-        on_step: Told how many of how many prompts are done.
+        known: Terms of the first prompts, where an earlier run measured them.
+        on_terms: Told the terms of every other prompt as they are measured.
 
     Raises:
         BundleError: ρ_sft cannot be had from this bundle.
@@ -125,10 +127,10 @@ def measure_bound(
             f"{models.target.path}, which therefore cannot score its answers.",
             "Pass an oracle that was trained from the target, see `alignpro-lite train oracle`.",
         )
-    terms = []
-    for number, prompt in enumerate(prompts):
+    terms = list(known)
+    for number, prompt in enumerate(prompts[len(known) :], start=len(known)):
         terms.append(_PromptRun(models, plan, prompt, stream_seed(plan.seed, number)).terms())
-        on_step(number + 1, len(prompts))
+        on_terms(terms[-1])
     return bound(terms, plan.strength, plan.r_max, plan.seed)
 
 

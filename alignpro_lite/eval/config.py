@@ -249,7 +249,7 @@ class EvalConfig(Section):
         pair_judge: A chat model that compares pairs of answers besides.
         system: What is compared; the first one of kind none is the baseline.
         dial: Reward against KL as λ moves; left out, it is not measured.
-        bound: What `eval bound` measures.
+        bound: What `eval bound` measures; left out, it has nothing to measure.
     """
 
     seed: int = Field(0, ge=0, lt=2**32)
@@ -262,7 +262,7 @@ class EvalConfig(Section):
     pair_judge: PairJudgeSection | None = None
     system: Annotated[tuple[AnySystem, ...], Field(min_length=1)]
     dial: DialSection | None = None
-    bound: BoundSection = BoundSection()
+    bound: BoundSection | None = None
 
     @property
     def baseline(self) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,8 @@ import numpy as np
 from alignpro_lite.cancellation import Cancellation
 from alignpro_lite.candidates import CandidateSource
 from alignpro_lite.eval.arms import Bench
-from alignpro_lite.eval.assemble import Loaded
-from alignpro_lite.eval.config import DialSection, EvalConfig
-from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.config import DialSection
+from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.statistics import bootstrap_mean
 from alignpro_lite.eval.summary import DialCurve, DialPoint
 from alignpro_lite.experiment.models import answer_plan
@@ -72,27 +70,23 @@ class Turned:
 class DialRun:
     """Measures a dial prompt by prompt, and goes on where it stopped."""
 
-    def __init__(self, config: EvalConfig, section: DialSection, loaded: Loaded) -> None:
-        self._config = config
+    def __init__(self, evaluation: Evaluation, section: DialSection) -> None:
+        self._evaluation = evaluation
         self._section = section
-        self._loaded = loaded
-        self._plan = answer_plan(config.answers)
+        self._loaded = evaluation.loaded
+        self._plan = answer_plan(evaluation.config.answers)
 
-    def curves(
-        self, prompts: Sequence[str], folder: Path, run: str, on_step: Callable[[int, int], None]
-    ) -> tuple[DialCurve, ...]:
+    def curves(self, on_step: Callable[[int, int], None]) -> tuple[DialCurve, ...]:
         """Measure what is missing and draw the curves.
 
         Args:
-            prompts: x.
-            folder: Of the evaluation.
-            run: Identity of the evaluation.
             on_step: Told how many of how many measurements are done.
 
         Raises:
             AlignProError: A model is missing or failed.
         """
-        section, journal = self._section, Journal(folder / FILE, run)
+        section, journal = self._section, self._evaluation.journal(FILE)
+        prompts = self._evaluation.mixed(section.prompts)
         known: dict[str, Measured] = {row["key"]: row["value"] for row in journal.read()}
         total = len(prompts) * (1 + len(section.gates))
 
@@ -119,7 +113,7 @@ class DialRun:
         """Draw candidates of ρ_θ and try each different one."""
         section, plan = self._section, self._plan
         target = self._loaded.require_llama("The dial")
-        seed = stream_seed(stream_seed(self._config.seed, _CANDIDATE_SEED), place)
+        seed = stream_seed(stream_seed(self._evaluation.config.seed, _CANDIDATE_SEED), place)
         request = Request(
             max_tokens=plan.max_tokens,
             sampling=plan.seeded(seed),
@@ -145,7 +139,7 @@ class DialRun:
     def _turned(self, place: int, prompt: str, prompter: OnnxPrompter) -> Measured:
         """Rewrite and answer with the adapter turned to where this prompter has it."""
         plan = self._plan
-        seed = stream_seed(stream_seed(self._config.seed, _GATE_SEED), place)
+        seed = stream_seed(stream_seed(self._evaluation.config.seed, _GATE_SEED), place)
         request = Request().with_seed(seed)
         source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())
         found = source.candidates(plan.count, weighed=True)

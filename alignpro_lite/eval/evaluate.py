@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 
 from tqdm import tqdm
 
 from alignpro_lite.eval.analysis import Answers, agreements, cells, matrices, versus
-from alignpro_lite.eval.assemble import Loaded, mixed, models_used, prompts_of, texts_of
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.dial import DialRun
+from alignpro_lite.eval.opening import Evaluation, opened
 from alignpro_lite.eval.pairs import pair_notes
 from alignpro_lite.eval.report import write_report
 from alignpro_lite.eval.results import Record
-from alignpro_lite.eval.runner import identify, run
+from alignpro_lite.eval.runner import run
 from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware import usable_cores
-from alignpro_lite.registry.storage import disk_errors, locked, write_text
+from alignpro_lite.registry.storage import write_text
 
 SUMMARY = "summary.json"
 REPORT = "report.html"
-LOCK = "evaluation.lock"
 _PACKAGES = ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
@@ -41,36 +39,23 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
     Raises:
         AlignProError: Something is missing, damaged or failed; what was computed is kept.
     """
-    places.run.mkdir(parents=True, exist_ok=True)
-    with disk_errors(places.run), ExitStack() as stack:
-        stack.enter_context(locked(places.run / LOCK, lambda: note("Waiting for another run.")))
-        prompts, notes = prompts_of(config, places)
-        for sentence in notes:
-            note(sentence)
-        models = models_used(config, places)
-        identity = identify(config, places, models, texts_of(config, places, prompts))
-        loaded = Loaded(config, places, stack)
+    with opened(config, places, note) as evaluation:
         if config.dial is not None:
-            loaded.require_llama("The dial")
-        records = run(config, places, identity, prompts, loaded, note)
-        judged = pair_notes(config, places, identity, records, note)
-        dial = _dial(config, places, identity, prompts, loaded, note)
-        summary = summarise(config, records, models, dial, (*notes, *judged))
+            evaluation.loaded.require_llama("The dial")
+        records = run(evaluation, note)
+        judged = pair_notes(evaluation, records, note)
+        dial = _dial(evaluation, note)
+        notes = (*evaluation.notes, *judged)
+        summary = summarise(config, records, evaluation.models, dial, notes)
         text = json.dumps(asdict(summary), indent=2, ensure_ascii=False)
         write_text(places.run / SUMMARY, text + "\n")
         write_report(places.run, summary, records)
     return summary
 
 
-def _dial(
-    config: EvalConfig,
-    places: Places,
-    identity: str,
-    prompts: Mapping[str, list[str]],
-    loaded: Loaded,
-    note: Callable[[str], None],
-) -> tuple[DialCurve, ...]:
-    if config.dial is None:
+def _dial(evaluation: Evaluation, note: Callable[[str], None]) -> tuple[DialCurve, ...]:
+    section = evaluation.config.dial
+    if section is None:
         return ()
     note("Turning the λ dial.")
     with tqdm(total=1, unit="prompt") as bar:
@@ -79,9 +64,7 @@ def _dial(
             bar.total, bar.n = total, done
             bar.refresh()
 
-        run = DialRun(config, config.dial, loaded)
-        some = mixed(prompts, config.dial.prompts)
-        return run.curves(some, places.run, identity, on_step)
+        return DialRun(evaluation, section).curves(on_step)
 
 
 def summarise(

@@ -10,6 +10,9 @@ from typing import Any
 
 from alignpro_lite.errors import InputError
 
+CURE = "Delete that line: what it held is computed again."
+"""Of a line that cannot be used."""
+
 
 class Journal:
     """A file of JSON objects, each of which names the run it belongs to under `run`."""
@@ -52,7 +55,7 @@ class Journal:
         except ValueError as error:
             raise InputError(
                 f"{self.file}: line {number} is no JSON ({error}).",
-                "Delete that line: what it held is computed again.",
+                CURE,
             ) from error
         if not isinstance(row, dict) or row.pop("run", None) != self._run:
             raise InputError(

@@ -9,13 +9,11 @@ from tqdm import tqdm
 
 from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.analysis import Answers
-from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL
-from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.judge import JudgeScorer, load_judge
 from alignpro_lite.loading import path_of
@@ -24,30 +22,25 @@ FILE = "pairs.jsonl"
 
 
 def pair_notes(
-    config: EvalConfig,
-    places: Places,
-    run: str,
-    records: Sequence[Record],
-    note: Callable[[str], None],
+    evaluation: Evaluation, records: Sequence[Record], note: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Have the pair judge compare every system with the baseline; a sentence each.
 
     A judge that answers nonsense costs its own verdicts and nothing else.
 
     Args:
-        config: Names the judge; without one there is nothing to say.
-        places: Where the journal of verdicts lies.
-        run: Identity of the evaluation.
+        evaluation: Names the judge; without one there is nothing to say.
         records: What was answered.
         note: Told what people who wait should know.
 
     Raises:
         AlignProError: The judge is missing or failed.
     """
+    config, places = evaluation.config, evaluation.places
     if config.pair_judge is None:
         return ()
     answers = Answers.of(config, records)
-    journal = Journal(places.run / FILE, run)
+    journal = evaluation.journal(FILE)
     known = {row["system"]: row["sentence"] for row in journal.read()}
     missing = [name for name in answers.rows if name not in (config.baseline, *known)]
     if missing:

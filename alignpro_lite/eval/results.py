@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
-from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.record import parse_record
 
 FILE = "results.jsonl"
@@ -46,25 +45,22 @@ class Record:
         return self.data, self.system, self.number
 
 
-def append(folder: Path, run: str, records: Sequence[Record]) -> None:
-    """Add finished prompts to the results of a run, all of them at once."""
-    Journal(folder / FILE, run).append([asdict(one) for one in records])
+def append(journal: Journal, records: Sequence[Record]) -> None:
+    """Add finished prompts to the results of an evaluation, all of them at once."""
+    journal.append([asdict(one) for one in records])
 
 
-def read(folder: Path, run: str) -> list[Record]:
+def read(journal: Journal) -> list[Record]:
     """Read what is done, each prompt of a system once.
 
     Args:
-        folder: Of the evaluation.
-        run: What every record must belong to.
+        journal: `FILE` of an evaluation.
 
     Raises:
         InputError: A line is damaged, or belongs to another configuration.
         BundleError: A line lacks a value.
     """
-    file = folder / FILE
-    cure = "Delete that line: what it held is computed again."
-    records = [parse_record(Record, row, file, cure) for row in Journal(file, run).read()]
+    records = [parse_record(Record, row, journal.file, CURE) for row in journal.read()]
     plain = [
         replace(one, rewards={name: tuple(values) for name, values in one.rewards.items()})
         for one in records

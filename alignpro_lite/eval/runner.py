@@ -6,32 +6,23 @@ interrupted evaluation has the same prompts in every system, and each is timed f
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from alignpro_lite.errors import InputError
 from alignpro_lite.eval import results
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.eval.assemble import Loaded, open_system
 from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.progress import Bar, TimeLeft
 from alignpro_lite.eval.results import Record
-from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.eval.systems import Response, System
 from alignpro_lite.experiment.models import answer_plan
-from alignpro_lite.experiment.run_folder import Places, claim
-from alignpro_lite.registry.storage import write_text
 from alignpro_lite.sampling import stream_seed
 
 TOGETHER = 8
 """Prompts that a system answers in one go; part of what fixes the answers."""
-MODELS = "models.json"
-PROMPTS = "prompts.json"
 
 
 @dataclass(frozen=True)
@@ -57,59 +48,6 @@ class Task:
         return [(self.data, self.system, place) for place in places]
 
 
-def identify(
-    config: EvalConfig,
-    places: Places,
-    models: Sequence[ModelUsed],
-    texts: Mapping[str, Sequence[str]],
-) -> str:
-    """Claim the folder of an evaluation and name what its records belong to.
-
-    Args:
-        config: What to compare.
-        places: Where.
-        models: What takes part.
-        texts: Prompts by data set, and given rewrites by system.
-
-    Raises:
-        InputError: The folder was begun with another configuration, other models or other prompts.
-    """
-    claim(places.run, config)
-    used = [asdict(model) for model in models]
-    begun = _recorded(places.run / MODELS, used)
-    for model in used:
-        if model not in begun:
-            raise InputError(
-                f"The evaluation in {places.run} was begun with another {model['role']} "
-                f"{model['name']} than {model['sha256'][:12]}.",
-                "Choose another --output, or bring that model back.",
-            )
-    digests = {name: _digest(list(rows)) for name, rows in texts.items()}
-    for name, digest in _recorded(places.run / PROMPTS, digests).items():
-        if digests.get(name) != digest:
-            raise InputError(
-                f"The evaluation in {places.run} was begun with other texts of {name}.",
-                "Choose another --output, or bring its file back.",
-            )
-    return _digest([config.model_dump(mode="json"), begun])[:12]
-
-
-def _recorded(file: Path, now: Any) -> Any:
-    """What a file recorded when the evaluation began; now, if it begins."""
-    if not file.exists():
-        write_text(file, json.dumps(now, indent=2) + "\n")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
-        ) from error
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def tasks_of(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Iterator[Task]:
     """All there is to do, in order."""
     for data, rows in prompts.items():
@@ -120,22 +58,11 @@ def tasks_of(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Iterat
                     yield Task(data, system.name, first, some)
 
 
-def run(
-    config: EvalConfig,
-    places: Places,
-    identity: str,
-    prompts: Mapping[str, list[str]],
-    loaded: Loaded,
-    note: Callable[[str], None],
-) -> list[Record]:
+def run(evaluation: Evaluation, note: Callable[[str], None]) -> list[Record]:
     """Answer what is not answered yet.
 
     Args:
-        config: What to compare.
-        places: Where.
-        identity: Of `identify`.
-        prompts: By data set.
-        loaded: The models.
+        evaluation: What to compare.
         note: Told what people who wait should know.
 
     Returns:
@@ -144,8 +71,10 @@ def run(
     Raises:
         AlignProError: A model is missing, failed, or the results are damaged.
     """
-    done = {one.key: one for one in results.read(places.run, identity)}
-    tasks = list(tasks_of(config, prompts))
+    config, loaded = evaluation.config, evaluation.loaded
+    journal = evaluation.journal(results.FILE)
+    done = {one.key: one for one in results.read(journal)}
+    tasks = list(tasks_of(config, evaluation.prompts))
     planned, seconds = dict.fromkeys((one.name for one in config.system), 0), dict[str, float]()
     for task in tasks:
         planned[task.system] += len(task.prompts)
@@ -164,14 +93,14 @@ def run(
         note(f"Going on: {len(done)} of {sum(planned.values())} prompts are answered.")
     needed = {task.system for task in open_tasks}
     systems = {
-        section.name: open_system(section, loaded, places, prompts)
+        section.name: open_system(section, loaded, evaluation.places, evaluation.prompts)
         for section in config.system
         if section.name in needed
     }
     with Bar(left, sum(planned.values()), len(done)) as bar:
         for task in open_tasks:
             records = _answered(task, systems[task.system], config, loaded)
-            results.append(places.run, identity, records)
+            results.append(journal, records)
             done |= {one.key: one for one in records}
             left.add(task.system, len(records), sum(one.seconds for one in records))
             bar.advance(len(records), task.system)

@@ -1,0 +1,125 @@
+"""An evaluation taken up: its folder claimed, its prompts read, its models at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alignpro_lite.errors import InputError
+from alignpro_lite.eval.assemble import Loaded, models_used, prompts_of, texts_of
+from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.summary import ModelUsed
+from alignpro_lite.experiment.run_folder import Places, claim
+from alignpro_lite.registry.storage import disk_errors, locked, write_text
+
+LOCK = "evaluation.lock"
+MODELS = "models.json"
+PROMPTS = "prompts.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What everything that measures works on.
+
+    Attributes:
+        config: What to compare.
+        places: Where it lies.
+        prompts: Different prompts by data set.
+        notes: A sentence for every row that was left out.
+        models: What takes part.
+        identity: Of the configuration and the models; results of two identities never mix.
+        loaded: The models, each loaded at its first use.
+    """
+
+    config: EvalConfig
+    places: Places
+    prompts: Mapping[str, list[str]]
+    notes: tuple[str, ...]
+    models: tuple[ModelUsed, ...]
+    identity: str
+    loaded: Loaded
+
+    def journal(self, name: str) -> Journal:
+        """A file of the folder that holds results of this evaluation only."""
+        return Journal(self.places.run / name, self.identity)
+
+    def mixed(self, count: int) -> list[str]:
+        """Take that many prompts from all data sets in turn."""
+        rows_of = self.prompts.values()
+        turns = max(map(len, rows_of))
+        found = [rows[turn] for turn in range(turns) for rows in rows_of if turn < len(rows)]
+        return list(dict.fromkeys(found))[:count]
+
+
+@contextmanager
+def opened(config: EvalConfig, places: Places, note: Callable[[str], None]) -> Iterator[Evaluation]:
+    """Begin an evaluation or take it up; its folder is ours alone until the end of the block.
+
+    Args:
+        config: What to compare.
+        places: Where.
+        note: Told what people who wait should know.
+
+    Raises:
+        InputError: The folder was begun with another configuration, other models or other prompts.
+        AlignProError: Something is missing or damaged.
+    """
+    places.run.mkdir(parents=True, exist_ok=True)
+    with disk_errors(places.run), ExitStack() as stack:
+        stack.enter_context(locked(places.run / LOCK, lambda: note("Waiting for another run.")))
+        prompts, notes = prompts_of(config, places)
+        for sentence in notes:
+            note(sentence)
+        models = models_used(config, places)
+        identity = _identify(config, places.run, models, texts_of(config, places, prompts))
+        loaded = Loaded(config, places, stack)
+        yield Evaluation(config, places, prompts, tuple(notes), models, identity, loaded)
+
+
+def _identify(
+    config: EvalConfig,
+    folder: Path,
+    models: Sequence[ModelUsed],
+    texts: Mapping[str, Sequence[str]],
+) -> str:
+    """Claim the folder of an evaluation and name what its results belong to."""
+    claim(folder, config)
+    used = [asdict(model) for model in models]
+    begun = _recorded(folder / MODELS, used)
+    for model in used:
+        if model not in begun:
+            raise InputError(
+                f"The evaluation in {folder} was begun with another {model['role']} "
+                f"{model['name']} than {model['sha256'][:12]}.",
+                "Choose another --output, or bring that model back.",
+            )
+    digests = {name: _digest(list(rows)) for name, rows in texts.items()}
+    for name, digest in _recorded(folder / PROMPTS, digests).items():
+        if digests.get(name) != digest:
+            raise InputError(
+                f"The evaluation in {folder} was begun with other texts of {name}.",
+                "Choose another --output, or bring its file back.",
+            )
+    return _digest([config.model_dump(mode="json"), begun])[:12]
+
+
+def _recorded(file: Path, now: Any) -> Any:
+    """What a file recorded when the evaluation began; now, if it begins."""
+    if not file.exists():
+        write_text(file, json.dumps(now, indent=2) + "\n")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
+        ) from error
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
