@@ -15,7 +15,8 @@ from alignpro_lite import gguf
 from alignpro_lite.chat import Message
 from alignpro_lite.errors import ContextOverflowError, InputError
 from alignpro_lite.exchange import Exchange
-from alignpro_lite.target import LlamaTarget, TargetSettings
+from alignpro_lite.llama import TargetSettings
+from alignpro_lite.target import LlamaTarget
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite import gguf, onnx_decoder, registry, target
+from alignpro_lite import gguf, llama, onnx_decoder, registry
 from alignpro_lite.bundle import Bundle, Device, open_bundle
 from alignpro_lite.devices import (
     Batching,
@@ -23,10 +23,11 @@ from alignpro_lite.devices import (
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf import GgufFile
 from alignpro_lite.hardware import find_hardware
+from alignpro_lite.llama import TargetSettings
 from alignpro_lite.onnx_decoder import DecoderSettings
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.registry import Cache, Kind, Registry, installed_path, resolve_model
-from alignpro_lite.target import LlamaTarget, TargetSettings
+from alignpro_lite.target import LlamaTarget
 
 DEFAULT = "default"
 """Stands for the model that models.toml names as the default of its kind."""
@@ -111,7 +112,7 @@ def plan_for(located: Located, request: DeviceRequest) -> Plan:
     """
     bundle = located.bundle
     support = EngineSupport(
-        llama_gpu_offload=target.supports_gpu_offload(),
+        llama_gpu_offload=llama.supports_gpu_offload(),
         onnx_cuda=bundle is not None and onnx_decoder.supports_cuda(),
     )
     needs = None
@@ -119,7 +120,7 @@ def plan_for(located: Located, request: DeviceRequest) -> Plan:
         graph = bundle.sidecar.graph
         cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
         needs = PrompterNeeds(bundle.n_bytes + cache_bytes, graph.device == "cuda")
-    batching = Batching(target.MICRO_BATCH, SEQUENCES)
+    batching = Batching(llama.MICRO_BATCH, SEQUENCES)
     return make_plan(request, located.target_file, needs, support, find_hardware(), batching)
 
 

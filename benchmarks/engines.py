@@ -30,10 +30,11 @@ import click
 
 from alignpro_lite import AlignedModel, Message, Sampling
 from alignpro_lite.bundle import Bundle
+from alignpro_lite.llama import MICRO_BATCH
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.sampling import GivenTokens
-from alignpro_lite.target import MICRO_BATCH, LlamaTarget, Question
+from alignpro_lite.target import LlamaTarget, Question
 
 ROUNDS = 7
 TOKENS = 128

@@ -26,10 +26,11 @@ from alignpro_lite.eval.bound import (
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
 from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.gguf import read
+from alignpro_lite.llama import TargetSettings
 from alignpro_lite.onnx_decoder import DecoderSettings
 from alignpro_lite.prompter import OnnxPrompter
 from alignpro_lite.reward import CallableScorer, Reward
-from alignpro_lite.target import LlamaTarget, TargetSettings
+from alignpro_lite.target import LlamaTarget
 
 # The theorem itself.
 

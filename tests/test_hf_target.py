@@ -14,9 +14,10 @@ from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.export.source import load_source
 from alignpro_lite.gguf import read
+from alignpro_lite.llama import TargetSettings
 from alignpro_lite.rollout_target import Answer, GgufTarget, TargetFailure
 from alignpro_lite.sampling import filtered_log_probs, log_softmax
-from alignpro_lite.target import LlamaTarget, TargetSettings
+from alignpro_lite.target import LlamaTarget
 from alignpro_lite.train.hf_target import HfSettings, HfTarget, warpers
 
 GREEDY = Sampling(temperature=0)

@@ -8,8 +8,9 @@ from conftest import TINY_TARGET
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.gguf import read
+from alignpro_lite.llama import TargetSettings
 from alignpro_lite.rollout_target import Answer, GgufTarget, TargetFailure
-from alignpro_lite.target import LlamaTarget, TargetSettings
+from alignpro_lite.target import LlamaTarget
 
 ASK = [Message("user", "What is 12 + 345?")]
 WARM = Sampling(temperature=1.5, seed=3)

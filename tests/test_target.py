@@ -14,7 +14,8 @@ from conftest import TINY_TARGET
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf import read
-from alignpro_lite.target import SPIN_COUNT, LlamaTarget, Question, TargetSettings
+from alignpro_lite.llama import SPIN_COUNT, TargetSettings
+from alignpro_lite.target import LlamaTarget, Question
 
 ASK = [Message("user", "What is 12 + 345?")]
 GREEDY = Sampling(temperature=0)
@@ -220,9 +221,9 @@ def test_threads_do_not_spin_for_milliseconds():
     """
     code = (
         "import os, sys; os.environ.pop('GOMP_SPINCOUNT', None)\n"
-        "from alignpro_lite import target\n"
+        "from alignpro_lite import llama\n"
         "assert 'llama_cpp' not in sys.modules\n"
-        "target.supports_gpu_offload()\n"
+        "llama.supports_gpu_offload()\n"
         "print(os.environ['GOMP_SPINCOUNT'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -55,10 +55,10 @@ def _report(options: ModelOptions) -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from alignpro_lite import onnx_decoder, target
+    from alignpro_lite import llama, onnx_decoder
 
     checks = {
-        "llama.cpp can offload to a GPU": target.supports_gpu_offload,
+        "llama.cpp can offload to a GPU": llama.supports_gpu_offload,
         "onnxruntime was built with CUDA": onnx_decoder.supports_cuda,
     }
     found: dict[str, Any] = {}
