@@ -18,7 +18,7 @@ from alignpro_lite.sampling import Sampling
 from alignpro_lite.train import oracle_run
 from alignpro_lite.train.metrics import read_metrics
 from alignpro_lite.train.oracle_config import OracleConfig
-from alignpro_lite.train.oracle_run import DIRECT, ORACLE, Verbatim, train_oracle
+from alignpro_lite.train.oracle_run import DIRECT, MERGED, ORACLE, Verbatim, train_oracle
 from alignpro_lite.train.policy import open_policy
 
 CONFIG = """
@@ -74,7 +74,7 @@ def test_a_run_leaves_an_adapter_and_a_merged_model_that_answers(run):
     gguf.require_text_generation(gguf.read(places.run / ORACLE))
     adapter = load_file(places.run / "adapter" / "adapter_model.safetensors")
     assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
-    assert not list(places.run.glob(".merged-*"))
+    assert not (places.run / MERGED).exists()
     assert train(notes)
     assert "is done" in notes[-1]
 
@@ -87,7 +87,9 @@ def test_a_run_stopped_while_exporting_goes_on_from_the_adapter(run, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             train([])
     assert not (places.run / ORACLE).exists()
+    (places.run / MERGED).mkdir()  # a kill leaves it
     assert train([])
+    assert not (places.run / MERGED).exists()
     assert [line["step"] for line in read_metrics(places.run)] == [1, 2, 3]
     assert (places.run / ORACLE).is_file()
 

@@ -12,7 +12,7 @@ stands a target that says what it is told.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +34,7 @@ from alignpro_lite.train.run import begin, silent, tell_of_prompts, train_to_the
 
 ADAPTER = "adapter"
 ORACLE = "oracle.gguf"
+MERGED = ".merged"
 QUANTISATION = "F16"
 """Of the exported file: on a coarser grid much of what was learned is less than half a step."""
 DIRECT = RewriteTemplate(mode="rewrite", system="", request="{prompt}", examples=())
@@ -98,7 +99,12 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
 def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:
     """Merge the adapter and export the result."""
     tell(f"Merging the adapter and writing {ORACLE}.")
-    with tempfile.TemporaryDirectory(dir=run, prefix=".merged-") as folder:
-        merge_adapter(load_source(base), run / ADAPTER).save_folder(Path(folder))
-        made = export_target(Path(folder), run / ORACLE, QUANTISATION)
+    merged = run / MERGED
+    shutil.rmtree(merged, ignore_errors=True)  # what a killed run left
+    merged.mkdir()
+    try:
+        merge_adapter(load_source(base), run / ADAPTER).save_folder(merged)
+        made = export_target(merged, run / ORACLE, QUANTISATION)
+    finally:
+        shutil.rmtree(merged)
     tell(f"Compared with torch: {made.parity.summary()}.")
