@@ -72,7 +72,7 @@ REWRITE = RewriteTemplate(
     ),
 )
 
-_HINT = "Give a list of the most important {} and explain each one in a full sentence."
+_HINT = "Write a thorough explanation of the most important {}, each in a full paragraph."
 
 AUGMENT = RewriteTemplate(
     mode="augment",

@@ -31,6 +31,7 @@ CONFIGURATIONS = {
     "oracle.toml": OracleConfig,
     "eval.toml": EvalConfig,
     "eval-bpo.toml": EvalConfig,
+    "eval-paper.toml": EvalConfig,
 }
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignpro_lite.cancellation import Cancellation
 from alignpro_lite.candidates import CandidateSource
@@ -180,19 +181,29 @@ def _sampled(prompts: Sequence[Weighable], strength: float, is_fair: bool) -> Di
 
 
 def _draw_worth(one: Weighable, strength: float, is_fair: bool) -> tuple[float, float]:
-    """KL(ρ*‖ρ_sft) and E_ρ*[R] of one prompt, both by self-normalised weights."""
+    """KL(ρ*‖ρ_sft) and E_ρ*[R] of one prompt, both by self-normalised weights.
+
+    The KL is E_ρ*[R]/λ - log Z (Lemma 5.1) with that same estimate of E_ρ*[R]: where answers judge
+    what they chose themselves, their luck would count as distance too. log Z is taken relative to
+    the weights that no reward at all would give, so that it is 0 for constant rewards of 0.
+    """
     rewards = np.array(one.rewards)
     half = rewards.shape[1] // 2
     parts = [(rewards[:, :half], rewards[:, half:]), (rewards[:, half:], rewards[:, :half])]
     found = []
     for choosing, judging in parts if is_fair else [(rewards, rewards)]:
-        weighed = Candidates(
-            np.array(one.reference), np.array(one.proposal), mean_rewards(list(choosing))
-        )
-        share = shares(log_weights(weighed, strength))
-        found.append((diagnose(weighed, strength).kl, float(share @ judging.mean(axis=1))))
-    kl, reward = np.mean(found, axis=0)
-    return float(kl), float(reward)
+        share = shares(log_weights(_candidates(one, choosing), strength))
+        found.append(float(share @ judging.mean(axis=1)))
+    reward = float(np.mean(found))
+    log_z, nothing = (
+        diagnose(_candidates(one, scores), strength).log_z
+        for scores in (rewards, np.zeros_like(rewards))
+    )
+    return max(0.0, reward / strength - (log_z - nothing)), reward
+
+
+def _candidates(one: Weighable, rewards: NDArray[np.float64]) -> Candidates:
+    return Candidates(np.array(one.reference), np.array(one.proposal), mean_rewards(list(rewards)))
 
 
 def gate_curve(turned: Mapping[float, Sequence[Turned]]) -> DialCurve:

@@ -166,9 +166,9 @@ class Drawn:
             arm = bench.arm(self.name, sent, bench.seed)
         else:
             arm = bench.scored(self.name, sent, [[_scored_answer(o) for o in row] for row in rows])
-        found = [[one.choice.certificate.diagnostics for one in row] for row in rows]
-        kl = tuple(tuple(one.kl for one in row if one is not None) for row in found)
-        return Response(arm, kl, tuple("; ".join(_reasons(row)) for row in rows))
+        # No log-ratios: a draw is known only by noisy weights, and their KL is mostly the noise.
+        nothing = ((),) * len(rows)
+        return Response(arm, nothing, tuple("; ".join(_reasons(row)) for row in rows))
 
     def _draw(self, bench: Bench, number: int, turn: int) -> Outcome:
         seed = stream_seed(stream_seed(bench.seed, number), turn)
