@@ -13,8 +13,9 @@ from alignpro_lite.registry.storage import sha256_of
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """The sha256 of every file of a folder, by name."""
-    return {path.name: sha256_of(path, path.name) for path in sorted(folder.iterdir())}
+    """The sha256 of every file of a folder, by name; folders in it, such as .git, do not count."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: sha256_of(path, path.name) for path in files}
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> tuple[Check, ...]:

@@ -142,7 +142,7 @@ def _systems(found: Found, judge: str) -> Iterator[str]:
         cell, name = _cell(found, _all(found), system, judge), system
         if not cell:
             cell = next(c for c in found["cells"] if (c["system"], c["judge"]) == (system, judge))
-            name = f"{system} ({cell['data']} only)"
+            name = f"{system} ({cell['data']})"
         own = _versus(found, cell["data"], system, judge)
         kl = "" if cell["kl"] is None else f"{cell['kl']:.2f}"
         compared = [""] * 4

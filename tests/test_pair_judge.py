@@ -50,7 +50,7 @@ def judge(reply):
 
 
 def judged(reply, first, second):
-    return judge_pairs(judge(reply), ["why"] * len(first), first, second, lambda _: None)
+    return judge_pairs(judge(reply), ["why"] * len(first), first, second, (), lambda _: None)
 
 
 def test_a_preference_that_follows_the_answer_counts():
@@ -109,7 +109,7 @@ def test_whole_arms_by_hand():
     first = ["xxx", "x", "same", "huge", "odd", "meh", "zzz"]
     second = ["xx", "xx", "same", "y", "y", "y", "zz"]
     heard = []
-    found = judge_pairs(judge(reply), ["why"] * 7, first, second, heard.append)
+    found = judge_pairs(judge(reply), ["why"] * 7, first, second, (), heard.append)
     assert found.preferences == (1, -1, 0, 0, 0, 0, 1)
     assert (found.win.value, found.tie.value, found.loss.value) == pytest.approx(
         (2 / 7, 4 / 7, 1 / 7)
@@ -130,10 +130,43 @@ def test_a_judge_of_nonsense_is_stopped_and_named():
     says = rf"fake .* on {ENOUGH} of {ENOUGH} pairs .* 0\.012"
     with pytest.raises(RewardError, match=says) as caught:
         judge_pairs(
-            JudgeScorer(model, "fake"), ["why"] * count, ["a"] * count, ["b"] * count, lambda _: 0
+            JudgeScorer(model, "fake"),
+            ["why"] * count,
+            ["a"] * count,
+            ["b"] * count,
+            (),
+            lambda _: None,
         )
     assert "instruction-tuned" in caught.value.cure
     assert len(model.asked) == 2 * ENOUGH
+
+
+def test_verdicts_that_are_known_are_not_asked_for_again():
+    """A stopped comparison asked about every pair of a system anew."""
+    first, second = ["a", "bb", "ccc", "dd"], ["aa", "b", "cc", "dd"]
+    whole, heard = judged(likes_long, first, second), []
+    judge_pairs(judge(likes_long), ["why"] * 4, first, second, (), heard.append)
+    model, rest = Scripted(likes_long), []
+    found = judge_pairs(
+        JudgeScorer(model, "fake"), ["why"] * 4, first, second, heard[:2], rest.append
+    )
+    assert (found, rest) == (whole, heard[2:])
+    assert model.asked == [("ccc", "cc"), ("cc", "ccc")]
+
+
+def test_a_judge_known_to_reply_nonsense_is_not_asked_again():
+    model = Scripted(rambles)
+    known = [Verdict(0, 0.01, Tie.NONSENSE)] * ENOUGH
+    with pytest.raises(RewardError, match="fake"):
+        judge_pairs(
+            JudgeScorer(model, "fake"),
+            ["why"] * 30,
+            ["a"] * 30,
+            ["b"] * 30,
+            known,
+            lambda _: None,
+        )
+    assert not model.asked
 
 
 def test_more_than_half_nonsense_is_refused_and_half_is_not():
@@ -160,7 +193,7 @@ def test_a_context_that_holds_no_pair_is_refused():
 )
 def test_arms_that_do_not_fit_are_refused(prompts, first, second):
     with pytest.raises(InputError, match=f"found {len(first)} and {len(second)} to"):
-        judge_pairs(judge(likes_long), prompts, first, second, lambda _: None)
+        judge_pairs(judge(likes_long), prompts, first, second, (), lambda _: None)
 
 
 def test_a_probability_of_zero_is_no_error():

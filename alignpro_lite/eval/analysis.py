@@ -71,7 +71,10 @@ class Answers:
 
     def is_partial(self, data: str, system: str) -> bool:
         """Whether a system answers only some of the data sets that ALL stands for."""
-        return data == ALL and any(one.name == system and one.data for one in self.config.system)
+        every = {one.name for one in self.config.data}
+        return data == ALL and any(
+            one.name == system and one.data and set(one.data) < every for one in self.config.system
+        )
 
     def places(self, data: str, *systems: str) -> list[Place]:
         """The prompts of a data set that all of some systems have answered."""
@@ -166,6 +169,8 @@ def _recovered(answers: Answers, data: str, system: str, judge: str) -> Estimate
     oracle = answers.config.oracle
     if oracle is None or oracle.name == system or oracle.name not in answers.rows:
         return None
+    if answers.is_partial(data, oracle.name):
+        return None
     names = (system, answers.config.baseline, oracle.name)
     places = answers.places(data, *names)
     if len(places) < 2:
@@ -201,7 +206,9 @@ def agreements(answers: Answers) -> tuple[Agreement, ...]:
     Every system meets the baseline on the prompts that all systems for all data have answered.
     """
     baseline = answers.config.baseline
-    everywhere = [one.name for one in answers.config.system if not one.data]
+    everywhere = [
+        one.name for one in answers.config.system if not answers.is_partial(ALL, one.name)
+    ]
     systems = [name for name in everywhere if name in answers.rows and name != baseline]
     places = answers.places(ALL, baseline, *systems) if systems else []
     if len(places) < 2:

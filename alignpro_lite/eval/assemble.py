@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -82,14 +82,14 @@ def _is_wanted(config: EvalConfig, section: DataSection, prompt: str) -> bool:
 
 def texts_of(
     config: EvalConfig, places: Places, prompts: Mapping[str, list[str]]
-) -> dict[str, list[str]]:
-    """All texts that answers hang on: the prompts, and the given rewrites of them.
+) -> dict[str, Sequence[object]]:
+    """All texts that answers hang on: the prompts, and the given rewrites, each with its prompt.
 
     Raises:
         InputError: A given rewrite is missing.
     """
     given = {
-        section.name: list(_given(section, places, prompts).values())
+        f"rewrites {section.name}": sorted(_given(section, places, prompts).items())
         for section in config.system
         if isinstance(section, GivenSection)
     }

@@ -40,7 +40,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
     if section is None:
         raise InputError(
             "The bound needs a table [bound], found none in the configuration.",
-            "Add a line [bound]; it may stay empty.",
+            "Add a line [bound], which may stay empty, and choose another --output.",
         )
     with opened(config, places, note) as evaluation:
         loaded, journal = evaluation.loaded, evaluation.journal(TERMS)

@@ -285,6 +285,12 @@ class EvalConfig(Section):
                 raise ValueError(f"{what} names must be unique, found {', '.join(sorted(names))}")
         if not any(isinstance(one, NoPrompterSection) for one in self.system):
             raise ValueError("a system of kind none is needed, to hold the others against")
+        baseline = next(one for one in self.system if one.name == self.baseline)
+        if baseline.data:
+            raise ValueError(
+                f"system {baseline.name} must answer all data sets, because the others are held "
+                f"against it; found data = {list(baseline.data)}"
+            )
         if self.answers.count < 2:
             raise ValueError("answers.count must be at least 2, for the variance within a prompt")
         known = {one.name for one in self.data}

@@ -124,10 +124,14 @@ class DialRun:
         source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())
         found = source.candidates(section.samples, weighed=True)
         owners = {one.rewrite.text: one.number + 1 for one in reversed(found)}
-        asks = [Ask(text, owner, section.trials) for text, owner in owners.items()]
         trials = Trials(target, self._loaded.reward, source.prompt, request, Cancellation())
-        answers = dict(zip(owners, trials.answers(asks), strict=True)) if asks else {}
-        rewards = [tuple(map(float, rewards_of(answers[one.rewrite.text]))) for one in found]
+        every = [Ask(text, owner, section.trials) for text, owner in owners.items()]
+        asks = [ask for ask in every if trials.fits(ask)]
+        answered = trials.answers(asks) if asks else []
+        answers = {ask.sent: found for ask, found in zip(asks, answered, strict=True)}
+        rewards = [
+            tuple(map(float, rewards_of(answers.get(one.rewrite.text, [])))) for one in found
+        ]
         usable = [place for place, row in enumerate(rewards) if len(row) == section.trials]
         return asdict(
             Weighable(

@@ -16,7 +16,7 @@ from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.experiment.run_folder import Places, claim
-from alignpro_lite.registry.storage import disk_errors, locked, write_text
+from alignpro_lite.registry.storage import locked, write_text
 
 LOCK = "evaluation.lock"
 MODELS = "models.json"
@@ -71,14 +71,16 @@ def opened(config: EvalConfig, places: Places, note: Callable[[str], None]) -> I
         AlignProError: Something is missing or damaged.
     """
     places.run.mkdir(parents=True, exist_ok=True)
-    with disk_errors(places.run), ExitStack() as stack:
+    with ExitStack() as stack:
         stack.enter_context(locked(places.run / LOCK, lambda: note("Waiting for another run.")))
         prompts, notes = prompts_of(config, places)
         for sentence in notes:
             note(sentence)
         models = models_used(config, places)
-        identity = _identify(config, places.run, models, texts_of(config, places, prompts))
+        texts = texts_of(config, places, prompts)
+        # Before the folder is claimed: a mistake that shows here is to be corrected in place.
         loaded = Loaded(config, places, stack)
+        identity = _identify(config, places.run, models, texts)
         yield Evaluation(config, places, prompts, tuple(notes), models, identity, loaded)
 
 
@@ -86,7 +88,7 @@ def _identify(
     config: EvalConfig,
     folder: Path,
     models: Sequence[ModelUsed],
-    texts: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Sequence[object]],
 ) -> str:
     """Claim the folder of an evaluation and name what its results belong to."""
     claim(folder, config)

@@ -45,6 +45,7 @@ def judge_pairs(
     prompts: Sequence[str],
     first: Sequence[str],
     second: Sequence[str],
+    known: Sequence[Verdict],
     on_pair: Callable[[Verdict], None],
 ) -> PairJudgement:
     """Have a judge compare two arms, every pair of answers in both orders.
@@ -54,7 +55,8 @@ def judge_pairs(
         prompts: The original prompts, at least one.
         first: The first arm's answer to each prompt.
         second: The second arm's.
-        on_pair: Told every verdict, in order, as soon as it is known.
+        known: Verdicts on the first pairs, from a run that was stopped; these are not asked again.
+        on_pair: Told every other verdict, in order, as soon as it is known.
 
     Returns:
         Shares with their Wilson intervals over prompts.
@@ -71,11 +73,12 @@ def judge_pairs(
             f"{len(second)} to {len(prompts)} prompts.",
             "Give at least one prompt, and one answer of each arm to each.",
         )
-    verdicts: list[Verdict] = []
-    for prompt, answer, other in zip(prompts, first, second, strict=True):
+    verdicts = list(known)
+    pairs = list(zip(prompts, first, second, strict=True))
+    for prompt, answer, other in pairs[len(known) :]:
+        _require_sense(judge, verdicts, at_least=ENOUGH)
         verdicts.append(judge.verdict(prompt, answer, other))
         on_pair(verdicts[-1])
-        _require_sense(judge, verdicts, at_least=ENOUGH)
     _require_sense(judge, verdicts, at_least=1)
     _require_room(judge, verdicts)
     return _counted(verdicts)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 
 from tqdm import tqdm
 
-from alignpro_lite.errors import RewardError
+from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval.analysis import Answers
+from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL
 from alignpro_lite.hardware import usable_cores
-from alignpro_lite.judge import JudgeScorer, load_judge
+from alignpro_lite.judge import JudgeScorer, Tie, Verdict, load_judge
 from alignpro_lite.loading import path_of
 
 FILE = "pairs.jsonl"
@@ -41,29 +43,43 @@ def pair_notes(
         return ()
     answers = Answers.of(config, records)
     journal = evaluation.journal(FILE)
-    known = {row["system"]: row["sentence"] for row in journal.read()}
-    missing = [name for name in answers.rows if name not in (config.baseline, *known)]
-    if missing:
-        source = config.pair_judge.source
-        path = path_of("target", source, places.known, places.cache)
-        note(f"Asking {source} about pairs of answers, in both orders.")
-        with closing(load_judge(path, source, threads=usable_cores())) as judge:
-            for system in missing:
-                known[system] = _sentence(judge, answers, system)
-                journal.append([{"system": system, "sentence": known[system]}])
-    return tuple(known.values())
+    known: dict[str, list[Verdict]] = {}
+    for number, row in enumerate(journal.read(), start=1):
+        try:
+            found = Verdict(row["preference"], row["mass"], row["tie"] and Tie(row["tie"]))
+            known.setdefault(row["system"], []).append(found)
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{journal.file}: line {number} is damaged ({error}).", CURE
+            ) from error
+    source = config.pair_judge.source
+    path = path_of("target", source, places.known, places.cache)
+    note(f"Asking {source} about pairs of answers, in both orders.")
+    with closing(load_judge(path, source, threads=usable_cores())) as judge:
+        return tuple(
+            _sentence(judge, answers, system, known.get(system, []), journal)
+            for system in answers.rows
+            if system != config.baseline
+        )
 
 
-def _sentence(judge: JudgeScorer, answers: Answers, system: str) -> str:
+def _sentence(
+    judge: JudgeScorer, answers: Answers, system: str, known: Sequence[Verdict], journal: Journal
+) -> str:
     baseline = answers.config.baseline
     shared = answers.places(ALL, system, baseline)
     prompts = [answers.rows[system][place].prompt for place in shared]
     first, second = (
         [answers.rows[name][place].answers[0] for place in shared] for name in (system, baseline)
     )
-    with tqdm(total=len(shared), unit="pair", desc=system) as bar:
+    with tqdm(total=len(shared), initial=len(known), unit="pair", desc=system) as bar:
+
+        def keep(verdict: Verdict) -> None:
+            journal.append([{"system": system} | asdict(verdict)])
+            bar.update()
+
         try:
-            found = judge_pairs(judge, prompts, first, second, lambda verdict: bar.update())
+            found = judge_pairs(judge, prompts, first, second, known, keep)
         except RewardError as error:
             return f"{system}: no verdict. {error}"
     return _told(judge.names[0], system, baseline, found)

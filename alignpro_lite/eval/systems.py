@@ -30,7 +30,7 @@ class Response:
 
     Attributes:
         arm: What was sent, answered and scored.
-        log_ratios: For each prompt, log q(x'|x) - log ρ_sft(x'|x) of its rewrites.
+        log_ratios: For each prompt, log q(x'|x) - log ρ_sft(x'|x) of rewrites whose q is known.
         reasons: For each prompt, why that was sent; empty where nothing was chosen.
     """
 

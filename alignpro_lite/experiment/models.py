@@ -20,7 +20,7 @@ from alignpro_lite.experiment.sections import (
 from alignpro_lite.hardware import usable_cores
 from alignpro_lite.judge import load_judge
 from alignpro_lite.onnx_reward import load_scorer
-from alignpro_lite.registry import Cache, Registry, resolve_model
+from alignpro_lite.registry import Cache, Registry
 from alignpro_lite.reward import CallableScorer, Reward, Scorer
 from alignpro_lite.rollout_target import AnswerPlan, GgufTarget, Target
 from alignpro_lite.sampling import Sampling
@@ -81,14 +81,14 @@ def _open_scorer(section: RewardSection, known: Registry, cache: Cache) -> Score
     names = tuple(section.weights)
     match section.kind:
         case "onnx":
-            folder = resolve_model("reward", section.source, known, cache)
+            folder = loading.path_of("reward", section.source, known, cache)
             return load_scorer(folder, usable_cores())
         case "huggingface":
             from alignpro_lite.train.hf_reward import HfScorer
 
             return HfScorer(Path(section.source), names)
         case "judge":
-            path = resolve_model("target", section.source, known, cache)
+            path = loading.path_of("target", section.source, known, cache)
             return load_judge(path, _only(names, section), threads=usable_cores())
         case "python":
             return CallableScorer(section.source, _only(names, section))
