@@ -307,6 +307,15 @@ def test_verdicts_follow_interval_and_p_together(summary):
     assert "too few prompts" in report.verdicts(replace(summary, versus=()))[0].sentence
 
 
+def test_a_system_for_some_data_sets_has_a_verdict_on_each(summary):
+    """Holds down: only the first of its data sets was spoken of."""
+    first, *_ = (one for one in summary.versus if one.data == ALL)
+    parts = tuple(replace(first, data=name) for name in summary.data)
+    found = report.verdicts(replace(summary, versus=parts))
+    told = [one.sentence for one in found if f"{first.system} beats" in one.sentence]
+    assert [one.split(",")[0] for one in told] == [f"On {name}" for name in summary.data]
+
+
 def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
     """One data set has no ALL; no dial, no oracle, no KL, one judge, a system that did not run."""
     cells = [replace(one, kl=None) for one in summary.cells if one.data == "alpaca"]

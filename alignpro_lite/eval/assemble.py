@@ -88,12 +88,13 @@ def texts_of(
     Raises:
         InputError: A given rewrite is missing.
     """
+    texts: dict[str, Sequence[object]] = {f"data {name}": rows for name, rows in prompts.items()}
     given = {
         f"rewrites {section.name}": sorted(_given(section, places, prompts).items())
         for section in config.system
         if isinstance(section, GivenSection)
     }
-    return {f"data {name}": rows for name, rows in prompts.items()} | given
+    return {**texts, **given}
 
 
 class Loaded:

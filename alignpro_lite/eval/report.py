@@ -173,18 +173,26 @@ def as_markdown(summary: Summary) -> str:
 
 
 def verdicts(summary: Summary) -> tuple[Verdict, ...]:
-    """Say for every other system whether it beats the baseline beyond the noise."""
+    """Say for every other system whether it beats the baseline beyond the noise.
+
+    A system that answers only some data sets gets a verdict for each of them.
+    """
     others = [name for name in summary.systems if name != summary.baseline]
-    return tuple(_verdict(summary, name) for name in others)
+    return tuple(verdict for name in others for verdict in _verdicts(summary, name))
 
 
-def _verdict(summary: Summary, system: str) -> Verdict:
-    baseline, (judge, *more) = summary.baseline, summary.judges
-    found = _versus(summary, overall(summary), system, judge) or next(
-        (one for one in summary.versus if (one.system, one.judge) == (system, judge)), None
-    )
-    if found is None:
-        return Verdict(_SAME, f"{system} shares too few prompts with {baseline} to be compared.")
+def _verdicts(summary: Summary, system: str) -> list[Verdict]:
+    judge = summary.judges[0]
+    whole = _versus(summary, overall(summary), system, judge)
+    parts = [one for one in summary.versus if (one.system, one.judge) == (system, judge)]
+    if not parts:
+        says = f"{system} shares too few prompts with {summary.baseline} to be compared."
+        return [Verdict(_SAME, says)]
+    return [_verdict(summary, one) for one in ([whole] if whole else parts)]
+
+
+def _verdict(summary: Summary, found: Versus) -> Verdict:
+    baseline, system = summary.baseline, found.system
     tone = _tone(found)
     says = {
         _BETTER: f"{system} beats {baseline} beyond the noise",
@@ -199,7 +207,7 @@ def _verdict(summary: Summary, system: str) -> Verdict:
     )
     echoes = [
         f"; {other} {_FINDS[_tone(second)]}"
-        for other in more
+        for other in summary.judges[1:]
         if (second := _versus(summary, found.data, system, other))
     ]
     where = "" if found.data == overall(summary) else f"On {found.data}, "
