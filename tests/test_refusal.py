@@ -35,7 +35,7 @@ def test_a_whole_rewrite_that_keeps_every_span_is_not():
     assert refusal_of(protect(MINE), rewrite_of("better in 5 m")) is None
 
 
-HINT = "Give a list of the most important points and explain each one in a full sentence."
+HINT = "Write a thorough explanation of the most important points, each in a full paragraph."
 PROMPTS = {
     "de": "Wie bleibe ich online sicher, und worauf muss ich achten?",
     "es": "¿Cómo puedo estar seguro en línea y qué debo evitar?",
