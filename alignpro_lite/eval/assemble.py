@@ -89,12 +89,11 @@ def texts_of(
         InputError: A given rewrite is missing.
     """
     texts: dict[str, Sequence[object]] = {f"data {name}": rows for name, rows in prompts.items()}
-    given = {
-        f"rewrites {section.name}": sorted(_given(section, places, prompts).items())
-        for section in config.system
-        if isinstance(section, GivenSection)
-    }
-    return {**texts, **given}
+    for section in config.system:
+        if isinstance(section, GivenSection):
+            rewrites = _given(section, places, prompts)
+            texts[f"rewrites {section.name}"] = sorted(rewrites.items())
+    return texts
 
 
 class Loaded:

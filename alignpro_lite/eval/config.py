@@ -283,9 +283,9 @@ class EvalConfig(Section):
         ):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} names must be unique, found {', '.join(sorted(names))}")
-        if not any(isinstance(one, NoPrompterSection) for one in self.system):
+        baseline = next((one for one in self.system if isinstance(one, NoPrompterSection)), None)
+        if baseline is None:
             raise ValueError("a system of kind none is needed, to hold the others against")
-        baseline = next(one for one in self.system if one.name == self.baseline)
         if baseline.data:
             raise ValueError(
                 f"system {baseline.name} must answer all data sets, because the others are held "
