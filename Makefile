@@ -31,11 +31,11 @@ lint: $(READY)
 	rm -rf build/typed && mkdir -p $(TYPED)
 	ln -s $(CURDIR)/alignpro_lite/* $(TYPED)/ && ln -s $(CURDIR)/export $(TYPED)/export
 	MYPYPATH=build/typed $(BIN)/mypy -p alignpro_lite
-	MYPYPATH=build/typed $(BIN)/mypy docs benchmarks examples
+	MYPYPATH=build/typed $(BIN)/mypy tools benchmarks examples
 
 docs: $(READY)
-	$(BIN)/python docs/generate_cli.py
-	$(BIN)/python docs/generate_config.py
+	$(BIN)/python tools/generate_cli.py
+	$(BIN)/python tools/generate_config.py
 
 models: $(READY)
 	@$(BIN)/alignpro-lite models path bundle/default > build/default-bundle 2> /dev/null || { \

@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, AlignedStream
-    from alignpro_lite.certificate import Certificate
-    from alignpro_lite.chat import Message
-    from alignpro_lite.devices import DeviceRequest
+    from alignpro_lite.decoding.conversation import Message
+    from alignpro_lite.decoding.sampling import Sampling
     from alignpro_lite.errors import AlignProError
-    from alignpro_lite.prompter import Rewrite
-    from alignpro_lite.request import Budget, Request, RhoStar
-    from alignpro_lite.result import Choice, Result, Timings
-    from alignpro_lite.sampling import Sampling
+    from alignpro_lite.hardware.plan import DeviceRequest
+    from alignpro_lite.prompter.prompter import Rewrite
+    from alignpro_lite.rewriting.certificate import Certificate
+    from alignpro_lite.rewriting.request import Budget, Request, RhoStar
+    from alignpro_lite.rewriting.result import Choice, Result, Timings
 
 _HOMES = {
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "aligned",
-    "Budget": "request",
-    "Certificate": "certificate",
-    "Choice": "result",
-    "DeviceRequest": "devices",
-    "Message": "chat",
-    "Request": "request",
-    "Result": "result",
-    "Rewrite": "prompter",
-    "RhoStar": "request",
-    "Sampling": "sampling",
-    "Timings": "result",
+    "Budget": "rewriting.request",
+    "Certificate": "rewriting.certificate",
+    "Choice": "rewriting.result",
+    "DeviceRequest": "hardware.plan",
+    "Message": "decoding.conversation",
+    "Request": "rewriting.request",
+    "Result": "rewriting.result",
+    "Rewrite": "prompter.prompter",
+    "RhoStar": "rewriting.request",
+    "Sampling": "decoding.sampling",
+    "Timings": "rewriting.result",
 }
 
 __all__ = [

@@ -14,11 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from alignpro_lite.cancellation import Cancellation
-from alignpro_lite.devices import DeviceRequest, Plan
-from alignpro_lite.draw import Models, Outcome, draw, unchanged
-from alignpro_lite.engine import FinishReason
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import check_prompt
+from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
+from alignpro_lite.hardware.plan import DeviceRequest, Plan
 from alignpro_lite.loading import (
     DEFAULT,
     load_planned_prompter,
@@ -26,15 +27,15 @@ from alignpro_lite.loading import (
     locate,
     plan_for,
 )
-from alignpro_lite.prompter import OnnxPrompter, Rewrite
-from alignpro_lite.request import Request, check_prompt
-from alignpro_lite.result import Choice, Result, Timings
-from alignpro_lite.reward import Reward
-from alignpro_lite.reward_loading import open_reward
-from alignpro_lite.sampling import stream_seed
-from alignpro_lite.spans import Protected, compile_patterns, protect
-from alignpro_lite.target import LlamaTarget, Question
-from alignpro_lite.trials import Trial
+from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.rewriting.draw import Models, Outcome, draw, unchanged
+from alignpro_lite.rewriting.request import Request
+from alignpro_lite.rewriting.result import Choice, Result, Timings
+from alignpro_lite.rewriting.spans import Protected, compile_patterns, protect
+from alignpro_lite.rewriting.trials import Trial
+from alignpro_lite.target.target import LlamaTarget, Question
 
 _FOLLOWS = 2**32 - 1
 """Random stream of what follows a trial."""

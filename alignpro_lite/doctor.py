@@ -21,8 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite.devices import DeviceRequest, Plan
 from alignpro_lite.errors import AlignProError, DeviceError
+from alignpro_lite.hardware.plan import DeviceRequest, Plan
 
 EngineName = Literal["target", "prompter"]
 PROBE_SECONDS = 300.0
@@ -195,9 +195,9 @@ def _decode_one(
     engine: EngineName, target: str, prompter: str, devices: DeviceRequest, cache: Path | None
 ) -> str:
     from alignpro_lite.aligned import AlignedModel
+    from alignpro_lite.decoding.sampling import Sampling
     from alignpro_lite.loading import load_prompter
-    from alignpro_lite.request import Request
-    from alignpro_lite.sampling import Sampling
+    from alignpro_lite.rewriting.request import Request
 
     if engine == "prompter":
         with load_prompter(prompter, device=devices.device, cache=cache) as loaded:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite import gguf, llama, onnx_decoder, registry
-from alignpro_lite.bundle import Bundle, Device, open_bundle
-from alignpro_lite.devices import (
+from alignpro_lite import registry
+from alignpro_lite.errors import DeviceError
+from alignpro_lite.gguf import header as gguf
+from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.hardware.plan import (
     Batching,
     DeviceRequest,
     EngineSupport,
@@ -20,14 +22,15 @@ from alignpro_lite.devices import (
     PrompterNeeds,
     make_plan,
 )
-from alignpro_lite.errors import DeviceError
-from alignpro_lite.gguf import GgufFile
-from alignpro_lite.hardware import find_hardware
-from alignpro_lite.llama import TargetSettings
-from alignpro_lite.onnx_decoder import DecoderSettings
-from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.hardware.system import find_hardware
+from alignpro_lite.prompter import decoder as onnx_decoder
+from alignpro_lite.prompter.bundle import Bundle, Device, open_bundle
+from alignpro_lite.prompter.decoder import DecoderSettings
+from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import Cache, Kind, Registry, installed_path, resolve_model
-from alignpro_lite.target import LlamaTarget
+from alignpro_lite.target import llama
+from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.target import LlamaTarget
 
 DEFAULT = "default"
 """Stands for the model that models.toml names as the default of its kind."""

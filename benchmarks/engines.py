@@ -29,12 +29,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import click
 
 from alignpro_lite import AlignedModel, Message, Sampling
-from alignpro_lite.bundle import Bundle
-from alignpro_lite.llama import MICRO_BATCH
+from alignpro_lite.decoding.sampling import GivenTokens
 from alignpro_lite.loading import load_prompter
-from alignpro_lite.prompter import OnnxPrompter
-from alignpro_lite.sampling import GivenTokens
-from alignpro_lite.target import LlamaTarget, Question
+from alignpro_lite.prompter.bundle import Bundle
+from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.target.llama import MICRO_BATCH
+from alignpro_lite.target.target import LlamaTarget, Question
 
 ROUNDS = 7
 TOKENS = 128

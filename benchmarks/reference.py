@@ -16,14 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from alignpro_lite.bundle import open_bundle
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
-from alignpro_lite.hardware import usable_cores
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import path_of
-from alignpro_lite.onnx_decoder import DecoderSettings
-from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.prompter.bundle import open_bundle
+from alignpro_lite.prompter.decoder import DecoderSettings
+from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import Cache, installed_path, load
-from alignpro_lite.sampling import Sampling
 
 PROMPT = "How do I stay safe online?"
 COUNT = 8

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.rho_star import (
+from alignpro_lite.rewriting.rho_star import (
     Candidates,
     MeanRewards,
     log_weights,

@@ -13,18 +13,6 @@ from typing import Literal
 from alignpro_lite.errors import MissingDependencyError
 from alignpro_lite.export.child import run_python
 
-# Architectures the builder is tested with here. It knows more; they go by the reference export
-# until a test holds them.
-ARCHITECTURES = frozenset(
-    {
-        "LlamaForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM",
-        "Phi3ForCausalLM",
-        "Gemma3ForCausalLM",
-    }
-)
-
 
 def build_graph(folder: Path, destination: Path, precision: Literal["fp16", "fp32"]) -> Path:
     """Build the shared-buffer decoder graph of a Hugging Face folder.

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignpro_lite.bundle import (
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export.decoder import DecoderExport, export_decoder
+from alignpro_lite.export.folder import whole_folder
+from alignpro_lite.export.parity import ParityReport
+from alignpro_lite.prompter.bundle import (
     FORMAT_VERSION,
     SIDECAR,
     Bundle,
@@ -18,14 +23,9 @@ from alignpro_lite.bundle import (
     open_bundle,
     write_sidecar,
 )
-from alignpro_lite.digests import digests_of
-from alignpro_lite.errors import ExportError
-from alignpro_lite.export.decoder import DecoderExport, export_decoder
-from alignpro_lite.export.folder import whole_folder
-from alignpro_lite.export.parity import ParityReport
-from alignpro_lite.prompter_card import PrompterCard, read_prompter_card
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import TEMPLATES, Mode
+from alignpro_lite.prompter.card import PrompterCard, read_prompter_card
+from alignpro_lite.prompter.template import TEMPLATES, Mode
+from alignpro_lite.registry.digests import digests_of
 
 DEFAULT_MODE: Mode = "augment"
 SAMPLING = Sampling(temperature=0.5, top_p=0.9)

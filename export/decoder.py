@@ -10,9 +10,8 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from alignpro_lite.bundle import CacheLayout, Device, Graph, Precision, Tokens
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.builder import ARCHITECTURES, build_graph
+from alignpro_lite.export.builder import build_graph
 from alignpro_lite.export.llama_engine import LlamaEngine
 from alignpro_lite.export.low_rank import (
     GATE,
@@ -24,7 +23,14 @@ from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
 from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.export.reference import export_reference
-from alignpro_lite.export.source import Source, SpecialTokens, load_source, merge_adapter
+from alignpro_lite.pretrained.source import (
+    ARCHITECTURES,
+    Source,
+    SpecialTokens,
+    load_source,
+    merge_adapter,
+)
+from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, Precision, Tokens
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
 GRAPH = "model.onnx"

@@ -13,9 +13,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.bundle import CacheLayout, IoDtype
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.low_rank import GATE
+from alignpro_lite.prompter.bundle import CacheLayout, IoDtype
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must precede the first import of onnxruntime
 import onnxruntime

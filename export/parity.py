@@ -160,7 +160,7 @@ def compare(
 
 def windows(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> Iterator[Ids]:
     """Cut the parity text into windows of at most 256 ids, each beginning with the prefix."""
-    text = resources.files("alignpro_lite.export").joinpath("parity_text.txt")
+    text = resources.files("alignpro_lite.pretrained").joinpath("parity_text.txt")
     ids = tokenizer.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids
     ids = ids[:_MAX_POSITIONS]
     if len(ids) < MIN_POSITIONS:

@@ -16,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from alignpro_lite.digests import digests_of
 from alignpro_lite.errors import ExportError
-from alignpro_lite.exchange import Exchange
 from alignpro_lite.export.folder import whole_folder
 from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.export.reference import export_reference
-from alignpro_lite.hardware import usable_cores
-from alignpro_lite.onnx_reward import OnnxScorer
-from alignpro_lite.reward_bundle import (
+from alignpro_lite.hardware.system import usable_cores
+from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.reward.bundle import (
     REWARD_FORMAT,
     REWARD_SIDECAR,
     RewardBundle,
@@ -37,7 +35,9 @@ from alignpro_lite.reward_bundle import (
     open_reward_bundle,
     write_reward_sidecar,
 )
-from alignpro_lite.train.reward_model import ADAPTER, TorchReward, load_trained
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.onnx_reward import OnnxScorer
+from alignpro_lite.reward.torch_reward import ADAPTER, TorchReward, load_trained
 
 GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
 REQUIRED: dict[RewardPrecision, tuple[float, float]] = {
@@ -119,7 +119,7 @@ def _part_weights(request: RewardRequest, parts: Sequence[str]) -> dict[str, flo
 
 def parity_exchanges() -> list[Exchange]:
     """Exchanges cut from the parity text: each sentence with the one to five that follow it."""
-    text = resources.files("alignpro_lite.export").joinpath("parity_text.txt")
+    text = resources.files("alignpro_lite.pretrained").joinpath("parity_text.txt")
     pieces = re.split(r"(?<=[.!?])\s+|\n+", text.read_text(encoding="utf-8"))
     sentences = [piece for piece in pieces if len(piece) >= MIN_SENTENCE]
     return [

@@ -14,7 +14,7 @@ from alignpro_lite.errors import ExportError
 from alignpro_lite.export.child import run_python
 from alignpro_lite.export.llama_engine import LlamaEngine, LlamaVocabulary
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
-from alignpro_lite.export.source import Source, load_source, readable_folder
+from alignpro_lite.pretrained.source import Source, load_source, readable_folder
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")

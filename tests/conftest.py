@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from alignpro_lite import AlignedModel, DeviceRequest
-from alignpro_lite.hardware import find_gpus
-
-DATA = Path(__file__).with_name("data")
-TINY_TARGET = DATA / "tiny.gguf"
-TINY_BUNDLE = DATA / "tiny-bundle"
+from alignpro_lite.hardware.system import find_gpus
+from tests.support import TINY_BUNDLE, TINY_TARGET
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Iterator[AlignedModel]:
-    """The tiny committed pair; tests/make_tiny_models.py makes it."""
+    """The tiny committed pair; tests/support/make_tiny_models.py makes it."""
     with AlignedModel.load(TINY_TARGET, TINY_BUNDLE, devices=DeviceRequest("cpu")) as model:
         yield model
 

@@ -53,7 +53,7 @@ COMMANDS = [
     [("generate_cli.py", "cli.md"), ("generate_config.py", "configuration-keys.md")],
 )
 def test_a_generated_page_has_not_drifted(generator, name):
-    page = runpy.run_path(str(ROOT / "docs" / generator))["page"]
+    page = runpy.run_path(str(ROOT / "tools" / generator))["page"]
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == page(), "run `make docs`"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import TINY_BUNDLE, TINY_TARGET
-from tiny_models import configurations, write_model
 
 from alignpro_lite import AlignedModel, DeviceRequest, Request, Sampling
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.loading import load_prompter
+from tests.support import TINY_BUNDLE, TINY_TARGET
+from tests.support.tiny_models import configurations, write_model
 
 pytestmark = pytest.mark.gpu
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from alignpro_lite import Message, Request, Result, Sampling
+from alignpro_lite.decoding.sampling import log_softmax
 from alignpro_lite.errors import ContextOverflowError
-from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
 from alignpro_lite.registry import Cache
-from alignpro_lite.sampling import log_softmax
-from alignpro_lite.target import Question
+from alignpro_lite.target.target import Question
 
 pytestmark = pytest.mark.real
 
@@ -283,7 +283,7 @@ class TestDraw:
 
         settings = RhoStar(samples=16, answers=4, strength=0.02)
         request = replace(Request(max_tokens=200), rho_star=settings)
-        with AlignedModel.load(reward="reward_functions:length") as model:
+        with AlignedModel.load(reward="tests.support.reward_functions:length") as model:
             stream = model.stream(PROMPT, request)
             threading.Timer(1.5, stream.cancel).start()
             begun = time.monotonic()

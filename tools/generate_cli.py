@@ -9,7 +9,7 @@ import click
 
 from alignpro_lite.cli import cli
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 WIDTH = 96
 
 

@@ -15,7 +15,7 @@ from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.reward_config import RewardConfig
 
-PAGE = Path(__file__).with_name("configuration-keys.md")
+PAGE = Path(__file__).parents[1] / "docs" / "configuration-keys.md"
 FILES: dict[str, type[Section]] = {
     "reward.toml": RewardConfig,
     "prompter.toml": PrompterConfig,

@@ -25,9 +25,9 @@ from alignpro_lite.errors import AlignProError, ContextOverflowError, InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
-    from alignpro_lite.chat import Message
-    from alignpro_lite.request import Request
-    from alignpro_lite.result import Choice
+    from alignpro_lite.decoding.conversation import Message
+    from alignpro_lite.rewriting.request import Request
+    from alignpro_lite.rewriting.result import Choice
 
 HELP = """\
 /rewrite        show how the last prompt was rewritten
@@ -109,8 +109,8 @@ class Conversation:
             raise InputError(f"There is no command {name}.", "/help lists them.")
 
     def _answer(self, prompt: str) -> None:
-        from alignpro_lite.chat import Message
-        from alignpro_lite.sampling import stream_seed
+        from alignpro_lite.decoding.conversation import Message
+        from alignpro_lite.decoding.sampling import stream_seed
 
         request = replace(self._request, history=tuple(self._history)).with_seed(
             stream_seed(self._request.sampling.seed, self._turn)

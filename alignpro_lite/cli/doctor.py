@@ -35,7 +35,7 @@ def doctor(models: ModelOptions, as_json: bool) -> None:
 
 def _report(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite import doctor as library
-    from alignpro_lite.hardware import find_hardware
+    from alignpro_lite.hardware.system import find_hardware
     from alignpro_lite.registry import Cache
 
     models = library.Models(options.target, options.prompter, options.devices(), options.cache)
@@ -55,7 +55,8 @@ def _report(options: ModelOptions) -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from alignpro_lite import llama, onnx_decoder
+    from alignpro_lite.prompter import decoder as onnx_decoder
+    from alignpro_lite.target import llama
 
     checks = {
         "llama.cpp can offload to a GPU": llama.supports_gpu_offload,

@@ -193,7 +193,7 @@ def reward(
     require_extra("The export", _EXTRA, "export")
     from alignpro_lite import registry
     from alignpro_lite.export.reward import RewardRequest, export_reward
-    from alignpro_lite.train.reward_model import read_card
+    from alignpro_lite.reward.torch_reward import read_card
 
     name = base or read_card(trained).base
     path = registry.resolve_model("reward", name, registry.load(), registry.Cache.open(cache))

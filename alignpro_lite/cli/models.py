@@ -301,9 +301,9 @@ def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
     if not isinstance(entry.source, Recipe):
         return cache.verify(entry, meter)
     # What was built here has its digests in its own sidecar.
-    from alignpro_lite.bundle import read_sidecar
-    from alignpro_lite.digests import check_files
-    from alignpro_lite.reward_bundle import read_reward_sidecar
+    from alignpro_lite.prompter.bundle import read_sidecar
+    from alignpro_lite.registry.digests import check_files
+    from alignpro_lite.reward.bundle import read_reward_sidecar
 
     folder = cache.path(entry)
     is_prompter = isinstance(entry.source, BundleRecipe)

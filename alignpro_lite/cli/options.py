@@ -16,8 +16,8 @@ from alignpro_lite.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
-    from alignpro_lite.devices import DeviceRequest
-    from alignpro_lite.request import Budget, Request, RhoStar
+    from alignpro_lite.hardware.plan import DeviceRequest
+    from alignpro_lite.rewriting.request import Budget, Request, RhoStar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ class ModelOptions:
 
     def devices(self) -> DeviceRequest:
         """The part about hardware."""
-        from alignpro_lite.devices import DeviceRequest
+        from alignpro_lite.hardware.plan import DeviceRequest
 
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
@@ -70,9 +70,9 @@ class AnswerOptions:
 
     def request(self, rho_star: RhoStar) -> Request:
         """The library's request; without a seed, one is drawn and can be read from it."""
-        from alignpro_lite.request import Request
-        from alignpro_lite.sampling import MAX_SEED, Sampling
-        from alignpro_lite.target import DEFAULT_SAMPLING
+        from alignpro_lite.decoding.sampling import MAX_SEED, Sampling
+        from alignpro_lite.rewriting.request import Request
+        from alignpro_lite.target.target import DEFAULT_SAMPLING
 
         usual = DEFAULT_SAMPLING
         sampling = Sampling(
@@ -110,7 +110,7 @@ class DrawOptions:
         Raises:
             click.UsageError: An option needs a reward and there is none.
         """
-        from alignpro_lite.request import Budget, RhoStar
+        from alignpro_lite.rewriting.request import Budget, RhoStar
 
         if self.reward is None:
             self._refuse_what_needs_a_reward()
@@ -158,7 +158,7 @@ class BudgetType(click.ParamType[Any]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Budget:
         """Parse `2000` as tokens and `30s` as seconds."""
-        from alignpro_lite.request import Budget
+        from alignpro_lite.rewriting.request import Budget
 
         if isinstance(value, Budget):
             return value

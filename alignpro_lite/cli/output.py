@@ -11,10 +11,10 @@ import click
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
-    from alignpro_lite.certificate import Certificate, Change, Estimate
-    from alignpro_lite.prompter import Rewrite
-    from alignpro_lite.request import Request
-    from alignpro_lite.result import Choice, Result
+    from alignpro_lite.prompter.prompter import Rewrite
+    from alignpro_lite.rewriting.certificate import Certificate, Change, Estimate
+    from alignpro_lite.rewriting.request import Request
+    from alignpro_lite.rewriting.result import Choice, Result
 
 
 def note(text: str) -> None:

@@ -40,11 +40,11 @@ def rewrite(
     Loads the prompter alone. Without PROMPT, it is read from stdin. Several
     rewrites are divided by a line with three dashes.
     """
+    from alignpro_lite.decoding.conversation import check_prompt
+    from alignpro_lite.decoding.sampling import MAX_SEED
     from alignpro_lite.loading import load_prompter
-    from alignpro_lite.refusal import refusal_of
-    from alignpro_lite.request import check_prompt
-    from alignpro_lite.sampling import MAX_SEED
-    from alignpro_lite.spans import protect
+    from alignpro_lite.rewriting.refusal import refusal_of
+    from alignpro_lite.rewriting.spans import protect
 
     protected = protect(read_prompt(prompt))
     check_prompt(protected.prompt)

@@ -25,7 +25,7 @@ from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, AlignedStream
-    from alignpro_lite.request import Request
+    from alignpro_lite.rewriting.request import Request
 
 Mode = Literal["auto", "preview", "approve", "off"]
 
@@ -91,7 +91,7 @@ def run(
         return
     if mode == "approve" and not sys.stdin.isatty():
         raise click.UsageError("--mode approve asks in a terminal; pass PROMPT as an argument.")
-    from alignpro_lite.request import check_prompt
+    from alignpro_lite.decoding.conversation import check_prompt
 
     text = read_prompt(prompt)
     check_prompt(text)
@@ -185,7 +185,7 @@ class _Answerer:
         self._running: set[AlignedStream] = set()
 
     def answer(self, number: int, prompt: str) -> dict[str, Any]:
-        from alignpro_lite.sampling import stream_seed
+        from alignpro_lite.decoding.sampling import stream_seed
 
         seed = stream_seed(self._request.sampling.seed, number)
         request = self._request.with_seed(seed)

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from alignpro_lite.decoding.sandbox import render_template
 from alignpro_lite.errors import InputError
-from alignpro_lite.sandbox import render_template
 
 _PAD = "\v"
 """White space that no template writes itself: gone where a template trims."""
@@ -85,6 +85,23 @@ def _as_marked(content: str, marked: str) -> str:
     """Trim a message where its mark has lost a pad."""
     left = content if marked.startswith(_PAD) else content.lstrip()
     return left if marked.endswith(_PAD) else left.rstrip()
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt that no model can read.
+
+    Raises:
+        InputError: It is empty or not text.
+    """
+    if not prompt.strip():
+        raise InputError("A prompt needs text, found none.", "Pass it as an argument or on stdin.")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The prompt is not valid text: character {error.start} is no Unicode character.",
+            "Convert it to UTF-8.",
+        ) from error
 
 
 def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[Run]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
@@ -26,7 +27,6 @@ from alignpro_lite.errors import (
     DeviceError,
     InputError,
 )
-from alignpro_lite.sampling import Draw
 
 FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")

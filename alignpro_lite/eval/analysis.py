@@ -9,7 +9,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.eval.comparisons import (
+from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.summary import ALL, Agreement, Cell, Versus, WinMatrix
+from alignpro_lite.measure.comparisons import (
     agreement,
     answer_win_matrix,
     between_prompt_variance,
@@ -19,9 +22,7 @@ from alignpro_lite.eval.comparisons import (
     recovered,
     sign_flip_p,
 )
-from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.results import Record
-from alignpro_lite.eval.statistics import (
+from alignpro_lite.measure.statistics import (
     Estimate,
     answer_win_rate,
     bootstrap_mean,
@@ -29,7 +30,6 @@ from alignpro_lite.eval.statistics import (
     variance_difference,
     within_prompt_variances,
 )
-from alignpro_lite.eval.summary import ALL, Agreement, Cell, Versus, WinMatrix
 
 Matrix = NDArray[np.float64]
 Place = tuple[str, int]

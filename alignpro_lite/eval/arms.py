@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import RewardError
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.reward import Reward
-from alignpro_lite.rollout_target import Answer, AnswerPlan, Target
-from alignpro_lite.sampling import stream_seed
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.target.rollout import Answer, AnswerPlan, Target
 
 _ASKED_TOGETHER = 32
 """Conversations handed to the target at a time, so that progress can be shown."""

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from alignpro_lite.bundle import Bundle, open_bundle
-from alignpro_lite.digests import digests_of
-from alignpro_lite.draw import Models
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import (
     AnySystem,
@@ -36,14 +34,16 @@ from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection, RewardSection
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.loading import load_prompter, path_of
-from alignpro_lite.prompter import OnnxPrompter
+from alignpro_lite.prompter.bundle import Bundle, open_bundle
+from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import Kind
+from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
-from alignpro_lite.request import RhoStar
-from alignpro_lite.reward import Reward
-from alignpro_lite.rollout_target import GgufTarget, Target
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.target import LlamaTarget
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.rewriting.draw import Models
+from alignpro_lite.rewriting.request import RhoStar
+from alignpro_lite.target.rollout import GgufTarget, Target
+from alignpro_lite.target.target import LlamaTarget
 
 _WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
 

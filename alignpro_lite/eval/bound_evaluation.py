@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.assemble import Loaded
-from alignpro_lite.eval.bound import PromptTerms, table
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
 from alignpro_lite.eval.config import BoundSection, EvalConfig
 from alignpro_lite.eval.journal import CURE
 from alignpro_lite.eval.opening import opened
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.record import parse_record
+from alignpro_lite.measure.bound import PromptTerms, table
+from alignpro_lite.registry.record import parse_record
 from alignpro_lite.registry.storage import write_text
 
 FILE = "bound.json"

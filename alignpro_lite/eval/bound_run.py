@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import InputError, RewardError
-from alignpro_lite.eval.bound import (
+from alignpro_lite.measure.bound import (
     Bound,
     OracleTerms,
     PromptTerms,
@@ -23,11 +24,10 @@ from alignpro_lite.eval.bound import (
     optimum,
     total_variation,
 )
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.prompter import OnnxPrompter, require_reference
-from alignpro_lite.reward import Reward
-from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.target import AnswerStream, LlamaTarget, Question
+from alignpro_lite.prompter.prompter import OnnxPrompter, require_reference
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
 
 _REWRITES, _ANSWERS, _ORACLE = range(3)
 """Numbers of the random streams of a prompt."""

@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.cancellation import Cancellation
-from alignpro_lite.candidates import CandidateSource
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.eval.config import DialSection
 from alignpro_lite.eval.opening import Evaluation
-from alignpro_lite.eval.statistics import bootstrap_mean
 from alignpro_lite.eval.summary import DialCurve, DialPoint
 from alignpro_lite.experiment.models import answer_plan
-from alignpro_lite.prompter import OnnxPrompter
-from alignpro_lite.request import Request, RhoStar
-from alignpro_lite.rho_star import Candidates, diagnose, log_weights, mean_rewards, shares
-from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.spans import protect
-from alignpro_lite.trials import Ask, Trials, rewards_of
+from alignpro_lite.measure.statistics import bootstrap_mean
+from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.rewriting.candidates import CandidateSource
+from alignpro_lite.rewriting.request import Request, RhoStar
+from alignpro_lite.rewriting.rho_star import Candidates, diagnose, log_weights, mean_rewards, shares
+from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.rewriting.trials import Ask, Trials, rewards_of
 
 FILE = "dial.jsonl"
 _GATE_SEED = 1

@@ -20,7 +20,7 @@ from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.runner import run
 from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.hardware import usable_cores
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.storage import write_text
 
 SUMMARY = "summary.json"

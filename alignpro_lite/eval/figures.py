@@ -20,8 +20,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL, Cell, DialCurve, Summary, WinMatrix
+from alignpro_lite.measure.statistics import Estimate
 
 INK = "#1f2328"
 """Text and axes of the files."""

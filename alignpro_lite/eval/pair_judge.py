@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from alignpro_lite.errors import InputError, RewardError
-from alignpro_lite.eval.statistics import Estimate, wilson
-from alignpro_lite.judge import JudgeScorer, Tie, Verdict
+from alignpro_lite.measure.statistics import Estimate, wilson
+from alignpro_lite.reward.judge import JudgeScorer, Tie, Verdict
 
 ENOUGH = 20
 """Replies after which a judge of nonsense is stopped, rather than hours later."""

@@ -14,11 +14,11 @@ from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
 from alignpro_lite.eval.results import Record
-from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL
-from alignpro_lite.hardware import usable_cores
-from alignpro_lite.judge import JudgeScorer, Tie, Verdict, load_judge
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import path_of
+from alignpro_lite.measure.statistics import Estimate
+from alignpro_lite.reward.judge import JudgeScorer, Tie, Verdict, load_judge
 
 FILE = "pairs.jsonl"
 

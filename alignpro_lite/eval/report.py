@@ -15,13 +15,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from alignpro_lite.certificate import changes_between
 from alignpro_lite.eval.figures import inline_figures, looks, overall, write_figures
 from alignpro_lite.eval.progress import duration
 from alignpro_lite.eval.results import Record
-from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import ALL, ModelUsed, Summary, Versus
+from alignpro_lite.measure.statistics import Estimate
 from alignpro_lite.registry.storage import write_text
+from alignpro_lite.rewriting.certificate import changes_between
 
 PAGE = "report.html"
 TEXT = "summary.md"

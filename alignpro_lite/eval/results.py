@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from alignpro_lite.eval.journal import CURE, Journal
-from alignpro_lite.record import parse_record
+from alignpro_lite.registry.record import parse_record
 
 FILE = "results.jsonl"
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.eval import results
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.eval.assemble import Loaded, open_system
@@ -19,7 +20,6 @@ from alignpro_lite.eval.progress import Bar, TimeLeft
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.systems import Response, System
 from alignpro_lite.experiment.models import answer_plan
-from alignpro_lite.sampling import stream_seed
 
 TOGETHER = 8
 """Prompts that a system answers in one go; part of what fixes the answers."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alignpro_lite.eval.statistics import Estimate
+from alignpro_lite.measure.statistics import Estimate
 
 ALL = "all"
 """The data set that stands for all of them together, where there are several."""

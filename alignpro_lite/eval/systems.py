@@ -12,16 +12,16 @@ from typing import Protocol
 
 import numpy as np
 
-from alignpro_lite.cancellation import Cancellation
-from alignpro_lite.candidates import CandidateSource
-from alignpro_lite.draw import Models, Outcome, draw
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.arms import Arm, Bench
-from alignpro_lite.prompter import OnnxPrompter
-from alignpro_lite.request import Request, RhoStar
-from alignpro_lite.rollout_target import Target
-from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.spans import protect
+from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.rewriting.candidates import CandidateSource
+from alignpro_lite.rewriting.draw import Models, Outcome, draw
+from alignpro_lite.rewriting.request import Request, RhoStar
+from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.target.rollout import Target
 
 
 @dataclass(frozen=True)

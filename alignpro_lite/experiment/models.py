@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignpro_lite import loading
-from alignpro_lite.devices import DeviceRequest
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.prompts import Prompts, read_prompts, split_prompts
 from alignpro_lite.experiment.sections import (
@@ -17,15 +17,15 @@ from alignpro_lite.experiment.sections import (
     PromptDataSection,
     RewardSection,
 )
-from alignpro_lite.hardware import usable_cores
-from alignpro_lite.judge import load_judge
-from alignpro_lite.onnx_reward import load_scorer
+from alignpro_lite.hardware.plan import DeviceRequest
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry import Cache, Registry
-from alignpro_lite.reward import CallableScorer, Reward, Scorer
-from alignpro_lite.rollout_target import AnswerPlan, GgufTarget, Target
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.target import LlamaTarget
-from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings
+from alignpro_lite.reward.judge import load_judge
+from alignpro_lite.reward.onnx_reward import load_scorer
+from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
+from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings
+from alignpro_lite.target.rollout import AnswerPlan, GgufTarget, Target
+from alignpro_lite.target.target import LlamaTarget
 
 
 def open_target(
@@ -48,8 +48,8 @@ def open_target(
             )
             return OpenAiTarget(settings)
         case HuggingFaceSection():
-            from alignpro_lite.export.source import load_source
-            from alignpro_lite.train.hf_target import HfSettings, HfTarget
+            from alignpro_lite.pretrained.source import load_source
+            from alignpro_lite.target.torch_target import HfSettings, HfTarget
 
             source = load_source(Path(section.source))
             return HfTarget(source, HfSettings(section.device, section.dtype))
@@ -84,7 +84,7 @@ def _open_scorer(section: RewardSection, known: Registry, cache: Cache) -> Score
             folder = loading.path_of("reward", section.source, known, cache)
             return load_scorer(folder, usable_cores())
         case "huggingface":
-            from alignpro_lite.train.hf_reward import HfScorer
+            from alignpro_lite.reward.classifier import HfScorer
 
             return HfScorer(Path(section.source), names)
         case "judge":

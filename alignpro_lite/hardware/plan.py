@@ -37,8 +37,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from alignpro_lite.errors import DeviceError, InputError
-from alignpro_lite.gguf import GgufFile, Tensor
-from alignpro_lite.hardware import Gpu, Hardware, Ram
+from alignpro_lite.gguf.header import GgufFile, Tensor
+from alignpro_lite.hardware.system import Gpu, Hardware, Ram
 
 Device = Literal["cuda", "cpu"]
 

@@ -43,8 +43,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.statistics import Estimate, bootstrap_mean
-from alignpro_lite.rho_star import (
+from alignpro_lite.measure.statistics import Estimate, bootstrap_mean
+from alignpro_lite.rewriting.rho_star import (
     LARGEST_NOISE,
     Candidates,
     diagnose,

@@ -1,6 +1,6 @@
 """What a table of systems needs beyond two arms: p values, length, shares of a gain, win matrices.
 
-Arms are as in `alignpro_lite.eval.statistics`: rewards of shape (prompts, answers), row i of all
+Arms are as in `alignpro_lite.measure.statistics`: rewards of shape (prompts, answers), row i of all
 arms belongs to the same prompt, and prompts are the independent units of every interval.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.statistics import (
+from alignpro_lite.measure.statistics import (
     LEVEL,
     RESAMPLES,
     Estimate,

@@ -22,8 +22,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export import pretokenizers
 from alignpro_lite.export.llama_engine import LlamaVocabulary
+from alignpro_lite.pretrained import pretokenizers
 
 # Whitespace runs, digits, scripts, emoji, quotes and byte fallbacks: where tokenizers differ.
 _HARD_TEXTS = (
@@ -141,7 +141,7 @@ def _derived_by_transformers(path: Path) -> Tokenizer:
 
 
 def _require_agreement(path: Path, tokenizer: Tokenizer, reference: LlamaVocabulary) -> None:
-    prose = resources.files("alignpro_lite.export").joinpath("parity_text.txt")
+    prose = resources.files("alignpro_lite.pretrained").joinpath("parity_text.txt")
     for text in (*_HARD_TEXTS, prose.read_text(encoding="utf-8")):
         if tokenizer.encode(text, add_special_tokens=False).ids != reference.tokenize(text):
             raise ExportError(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alignpro_lite.digests import require_names, require_unaltered
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import BundleError
-from alignpro_lite.record import parse_record, read_table, require_format, write_record
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.registry.digests import require_names, require_unaltered
+from alignpro_lite.registry.record import parse_record, read_table, require_format, write_record
 
 FORMAT_VERSION = 2
 SIDECAR = "bundle.json"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
-from alignpro_lite.record import parse_record, read_table, write_record
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.registry.record import parse_record, read_table, write_record
 
 PROMPTER_CARD = "prompter_card.json"
 _RESTORE = "Restore the file, or train the prompter again."

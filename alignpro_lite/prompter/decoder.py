@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignpro_lite.bundle import Bundle, Device, Graph
+from alignpro_lite.decoding.ort import onnxruntime
+from alignpro_lite.decoding.sampling import Draw, TokenSource
 from alignpro_lite.errors import BundleError, DeviceError
-from alignpro_lite.hardware import trim_heap
-from alignpro_lite.ort import onnxruntime
-from alignpro_lite.sampling import Draw, TokenSource
+from alignpro_lite.hardware.system import trim_heap
+from alignpro_lite.prompter.bundle import Bundle, Device, Graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

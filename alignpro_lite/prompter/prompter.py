@@ -10,13 +10,13 @@ from itertools import islice
 
 from tokenizers import Tokenizer
 
-from alignpro_lite.bundle import Bundle
-from alignpro_lite.engine import Engine, FinishReason, Stream
+from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
+from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
 from alignpro_lite.errors import BundleError, DeviceError
-from alignpro_lite.hardware import trim_heap
-from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_session
-from alignpro_lite.prompter_tokenizer import PrompterTokenizer
-from alignpro_lite.sampling import GivenTokens, Sampler, Sampling, TokenSource
+from alignpro_lite.hardware.system import trim_heap
+from alignpro_lite.prompter.bundle import Bundle
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
 _SCORED_TOGETHER = 4
 """Outputs scored in one batch: each takes a row of the cache, 30 MB for the default prompter, and

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message
 
 Mode = Literal["rewrite", "augment"]
 

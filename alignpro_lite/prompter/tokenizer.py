@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from alignpro_lite.bundle import Tokens
-from alignpro_lite.chat import Run, render, token_runs
-from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.decoding.conversation import Run, render, token_runs
+from alignpro_lite.prompter.bundle import Tokens
+from alignpro_lite.prompter.template import RewriteTemplate
 
 
 class PrompterTokenizer:

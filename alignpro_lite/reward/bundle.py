@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alignpro_lite.digests import require_names, require_unaltered
 from alignpro_lite.errors import BundleError
-from alignpro_lite.exchange import ExchangeLayout
-from alignpro_lite.record import parse_record, read_table, require_format, write_record
+from alignpro_lite.registry.digests import require_names, require_unaltered
+from alignpro_lite.registry.record import parse_record, read_table, require_format, write_record
+from alignpro_lite.reward.exchange import ExchangeLayout
 
 REWARD_FORMAT = 2
 REWARD_SIDECAR = "reward.json"

@@ -16,10 +16,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignpro_lite.chat import Message, render, token_runs
+from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.export.source import readable_folder
+from alignpro_lite.pretrained.source import readable_folder
+from alignpro_lite.reward.exchange import Exchange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

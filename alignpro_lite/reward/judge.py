@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from alignpro_lite import gguf
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import ContextOverflowError, InputError
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.llama import TargetSettings
-from alignpro_lite.target import LlamaTarget
+from alignpro_lite.gguf import header as gguf
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.target import LlamaTarget
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

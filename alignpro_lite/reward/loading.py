@@ -6,9 +6,9 @@ from pathlib import Path
 
 from alignpro_lite import registry
 from alignpro_lite.loading import path_of
-from alignpro_lite.onnx_reward import load_reward
 from alignpro_lite.registry import Cache
-from alignpro_lite.reward import CallableScorer, Reward
+from alignpro_lite.reward.onnx_reward import load_reward
+from alignpro_lite.reward.reward import CallableScorer, Reward
 
 _FUNCTION_PART = "reward"
 """What the one part of a Python function is called."""

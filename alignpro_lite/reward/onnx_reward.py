@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from tokenizers import Tokenizer
 
+from alignpro_lite.decoding.ort import onnxruntime
 from alignpro_lite.errors import BundleError, RewardError
-from alignpro_lite.exchange import EncodedExchange, Exchange, encode, padded
-from alignpro_lite.ort import onnxruntime
-from alignpro_lite.reward import Reward
-from alignpro_lite.reward_bundle import RewardModel, open_reward_bundle
+from alignpro_lite.reward.bundle import RewardModel, open_reward_bundle
+from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded
+from alignpro_lite.reward.reward import Reward
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from alignpro_lite.errors import InputError, RewardError
-from alignpro_lite.exchange import Exchange
+from alignpro_lite.reward.exchange import Exchange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -28,8 +28,8 @@ from transformers import (
 )
 
 from alignpro_lite.errors import ModelFileError
-from alignpro_lite.exchange import EncodedExchange, Exchange, ExchangeLayout, encode, padded
-from alignpro_lite.export.source import readable_folder
+from alignpro_lite.pretrained.source import readable_folder
+from alignpro_lite.reward.exchange import EncodedExchange, Exchange, ExchangeLayout, encode, padded
 
 CARD = "reward_card.json"
 ADAPTER = "adapter_model.safetensors"

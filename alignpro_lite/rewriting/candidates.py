@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from alignpro_lite.cancellation import Cancellation
-from alignpro_lite.prompter import OnnxPrompter, Rewrite
-from alignpro_lite.refusal import Refusal, refusal_of
-from alignpro_lite.request import Request, RhoStar
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.spans import Protected
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.rewriting.refusal import Refusal, refusal_of
+from alignpro_lite.rewriting.request import Request, RhoStar
+from alignpro_lite.rewriting.spans import Protected
 
 
 @dataclass(frozen=True)

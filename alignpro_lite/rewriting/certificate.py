@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.guard import Gain, student_95
-from alignpro_lite.rho_star import Diagnostics
+from alignpro_lite.rewriting.guard import Gain, student_95
+from alignpro_lite.rewriting.rho_star import Diagnostics
 
 
 @dataclass(frozen=True)

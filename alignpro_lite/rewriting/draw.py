@@ -18,16 +18,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alignpro_lite.cancellation import Cancellation
-from alignpro_lite.candidates import Candidate, CandidateSource, Tally
-from alignpro_lite.certificate import Certificate, changes_between, estimate
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import check_prompt
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
-from alignpro_lite.guard import Gain, gain
-from alignpro_lite.prompter import OnnxPrompter, Rewrite
-from alignpro_lite.request import Request, check_prompt
-from alignpro_lite.result import Choice
-from alignpro_lite.reward import Reward
-from alignpro_lite.rho_star import (
+from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.rewriting.candidates import Candidate, CandidateSource, Tally
+from alignpro_lite.rewriting.certificate import Certificate, changes_between, estimate
+from alignpro_lite.rewriting.guard import Gain, gain
+from alignpro_lite.rewriting.request import Request
+from alignpro_lite.rewriting.result import Choice
+from alignpro_lite.rewriting.rho_star import (
     LARGEST_NOISE,
     Candidates,
     Diagnostics,
@@ -36,10 +38,9 @@ from alignpro_lite.rho_star import (
     mean_rewards,
     metropolis_hastings,
 )
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.spans import Protected
-from alignpro_lite.target import LlamaTarget
-from alignpro_lite.trials import Ask, Trial, Trials, rewards_of
+from alignpro_lite.rewriting.spans import Protected
+from alignpro_lite.rewriting.trials import Ask, Trial, Trials, rewards_of
+from alignpro_lite.target.target import LlamaTarget
 
 ROUND = 4
 """Candidates of the first round of `auto`; each round doubles what there is."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Literal
 
-from alignpro_lite.language import changed_language
-from alignpro_lite.prompter import Rewrite
-from alignpro_lite.spans import Protected, protect
+from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.rewriting.language import changed_language
+from alignpro_lite.rewriting.spans import Protected, protect
 
 Kind = Literal["cancelled", "rambling", "empty", "span", "language"]
 

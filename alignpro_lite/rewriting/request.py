@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.spans import compile_patterns
-from alignpro_lite.target import DEFAULT_SAMPLING, Question
+from alignpro_lite.rewriting.spans import compile_patterns
+from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
 
 Returns = Literal["scored", "fresh"]
 
@@ -146,20 +146,3 @@ class Request:
         system = [Message("system", self.system)] if self.system else []
         messages = (*system, *self.history, Message("user", prompt))
         return Question(messages, self.max_tokens, self.sampling, self.stop)
-
-
-def check_prompt(prompt: str) -> None:
-    """Refuse a prompt that no model can read.
-
-    Raises:
-        InputError: It is empty or not text.
-    """
-    if not prompt.strip():
-        raise InputError("A prompt needs text, found none.", "Pass it as an argument or on stdin.")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"The prompt is not valid text: character {error.start} is no Unicode character.",
-            "Convert it to UTF-8.",
-        ) from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignpro_lite.certificate import Certificate
-from alignpro_lite.engine import FinishReason
-from alignpro_lite.prompter import Rewrite
+from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.rewriting.certificate import Certificate
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.cancellation import Cancellation, deadline
-from alignpro_lite.engine import FinishReason
+from alignpro_lite.decoding.cancellation import Cancellation, deadline
+from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import ContextOverflowError
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.request import Budget, Request
-from alignpro_lite.reward import Reward, complaints
-from alignpro_lite.sampling import stream_seed
-from alignpro_lite.target import AnswerStream, LlamaTarget, Question
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.reward import Reward, complaints
+from alignpro_lite.rewriting.request import Budget, Request
+from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
 
 
 @dataclass(frozen=True)

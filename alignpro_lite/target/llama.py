@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from alignpro_lite.chat import Run
+from alignpro_lite.decoding.conversation import Run
+from alignpro_lite.decoding.sampling import Draw, GivenTokens, Sampling, token_log_prob
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
-from alignpro_lite.sampling import Draw, GivenTokens, Sampling, token_log_prob
 
 MICRO_BATCH = 256
 """Prompt tokens computed between two looks at the cancel flags."""

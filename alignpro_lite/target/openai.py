@@ -9,11 +9,11 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignpro_lite.chat import Message
-from alignpro_lite.endpoint import Endpoint, RequestError
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import InputError
-from alignpro_lite.rollout_target import Answer, Outcome, TargetFailure, check_conversation
-from alignpro_lite.sampling import Sampling, stream_seed
+from alignpro_lite.target.endpoint import Endpoint, RequestError
+from alignpro_lite.target.rollout import Answer, Outcome, TargetFailure, check_conversation
 
 _MISFITS = frozenset((400, 422))
 """Statuses by which services that give one choice a request refuse `n` above 1."""

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
-from alignpro_lite.request import check_prompt
-from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.target import AnswerStream, LlamaTarget, Question
+from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignpro_lite.chat import Message, render, token_runs
-from alignpro_lite.engine import Engine, FinishReason, Stream, Work
+from alignpro_lite.decoding.conversation import Message, render, token_runs
+from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Work
+from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
+from alignpro_lite.decoding.text import StopStrings, readable
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
-from alignpro_lite.gguf import GgufFile
-from alignpro_lite.llama import LlamaModel, LlamaStepper, Source, TargetSettings
-from alignpro_lite.sampling import GivenTokens, Sampling, stream_seed
-from alignpro_lite.text import StopStrings, readable
+from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.target.llama import LlamaModel, LlamaStepper, Source, TargetSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,12 +17,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from alignpro_lite.chat import Message, render, token_runs
+from alignpro_lite.decoding.conversation import Message, render, token_runs
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import AlignProError, ContextOverflowError, DeviceError
-from alignpro_lite.export.source import Source
-from alignpro_lite.rollout_target import Answer, Outcome, TargetFailure, check_conversation
-from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.train.padding import left_padded
+from alignpro_lite.pretrained.padding import left_padded
+from alignpro_lite.pretrained.source import Source
+from alignpro_lite.target.rollout import Answer, Outcome, TargetFailure, check_conversation
 
 Prompt: TypeAlias = list[int] | TargetFailure
 

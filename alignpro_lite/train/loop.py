@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import TrainingError
-from alignpro_lite.reward import Reward
-from alignpro_lite.rollout_target import AnswerPlan, Target
-from alignpro_lite.sampling import stream_seed
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.target.rollout import AnswerPlan, Target
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.checkpoint import ProcessState
 from alignpro_lite.train.objective import log_variance

@@ -17,16 +17,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from alignpro_lite.chat import Message
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.models import load_prompts, open_reward
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.export.source import load_source, merge_adapter
 from alignpro_lite.export.target import export_target
+from alignpro_lite.pretrained.adapter import save_adapter
+from alignpro_lite.pretrained.source import load_source, merge_adapter
+from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry import resolve_model
-from alignpro_lite.rollout_target import Answer, AnswerPlan, Outcome
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import RewriteTemplate
-from alignpro_lite.train.adapter import save_adapter
+from alignpro_lite.target.rollout import Answer, AnswerPlan, Outcome
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.policy import open_policy

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from alignpro_lite.export.decoder import tokens_of
-from alignpro_lite.export.source import load_source
-from alignpro_lite.prompter_tokenizer import PrompterTokenizer
-from alignpro_lite.template import RewriteTemplate
-from alignpro_lite.train.padding import left_padded
+from alignpro_lite.pretrained.padding import left_padded
+from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 from alignpro_lite.train.prompter_config import LoraSection
 from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from alignpro_lite.eval.arms import Arm, Bench, Rewriter
-from alignpro_lite.eval.statistics import Comparison, compare
-from alignpro_lite.eval.text import describe_answers, describe_rewrites, distinct_share
+from alignpro_lite.measure.statistics import Comparison, compare
+from alignpro_lite.measure.text import describe_answers, describe_rewrites, distinct_share
 from alignpro_lite.registry.storage import write_text
 
 REWARD = "reward"

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.eval.arms import Bench
 from alignpro_lite.experiment.models import answer_plan, load_prompts, open_reward, open_target
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.prompter_card import PrompterCard, write_prompter_card
+from alignpro_lite.pretrained.adapter import save_adapter
+from alignpro_lite.prompter.card import PrompterCard, write_prompter_card
+from alignpro_lite.prompter.template import TEMPLATES
 from alignpro_lite.registry import resolve_model
-from alignpro_lite.sampling import Sampling, stream_seed
-from alignpro_lite.template import TEMPLATES
-from alignpro_lite.train.adapter import save_adapter
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.policy import Policy, open_policy
 from alignpro_lite.train.prompter_config import PrompterConfig

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.eval.statistics import pair_accuracy, pair_calibration_error, pair_log_loss
-from alignpro_lite.exchange import Exchange
+from alignpro_lite.measure.statistics import pair_accuracy, pair_calibration_error, pair_log_loss
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.torch_reward import TorchReward
 from alignpro_lite.train.reward_data import Example
-from alignpro_lite.train.reward_model import TorchReward
 
 
 def held_out_metrics(reward: TorchReward, examples: Sequence[Example]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from alignpro_lite.experiment.rows import described
 from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.export.reward import RewardRequest, export_reward
+from alignpro_lite.reward.torch_reward import RewardCard
 from alignpro_lite.train.reward_config import RewardConfig
 from alignpro_lite.train.reward_data import read_data
-from alignpro_lite.train.reward_model import RewardCard
 from alignpro_lite.train.reward_trainer import train_reward
 
 BUNDLE = "bundle"

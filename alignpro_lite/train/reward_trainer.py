@@ -29,12 +29,9 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
-from alignpro_lite.exchange import EncodedExchange, Exchange, encode
-from alignpro_lite.train.adapter import save_adapter
-from alignpro_lite.train.allocator import keep_freed_memory
-from alignpro_lite.train.reward_config import RewardConfig, RewardModelSection
-from alignpro_lite.train.reward_data import Example, RewardData
-from alignpro_lite.train.reward_model import (
+from alignpro_lite.pretrained.adapter import save_adapter
+from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode
+from alignpro_lite.reward.torch_reward import (
     RewardCard,
     TorchReward,
     batch_of,
@@ -42,6 +39,9 @@ from alignpro_lite.train.reward_model import (
     mean_over_tokens,
     write_card,
 )
+from alignpro_lite.train.allocator import keep_freed_memory
+from alignpro_lite.train.reward_config import RewardConfig, RewardModelSection
+from alignpro_lite.train.reward_data import Example, RewardData
 from alignpro_lite.train.reward_report import held_out_metrics
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alignpro_lite.chat import Message
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.reward import Reward, complaints
-from alignpro_lite.rollout_target import Answer, AnswerPlan, Outcome, Target
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.reward import Reward, complaints
+from alignpro_lite.target.rollout import Answer, AnswerPlan, Outcome, Target
 from alignpro_lite.train.policy import Policy
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import alignpro_lite
 from alignpro_lite.cli import cli, exit_code_of
+from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.errors import AlignProError, CancelledError, InputError
-from alignpro_lite.request import check_prompt
 
 COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
 COMMANDS = sorted(cli.commands)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import TINY_BUNDLE
-from hub_server import serve
 
 from alignpro_lite import cli
 from alignpro_lite.cli import models as models_module
 from alignpro_lite.cli.models import Meter, models
 from alignpro_lite.registry import Cache, download, load
 from alignpro_lite.registry.storage import Progress
+from tests.support import TINY_BUNDLE
+from tests.support.hub_server import serve
 
 DATA = b"weights " * 50_000
 DIGEST = hashlib.sha256(DATA).hexdigest()

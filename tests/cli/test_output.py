@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.certificate import changes_between
 from alignpro_lite.cli.output import marked
+from alignpro_lite.rewriting.certificate import changes_between
 
 
 def plain(before: str, after: str) -> str:

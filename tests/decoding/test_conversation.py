@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite import sandbox
-from alignpro_lite.chat import Message, Run, render, token_runs
+from alignpro_lite.decoding import sandbox
+from alignpro_lite.decoding.conversation import Message, Run, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
 
 HEADERS = (

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite.engine import Engine, Stream, Work, _chunk_end
+from alignpro_lite.decoding.engine import Engine, Stream, Work, _chunk_end
+from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
     ContextOverflowError,
     DeviceError,
 )
-from alignpro_lite.sampling import Draw
 
 STOP = 0
 PATIENCE = 10.0

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.errors import InputError
-from alignpro_lite.sampling import (
+from alignpro_lite.decoding.sampling import (
     MAX_SEED,
     GivenTokens,
     Sampler,
@@ -19,6 +18,7 @@ from alignpro_lite.sampling import (
     log_softmax,
     stream_seed,
 )
+from alignpro_lite.errors import InputError
 
 MODEL = np.array([0.10, 0.40, 0.05, 0.30, 0.15])
 """A distribution over five tokens."""

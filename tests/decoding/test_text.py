@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.text import StopStrings, Utf8Assembler, readable
+from alignpro_lite.decoding.text import StopStrings, Utf8Assembler, readable
 
 
 def cut(whole, places):

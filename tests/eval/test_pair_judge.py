@@ -9,7 +9,7 @@ import pytest
 
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
 from alignpro_lite.eval.pair_judge import ENOUGH, judge_pairs
-from alignpro_lite.judge import LEAST_MASS, JudgeScorer, Tie, Verdict
+from alignpro_lite.reward.judge import LEAST_MASS, JudgeScorer, Tie, Verdict
 
 
 class Scripted:

@@ -13,11 +13,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from alignpro_lite.certificate import changes_between
 from alignpro_lite.eval import report
 from alignpro_lite.eval.figures import PALETTE, inline_figures, looks, write_figures
 from alignpro_lite.eval.results import Record
-from alignpro_lite.eval.statistics import Estimate
 from alignpro_lite.eval.summary import (
     ALL,
     Agreement,
@@ -29,6 +27,8 @@ from alignpro_lite.eval.summary import (
     Versus,
     WinMatrix,
 )
+from alignpro_lite.measure.statistics import Estimate
+from alignpro_lite.rewriting.certificate import changes_between
 
 ATTACK = "</script><img src=x onerror=alert(1)><!-- &lt;b&gt; {{ 7 * 7 }}"
 ODD_NAME = 'x" <b>&$y$ id="z'

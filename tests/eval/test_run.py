@@ -8,11 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY_BUNDLE, TINY_TARGET
 
 from alignpro_lite import registry
 from alignpro_lite.cli import exit_code_of
-from alignpro_lite.digests import digests_of
 from alignpro_lite.errors import AlignProError, BundleError, InputError
 from alignpro_lite.eval import QUICK, bound_evaluation, runner
 from alignpro_lite.eval.assemble import prompts_of
@@ -23,6 +21,8 @@ from alignpro_lite.eval.progress import TimeLeft, duration
 from alignpro_lite.eval.results import FILE
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.registry.digests import digests_of
+from tests.support import TINY_BUNDLE, TINY_TARGET
 
 CONFIG = """
 [target]
@@ -45,10 +45,10 @@ format = "prompt"
 part = "all"
 [[judge]]
 name = "reward"
-reward = [{{ kind = "python", source = "reward_functions:length", weights = {{ length = 0.1 }} }}]
+reward = [{{ kind = "python", source = "{functions}:length", weights = {{ length = 0.1 }} }}]
 [[judge]]
 name = "second"
-reward = [{{ kind = "python", source = "reward_functions:length", weights = {{ size = 1.0 }} }}]
+reward = [{{ kind = "python", source = "{functions}:length", weights = {{ size = 1.0 }} }}]
 {systems}
 """
 NONE = '[[system]]\nname = "none"\nkind = "none"\n'
@@ -85,7 +85,9 @@ def places(tmp_path, monkeypatch):
 
 def config_of(places, systems=SYSTEMS, more="") -> EvalConfig:
     text = CONFIG.format(
-        target=TINY_TARGET, systems=systems.format(target=TINY_TARGET, bundle=TINY_BUNDLE)
+        target=TINY_TARGET,
+        functions="tests.support.reward_functions",
+        systems=systems.format(target=TINY_TARGET, bundle=TINY_BUNDLE),
     )
     file = places.data / "eval.toml"
     file.write_text(more + text)
@@ -251,7 +253,7 @@ def test_a_mistake_that_shows_while_models_load_is_corrected_in_place(places):
     """Holds down: the folder was claimed for a configuration that could never run."""
     config = config_of(places, NONE)
     judge = config.judge[0]
-    wrong = judge.reward[0].model_copy(update={"source": "reward_functions:lenght"})
+    wrong = judge.reward[0].model_copy(update={"source": "tests.support.reward_functions:lenght"})
     with pytest.raises(AlignProError, match="lenght"):
         evaluate(
             config.model_copy(update={"judge": (judge.model_copy(update={"reward": (wrong,)}),)}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -20,8 +19,9 @@ from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.train.preferences import read_pairs, read_ratings
 from alignpro_lite.train.prompter_config import PrompterConfig
 from alignpro_lite.train.reward_config import RewardConfig
+from tests.support import ROOT
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 PROMPTER = """
 [prompter]
 {prompter}
@@ -31,7 +31,7 @@ PROMPTER = """
 {answers}
 [[reward]]
 kind = "python"
-source = "reward_functions:length"
+source = "tests.support.reward_functions:length"
 weights = {weights}
 [objective]
 {objective}

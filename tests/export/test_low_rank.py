@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
-from tiny_models import configurations, write_adapter, write_model
 
 from alignpro_lite.export.decoder import export_decoder
 from alignpro_lite.export.low_rank import factorise
-from alignpro_lite.export.source import load_source, merge_adapter
+from alignpro_lite.pretrained.source import load_source, merge_adapter
+from tests.support.tiny_models import configurations, write_adapter, write_model
 
 
 @given(st.integers(64, 160), st.integers(64, 160), st.integers(1, 20), st.integers(0, 99))

@@ -11,7 +11,18 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import (
+from tokenizers import Tokenizer
+
+from alignpro_lite.errors import ExportError
+from alignpro_lite.export.decoder import DecoderExport, export_decoder
+from alignpro_lite.export.low_rank import GATE
+from alignpro_lite.export.onnx_engine import OnnxEngine
+from alignpro_lite.export.parity import MIN_POSITIONS
+from alignpro_lite.export.target import export_target
+from alignpro_lite.pretrained import pretokenizers, quantise
+from alignpro_lite.pretrained.source import load_source, merge_adapter
+from alignpro_lite.prompter.bundle import Precision
+from tests.support.tiny_models import (
     BOS,
     CHAT_TEMPLATE,
     EOS,
@@ -22,17 +33,6 @@ from tiny_models import (
     write_adapter,
     write_model,
 )
-from tokenizers import Tokenizer
-
-from alignpro_lite.bundle import Precision
-from alignpro_lite.errors import ExportError
-from alignpro_lite.export import pretokenizers, quantise
-from alignpro_lite.export.decoder import DecoderExport, export_decoder
-from alignpro_lite.export.low_rank import GATE
-from alignpro_lite.export.onnx_engine import OnnxEngine
-from alignpro_lite.export.parity import MIN_POSITIONS
-from alignpro_lite.export.source import load_source, merge_adapter
-from alignpro_lite.export.target import export_target
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_TARGET
-from tiny_models import SENTENCES, configurations, write_adapter, write_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -26,10 +24,9 @@ from transformers import (
     BertTokenizerFast,
 )
 
-from alignpro_lite.bundle import read_sidecar
 from alignpro_lite.cli import exit_code_of
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import BundleError, ExportError, InputError, ModelFileError
-from alignpro_lite.exchange import Exchange
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.reward import (
     RewardRequest,
@@ -37,13 +34,16 @@ from alignpro_lite.export.reward import (
     export_reward,
     parity_exchanges,
 )
-from alignpro_lite.onnx_reward import BATCH_TOKENS, OnnxScorer, _batches, load_reward
-from alignpro_lite.prompter_card import PROMPTER_CARD, PrompterCard, write_prompter_card
-from alignpro_lite.reward_bundle import REWARD_SIDECAR, open_reward_bundle
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import REWRITE
-from alignpro_lite.train.hf_reward import HfScorer
-from alignpro_lite.train.reward_model import RewardCard, load_trained, write_card
+from alignpro_lite.prompter.bundle import read_sidecar
+from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, write_prompter_card
+from alignpro_lite.prompter.template import REWRITE
+from alignpro_lite.reward.bundle import REWARD_SIDECAR, open_reward_bundle
+from alignpro_lite.reward.classifier import HfScorer
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.onnx_reward import BATCH_TOKENS, OnnxScorer, _batches, load_reward
+from alignpro_lite.reward.torch_reward import RewardCard, load_trained, write_card
+from tests.support import TINY_TARGET
+from tests.support.tiny_models import SENTENCES, configurations, write_adapter, write_model
 
 CARD = RewardCard("tiny-bert", ("good", "kind"), 24, 40, {"accuracy": 0.5})
 TALK = [

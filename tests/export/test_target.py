@@ -7,12 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_models import CHAT_TEMPLATE, EOS, configurations, unfused_configuration, write_model
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.llama_engine import LlamaVocabulary
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target, quantisations, required_agreement
+from tests.support.tiny_models import (
+    CHAT_TEMPLATE,
+    EOS,
+    configurations,
+    unfused_configuration,
+    write_model,
+)
 
 
 @pytest.fixture(scope="module")

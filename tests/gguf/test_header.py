@@ -8,14 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import gguf_writer
 import pytest
-from gguf_writer import TensorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite import gguf
 from alignpro_lite.errors import ModelFileError
+from alignpro_lite.gguf import header as gguf
+from tests.support import gguf_writer
+from tests.support.gguf_writer import TensorSpec
 
 METADATA: dict[str, gguf_writer.Value] = {
     "general.architecture": "llama",

@@ -6,13 +6,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import gguf_writer
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite import gguf
-from alignpro_lite.devices import (
+from alignpro_lite.errors import DeviceError, InputError, ModelFileError
+from alignpro_lite.gguf import header as gguf
+from alignpro_lite.hardware.plan import (
     MIN_MARGIN,
     Batching,
     DeviceRequest,
@@ -22,8 +22,8 @@ from alignpro_lite.devices import (
     PrompterNeeds,
     make_plan,
 )
-from alignpro_lite.errors import DeviceError, InputError, ModelFileError
-from alignpro_lite.hardware import Gpu, Hardware, Ram
+from alignpro_lite.hardware.system import Gpu, Hardware, Ram
+from tests.support import gguf_writer
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from alignpro_lite import hardware
-from alignpro_lite.hardware import Gpu, Ram, find_gpus, find_hardware, find_ram, usable_cores
+from alignpro_lite.hardware import system as hardware
+from alignpro_lite.hardware.system import Gpu, Ram, find_gpus, find_hardware, find_ram, usable_cores
 
 GIB = 1 << 30
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux pseudo files")
@@ -207,7 +207,7 @@ def test_this_machine_can_be_asked() -> None:
 
 def test_planning_imports_neither_numpy_nor_an_engine() -> None:
     code = (
-        "import sys, alignpro_lite.devices\n"
+        "import sys, alignpro_lite.hardware.plan\n"
         "heavy = {'numpy', 'torch', 'onnxruntime', 'llama_cpp'} & set(sys.modules)\n"
         "sys.exit(len(heavy))"
     )

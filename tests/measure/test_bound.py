@@ -9,12 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bound_toy import Toy, random_toy
-from conftest import TINY_BUNDLE, TINY_TARGET
 
-from alignpro_lite.bundle import open_bundle
 from alignpro_lite.errors import BundleError, InputError, RewardError
-from alignpro_lite.eval.bound import (
+from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
+from alignpro_lite.gguf.header import read
+from alignpro_lite.measure.bound import (
     Optimum,
     OracleTerms,
     PromptTerms,
@@ -23,14 +22,15 @@ from alignpro_lite.eval.bound import (
     table,
     total_variation,
 )
-from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
-from alignpro_lite.eval.statistics import Estimate
-from alignpro_lite.gguf import read
-from alignpro_lite.llama import TargetSettings
-from alignpro_lite.onnx_decoder import DecoderSettings
-from alignpro_lite.prompter import OnnxPrompter
-from alignpro_lite.reward import CallableScorer, Reward
-from alignpro_lite.target import LlamaTarget
+from alignpro_lite.measure.statistics import Estimate
+from alignpro_lite.prompter.bundle import open_bundle
+from alignpro_lite.prompter.decoder import DecoderSettings
+from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.reward.reward import CallableScorer, Reward
+from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.target import LlamaTarget
+from tests.support import TINY_BUNDLE, TINY_TARGET
+from tests.support.bound_toy import Toy, random_toy
 
 # The theorem itself.
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval import comparisons
-from alignpro_lite.eval.statistics import Estimate, answer_win_rate, bootstrap_mean, wilson
+from alignpro_lite.measure.statistics import Estimate, answer_win_rate, bootstrap_mean, wilson
 
 FIRST = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, 4.0]])
 SECOND = np.array([[0.0, 2.0], [2.0, 2.0], [3.0, 5.0]])

@@ -8,11 +8,12 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from conftest import TINY_BUNDLE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.bundle import (
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.errors import BundleError
+from alignpro_lite.prompter.bundle import (
     FORMAT_VERSION,
     SIDECAR,
     Graph,
@@ -24,9 +25,8 @@ from alignpro_lite.bundle import (
     read_sidecar,
     write_sidecar,
 )
-from alignpro_lite.errors import BundleError
-from alignpro_lite.sampling import Sampling
-from alignpro_lite.template import AUGMENT, REWRITE
+from alignpro_lite.prompter.template import AUGMENT, REWRITE
+from tests.support import TINY_BUNDLE
 
 FILES = {"model.onnx": b"graph" * 1000, "tokenizer.json": b"{}", "parts/extra.bin": b""}
 PARTS = ("graph", "tokens", "template", "sampling", "parity", "provenance")

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TINY_BUNDLE
 
 from alignpro_lite import Sampling
-from alignpro_lite.bundle import open_bundle
+from alignpro_lite.decoding.sampling import log_softmax
 from alignpro_lite.errors import BundleError, ContextOverflowError, DeviceError
-from alignpro_lite.onnx_decoder import DecoderSettings, OnnxDecoder, open_session
-from alignpro_lite.prompter import OnnxPrompter
-from alignpro_lite.sampling import log_softmax
+from alignpro_lite.prompter.bundle import open_bundle
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.prompter import OnnxPrompter
+from tests.support import TINY_BUNDLE
 
 SETTINGS = DecoderSettings(device="cpu", gpu=0, sequences=8, threads=1)
 PROMPT = "Explain why the sky is blue."

@@ -18,7 +18,6 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from hub_server import serve
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import download as download_module
@@ -29,6 +28,7 @@ from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File
 from alignpro_lite.registry.package_index import _fits, find_wheel
 from alignpro_lite.registry.pull import pull
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
+from tests.support.hub_server import serve
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(DATA).hexdigest()

@@ -124,7 +124,7 @@ def test_the_shipped_file_has_the_models_of_the_paper_pinned_and_licensed():
 
 
 def test_the_file_at_the_top_of_the_repository_is_the_shipped_one():
-    top = Path(__file__).parents[1] / "models.toml"
+    top = Path(__file__).parents[2] / "models.toml"
     assert top.resolve() == registry.SHIPPED_FILE.resolve()
 
 

@@ -8,14 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TINY_TARGET
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import InputError, RewardError
-from alignpro_lite.exchange import Exchange
-from alignpro_lite.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
-from alignpro_lite.reward import CallableScorer, Reward, complaints
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
+from alignpro_lite.reward.reward import CallableScorer, Reward, complaints
+from tests.support import TINY_TARGET
 
 TALK = [Exchange("What is blue?", "The sky."), Exchange("Why?", "Why not?")]
 
@@ -34,7 +34,10 @@ class Fixed:
 
 
 def test_the_total_is_the_weighted_sum_and_parts_stay_unweighted():
-    scorers = [Fixed(("a", "b"), [[1, 2], [3, 4]]), CallableScorer("reward_functions:length", "n")]
+    scorers = [
+        Fixed(("a", "b"), [[1, 2], [3, 4]]),
+        CallableScorer("tests.support.reward_functions:length", "n"),
+    ]
     with Reward(scorers, {"a": 1.0, "b": -0.5, "n": 0.1}) as reward:
         scores = reward.score(TALK)
     np.testing.assert_allclose(scores.total, [1 - 1 + 0.8, 3 - 2 + 0.8])
@@ -84,16 +87,26 @@ def test_a_scorer_of_the_wrong_shape_is_named(table):
 
 @pytest.mark.parametrize("name", ["raising", "too_short", "texts", "ragged", "nothing"])
 def test_a_function_that_fails_or_returns_no_numbers_is_named(name):
-    with pytest.raises(RewardError, match=f"reward_functions:{name}") as caught:
-        CallableScorer(f"reward_functions:{name}", "part").score(TALK)
+    with pytest.raises(RewardError, match=f"tests.support.reward_functions:{name}") as caught:
+        CallableScorer(f"tests.support.reward_functions:{name}", "part").score(TALK)
     assert caught.value.cure
 
 
 @pytest.mark.parametrize(
     "reference",
     [
-        *("reward_functions", "reward_functions:", ":length", "", "no_such_module_here:f"),
-        *("reward_functions:absent", "reward_functions:NOT_A_FUNCTION", "..:x"),
+        *(
+            "reward_functions",
+            "tests.support.reward_functions:",
+            ":length",
+            "",
+            "no_such_module_here:f",
+        ),
+        *(
+            "tests.support.reward_functions:absent",
+            "tests.support.reward_functions:NOT_A_FUNCTION",
+            "..:x",
+        ),
     ],
 )
 def test_what_is_no_function_is_refused_before_anything_is_scored(reference):
@@ -102,7 +115,7 @@ def test_what_is_no_function_is_refused_before_anything_is_scored(reference):
 
 
 def test_a_function_may_leave_single_items_undecided():
-    scores = CallableScorer("reward_functions:undecided", "part").score(TALK)
+    scores = CallableScorer("tests.support.reward_functions:undecided", "part").score(TALK)
     np.testing.assert_array_equal(scores, [[1], [math.nan]])
 
 
@@ -138,7 +151,7 @@ def test_a_judge_that_says_anything_is_told_apart_from_one_that_decides(judge, m
     found = judge.verdict("What is blue?", one, other)
     assert (found.preference, found.tie, found.nonsense) == (0, Tie.NONSENSE, True)
     assert 0 < found.mass < 0.1
-    monkeypatch.setattr("alignpro_lite.judge.LEAST_MASS", 0.0)
+    monkeypatch.setattr("alignpro_lite.reward.judge.LEAST_MASS", 0.0)
     forward = judge.verdict("What is blue?", one, other)
     backward = judge.verdict("What is blue?", other, one)
     assert forward.mass == backward.mass == found.mass
@@ -158,7 +171,7 @@ def test_an_exchange_too_long_for_the_judge_is_that_items_failure(judge):
 def test_choices_have_the_probability_that_sampling_gives_them(judge):
     """The forced draw must leave the model's own probabilities alone: all tokens sum to 1."""
     from alignpro_lite import Message
-    from alignpro_lite.target import Question
+    from alignpro_lite.target.target import Question
 
     target, ask = judge._model, [Message("user", "hi")]
     yes, no = target.choice_log_probs(ask, ["Yes", "No"])
@@ -186,7 +199,8 @@ def test_a_rubric_without_the_answer_is_refused():
 
 def test_rewards_and_bundles_import_no_engine():
     code = (
-        "import sys, alignpro_lite.reward, alignpro_lite.reward_bundle, alignpro_lite.onnx_reward; "
+        "import sys, alignpro_lite.reward.reward, alignpro_lite.reward.bundle; "
+        "import alignpro_lite.reward.onnx_reward; "
         "assert not {'torch', 'onnxruntime', 'llama_cpp'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

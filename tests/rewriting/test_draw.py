@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from conftest import TINY_BUNDLE, TINY_TARGET
 
 from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar, Sampling
-from alignpro_lite.cancellation import Cancellation
-from alignpro_lite.draw import MOST_SAMPLES, Models, draw
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
-from alignpro_lite.prompter import Rewrite
-from alignpro_lite.reward import Reward
-from alignpro_lite.spans import protect
-from alignpro_lite.target import Question
+from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.rewriting.draw import MOST_SAMPLES, Models, draw
+from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.target.target import Question
+from tests.support import TINY_BUNDLE, TINY_TARGET
 
 PROMPT = "How do I stay safe online?"
 
@@ -417,7 +417,10 @@ def test_a_budget_that_buys_nothing_is_refused(wrong):
 @pytest.fixture(scope="module")
 def model():
     with AlignedModel.load(
-        TINY_TARGET, TINY_BUNDLE, "reward_functions:length", devices=DeviceRequest("cpu")
+        TINY_TARGET,
+        TINY_BUNDLE,
+        "tests.support.reward_functions:length",
+        devices=DeviceRequest("cpu"),
     ) as loaded:
         yield loaded
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alignpro_lite.guard import gain
+from alignpro_lite.rewriting.guard import gain
 
 TRIALS = 20_000
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from alignpro_lite.language import changed_language
-from alignpro_lite.prompter import Rewrite
-from alignpro_lite.refusal import refusal_of
-from alignpro_lite.spans import protect
+from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.rewriting.language import changed_language
+from alignpro_lite.rewriting.refusal import refusal_of
+from alignpro_lite.rewriting.spans import protect
 
 MINE = "mine in 5 m"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alignpro_lite.rho_star import (
+from alignpro_lite.rewriting.rho_star import (
     LARGEST_NOISE,
     Candidates,
     MeanRewards,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.spans import compile_patterns, protect
+from alignpro_lite.rewriting.spans import compile_patterns, protect
 
 SPECIAL = [
     "```py\nx = 1\r\n```",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignpro_lite.gguf import TENSOR_TYPES
+from alignpro_lite.gguf.header import TENSOR_TYPES
 
 Value = bool | int | float | str | Sequence[int] | Sequence[str]
 TYPE_IDS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}

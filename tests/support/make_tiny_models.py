@@ -1,6 +1,6 @@
 """Make tests/data: a tiny GGUF target and a tiny ONNX prompter for the fast tests.
 
-    python tests/make_tiny_models.py
+    python -m tests.support.make_tiny_models
 
 Random weights in the real Llama configuration class, with a real byte-level BPE
 tokenizer: what they write is nonsense, how they write it is not.
@@ -11,12 +11,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tiny_models import configurations, write_adapter, write_model
-
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.target import export_target
-
-DATA = Path(__file__).with_name("data")
+from tests.support import DATA
+from tests.support.tiny_models import configurations, write_adapter, write_model
 
 
 def main() -> None:

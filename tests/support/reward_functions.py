@@ -1,4 +1,4 @@
-"""Reward functions that tests name as `reward_functions:...`."""
+"""Reward functions that tests name as `tests.support.reward_functions:...`."""
 
 from __future__ import annotations
 

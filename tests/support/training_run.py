@@ -16,7 +16,7 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import Cache, load
-from alignpro_lite.rollout_target import Answer, TargetFailure
+from alignpro_lite.target.rollout import Answer, TargetFailure
 from alignpro_lite.train import prompter_run
 from alignpro_lite.train.loop import PrompterTrainer
 from alignpro_lite.train.prompter_config import PrompterConfig

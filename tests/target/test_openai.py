@@ -9,15 +9,15 @@ import threading
 import time
 
 import pytest
-from chat_server import serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite import Message, Sampling
-from alignpro_lite.endpoint import Endpoint, RequestError
 from alignpro_lite.errors import CancelledError, InputError
-from alignpro_lite.rollout_target import Answer, TargetFailure
-from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings, _choices
+from alignpro_lite.target.endpoint import Endpoint, RequestError
+from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings, _choices
+from alignpro_lite.target.rollout import Answer, TargetFailure
+from tests.support.chat_server import serve
 
 ASK = [Message("system", "Be brief."), Message("user", "hello")]
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, seed=5)
@@ -301,7 +301,7 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import _thread, threading\n"
         "from alignpro_lite import Message, Sampling\n"
-        "from alignpro_lite.upstream import OpenAiTarget, UpstreamSettings\n"
+        "from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings\n"
         f"target = OpenAiTarget(UpstreamSettings({chat.url!r}, 'tiny', parallel=1))\n"
         "threading.Timer(0.2, _thread.interrupt_main).start()\n"
         "try:\n"

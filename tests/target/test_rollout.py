@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from conftest import TINY_TARGET
 
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import DeviceError, InputError
-from alignpro_lite.gguf import read
-from alignpro_lite.llama import TargetSettings
-from alignpro_lite.rollout_target import Answer, GgufTarget, TargetFailure
-from alignpro_lite.target import LlamaTarget
+from alignpro_lite.gguf.header import read
+from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
+from alignpro_lite.target.target import LlamaTarget
+from tests.support import TINY_TARGET
 
 ASK = [Message("user", "What is 12 + 345?")]
 WARM = Sampling(temperature=1.5, seed=3)

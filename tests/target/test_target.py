@@ -9,13 +9,13 @@ import sys
 from dataclasses import replace
 
 import pytest
-from conftest import TINY_TARGET
 
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
-from alignpro_lite.gguf import read
-from alignpro_lite.llama import SPIN_COUNT, TargetSettings
-from alignpro_lite.target import LlamaTarget, Question
+from alignpro_lite.gguf.header import read
+from alignpro_lite.target.llama import SPIN_COUNT, TargetSettings
+from alignpro_lite.target.target import LlamaTarget, Question
+from tests.support import TINY_TARGET
 
 ASK = [Message("user", "What is 12 + 345?")]
 GREEDY = Sampling(temperature=0)

@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_TARGET
-from tiny_models import configurations, write_model
 
 from alignpro_lite import Message, Sampling
+from alignpro_lite.decoding.sampling import filtered_log_probs, log_softmax
 from alignpro_lite.errors import DeviceError
-from alignpro_lite.export.source import load_source
-from alignpro_lite.gguf import read
-from alignpro_lite.llama import TargetSettings
-from alignpro_lite.rollout_target import Answer, GgufTarget, TargetFailure
-from alignpro_lite.sampling import filtered_log_probs, log_softmax
-from alignpro_lite.target import LlamaTarget
-from alignpro_lite.train.hf_target import HfSettings, HfTarget, warpers
+from alignpro_lite.gguf.header import read
+from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
+from alignpro_lite.target.target import LlamaTarget
+from alignpro_lite.target.torch_target import HfSettings, HfTarget, warpers
+from tests.support import TINY_TARGET
+from tests.support.tiny_models import configurations, write_model
 
 GREEDY = Sampling(temperature=0)
 WARM = Sampling(temperature=1.5, seed=3)

@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
-from toy_problem import (
+
+from alignpro_lite.train.objective import log_variance
+from tests.support.toy_problem import (
     PROMPTS,
     REWRITES,
     Problem,
@@ -15,8 +17,6 @@ from toy_problem import (
     draw,
     variation,
 )
-
-from alignpro_lite.train.objective import log_variance
 
 STRENGTHS = (0.5, 1.0, 2.0)
 """λ; R has a standard deviation of 1 over the rewrites."""

@@ -6,20 +6,21 @@ import json
 
 import pytest
 from safetensors.torch import load_file
-from tiny_models import configurations, write_model
 
-from alignpro_lite import gguf, registry
-from alignpro_lite.chat import Message
+from alignpro_lite import registry
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.export.source import load_source
-from alignpro_lite.rollout_target import Answer
-from alignpro_lite.sampling import Sampling
+from alignpro_lite.gguf import header as gguf
+from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.target.rollout import Answer
 from alignpro_lite.train import oracle_run
 from alignpro_lite.train.metrics import read_metrics
 from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.oracle_run import DIRECT, MERGED, ORACLE, Verbatim, train_oracle
 from alignpro_lite.train.policy import open_policy
+from tests.support.tiny_models import configurations, write_model
 
 CONFIG = """
 [oracle]

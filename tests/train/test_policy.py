@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_models import configurations, write_model
 
-from alignpro_lite.export.source import load_source
-from alignpro_lite.template import RewriteTemplate
+from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.train.policy import LoraSettings, Policy, PolicySettings
+from tests.support.tiny_models import configurations, write_model
 
 TEMPLATE = RewriteTemplate("augment", "Help.", "{prompt}", ())
 PROMPTS = ["Name a river.", "Why is the sky blue? Explain it in three plain sentences.", "Go"]

@@ -10,22 +10,20 @@ import subprocess
 import sys
 import time
 from itertools import count
-from pathlib import Path
 
 import pytest
 import torch
-import training_run
-from conftest import TINY_TARGET
 from safetensors.torch import load_file
-from tiny_models import configurations, write_model
-from training_run import HashingTarget, train, write_run
 
 from alignpro_lite.errors import InputError, ModelFileError, TrainingError
-from alignpro_lite.prompter_card import read_prompter_card
-from alignpro_lite.template import AUGMENT
+from alignpro_lite.prompter.card import read_prompter_card
+from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.train import checkpoint, prompter_run, run
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.policy import Policy
+from tests.support import ROOT, TINY_TARGET, training_run
+from tests.support.tiny_models import configurations, write_model
+from tests.support.training_run import HashingTarget, train, write_run
 
 STEPS = 4
 PATIENCE_S = 180
@@ -321,7 +319,7 @@ def arguments(config, run):
 
 def environment():
     return os.environ | {
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
 

@@ -15,16 +15,16 @@ from transformers import BertForTokenClassification
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
-from alignpro_lite.exchange import Exchange
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.export.reward import export_reward
-from alignpro_lite.onnx_reward import load_reward
+from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.onnx_reward import load_reward
+from alignpro_lite.reward.torch_reward import load_trained, read_card
 from alignpro_lite.train import reward_trainer
 from alignpro_lite.train.reward_config import RewardConfig
 from alignpro_lite.train.reward_data import read_data
-from alignpro_lite.train.reward_model import load_trained, read_card
 from alignpro_lite.train.reward_trainer import preference_loss, train_reward
 
 GOOD, BAD = "She said that they'll check it again.", "def add(first, second)"

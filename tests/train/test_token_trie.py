@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import configurations
 from transformers import AutoModelForCausalLM
 
 from alignpro_lite.train.token_trie import pack, sequence_log_probs
+from tests.support.tiny_models import configurations
 
 # Two tokens often enough that sequences share beginnings of every length.
 TOKENS = st.lists(st.sampled_from([3, 4, 380]), min_size=1, max_size=6)

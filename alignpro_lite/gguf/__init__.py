@@ -1,0 +1,1 @@
+"""Reading the header of a GGUF file: which model it holds, without loading it."""

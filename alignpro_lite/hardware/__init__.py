@@ -1,0 +1,1 @@
+"""What hardware there is, and one plan that places both models on it."""

@@ -1,0 +1,1 @@
+"""The prompter: its bundle, its rewrite template, and its decoder in onnxruntime."""

@@ -1,0 +1,1 @@
+"""Rewards: what scores an answer against the original prompt."""

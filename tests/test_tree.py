@@ -1,0 +1,23 @@
+"""What is tracked must work on any machine that clones it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.support import ROOT
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name]
+
+
+def test_no_tracked_link_is_absolute_or_leaves_the_tree():
+    """`runs` once was a link to a folder of the machine it was made on; every clone lacked it."""
+    for path in filter(Path.is_symlink, tracked()):
+        assert not path.readlink().is_absolute(), path
+        assert path.resolve().is_relative_to(ROOT.resolve()), path
+        assert path.exists(), path
