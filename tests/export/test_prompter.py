@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from alignpro_lite.errors import ExportError
+from alignpro_lite.export import quantise
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
 from alignpro_lite.export.low_rank import GATE
 from alignpro_lite.export.onnx_engine import OnnxEngine
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
-from alignpro_lite.pretrained import pretokenizers, quantise
+from alignpro_lite.pretrained import pretokenizers
 from alignpro_lite.pretrained.source import load_source, merge_adapter
 from alignpro_lite.prompter.bundle import Precision
 from tests.support.tiny_models import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval import comparisons
+from alignpro_lite.measure import comparisons
 from alignpro_lite.measure.statistics import Estimate, answer_win_rate, bootstrap_mean, wilson
 
 FIRST = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, 4.0]])

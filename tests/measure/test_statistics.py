@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval import statistics as stats
+from alignpro_lite.measure import statistics as stats
 
 FIRST = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, 4.0]])
 SECOND = np.array([[0.0, 2.0], [2.0, 2.0], [3.0, 5.0]])

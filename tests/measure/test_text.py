@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval import text
+from alignpro_lite.measure import text
 
 PROMPT = "Explain `sort(xs)` for 3 lists of 1,000 items, without recursion."
 

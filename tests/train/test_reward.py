@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_export_reward import write_bert
 from transformers import BertForTokenClassification
 
 from alignpro_lite.cli import exit_code_of
@@ -26,6 +25,7 @@ from alignpro_lite.train import reward_trainer
 from alignpro_lite.train.reward_config import RewardConfig
 from alignpro_lite.train.reward_data import read_data
 from alignpro_lite.train.reward_trainer import preference_loss, train_reward
+from tests.export.test_reward import write_bert
 
 GOOD, BAD = "She said that they'll check it again.", "def add(first, second)"
 CONFIG = """
