@@ -249,7 +249,7 @@ def tiny():
         LlamaTarget(TINY_TARGET, read(TINY_TARGET), settings) as target,
         OnnxPrompter(open_bundle(TINY_BUNDLE), decoder, adapter=0.0) as reference,
     ):
-        scorer = CallableScorer("test_bound:share_of_vowels", "vowels")
+        scorer = CallableScorer(f"{__name__}:share_of_vowels", "vowels")
         yield BoundModels(target, reference, Reward([scorer], {"vowels": 1.0}))
 
 

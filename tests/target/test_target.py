@@ -221,7 +221,7 @@ def test_threads_do_not_spin_for_milliseconds():
     """
     code = (
         "import os, sys; os.environ.pop('GOMP_SPINCOUNT', None)\n"
-        "from alignpro_lite import llama\n"
+        "from alignpro_lite.target import llama\n"
         "assert 'llama_cpp' not in sys.modules\n"
         "llama.supports_gpu_offload()\n"
         "print(os.environ['GOMP_SPINCOUNT'])\n"
