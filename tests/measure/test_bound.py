@@ -308,7 +308,7 @@ def undecided(prompts, answers):
 
 
 def test_an_answer_without_a_score_is_an_error(tiny):
-    reward = Reward([CallableScorer("test_bound:undecided", "none")], {"none": 1.0})
+    reward = Reward([CallableScorer(f"{__name__}:undecided", "none")], {"none": 1.0})
     with pytest.raises(RewardError, match="have no score"):
         measure_bound(replace(tiny, reward=reward), PROMPTS, PLAN, [], ignore)
 
