@@ -39,7 +39,7 @@ count = {answers}
 max_tokens = 4
 [[reward]]
 kind = "python"
-source = "training_run:{reward}"
+source = "tests.support.training_run:{reward}"
 weights = {{ length = 0.1 }}
 [objective]
 strength = 0.05

@@ -31,7 +31,7 @@ rank = 2
 modules = ["q_proj", "v_proj"]
 [[reward]]
 kind = "python"
-source = "training_run:length"
+source = "tests.support.training_run:length"
 weights = {{ length = 0.1 }}
 [objective]
 strength = 0.05
