@@ -94,8 +94,8 @@ class Bench:
         answers: list[str] = []
         for start in range(0, len(flat), _ASKED_TOGETHER):
             conversations = [[Message("user", x)] for x in flat[start : start + _ASKED_TOGETHER]]
-            sampling = self.plan.seeded(stream_seed(seed, start))
-            outcomes = self.target.answers(conversations, 1, self.plan.max_tokens, sampling)
+            once = self.plan.with_count(1)
+            outcomes = self.target.answers(conversations, once, stream_seed(seed, start))
             answers.extend(_text(outcome[0]) for outcome in outcomes)
         width = len(sent[0])
         rows = [answers[at : at + width] for at in range(0, len(answers), width)]

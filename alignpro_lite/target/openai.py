@@ -6,20 +6,29 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.target.endpoint import Endpoint, RequestError
-from alignpro_lite.target.rollout import Answer, Outcome, TargetFailure, check_conversation
+from alignpro_lite.target.rollout import (
+    Answer,
+    AnswerOrFailure,
+    AnswerPlan,
+    TargetFailure,
+    answer_each,
+)
 
 _MISFITS = frozenset((400, 422))
 """Statuses by which services that give one choice a request refuse `n` above 1."""
 
-_POLL_SECONDS = 0.2
+_WAKE_SECONDS = 0.2
 """A waiting caller wakes this often, because Windows delivers Ctrl-C only between waits."""
+
+Ask: TypeAlias = Callable[[], list[AnswerOrFailure]]
+"""One conversation, ready to be sent."""
 
 
 @dataclass(frozen=True)
@@ -81,65 +90,58 @@ class OpenAiTarget:
         self._gate = threading.Semaphore(settings.parallel)
 
     def answers(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        count: int,
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> list[list[Outcome]]:
-        """Sample answers; see `rollout_target.Target.answers`.
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+    ) -> list[list[AnswerOrFailure]]:
+        """Sample answers; see `rollout.Target.answers`.
 
         Raises:
             InputError: The endpoint would refuse every request: the address, the key or the
                 model is wrong.
             CancelledError: The target is closed.
         """
-        futures = []
-        for number, messages in enumerate(conversations):
-            seeded = replace(sampling, seed=stream_seed(sampling.seed, number))
-            ask = functools.partial(self._ask, messages, count, max_tokens, seeded)
-            futures.append(_in_background(self._gate, ask))
+
+        def request(number: int, messages: Sequence[Message]) -> Ask:
+            return functools.partial(self._ask, messages, plan, stream_seed(seed, number))
+
+        return answer_each(conversations, plan.count, request, self._answers)
+
+    def close(self) -> None:
+        """End retries; requests under way end by themselves."""
+        self._endpoint.close()
+
+    def _answers(self, requests: list[Ask]) -> list[list[AnswerOrFailure]]:
+        futures = [_in_background(self._gate, ask) for ask in requests]
         try:
             return [_result(future) for future in futures]
         finally:
             for future in futures:
                 future.cancel()
 
-    def close(self) -> None:
-        """End retries; requests under way end by themselves."""
-        self._endpoint.close()
-
     def _ask(
-        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
-    ) -> list[Outcome]:
+        self, messages: Sequence[Message], plan: AnswerPlan, seed: int
+    ) -> list[AnswerOrFailure]:
         """Ask for all answers at once, and again for those that do not come."""
-        try:
-            check_conversation(messages)
-        except InputError as error:
-            return [TargetFailure(error.problem)] * count
-        outcomes: list[Outcome] = []
-        at_once = count
-        while missing := count - len(outcomes):
-            wanted = min(at_once, missing)
-            seeded = replace(sampling, seed=stream_seed(sampling.seed, len(outcomes)))
+        answers: list[AnswerOrFailure] = []
+        at_once = plan.count
+        while missing := plan.count - len(answers):
+            count = min(at_once, missing)
+            body = self._body(messages, plan.with_count(count), stream_seed(seed, len(answers)))
             try:
-                answer = self._endpoint.post(self._body(messages, wanted, max_tokens, seeded))
-                outcomes += _choices(answer)[:wanted]
+                answers += _choices(self._endpoint.post(body))[:count]
             except RequestError as error:
-                if wanted > 1 and error.status in _MISFITS:
+                if count > 1 and error.status in _MISFITS:
                     at_once = 1
                     continue
-                outcomes += [TargetFailure(str(error))] * missing
-        return outcomes
+                answers += [TargetFailure(str(error))] * missing
+        return answers
 
-    def _body(
-        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
-    ) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Message], plan: AnswerPlan, seed: int) -> dict[str, Any]:
+        sampling = plan.seeded(seed)
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
-            "n": count,
-            "max_tokens": max_tokens,
+            "n": plan.count,
+            "max_tokens": plan.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed >> 1,  # some endpoints take 31 bits only
@@ -151,25 +153,26 @@ class OpenAiTarget:
         return body
 
 
-def _choices(answer: Any) -> list[Outcome]:
+def _choices(answer: Any) -> list[AnswerOrFailure]:
     """The choices of a chat completion, at least one.
 
     Raises:
-        RequestError: It is no chat completion.
+        RequestError: It is not a chat completion.
     """
     try:
         choices = [
-            (one["message"]["content"], one.get("finish_reason")) for one in answer["choices"]
+            (choice["message"]["content"], choice.get("finish_reason"))
+            for choice in answer["choices"]
         ]
     except (TypeError, KeyError, AttributeError):
         choices = []
     if not choices:
         raise RequestError(f"expected a chat completion with choices, found {answer!r:.200}")
     tokens = _completion_tokens(answer) if len(choices) == 1 else None
-    return [_outcome(text, reason, tokens) for text, reason in choices]
+    return [_answer(text, reason, tokens) for text, reason in choices]
 
 
-def _outcome(text: Any, reason: Any, tokens: int | None) -> Outcome:
+def _answer(text: Any, reason: Any, tokens: int | None) -> AnswerOrFailure:
     if not isinstance(text, str):
         return TargetFailure(f"expected a text as answer, found {text!r:.80} ({reason})")
     # JSON can spell halves of characters, which no file or tokenizer takes.
@@ -184,21 +187,19 @@ def _completion_tokens(answer: dict[str, Any]) -> int | None:
     return tokens if isinstance(tokens, int) else None
 
 
-def _result(future: Future[list[Outcome]]) -> list[Outcome]:
+def _result(future: Future[list[AnswerOrFailure]]) -> list[AnswerOrFailure]:
     while not future.done():
-        wait([future], _POLL_SECONDS)
+        wait([future], _WAKE_SECONDS)
     return future.result()
 
 
-def _in_background(
-    gate: threading.Semaphore, ask: Callable[[], list[Outcome]]
-) -> Future[list[Outcome]]:
+def _in_background(gate: threading.Semaphore, ask: Ask) -> Future[list[AnswerOrFailure]]:
     """Run a call on a thread of its own once the gate lets it.
 
     The threads of `ThreadPoolExecutor` would keep an interrupted program from ending for as long
     as the endpoint is silent; daemons do not.
     """
-    future: Future[list[Outcome]] = Future()
+    future: Future[list[AnswerOrFailure]] = Future()
 
     def work() -> None:
         with gate:

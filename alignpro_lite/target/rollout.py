@@ -1,18 +1,20 @@
 """The frozen target as training and evaluation see it, and the deployed GGUF in that place.
 
-The other two kinds are an endpoint (`upstream.py`) and a model in torch (`train/hf_target.py`).
+The other two kinds are an endpoint (`openai.py`) and a model in torch (`torch_target.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from alignpro_lite.decoding.conversation import Message, check_prompt
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
+
+Request = TypeVar("Request")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class TargetFailure:
-    """An answer that could not be had.
+    """The reason why there is no answer.
 
     Attributes:
         reason: One sentence for the log.
@@ -43,7 +45,7 @@ class TargetFailure:
     reason: str
 
 
-Outcome: TypeAlias = Answer | TargetFailure
+AnswerOrFailure: TypeAlias = Answer | TargetFailure
 
 
 @dataclass(frozen=True)
@@ -64,27 +66,26 @@ class AnswerPlan:
         """The sampling with another seed."""
         return replace(self.sampling, seed=seed)
 
+    def with_count(self, count: int) -> AnswerPlan:
+        """The same plan with another number of answers."""
+        return replace(self, count=count)
+
 
 class Target(Protocol):
     """A frozen target that answers many conversations together."""
 
     def answers(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        count: int,
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> list[list[Outcome]]:
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+    ) -> list[list[AnswerOrFailure]]:
         """Sample answers; equal conversations get different ones, the same call the same ones.
 
         Args:
             conversations: What to answer.
-            count: Answers to each conversation.
-            max_tokens: The most tokens of each answer.
-            sampling: How tokens are drawn.
+            plan: How many answers to each, how long, and how their tokens are drawn.
+            seed: Of all answers of this call.
 
         Returns:
-            For each conversation in order, `count` answers or the failures in their place.
+            For each conversation in order, `plan.count` answers or the failures in their place.
 
         Raises:
             AlignProError: Nothing can be answered at all, now or later.
@@ -94,16 +95,48 @@ class Target(Protocol):
         """Give back what the target holds."""
 
 
-def check_conversation(messages: Sequence[Message]) -> None:
-    """Refuse a conversation that no target can read.
+def answer_each(
+    conversations: Sequence[Sequence[Message]],
+    count: int,
+    prepare: Callable[[int, Sequence[Message]], Request],
+    answer: Callable[[list[Request]], Iterable[list[AnswerOrFailure]]],
+) -> list[list[AnswerOrFailure]]:
+    """Answer the conversations that can be asked; the others get their failure `count` times.
 
-    Raises:
-        InputError: There is no message, or one is empty or not text.
+    Args:
+        conversations: What to answer.
+        count: Answers to each.
+        prepare: Turns a conversation, with its number, into a request. An error of a single
+            conversation becomes its failure; a DeviceError concerns them all and is raised.
+        answer: Answers all requests, in order.
     """
-    if not messages:
-        raise InputError("A conversation needs a message, found none.", "Pass a user's message.")
-    for message in messages:
-        check_prompt(message.content)
+    prepared = [
+        _prepared(number, messages, prepare) for number, messages in enumerate(conversations)
+    ]
+    answered = iter(answer([found for found in prepared if not isinstance(found, TargetFailure)]))
+    return [
+        [found] * count if isinstance(found, TargetFailure) else next(answered)
+        for found in prepared
+    ]
+
+
+def _prepared(
+    number: int,
+    messages: Sequence[Message],
+    prepare: Callable[[int, Sequence[Message]], Request],
+) -> Request | TargetFailure:
+    try:
+        if not messages:
+            raise InputError(
+                "A conversation needs a message, found none.", "Pass a user's message."
+            )
+        for message in messages:
+            check_prompt(message.content)
+        return prepare(number, messages)
+    except DeviceError:
+        raise
+    except AlignProError as error:
+        return TargetFailure(error.problem)
 
 
 class GgufTarget:
@@ -114,61 +147,42 @@ class GgufTarget:
         self._target = target
 
     def answers(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        count: int,
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> list[list[Outcome]]:
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+    ) -> list[list[AnswerOrFailure]]:
         """Sample answers; see `Target.answers`.
 
         Raises:
-            InputError: The target was loaded for fewer sequences than `count`.
+            InputError: The target was loaded for fewer sequences than `plan.count`.
             DeviceError: The engine crashed, or was closed before.
             CancelledError: The target was closed meanwhile.
         """
         rows = self._target.settings.sequences
-        if count > rows:
+        if plan.count > rows:
             raise InputError(
-                f"{count} answers to each conversation were asked of a target that decodes "
+                f"{plan.count} answers to each conversation were asked of a target that decodes "
                 f"{rows} sequences together.",
                 f"Ask for at most {rows} answers, or load it with more sequences.",
             )
-        asked: list[Question | TargetFailure] = [
-            self._question(
-                messages,
-                count,
-                max_tokens,
-                replace(sampling, seed=stream_seed(sampling.seed, number)),
-            )
-            for number, messages in enumerate(conversations)
-        ]
-        questions = [one for one in asked if isinstance(one, Question)]
-        # Together and afresh: which sequences lie beside each other, and with it every rounding,
-        # then hangs on this call alone.
-        started = self._target.answer_together(questions, fresh=True) if questions else []
+
+        def question(number: int, messages: Sequence[Message]) -> Question:
+            sampling = plan.seeded(stream_seed(seed, number))
+            asked = Question(messages, plan.max_tokens, sampling, count=plan.count)
+            self._target.require_room(asked)
+            return asked
+
+        return answer_each(conversations, plan.count, question, self._answers)
+
+    def _answers(self, questions: list[Question]) -> list[list[AnswerOrFailure]]:
+        if not questions:
+            return []
+        # Together and afresh: which sequences share a batch, and so every rounding, depends on
+        # this call alone.
+        started = self._target.answer_together(questions, fresh=True)
         try:
-            given: Iterator[list[Outcome]] = iter(
-                [[_answer(stream) for stream in streams] for streams in started]
-            )
+            return [[_answer(stream) for stream in streams] for streams in started]
         finally:
             for stream in (stream for streams in started for stream in streams):
                 stream.cancel()
-        return [[one] * count if isinstance(one, TargetFailure) else next(given) for one in asked]
-
-    def _question(
-        self, messages: Sequence[Message], count: int, max_tokens: int, sampling: Sampling
-    ) -> Question | TargetFailure:
-        """A conversation as a question; what is wrong with it alone becomes its failure."""
-        try:
-            check_conversation(messages)
-            question = Question(messages, max_tokens, sampling, count=count)
-            self._target.require_room(question)
-        except DeviceError:
-            raise
-        except AlignProError as error:
-            return TargetFailure(error.problem)
-        return question
 
     def close(self) -> None:
         """Close the target."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -19,12 +19,16 @@ from transformers import (
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
-from alignpro_lite.errors import AlignProError, ContextOverflowError, DeviceError
+from alignpro_lite.errors import ContextOverflowError, DeviceError
 from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.source import Source
-from alignpro_lite.target.rollout import Answer, Outcome, TargetFailure, check_conversation
-
-Prompt: TypeAlias = list[int] | TargetFailure
+from alignpro_lite.target.rollout import (
+    Answer,
+    AnswerOrFailure,
+    AnswerPlan,
+    TargetFailure,
+    answer_each,
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class HfTarget:
         """Take over a loaded model.
 
         Args:
-            source: What `export.source.load_source` read from a folder or GGUF file; its model
-                is moved to the device.
+            source: What `load_source` read from a folder or GGUF file; its model is moved to
+                the device.
             settings: Device and sizes.
         """
         self.settings = settings
@@ -72,13 +76,9 @@ class HfTarget:
         }
 
     def answers(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        count: int,
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> list[list[Outcome]]:
-        """Sample answers; see `rollout_target.Target.answers`.
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+    ) -> list[list[AnswerOrFailure]]:
+        """Sample answers; see `rollout.Target.answers`.
 
         The draws of one batch share a random stream, so an answer also depends on what it is
         batched with.
@@ -88,13 +88,19 @@ class HfTarget:
         """
         if self._model is None:
             raise DeviceError("The target is closed.", "Load the model again.")
-        prompts = [self._prompt(messages, max_tokens) for messages in conversations]
-        rows = [ids for ids in prompts if isinstance(ids, list) for _ in range(count)]
-        drawn = self._generate_all(rows, max_tokens, sampling)
-        return [
-            [prompt if isinstance(prompt, TargetFailure) else next(drawn) for _ in range(count)]
-            for prompt in prompts
-        ]
+
+        def prompt(_: int, messages: Sequence[Message]) -> list[int]:
+            ids = self.prompt_tokens(messages)
+            self._require_room(len(ids), plan.max_tokens)
+            return ids
+
+        def answer(prompts: list[list[int]]) -> Iterator[list[AnswerOrFailure]]:
+            drawn = self._generate_all(
+                [ids for ids in prompts for _ in range(plan.count)], plan, seed
+            )
+            return ([next(drawn) for _ in range(plan.count)] for _ in prompts)
+
+        return answer_each(conversations, plan.count, prompt, answer)
 
     def close(self) -> None:
         """Let go of the model."""
@@ -125,16 +131,6 @@ class HfTarget:
     def _text(self, token: int | None) -> str:
         return "" if token is None else self._tokenizer.id_to_token(token) or ""
 
-    def _prompt(self, messages: Sequence[Message], max_tokens: int) -> Prompt:
-        """Token ids of a conversation, or why it cannot be answered."""
-        try:
-            check_conversation(messages)
-            ids = self.prompt_tokens(messages)
-            self._require_room(len(ids), max_tokens)
-        except AlignProError as error:
-            return TargetFailure(error.problem)
-        return ids
-
     def _require_room(self, prompt: int, max_tokens: int) -> None:
         room = getattr(self._model.config, "max_position_embeddings", None)
         if room is not None and prompt + max_tokens > room:
@@ -145,22 +141,23 @@ class HfTarget:
             )
 
     def _generate_all(
-        self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
-    ) -> Iterator[Outcome]:
-        """Outcomes of prompts in order, batch by batch."""
+        self, prompts: Sequence[list[int]], plan: AnswerPlan, seed: int
+    ) -> Iterator[AnswerOrFailure]:
+        """An answer to each prompt, in order, batch by batch."""
         for number, start in enumerate(range(0, len(prompts), self.settings.rows)):
             batch = prompts[start : start + self.settings.rows]
-            seeded = replace(sampling, seed=stream_seed(sampling.seed, number))
+            sampling = plan.seeded(stream_seed(seed, number))
             try:
-                yield from self._generate(batch, max_tokens, seeded)
-            # torch raises nothing narrower, be it memory that lacks or logits that are not finite.
+                yield from self._generate(batch, plan.max_tokens, sampling)
+            # torch raises nothing narrower, for too little memory or for logits that are not
+            # finite.
             except RuntimeError as error:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 yield from [TargetFailure(f"torch cannot generate: {reason}")] * len(batch)
 
     def _generate(
         self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
-    ) -> list[Outcome]:
+    ) -> list[Answer]:
         device = torch.device(self.settings.device)
         ids, mask = left_padded(prompts, self._special.eos)
         own_random = torch.random.fork_rng([device] if device.type == "cuda" else [])

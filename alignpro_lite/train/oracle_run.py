@@ -26,7 +26,7 @@ from alignpro_lite.pretrained.adapter import save_adapter
 from alignpro_lite.pretrained.source import load_source, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry import resolve_model
-from alignpro_lite.target.rollout import Answer, AnswerPlan, Outcome
+from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.policy import open_policy
@@ -45,14 +45,10 @@ class Verbatim:
     """The identity in the place of a target: what it is told is its answer."""
 
     def answers(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        count: int,
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> list[list[Outcome]]:
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+    ) -> list[list[AnswerOrFailure]]:
         """Give back the last message of each conversation; see `Target.answers`."""
-        return [[Answer(said[-1].content, None, "stop")] * count for said in conversations]
+        return [[Answer(said[-1].content, None, "stop")] * plan.count for said in conversations]
 
     def close(self) -> None:
         """Nothing is held."""

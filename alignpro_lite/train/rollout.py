@@ -11,7 +11,7 @@ import numpy as np
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, complaints
-from alignpro_lite.target.rollout import Answer, AnswerPlan, Outcome, Target
+from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
 
 
@@ -142,10 +142,10 @@ def _scored(
         [Message("user", template.apply(prompt, policy.tokens.decode(output)))]
         for prompt, output in candidates
     ]
-    outcomes = target.answers(conversations, plan.count, plan.max_tokens, plan.seeded(seed))
+    answers = target.answers(conversations, plan, seed)
     owners, exchanges = [], []
     for row, (prompt, _) in enumerate(candidates):
-        for answer in _given(outcomes[row], tally):
+        for answer in _given(answers[row], tally):
             owners.append(row)
             exchanges.append(Exchange(prompt, answer.text))
     scores = reward.score(exchanges)
@@ -158,7 +158,7 @@ def _scored(
     )
 
 
-def _given(outcomes: Iterable[Outcome], tally: Tally) -> list[Answer]:
+def _given(outcomes: Iterable[AnswerOrFailure], tally: Tally) -> list[Answer]:
     """The answers that came; the others are counted."""
     answers = []
     for outcome in outcomes:

@@ -106,10 +106,10 @@ class HashingTarget:
         self.fails = fails
         self.calls = 0
 
-    def answers(self, conversations, count, max_tokens, sampling):
-        self.calls += count * len(conversations)
+    def answers(self, conversations, plan, seed):
+        self.calls += plan.count * len(conversations)
         return [
-            [self._answer(messages[-1].content, sampling.seed, n, k) for k in range(count)]
+            [self._answer(messages[-1].content, seed, n, k) for k in range(plan.count)]
             for n, messages in enumerate(conversations)
         ]
 

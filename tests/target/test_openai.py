@@ -17,6 +17,7 @@ from alignpro_lite.errors import CancelledError, InputError
 from alignpro_lite.target.endpoint import Endpoint, RequestError
 from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings, _choices
 from alignpro_lite.target.rollout import Answer, TargetFailure
+from tests.support import answers_of
 from tests.support.chat_server import serve
 
 ASK = [Message("system", "Be brief."), Message("user", "hello")]
@@ -36,7 +37,7 @@ def open_target(url, **options):
 
 
 def ask(url, conversations=(ASK,), count=2, **options):
-    return open_target(url, **options).answers(conversations, count, 16, SAMPLING)
+    return answers_of(open_target(url, **options), conversations, count, 16, SAMPLING)
 
 
 def texts(outcomes):
@@ -63,7 +64,7 @@ def test_one_request_brings_all_answers_of_a_conversation(chat):
 
 
 def test_cuts_that_openai_does_not_know_are_sent_when_set(chat):
-    open_target(chat.url).answers([ASK], 1, 8, Sampling(top_k=7, min_p=0.1))
+    answers_of(open_target(chat.url), [ASK], 1, 8, Sampling(top_k=7, min_p=0.1))
     assert (chat.bodies[0]["top_k"], chat.bodies[0]["min_p"]) == (7, 0.1)
 
 
@@ -302,10 +303,11 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
         "import _thread, threading\n"
         "from alignpro_lite import Message, Sampling\n"
         "from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings\n"
+        "from alignpro_lite.target.rollout import AnswerPlan\n"
         f"target = OpenAiTarget(UpstreamSettings({chat.url!r}, 'tiny', parallel=1))\n"
         "threading.Timer(0.2, _thread.interrupt_main).start()\n"
         "try:\n"
-        "    target.answers([[Message('user', 'hi')]] * 9, 1, 4, Sampling())\n"
+        "    target.answers([[Message('user', 'hi')]] * 9, AnswerPlan(1, 4, Sampling()), 0)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )

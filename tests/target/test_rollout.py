@@ -10,7 +10,7 @@ from alignpro_lite.gguf.header import read
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
 from alignpro_lite.target.target import LlamaTarget
-from tests.support import TINY_TARGET
+from tests.support import TINY_TARGET, answers_of
 
 ASK = [Message("user", "What is 12 + 345?")]
 WARM = Sampling(temperature=1.5, seed=3)
@@ -30,29 +30,29 @@ def target():
 
 def test_every_conversation_gets_its_answers_in_order(target):
     conversations = [ASK, [Message("user", "Tell")], ASK]
-    outcomes = target.answers(conversations, 2, 10, WARM)
+    outcomes = answers_of(target, conversations, 2, 10, WARM)
     assert [len(two) for two in outcomes] == [2, 2, 2]
     for two in outcomes:
         assert all(isinstance(one, Answer) and 0 < one.tokens <= 10 for one in two)
-    assert outcomes == target.answers(conversations, 2, 10, WARM)
+    assert outcomes == answers_of(target, conversations, 2, 10, WARM)
 
 
 def test_equal_conversations_get_different_answers(target):
-    outcomes = target.answers([ASK] * 3, 2, 12, WARM)
+    outcomes = answers_of(target, [ASK] * 3, 2, 12, WARM)
     assert len({one.text for two in outcomes for one in two}) == 6
 
 
 def test_answers_hang_on_the_call_alone(target):
     """Holds down: conversations were begun one by one, and roundings hung on the loop's timing."""
     conversations = [[Message("user", f"Tell {n}")] for n in range(9)]
-    first = target.answers(conversations, 1, 40, WARM)
-    target.answers([ASK], 3, 20, WARM)
-    assert [target.answers(conversations, 1, 40, WARM) for _ in range(3)] == [first] * 3
+    first = answers_of(target, conversations, 1, 40, WARM)
+    answers_of(target, [ASK], 3, 20, WARM)
+    assert [answers_of(target, conversations, 1, 40, WARM) for _ in range(3)] == [first] * 3
 
 
 def test_one_bad_conversation_does_not_lose_the_others(target):
     bad = [[], [Message("user", "\ud800")], [Message("user", "word " * 600)]]
-    outcomes = target.answers([*bad, ASK], 2, 4, WARM)
+    outcomes = answers_of(target, [*bad, ASK], 2, 4, WARM)
     assert all(isinstance(one, TargetFailure) for two in outcomes[:3] for one in two)
     assert "holds 512 tokens" in outcomes[2][0].reason
     assert [len(two) for two in outcomes] == [2] * 4
@@ -61,7 +61,7 @@ def test_one_bad_conversation_does_not_lose_the_others(target):
 
 def test_more_answers_than_rows_are_refused_at_once(target):
     with pytest.raises(InputError, match="decodes 4 sequences"):
-        target.answers([ASK], 5, 4, WARM)
+        answers_of(target, [ASK], 5, 4, WARM)
 
 
 def test_an_interrupted_call_stops_what_it_started(target, monkeypatch):
@@ -80,7 +80,7 @@ def test_an_interrupted_call_stops_what_it_started(target, monkeypatch):
     monkeypatch.setattr(target._target, "answer_together", noted)
     monkeypatch.setattr(LlamaTarget, "piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        target.answers([ASK] * 3, 1, 200, WARM)
+        answers_of(target, [ASK] * 3, 1, 200, WARM)
     monkeypatch.undo()
     for stream in started[1:]:
         list(stream)
@@ -91,4 +91,4 @@ def test_a_closed_target_is_an_error_and_no_failure():
     target = load()
     target.close()
     with pytest.raises(DeviceError, match="closed"):
-        target.answers([ASK], 1, 1, WARM)
+        answers_of(target, [ASK], 1, 1, WARM)

@@ -17,7 +17,7 @@ from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
 from alignpro_lite.target.target import LlamaTarget
 from alignpro_lite.target.torch_target import HfSettings, HfTarget, warpers
-from tests.support import TINY_TARGET
+from tests.support import TINY_TARGET, answers_of
 from tests.support.tiny_models import configurations, write_model
 
 GREEDY = Sampling(temperature=0)
@@ -69,22 +69,22 @@ def test_a_folder_gives_the_same_token_ids(tmp_path, llama):
 
 def test_greedy_answers_of_a_padded_batch_are_those_of_the_gguf(target, llama):
     """Holds down padding by position: the rows have four different lengths."""
-    ours = target.answers(CONVERSATIONS, 1, 12, GREEDY)
-    theirs = GgufTarget(llama).answers(CONVERSATIONS, 1, 12, GREEDY)
+    ours = answers_of(target, CONVERSATIONS, 1, 12, GREEDY)
+    theirs = answers_of(GgufTarget(llama), CONVERSATIONS, 1, 12, GREEDY)
     assert ours == theirs
 
 
 def test_a_batch_gives_what_each_row_alone_gives(target):
-    together = target.answers(CONVERSATIONS, 1, 12, GREEDY)
-    assert together == [target.answers([one], 1, 12, GREEDY)[0] for one in CONVERSATIONS]
+    together = answers_of(target, CONVERSATIONS, 1, 12, GREEDY)
+    assert together == [answers_of(target, [one], 1, 12, GREEDY)[0] for one in CONVERSATIONS]
 
 
 def test_a_seed_repeats_and_equal_conversations_differ(target):
     same = [CONVERSATIONS[0]] * 2
-    one, again = (target.answers(same, 2, 8, WARM) for _ in range(2))
+    one, again = (answers_of(target, same, 2, 8, WARM) for _ in range(2))
     assert one == again
     assert len({outcome.text for outcomes in one for outcome in outcomes}) == 4
-    assert one != target.answers(same, 2, 8, Sampling(temperature=1.5, seed=4))
+    assert one != answers_of(target, same, 2, 8, Sampling(temperature=1.5, seed=4))
 
 
 def test_the_global_random_state_is_left_alone(target):
@@ -92,7 +92,7 @@ def test_the_global_random_state_is_left_alone(target):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    target.answers(CONVERSATIONS[:1], 1, 2, WARM)
+    answers_of(target, CONVERSATIONS[:1], 1, 2, WARM)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -102,8 +102,8 @@ def test_a_stop_token_ends_an_answer_and_counts(target):
     special = replace(source.special, stop=tuple(range(0, 384, 4)))
     stopping = HfTarget(replace(source, special=special), HfSettings())
     for whole, short in zip(
-        target.answers(CONVERSATIONS, 1, 12, GREEDY),
-        stopping.answers(CONVERSATIONS, 1, 12, GREEDY),
+        answers_of(target, CONVERSATIONS, 1, 12, GREEDY),
+        answers_of(stopping, CONVERSATIONS, 1, 12, GREEDY),
         strict=True,
     ):
         assert (whole[0].finish_reason, whole[0].tokens) == ("length", 12)
@@ -136,13 +136,13 @@ def test_what_the_model_recommends_is_not_applied():
     source = load_source(TINY_TARGET)
     source.model.generation_config.top_k = 2
     plain = HfTarget(source, HfSettings(rows=200))
-    (answers,) = plain.answers(CONVERSATIONS[:1], 200, 1, Sampling(temperature=100))
+    (answers,) = answers_of(plain, CONVERSATIONS[:1], 200, 1, Sampling(temperature=100))
     assert len({answer.text for answer in answers}) > 60
 
 
 def test_one_bad_conversation_does_not_lose_the_others(target):
     bad = [[], [Message("user", " ")], [Message("user", "\ud800")], [Message("user", "w " * 4000)]]
-    outcomes = target.answers([*bad, CONVERSATIONS[0]], 2, 4, GREEDY)
+    outcomes = answers_of(target, [*bad, CONVERSATIONS[0]], 2, 4, GREEDY)
     assert all(isinstance(one, TargetFailure) for four in outcomes[:4] for one in four)
     assert "holds 2048 tokens" in outcomes[3][0].reason
     assert [len(four) for four in outcomes] == [2] * 5
@@ -152,7 +152,7 @@ def test_one_bad_conversation_does_not_lose_the_others(target):
 def test_logits_that_are_not_finite_are_failures_of_their_batch():
     broken = HfTarget(load_source(TINY_TARGET), HfSettings(rows=1))
     broken._model.lm_head.weight.data.fill_(torch.nan)
-    ((outcome,),) = broken.answers(CONVERSATIONS[:1], 1, 4, WARM)
+    ((outcome,),) = answers_of(broken, CONVERSATIONS[:1], 1, 4, WARM)
     assert isinstance(outcome, TargetFailure)
     assert "probability tensor" in outcome.reason
 
@@ -161,4 +161,4 @@ def test_a_closed_target_refuses():
     target = HfTarget(load_source(TINY_TARGET), HfSettings())
     target.close()
     with pytest.raises(DeviceError, match="closed"):
-        target.answers(CONVERSATIONS, 1, 1, GREEDY)
+        answers_of(target, CONVERSATIONS, 1, 1, GREEDY)

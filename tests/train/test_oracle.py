@@ -14,7 +14,7 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.gguf import header as gguf
 from alignpro_lite.pretrained.source import load_source
-from alignpro_lite.target.rollout import Answer
+from alignpro_lite.target.rollout import Answer, AnswerPlan
 from alignpro_lite.train import oracle_run
 from alignpro_lite.train.metrics import read_metrics
 from alignpro_lite.train.oracle_config import OracleConfig
@@ -111,5 +111,5 @@ def test_it_is_asked_what_the_target_is_asked(run):
 
 def test_the_stand_in_for_the_target_says_what_it_is_told():
     told = [[Message("user", "a")], [Message("user", "b")]]
-    said = Verbatim().answers(told, 2, 9, Sampling())
+    said = Verbatim().answers(told, AnswerPlan(2, 9, Sampling()), 0)
     assert said == [[Answer("a", None, "stop")] * 2, [Answer("b", None, "stop")] * 2]
