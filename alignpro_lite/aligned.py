@@ -20,14 +20,9 @@ from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.plan import DeviceRequest, Plan
-from alignpro_lite.loading import (
-    DEFAULT,
-    load_planned_prompter,
-    load_planned_target,
-    locate,
-    plan_for,
-)
+from alignpro_lite.loading import plan_models
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import Models, Outcome, draw, unchanged
@@ -208,17 +203,17 @@ class AlignedModel:
         Raises:
             AlignProError: A model, a device or a dependency is missing or unusable.
         """
-        located = locate(target, prompter, cache)
-        plan = plan_for(located, devices)
+        store = ModelStore.open(cache)
+        planned = plan_models(target, prompter, store, devices)
         with ThreadPoolExecutor(max_workers=3) as pool:
-            answering = pool.submit(load_planned_target, located, plan)
-            rewriting = pool.submit(load_planned_prompter, located, plan)
-            scoring = pool.submit(open_reward, reward, plan.threads, cache)
+            answering = pool.submit(planned.load_target)
+            rewriting = pool.submit(planned.load_prompter)
+            scoring = pool.submit(open_reward, reward, store, planned.plan.threads)
         loading: list[Future[LlamaTarget] | Future[OnnxPrompter | None] | Future[Reward | None]]
         loading = [answering, rewriting, scoring]
         failures = [error for future in loading if (error := future.exception())]
         if not failures:
-            return cls(answering.result(), rewriting.result(), plan, scoring.result())
+            return cls(answering.result(), rewriting.result(), planned.plan, scoring.result())
         for future in loading:
             # What did load must not outlive the failure of another one.
             if not future.exception() and (loaded := future.result()):

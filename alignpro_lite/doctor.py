@@ -45,7 +45,7 @@ _CRASH_CURES: dict[EngineName, str] = {
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelChoice:
     """Which models to look at, as the user named them."""
 
     target: str
@@ -91,18 +91,20 @@ def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def plan_for_models(models: Models) -> Plan:
+def plan_for_models(models: ModelChoice) -> Plan:
     """The plan that `run` would follow for these models.
 
     Raises:
         AlignProError: A model or device cannot be used.
     """
-    from alignpro_lite.loading import locate, plan_for
+    from alignpro_lite.loading import plan_models
+    from alignpro_lite.registry import ModelStore
 
-    return plan_for(locate(models.target, models.prompter, models.cache), models.devices)
+    store = ModelStore.open(models.cache)
+    return plan_models(models.target, models.prompter, store, models.devices).plan
 
 
-def probe(engine: EngineName, models: Models) -> Probe:
+def probe(engine: EngineName, models: ModelChoice) -> Probe:
     """Load an engine's model and decode one token, in a process of its own."""
     begun = time.monotonic()
     question = json.dumps({"engine": engine, **asdict(models)}, default=str)
@@ -125,7 +127,7 @@ def probe(engine: EngineName, models: Models) -> Probe:
     return Probe(engine, works, False, reply["device"], seconds, reply["trouble"])
 
 
-def require_working_target(models: Models) -> None:
+def require_working_target(models: ModelChoice) -> None:
     """Probe a target the first time this engine meets it, so that no crash comes unannounced.
 
     A native crash cannot be caught in its own process. What passed once is remembered in the
@@ -135,13 +137,13 @@ def require_working_target(models: Models) -> None:
         DeviceError: The engine crashes; the error says how to mend it.
         AlignProError: The target cannot be found.
     """
-    from alignpro_lite.loading import find_target
-    from alignpro_lite.registry import Cache
+    from alignpro_lite.registry import ModelStore
 
-    file = find_target(models.target, models.cache).resolve()
+    store = ModelStore.open(models.cache)
+    file = store.path("target", models.target).resolve()
     seen = [str(file), file.stat().st_size, file.stat().st_mtime_ns, *_llama_build()]
     name = hashlib.sha256(repr([*seen, models.devices]).encode()).hexdigest()[:16]
-    stamp = Cache.open(models.cache).root / "probes" / name
+    stamp = store.cache.root / "probes" / name
     if stamp.exists():
         return
     found = probe("target", models)
@@ -197,10 +199,11 @@ def _decode_one(
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.decoding.sampling import Sampling
     from alignpro_lite.loading import load_prompter
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.request import Request
 
     if engine == "prompter":
-        with load_prompter(prompter, device=devices.device, cache=cache) as loaded:
+        with load_prompter(prompter, ModelStore.open(cache), device=devices.device) as loaded:
             loaded.score("Hello", [loaded.encode("Hello")])
             return loaded.device
     with AlignedModel.load(target, None, devices=devices, cache=cache) as model:

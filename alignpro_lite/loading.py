@@ -1,7 +1,7 @@
 """From names and options to loaded models: find the files, make one plan, load both.
 
-The steps stand alone, so that `doctor` can plan without loading and `rewrite`
-can load a prompter alone.
+Planning and loading are two steps, so that `doctor` can plan without loading;
+`load_prompter` loads a prompter alone, for `rewrite`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite import registry
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf import header as gguf
 from alignpro_lite.gguf.header import GgufFile
@@ -27,39 +26,35 @@ from alignpro_lite.prompter import decoder as onnx_decoder
 from alignpro_lite.prompter.bundle import Bundle, Device, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
 from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.registry import Cache, Kind, Registry, installed_path, resolve_model
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.target import llama
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
 
-DEFAULT = "default"
-"""Stands for the model that models.toml names as the default of its kind."""
 SEQUENCES = 16
 """Sequences that each engine decodes together at most."""
 
-Wanted = Literal["auto", "cuda", "cpu"]
-
 
 def load_prompter(
-    prompter: str | Path = DEFAULT,
+    prompter: str | Path,
+    store: ModelStore,
     *,
-    device: Wanted = "auto",
+    device: Literal["auto", "cuda", "cpu"] = "auto",
     adapter: float = 1.0,
-    cache: Path | None = None,
 ) -> OnnxPrompter:
     """Load a prompter alone, to rewrite without answering.
 
     Args:
         prompter: A bundle folder, a name of models.toml, or `default`.
+        store: Where it is.
         device: `auto` takes the GPU if the bundle was built for it and there is one.
-        adapter: What its adapter is multiplied with: 1 is ρ_θ, 0 is ρ_sft.
-        cache: Folder of pulled models; None for the platform's own.
+        adapter: What its adapter is multiplied by: 1 is ρ_θ, 0 is ρ_sft.
 
     Raises:
         AlignProError: The bundle or the device is missing or unusable.
     """
     hardware = find_hardware()
-    path = path_of("bundle", prompter, registry.load(), Cache.open(cache))
+    path = store.path("bundle", prompter)
     bundle = open_bundle(path)
     on_gpu = bundle.sidecar.graph.device == "cuda"
     if device == "cuda" and not on_gpu:
@@ -75,97 +70,86 @@ def load_prompter(
 
 
 @dataclass(frozen=True)
-class Located:
-    """The files of both models, checked but not loaded."""
+class PlannedModels:
+    """Both models, checked and planned but not loaded.
+
+    Attributes:
+        target: The GGUF file.
+        target_file: Its header.
+        bundle: The prompter; None if there is none.
+        plan: Where each of them runs.
+    """
 
     target: Path
     target_file: GgufFile
     bundle: Bundle | None
+    plan: Plan
+
+    def load_target(self) -> LlamaTarget:
+        """Load the target where the plan puts it.
+
+        Raises:
+            ModelFileError, DeviceError: See `LlamaTarget`.
+        """
+        plan = self.plan
+        settings = TargetSettings(
+            context=plan.context,
+            sequences=SEQUENCES,
+            n_gpu_layers=plan.n_gpu_layers,
+            gpu=plan.gpu.index if plan.gpu and plan.device == "cuda" else None,
+            threads=plan.threads,
+        )
+        return LlamaTarget(self.target, self.target_file, settings)
+
+    def load_prompter(self) -> OnnxPrompter | None:
+        """Load the prompter where the plan puts it; None if there is none to load.
+
+        Raises:
+            BundleError, DeviceError, MissingDependencyError: See `OnnxPrompter`.
+        """
+        plan = self.plan
+        if self.bundle is None or plan.prompter_device is None:
+            return None
+        settings = DecoderSettings(
+            device=plan.prompter_device,
+            gpu=plan.gpu.index if plan.gpu else 0,
+            sequences=SEQUENCES,
+            threads=plan.threads,
+        )
+        return OnnxPrompter(self.bundle, settings)
 
 
-def find_target(target: str | Path, cache: Path | None) -> Path:
-    """The GGUF file that a path or a name stands for.
+def plan_models(
+    target: str | Path, prompter: str | Path | None, store: ModelStore, request: DeviceRequest
+) -> PlannedModels:
+    """Find the files of both models, check them, and plan them on what hardware there is.
 
-    Raises:
-        RegistryError: The name is unknown or its model is not installed.
-    """
-    return path_of("target", target, registry.load(), Cache.open(cache))
-
-
-def locate(target: str | Path, prompter: str | Path | None, cache: Path | None) -> Located:
-    """Find the files of both models and check them.
+    Args:
+        target: A GGUF file, a name of models.toml, or `default`.
+        prompter: A bundle folder, a name of models.toml, `default`, or None for no prompter.
+        store: Where they are.
+        request: Where to run and how long a context.
 
     Raises:
         RegistryError: A name is unknown or its model is not installed.
         ModelFileError, BundleError: A file is damaged or of another kind.
-    """
-    known, store = registry.load(), Cache.open(cache)
-    path = path_of("target", target, known, store)
-    target_file = gguf.read(path)
-    gguf.require_text_generation(target_file)
-    bundle = None if prompter is None else open_bundle(path_of("bundle", prompter, known, store))
-    return Located(path, target_file, bundle)
-
-
-def plan_for(located: Located, request: DeviceRequest) -> Plan:
-    """One plan for both models on what hardware there is.
-
-    Raises:
         DeviceError: What was asked for cannot be had.
     """
-    bundle = located.bundle
+    path = store.path("target", target)
+    target_file = gguf.read(path)
+    gguf.require_text_generation(target_file)
+    bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
     support = EngineSupport(
         llama_gpu_offload=llama.supports_gpu_offload(),
         onnx_cuda=bundle is not None and onnx_decoder.supports_cuda(),
     )
-    needs = None
-    if bundle is not None:
-        graph = bundle.sidecar.graph
-        cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
-        needs = PrompterNeeds(bundle.n_bytes + cache_bytes, graph.device == "cuda")
+    needs = None if bundle is None else _needs(bundle)
     batching = Batching(llama.MICRO_BATCH, SEQUENCES)
-    return make_plan(request, located.target_file, needs, support, find_hardware(), batching)
+    plan = make_plan(request, target_file, needs, support, find_hardware(), batching)
+    return PlannedModels(path, target_file, bundle, plan)
 
 
-def path_of(kind: Kind, name: str | Path, known: Registry, store: Cache) -> Path:
-    """Where a model lies, from a path or a name.
-
-    Raises:
-        RegistryError: The name is unknown or its model is not installed.
-    """
-    if name == DEFAULT:
-        return installed_path(known.default(kind), store)
-    return resolve_model(kind, str(name), known, store)
-
-
-def load_planned_target(located: Located, plan: Plan) -> LlamaTarget:
-    """Load the target where the plan puts it.
-
-    Raises:
-        ModelFileError, DeviceError: See `LlamaTarget`.
-    """
-    settings = TargetSettings(
-        context=plan.context,
-        sequences=SEQUENCES,
-        n_gpu_layers=plan.n_gpu_layers,
-        gpu=plan.gpu.index if plan.gpu and plan.device == "cuda" else None,
-        threads=plan.threads,
-    )
-    return LlamaTarget(located.target, located.target_file, settings)
-
-
-def load_planned_prompter(located: Located, plan: Plan) -> OnnxPrompter | None:
-    """Load the prompter where the plan puts it; None if there is none to load.
-
-    Raises:
-        BundleError, DeviceError, MissingDependencyError: See `OnnxPrompter`.
-    """
-    if located.bundle is None or plan.prompter_device is None:
-        return None
-    settings = DecoderSettings(
-        device=plan.prompter_device,
-        gpu=plan.gpu.index if plan.gpu else 0,
-        sequences=SEQUENCES,
-        threads=plan.threads,
-    )
-    return OnnxPrompter(located.bundle, settings)
+def _needs(bundle: Bundle) -> PrompterNeeds:
+    graph = bundle.sidecar.graph
+    cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
+    return PrompterNeeds(bundle.n_bytes + cache_bytes, graph.device == "cuda")

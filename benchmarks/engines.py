@@ -33,6 +33,7 @@ from alignpro_lite.decoding.sampling import GivenTokens
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.llama import MICRO_BATCH
 from alignpro_lite.target.target import LlamaTarget, Question
 
@@ -142,7 +143,7 @@ class PlainLlamaLoop:
 @functools.cache
 def loaded_prompter(prompter: str) -> OnnxPrompter:
     """The prompter in this process."""
-    return load_prompter(prompter)
+    return load_prompter(prompter, ModelStore.open())
 
 
 def our_prompter(prompter: str, count: int) -> float:
@@ -168,7 +169,7 @@ def genai_prompter(prompter: str, count: int) -> float:
 @functools.cache
 def genai_loop(prompter: str, count: int) -> GenaiLoop:
     """The peer's loop of this process."""
-    with load_prompter(prompter) as loaded:
+    with load_prompter(prompter, ModelStore.open()) as loaded:
         folder = Path(tempfile.mkdtemp(prefix="genai-"))
         return GenaiLoop(loaded.bundle, folder, loaded.prompt_tokens(PROMPT), count)
 

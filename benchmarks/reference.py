@@ -19,11 +19,10 @@ from pathlib import Path
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.hardware.system import usable_cores
-from alignpro_lite.loading import path_of
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
 from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.registry import Cache, installed_path, load
+from alignpro_lite.registry import ModelStore
 
 PROMPT = "How do I stay safe online?"
 COUNT = 8
@@ -65,9 +64,9 @@ def measure(trained: Path, base: Path | None) -> None:
 
 def base_bundle(folder: Path) -> Path:
     """The base of the default prompter as a bundle of its own, asked like the trained one."""
-    known, cache = load(), Cache.open(None)
-    trained = open_bundle(installed_path(known.default("bundle"), cache))
-    source = path_of("prompter", trained.sidecar.provenance.base_model, known, cache)
+    store = ModelStore.open()
+    trained = open_bundle(store.path("bundle", "default"))
+    source = store.path("prompter", trained.sidecar.provenance.base_model)
     sidecar = trained.sidecar
     request = BundleRequest(
         source, "base", None, sidecar.template.mode, sidecar.graph.precision, "cpu", False
@@ -85,7 +84,7 @@ def main() -> None:
     if options.trained:
         measure(options.trained, options.base)
         return
-    trained = installed_path(load().default("bundle"), Cache.open(None))
+    trained = ModelStore.open().path("bundle", "default")
     with tempfile.TemporaryDirectory() as work:
         base = base_bundle(Path(work, "base"))
         for extra in ([], ["--base", str(base)]):

@@ -9,6 +9,7 @@ import pytest
 from alignpro_lite import AlignedModel, DeviceRequest, Request, Sampling
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.loading import load_prompter
+from alignpro_lite.registry import ModelStore
 from tests.support import TINY_BUNDLE, TINY_TARGET
 from tests.support.tiny_models import configurations, write_model
 
@@ -39,7 +40,11 @@ def cuda_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_prompter_scores_the_same_on_the_gpu(cuda_bundle):
-    with load_prompter(TINY_BUNDLE) as cpu, load_prompter(cuda_bundle, device="cuda") as gpu:
+    store = ModelStore.open()
+    with (
+        load_prompter(TINY_BUNDLE, store) as cpu,
+        load_prompter(cuda_bundle, store, device="cuda") as gpu,
+    ):
         assert gpu.device == "cuda"
         outputs = [rewrite.tokens for rewrite in cpu.rewrite(PROMPT, 4, Sampling(seed=1))]
         expected = cpu.score(PROMPT, outputs)

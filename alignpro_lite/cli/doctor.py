@@ -12,7 +12,7 @@ from alignpro_lite.cli.options import ModelOptions, model_options
 from alignpro_lite.errors import AlignProError, DeviceError
 
 if TYPE_CHECKING:
-    from alignpro_lite.doctor import Models
+    from alignpro_lite.doctor import ModelChoice
 
 
 @click.command()
@@ -38,7 +38,7 @@ def _report(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite.hardware.system import find_hardware
     from alignpro_lite.registry import Cache
 
-    models = library.Models(options.target, options.prompter, options.devices(), options.cache)
+    models = library.ModelChoice(options.target, options.prompter, options.devices(), options.cache)
     cache = Cache.open(options.cache).root
     return {
         "versions": library.versions(),
@@ -71,7 +71,7 @@ def _engines() -> dict[str, Any]:
     return found
 
 
-def _plan(models: Models) -> dict[str, Any]:
+def _plan(models: ModelChoice) -> dict[str, Any]:
     from alignpro_lite.doctor import plan_for_models
 
     try:

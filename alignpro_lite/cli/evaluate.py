@@ -120,10 +120,10 @@ def _prepared(
     config: Path, data: Path, folder: Path, cache: Path | None
 ) -> tuple[EvalConfig, Places]:
     require_extra("An evaluation", _EXTRA, "eval")
-    from alignpro_lite import registry
     from alignpro_lite.eval.config import EvalConfig
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
 
-    places = Places(data, folder, registry.load(), registry.Cache.open(cache))
+    places = Places(data, folder, ModelStore.open(cache))
     return read_config(config, EvalConfig), places

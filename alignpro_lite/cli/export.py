@@ -12,7 +12,7 @@ from alignpro_lite.cli.options import cache_option, require_extra
 from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
-    from alignpro_lite.registry import BundleRecipe, Cache, Entry, Registry, RewardRecipe
+    from alignpro_lite.registry import BundleRecipe, Entry, ModelStore, RewardRecipe
 
 _EXTRA = ("torch", "transformers", "onnx", "peft", "optimum", "onnxruntime_genai", "gguf")
 
@@ -43,26 +43,25 @@ def bundle(name: str, cache: Path | None) -> None:
     require_extra("The export", _EXTRA, "export")
     from alignpro_lite import registry
 
-    known, store = registry.load(), registry.Cache.open(cache)
+    store = registry.ModelStore.open(cache)
     kind: registry.Kind = "reward" if name.startswith("reward/") else "bundle"
-    entry = known.find(kind, name.removeprefix(f"{kind}/"))
+    entry = store.registry.find(kind, name.removeprefix(f"{kind}/"))
     match entry.source:
         case registry.BundleRecipe() as recipe:
-            _build_bundle(entry, recipe, known, store)
+            _build_bundle(entry, recipe, store)
         case registry.RewardRecipe() as recipe:
-            _build_reward(entry, recipe, known, store)
+            _build_reward(entry, recipe, store)
         case _:
             raise InputError(
                 f"{entry.key} is downloaded, not built here.", f"Run `{entry.install_command}`."
             )
 
 
-def _build_bundle(entry: Entry, recipe: BundleRecipe, known: Registry, store: Cache) -> None:
+def _build_bundle(entry: Entry, recipe: BundleRecipe, store: ModelStore) -> None:
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
-    from alignpro_lite.registry import installed_path
 
     request = BundleRequest(
-        source=installed_path(known.downloadable(entry), store),
+        source=store.cache.installed_path(store.registry.downloadable(entry)),
         base_model=recipe.prompter,
         adapter=recipe.adapter,
         mode=recipe.mode,
@@ -70,21 +69,20 @@ def _build_bundle(entry: Entry, recipe: BundleRecipe, known: Registry, store: Ca
         device="cpu",
         allow_mismatch=False,
     )
-    with store.locked(entry):
-        made, parity = export_bundle(request, store.path(entry), on_stage=output.note)
+    with store.cache.locked(entry):
+        made, parity = export_bundle(request, store.cache.path(entry), on_stage=output.note)
     _report(made.path, parity.summary())
 
 
-def _build_reward(entry: Entry, recipe: RewardRecipe, known: Registry, store: Cache) -> None:
+def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None:
     from alignpro_lite.export.reward import RewardRequest, export_reward
-    from alignpro_lite.registry import installed_path
 
-    base = installed_path(known.downloadable(entry), store)
+    base = store.cache.installed_path(store.registry.downloadable(entry))
     request = RewardRequest(
         recipe.adapter, base, recipe.precision, False, part_weights=recipe.part_weights
     )
-    with store.locked(entry):
-        made = export_reward(request, store.path(entry), on_stage=output.note)
+    with store.cache.locked(entry):
+        made = export_reward(request, store.cache.path(entry), on_stage=output.note)
     _report(made.path, made.sidecar.parity.summary())
 
 
@@ -134,12 +132,11 @@ def prompter(
     prompter of models.toml. A bundle that lies at OUT is replaced.
     """
     require_extra("The export", _EXTRA, "export")
-    from alignpro_lite import registry
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
+    from alignpro_lite.registry import ModelStore
 
-    store = registry.Cache.open(cache)
     request = BundleRequest(
-        source=registry.resolve_model("prompter", source, registry.load(), store),
+        source=ModelStore.open(cache).path("prompter", source),
         base_model=Path(source).name,
         adapter=adapter,
         mode=mode,
@@ -191,12 +188,12 @@ def reward(
     OUT is replaced.
     """
     require_extra("The export", _EXTRA, "export")
-    from alignpro_lite import registry
     from alignpro_lite.export.reward import RewardRequest, export_reward
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.reward.torch_reward import read_card
 
     name = base or read_card(trained).base
-    path = registry.resolve_model("reward", name, registry.load(), registry.Cache.open(cache))
+    path = ModelStore.open(cache).path("reward", name)
     request = RewardRequest(trained, path, precision, allow_mismatch, weights)
     made = export_reward(request, out, on_stage=output.note)
     _report(made.path, made.sidecar.parity.summary())

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from alignpro_lite import registry
 from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.cache import Cache, Check, installed_path
+from alignpro_lite.registry.cache import Cache, Check
 from alignpro_lite.registry.models_toml import (
     KINDS,
     BundleRecipe,
@@ -28,6 +28,7 @@ from alignpro_lite.registry.models_toml import (
 )
 from alignpro_lite.registry.sources import LocalSource
 from alignpro_lite.registry.storage import Progress
+from alignpro_lite.registry.store import ModelStore
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _REDRAW_SECONDS = 0.1
@@ -79,13 +80,12 @@ def list_(kind: Kind | None, as_json: bool, cache: Path | None) -> None:
     platform's configuration folder (~/.config/alignpro-lite on Linux). They add to
     the shipped rows and replace those of the same kind and name.
     """
-    store = Cache.open(cache)
-    known = registry.load()
-    entries = [entry for entry in known.entries if kind in (None, entry.kind)]
+    store = ModelStore.open(cache)
+    entries = [entry for entry in store.registry.entries if kind in (None, entry.kind)]
     if as_json:
-        click.echo(json.dumps([_describe(entry, known, store) for entry in entries], indent=2))
+        click.echo(json.dumps([_describe(entry, store) for entry in entries], indent=2))
         return
-    rows = [_table_row(entry, known, store) for entry in entries]
+    rows = [_table_row(entry, store) for entry in entries]
     _print_table([("NAME", "SIZE", "LICENCE", "STATE", "DESCRIPTION"), *rows])
 
 
@@ -97,15 +97,15 @@ def pull(names: tuple[str, ...], cache: Path | None) -> None:
 
     HF_TOKEN opens gated repositories; HF_ENDPOINT and PIP_INDEX_URL name mirrors.
     """
-    store = Cache.open(cache)
-    from alignpro_lite.registry.pull import pull as pull_entry
+    from alignpro_lite.registry.pull import pull_model
 
-    known = registry.load()
-    for entry in _select(known, names):
+    store = ModelStore.open(cache)
+    for entry in _select(store.registry, names):
+        downloaded = store.registry.downloadable(entry)
         with Meter() as meter:
-            path = pull_entry(known.downloadable(entry), store, meter)
-        click.echo(f"{known.downloadable(entry).key}: {path}", err=True)
-        if not store.is_installed(entry):
+            path = pull_model(downloaded, store.cache, meter)
+        click.echo(f"{downloaded.key}: {path}", err=True)
+        if not store.cache.is_installed(entry):
             click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
 
 
@@ -115,9 +115,8 @@ def pull(names: tuple[str, ...], cache: Path | None) -> None:
 @cache_option
 def show(name: str, as_json: bool, cache: Path | None) -> None:
     """Show all that is known of a model."""
-    store = Cache.open(cache)
-    known = registry.load()
-    described = [_describe(entry, known, store) for entry in known.named(name)]
+    store = ModelStore.open(cache)
+    described = [_describe(entry, store) for entry in store.registry.named(name)]
     if as_json:
         click.echo(json.dumps(described, indent=2))
         return
@@ -130,16 +129,15 @@ def show(name: str, as_json: bool, cache: Path | None) -> None:
 @cache_option
 def verify(names: tuple[str, ...], as_json: bool, cache: Path | None) -> None:
     """Hash installed models again and compare; all of them when none is named."""
-    store = Cache.open(cache)
-    known = registry.load()
+    store = ModelStore.open(cache)
     if names:
-        entries = _select(known, names)
+        entries = _select(store.registry, names)
         for entry in entries:
-            installed_path(entry, store)
+            store.cache.installed_path(entry)
     else:
-        entries = [entry for entry in known.entries if store.is_installed(entry)]
+        entries = [entry for entry in store.registry.entries if store.cache.is_installed(entry)]
     with Meter() as meter:
-        checks = {entry: _verify(entry, store, meter) for entry in _distinct(entries, store)}
+        checks = {entry: _verify(entry, store.cache, meter) for entry in _distinct(entries, store)}
     if as_json:
         click.echo(json.dumps(_json_checks(checks), indent=2))
     else:
@@ -153,16 +151,15 @@ def verify(names: tuple[str, ...], as_json: bool, cache: Path | None) -> None:
 @cache_option
 def rm(names: tuple[str, ...], forget: bool, cache: Path | None) -> None:
     """Remove models from the cache, and what interrupted pulls left of them."""
-    store = Cache.open(cache)
-    known = registry.load()
-    for entry in _distinct(_select(known, names), store):
-        freed = store.remove(entry)
+    store = ModelStore.open(cache)
+    for entry in _distinct(_select(store.registry, names), store):
+        freed = store.cache.remove(entry)
         if forget:
-            store.forget(entry)
+            store.cache.forget(entry)
         others = [
             other.key
-            for other in known.entries
-            if other != entry and store.path(other) == store.path(entry)
+            for other in store.registry.entries
+            if other != entry and store.cache.path(other) == store.cache.path(entry)
         ]
         shared = f", which is {', '.join(others)} too" if others else ""
         click.echo(f"{entry.key}: {_bytes(freed)} freed{shared}", err=True)
@@ -172,9 +169,9 @@ def rm(names: tuple[str, ...], forget: bool, cache: Path | None) -> None:
 @_name_argument
 @cache_option
 def path(name: str, cache: Path | None) -> None:
-    """Print where a model lies."""
-    store = Cache.open(cache)
-    paths = {installed_path(entry, store) for entry in registry.load().named(name)}
+    """Print where a model is."""
+    store = ModelStore.open(cache)
+    paths = {store.cache.installed_path(entry) for entry in store.registry.named(name)}
     if len(paths) > 1:
         raise RegistryError(
             f"{name!r} names models at {len(paths)} places.",
@@ -238,21 +235,22 @@ class Meter:
         return f"{line}  {self._last.label}"
 
 
-def _select(known: Registry, names: Iterable[str]) -> list[Entry]:
-    return [entry for name in names for entry in known.named(name)]
+def _select(registry: Registry, names: Iterable[str]) -> list[Entry]:
+    return [entry for name in names for entry in registry.named(name)]
 
 
-def _distinct(entries: Iterable[Entry], cache: Cache) -> list[Entry]:
+def _distinct(entries: Iterable[Entry], store: ModelStore) -> list[Entry]:
     """Return one of the entries that have the same files with the same digests."""
-    return list({(cache.path(entry), entry.files): entry for entry in entries}.values())
+    return list({(store.cache.path(entry), entry.files): entry for entry in entries}.values())
 
 
-def _describe(entry: Entry, known: Registry, cache: Cache) -> dict[str, object]:
+def _describe(entry: Entry, store: ModelStore) -> dict[str, object]:
+    cache = store.cache
     recipe = entry.source if isinstance(entry.source, Recipe) else None
     return {
         "kind": entry.kind,
         "name": entry.name,
-        "default": known.defaults.get(entry.kind) == entry.name,
+        "default": store.registry.defaults.get(entry.kind) == entry.name,
         "installed": cache.is_installed(entry),
         "path": str(cache.path(entry)),
         "source": None if recipe else str(entry.source),
@@ -274,9 +272,9 @@ def _describe_recipe(recipe: Recipe) -> dict[str, str]:
     return {key: str(value) for key, value in vars(recipe).items() if value is not None}
 
 
-def _table_row(entry: Entry, known: Registry, cache: Cache) -> tuple[str, ...]:
-    default = " (default)" if known.defaults.get(entry.kind) == entry.name else ""
-    state = "installed" if cache.is_installed(entry) else "-"
+def _table_row(entry: Entry, store: ModelStore) -> tuple[str, ...]:
+    default = " (default)" if store.registry.defaults.get(entry.kind) == entry.name else ""
+    state = "installed" if store.cache.is_installed(entry) else "-"
     size = "-" if entry.size is None else _bytes(entry.size)
     return (entry.key + default, size, entry.licence or "-", state, entry.description)
 

@@ -42,9 +42,9 @@ class ModelOptions:
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
         """Load the models, after making sure that the target's engine does not crash."""
         from alignpro_lite.aligned import AlignedModel
-        from alignpro_lite.doctor import Models, require_working_target
+        from alignpro_lite.doctor import ModelChoice, require_working_target
 
-        require_working_target(Models(self.target, self.prompter, self.devices(), self.cache))
+        require_working_target(ModelChoice(self.target, self.prompter, self.devices(), self.cache))
         return AlignedModel.load(
             self.target,
             self.prompter if with_prompter else None,

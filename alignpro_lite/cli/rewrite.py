@@ -43,12 +43,13 @@ def rewrite(
     from alignpro_lite.decoding.conversation import check_prompt
     from alignpro_lite.decoding.sampling import MAX_SEED
     from alignpro_lite.loading import load_prompter
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.refusal import refusal_of
     from alignpro_lite.rewriting.spans import protect
 
     protected = protect(read_prompt(prompt))
     check_prompt(protected.prompt)
-    with load_prompter(prompter, device=device, cache=cache) as loaded:
+    with load_prompter(prompter, ModelStore.open(cache), device=device) as loaded:
         usual = loaded.bundle.sidecar.sampling
         sampling = replace(
             usual,

@@ -60,14 +60,13 @@ def reward(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
     all weights) with its card, and the reward bundle in `bundle`.
     """
     require_extra("Training", _EXTRA, "train")
-    from alignpro_lite import registry
     from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.train.reward_config import RewardConfig
     from alignpro_lite.train.reward_run import run_reward
 
     wanted = read_config(config, RewardConfig)
-    known, store = registry.load(), registry.Cache.open(cache)
-    base = registry.resolve_model("reward", wanted.model.base, known, store)
+    base = ModelStore.open(cache).path("reward", wanted.model.base)
     made = run_reward(wanted, base, data or config.parent, folder, output.note)
     click.echo(str(made))
 
@@ -92,9 +91,9 @@ def prompter(
     require_extra("Training", _EXTRA, "train")
     from accelerate import PartialState
 
-    from alignpro_lite import registry
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.train.prompter_config import PrompterConfig
     from alignpro_lite.train.prompter_run import train_prompter
 
@@ -102,7 +101,7 @@ def prompter(
     if strength is not None:
         objective = wanted.objective.model_copy(update={"strength": strength})
         wanted = wanted.model_copy(update={"objective": objective})
-    places = Places(data or config.parent, folder, registry.load(), registry.Cache.open(cache))
+    places = Places(data or config.parent, folder, ModelStore.open(cache))
     if not train_prompter(wanted, places, output.note):
         raise click.Abort
     if PartialState().is_main_process:
@@ -121,14 +120,14 @@ def oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
     require_extra("Training", _EXTRA, "train")
     from accelerate import PartialState
 
-    from alignpro_lite import registry
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.train.oracle_config import OracleConfig
     from alignpro_lite.train.oracle_run import ORACLE, train_oracle
 
     wanted = read_config(config, OracleConfig)
-    places = Places(data or config.parent, folder, registry.load(), registry.Cache.open(cache))
+    places = Places(data or config.parent, folder, ModelStore.open(cache))
     if not train_oracle(wanted, places, output.note):
         raise click.Abort
     if PartialState().is_main_process:

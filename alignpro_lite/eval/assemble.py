@@ -33,7 +33,7 @@ from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection, RewardSection
 from alignpro_lite.experiment.split import prompt_position
-from alignpro_lite.loading import load_prompter, path_of
+from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import Kind
@@ -117,16 +117,16 @@ class Loaded:
         self.llama: LlamaTarget | None = None
         self.target = self._open_target()
         self.judges: dict[str, Reward] = {
-            one.name: stack.enter_context(open_reward(one.reward, places.known, places.cache))
+            one.name: stack.enter_context(open_reward(one.reward, places.store))
             for one in config.judge
         }
 
     def _open_target(self) -> Target:
-        section, cache = self.config.target, self._places.cache.root
+        section, store = self.config.target, self._places.store
         if isinstance(section, GgufSection):
-            self.llama = self._stack.enter_context(open_llama(section, cache))
+            self.llama = self._stack.enter_context(open_llama(section, store))
             return GgufTarget(self.llama)
-        target = open_target(section, cache)
+        target = open_target(section, store)
         self._stack.callback(target.close)
         return target
 
@@ -150,7 +150,7 @@ class Loaded:
 
     def bundle(self, name: str) -> Bundle:
         """A bundle by name or path."""
-        return open_bundle(path_of("bundle", name, self._places.known, self._places.cache))
+        return open_bundle(self._places.store.path("bundle", name))
 
     def prompter(self, name: str, adapter: float = 1.0) -> OnnxPrompter:
         """A bundle that stays loaded; its adapter is multiplied: 1 is ρ_θ, 0 is ρ_sft."""
@@ -161,12 +161,12 @@ class Loaded:
 
     def gated(self, name: str, adapter: float) -> OnnxPrompter:
         """Load a bundle with its adapter multiplied; the caller closes it."""
-        return load_prompter(name, adapter=adapter, cache=self._places.cache.root)
+        return load_prompter(name, self._places.store, adapter=adapter)
 
     def oracle(self, section: OracleSystemSection) -> LlamaTarget:
         """The oracle."""
         gguf = GgufSection(source=section.source, context=section.context)
-        return self._stack.enter_context(open_llama(gguf, self._places.cache.root))
+        return self._stack.enter_context(open_llama(gguf, self._places.store))
 
 
 def open_system(
@@ -239,7 +239,7 @@ def models_used(config: EvalConfig, places: Places) -> tuple[ModelUsed, ...]:
 
 def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
     def used(role: str, kind: Kind, name: str) -> ModelUsed:
-        return _model(role, name, path_of(kind, name, places.known, places.cache))
+        return _model(role, name, places.store.path(kind, name))
 
     match config.target:
         case GgufSection(source=source):

@@ -16,7 +16,6 @@ from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.summary import ALL
 from alignpro_lite.hardware.system import usable_cores
-from alignpro_lite.loading import path_of
 from alignpro_lite.measure.statistics import Estimate
 from alignpro_lite.reward.judge import JudgeScorer, Tie, Verdict, load_judge
 
@@ -53,7 +52,7 @@ def pair_notes(
                 f"{journal.file}: line {number} is damaged ({error}).", CURE
             ) from error
     source = config.pair_judge.source
-    path = path_of("target", source, places.known, places.cache)
+    path = places.store.path("target", source)
     note(f"Asking {source} about pairs of answers, in both orders.")
     with closing(load_judge(path, source, threads=usable_cores())) as judge:
         return tuple(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from alignpro_lite import loading
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.prompts import Prompts, read_prompts, split_prompts
@@ -19,7 +18,8 @@ from alignpro_lite.experiment.sections import (
 )
 from alignpro_lite.hardware.plan import DeviceRequest
 from alignpro_lite.hardware.system import usable_cores
-from alignpro_lite.registry import Cache, Registry
+from alignpro_lite.loading import plan_models
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.judge import load_judge
 from alignpro_lite.reward.onnx_reward import load_scorer
 from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
@@ -29,7 +29,7 @@ from alignpro_lite.target.target import LlamaTarget
 
 
 def open_target(
-    section: GgufSection | EndpointSection | HuggingFaceSection, cache: Path | None
+    section: GgufSection | EndpointSection | HuggingFaceSection, store: ModelStore
 ) -> Target:
     """Load or reach the frozen target.
 
@@ -38,7 +38,7 @@ def open_target(
     """
     match section:
         case GgufSection():
-            return GgufTarget(open_llama(section, cache))
+            return GgufTarget(open_llama(section, store))
         case EndpointSection():
             settings = UpstreamSettings(
                 base_url=section.url,
@@ -55,40 +55,39 @@ def open_target(
             return HfTarget(source, HfSettings(section.device, section.dtype))
 
 
-def open_llama(section: GgufSection, cache: Path | None) -> LlamaTarget:
+def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:
     """Load a GGUF file.
 
     Raises:
         AlignProError: It is missing or damaged.
     """
-    located = loading.locate(section.source, None, cache)
     request = DeviceRequest("auto", None, section.context)
-    return loading.load_planned_target(located, loading.plan_for(located, request))
+    return plan_models(section.source, None, store, request).load_target()
 
 
-def open_reward(sections: Sequence[RewardSection], known: Registry, cache: Cache) -> Reward:
+def open_reward(sections: Sequence[RewardSection], store: ModelStore) -> Reward:
     """Load a weighted sum of named parts.
 
     Raises:
         AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
     """
-    scorers = [_open_scorer(section, known, cache) for section in sections]
+    scorers = [_open_scorer(section, store) for section in sections]
     weights = {name: weight for one in sections for name, weight in one.weights.items()}
     return Reward(scorers, weights)
 
 
-def _open_scorer(section: RewardSection, known: Registry, cache: Cache) -> Scorer:
+def _open_scorer(section: RewardSection, store: ModelStore) -> Scorer:
     names = tuple(section.weights)
     match section.kind:
         case "onnx":
-            folder = loading.path_of("reward", section.source, known, cache)
+            folder = store.path("reward", section.source)
             return load_scorer(folder, usable_cores())
         case "huggingface":
             from alignpro_lite.reward.classifier import HfScorer
 
             return HfScorer(Path(section.source), names)
         case "judge":
-            path = loading.path_of("target", section.source, known, cache)
+            path = store.path("target", section.source)
             return load_judge(path, _only(names, section), threads=usable_cores())
         case "python":
             return CallableScorer(section.source, _only(names, section))

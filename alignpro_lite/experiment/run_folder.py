@@ -9,7 +9,7 @@ from typing import Any
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.config import Section
-from alignpro_lite.registry import Cache, Registry
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.storage import write_text
 
 CONFIG = "config.json"
@@ -22,14 +22,12 @@ class Places:
     Attributes:
         data: What relative paths of the configuration start from.
         run: The folder of the run.
-        known: The models that have a name.
-        cache: Where they lie.
+        store: The models that have a name, and where they are.
     """
 
     data: Path
     run: Path
-    known: Registry
-    cache: Cache
+    store: ModelStore
 
 
 def claim(run: Path, config: Section) -> None:

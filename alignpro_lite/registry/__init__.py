@@ -1,11 +1,12 @@
 """Models by name: the rows of models.toml, the cache, and how a model gets there.
 
 `models_toml` reads the rows, `sources` what a source means, `cache` is the
-folder of models, `pull` fills it through `package_index` and `download`, and
-`storage` is what they all write with. Only `pull` uses a network.
+folder of models, `store` finds a model in both, `pull` fills the cache through
+`package_index` and `download`, and `storage` is what they all write with. Only
+`pull` uses a network.
 """
 
-from alignpro_lite.registry.cache import Cache, installed_path, resolve_model
+from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.models_toml import (
     BundleRecipe,
     Entry,
@@ -14,15 +15,16 @@ from alignpro_lite.registry.models_toml import (
     RewardRecipe,
     load,
 )
+from alignpro_lite.registry.store import DEFAULT, ModelStore
 
 __all__ = [
+    "DEFAULT",
     "BundleRecipe",
     "Cache",
     "Entry",
     "Kind",
+    "ModelStore",
     "Registry",
     "RewardRecipe",
-    "installed_path",
     "load",
-    "resolve_model",
 ]

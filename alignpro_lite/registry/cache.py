@@ -1,4 +1,4 @@
-"""The cache: where models lie, which are whole, and what their digests are.
+"""The cache: where models are, which are complete, and what their digests are.
 
 Below its root, `hf/` and `pypi/` mirror the sources, so rows that name one source
 share one download; `bundles/` and `rewards/` hold what was built here; `digests.json` keeps the
@@ -24,11 +24,8 @@ from alignpro_lite.registry.models_toml import (
     BundleRecipe,
     Entry,
     File,
-    Kind,
     Recipe,
-    Registry,
     RewardRecipe,
-    near,
 )
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (
@@ -36,9 +33,9 @@ from alignpro_lite.registry.storage import (
     disk_errors,
     etag_of,
     locked,
+    no_progress,
     partial_of,
     sha256_of,
-    silent,
     write_text,
 )
 
@@ -82,7 +79,7 @@ class Cache:
         return cls(Path(chosen).expanduser().absolute())
 
     def path(self, entry: Entry) -> Path:
-        """Return where a model lies or would lie: a file, or the folder of its files."""
+        """Return where a model is or would be: a file, or the folder of its files."""
         match entry.source:
             case HubSource(repository, revision, path):
                 return self.root / "hf" / repository / revision / path
@@ -100,13 +97,28 @@ class Cache:
         return self.root / "pypi" / source.package / source.version
 
     def file_path(self, entry: Entry, file: File) -> Path:
-        """Return where one file of a model lies or would lie."""
+        """Return where one file of a model is or would be."""
         path = self.path(entry)
         return path / file.path if entry.is_folder else path
 
     def is_installed(self, entry: Entry) -> bool:
-        """Tell whether the model is here and whole. Nothing is hashed."""
+        """Tell whether all declared files of the model are here. Nothing is hashed."""
         return self.path(entry).exists() and not self.missing(entry)
+
+    def installed_path(self, entry: Entry) -> Path:
+        """Return where a model is.
+
+        Raises:
+            RegistryError: It is not installed; the cure is the command that brings it.
+        """
+        if self.is_installed(entry):
+            return self.path(entry)
+        if isinstance(entry.source, LocalSource):
+            raise RegistryError(
+                f"{entry.key} should be at {entry.source.path}, but it is missing or incomplete.",
+                "Put it there, or correct its source in your models.toml.",
+            )
+        raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
 
     def missing(self, entry: Entry) -> tuple[File, ...]:
         """Return the declared files of a model that are not here."""
@@ -126,7 +138,7 @@ class Cache:
             with self._changing_digests() as digests:
                 digests.setdefault(self._digest_key(entry, file), digest)
 
-    def verify(self, entry: Entry, on_progress: OnProgress = silent) -> tuple[Check, ...]:
+    def verify(self, entry: Entry, on_progress: OnProgress = no_progress) -> tuple[Check, ...]:
         """Hash every declared file of a model again.
 
         Raises:
@@ -237,48 +249,6 @@ def _built_name(
     return f"{name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
 
 
-def resolve_model(kind: Kind, name_or_path: str, registry: Registry, cache: Cache) -> Path:
-    """Return the file or folder of a model given by path or by name.
-
-    Args:
-        kind: What the model is for.
-        name_or_path: An existing path, which wins, or a name of models.toml.
-        registry: The rows to look in.
-        cache: Where pulled models lie.
-
-    Raises:
-        RegistryError: It is neither a path nor a name, or the model is not installed.
-    """
-    # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
-    path = os.path.expanduser(name_or_path)  # noqa: PTH111
-    if os.path.exists(path):  # noqa: PTH110
-        return Path(path)
-    names = [entry.name for entry in registry.entries if entry.kind == kind]
-    if name_or_path not in names:
-        raise RegistryError(
-            f"{name_or_path!r} is neither a file here nor a {kind} in models.toml"
-            f"{near(name_or_path, names)}.",
-            "Check the path, or run `alignpro-lite models list` to see all names.",
-        )
-    return installed_path(registry.find(kind, name_or_path), cache)
-
-
-def installed_path(entry: Entry, cache: Cache) -> Path:
-    """Return the path of a model that is here.
-
-    Raises:
-        RegistryError: It is not; the cure is the command that brings it.
-    """
-    if cache.is_installed(entry):
-        return cache.path(entry)
-    if isinstance(entry.source, LocalSource):
-        raise RegistryError(
-            f"{entry.key} should lie at {entry.source.path}, and it is not there or not whole.",
-            "Put it there, or correct its source in your models.toml.",
-        )
-    raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
-
-
 def _damaged(path: Path) -> RegistryError:
     return RegistryError(
         f"{path} is not a table of digests.",
@@ -300,7 +270,7 @@ def _remove_folder(folder: Path) -> int:
 
 
 def _prune(folder: Path, root: Path) -> None:
-    """Delete a folder and its parents below the root as long as they are empty."""
+    """Delete a folder and its parents below the root while they are empty."""
     while folder != root and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

@@ -22,9 +22,9 @@ from alignpro_lite.registry.storage import (
     Progress,
     commit,
     etag_of,
+    no_progress,
     partial_of,
     require_space,
-    silent,
 )
 
 TIMEOUT_SECONDS = 30.0
@@ -100,7 +100,7 @@ class _NothingLeftError(Exception):
 
 
 def download(
-    remote: Remote, destination: Path, wanted: Wanted, on_progress: OnProgress = silent
+    remote: Remote, destination: Path, wanted: Wanted, on_progress: OnProgress = no_progress
 ) -> str:
     """Download a file, going on where an earlier call was cut off.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.cache import Cache, installed_path
+from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import Remote, Wanted, download
 from alignpro_lite.registry.models_toml import Entry, File, Recipe
 from alignpro_lite.registry.package_index import Wheel, find_wheel
@@ -21,10 +21,10 @@ from alignpro_lite.registry.storage import (
     Progress,
     commit,
     disk_errors,
+    no_progress,
     partial_of,
     require_space,
     sha256_of,
-    silent,
 )
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
@@ -32,7 +32,7 @@ TOKEN_VARIABLE = "HF_TOKEN"
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
-def pull(entry: Entry, cache: Cache, on_progress: OnProgress = silent) -> Path:
+def pull_model(entry: Entry, cache: Cache, on_progress: OnProgress = no_progress) -> Path:
     """Bring a model into the cache, or find it there.
 
     A second process that pulls the same model waits for the first. What is whole is
@@ -55,7 +55,7 @@ def pull(entry: Entry, cache: Cache, on_progress: OnProgress = silent) -> Path:
             f"Run `{entry.install_command}`.",
         )
     if isinstance(entry.source, LocalSource):
-        return installed_path(entry, cache)
+        return cache.installed_path(entry)
     with disk_errors(cache.root):
         if not _is_settled(entry, cache):
             waiting = Progress(f"{entry.key}: waiting for another process that pulls it", 0, None)

@@ -52,7 +52,7 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def silent(progress: Progress) -> None:
+def no_progress(progress: Progress) -> None:
     """Report nothing."""
 
 
@@ -86,7 +86,7 @@ def require_space(folder: Path, size: int) -> None:
         )
 
 
-def sha256_of(path: Path, label: str, on_progress: OnProgress = silent) -> str:
+def sha256_of(path: Path, label: str, on_progress: OnProgress = no_progress) -> str:
     """Return the lower-case hex digest of a file."""
     hasher = hashlib.sha256()
     total = path.stat().st_size

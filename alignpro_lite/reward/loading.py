@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignpro_lite import registry
-from alignpro_lite.loading import path_of
-from alignpro_lite.registry import Cache
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.onnx_reward import load_reward
 from alignpro_lite.reward.reward import CallableScorer, Reward
 
@@ -14,14 +12,14 @@ _FUNCTION_PART = "reward"
 """What the one part of a Python function is called."""
 
 
-def open_reward(name: str | Path | None, threads: int, cache: Path | None) -> Reward | None:
+def open_reward(name: str | Path | None, store: ModelStore, threads: int) -> Reward | None:
     """Load a reward; None for None.
 
     Args:
         name: A reward bundle, a name of models.toml, `default`, or a Python function as
             `package.module:function`.
+        store: Where it is.
         threads: CPU threads.
-        cache: Folder of pulled models; None for the platform's own.
 
     Raises:
         RegistryError: The name is unknown or its model is not installed.
@@ -32,4 +30,4 @@ def open_reward(name: str | Path | None, threads: int, cache: Path | None) -> Re
         return None
     if isinstance(name, str) and ":" in name and not Path(name).exists():
         return Reward([CallableScorer(name, _FUNCTION_PART)], {_FUNCTION_PART: 1.0})
-    return load_reward(path_of("reward", name, registry.load(), Cache.open(cache)), threads)
+    return load_reward(store.path("reward", name), threads)

@@ -25,7 +25,6 @@ from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained.adapter import save_adapter
 from alignpro_lite.pretrained.source import load_source, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.registry import resolve_model
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.oracle_config import OracleConfig
@@ -74,12 +73,12 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
         tell(f"The run in {places.run} is done; the oracle is {ORACLE} there.")
         return True
     with ExitStack() as stack:
-        base = resolve_model("target", config.oracle.base, places.known, places.cache)
+        base = places.store.path("target", config.oracle.base)
         seed = config.training.seed
         policy = open_policy(config.oracle, base, DIRECT, str(accelerator.device), seed)
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed)
         tell_of_prompts(prompts, tell)
-        reward = stack.enter_context(open_reward(config.reward, places.known, places.cache))
+        reward = stack.enter_context(open_reward(config.reward, places.store))
         plan = AnswerPlan(1, config.oracle.max_tokens, Sampling())
         learner = Learner(policy, Verbatim(), reward, plan, prompts.train, accelerator)
         trainer = PrompterTrainer(learner, config.objective, config.training, places.run)

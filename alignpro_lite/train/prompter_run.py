@@ -18,7 +18,6 @@ from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.pretrained.adapter import save_adapter
 from alignpro_lite.prompter.card import PrompterCard, write_prompter_card
 from alignpro_lite.prompter.template import TEMPLATES
-from alignpro_lite.registry import resolve_model
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.policy import Policy, open_policy
 from alignpro_lite.train.prompter_config import PrompterConfig
@@ -62,7 +61,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         tell(f"The run in {places.run} is done; its report is report.md there.")
         return True
     with ExitStack() as stack:
-        base = resolve_model("prompter", config.prompter.base, places.known, places.cache)
+        base = places.store.path("prompter", config.prompter.base)
         policy = open_policy(
             config.prompter,
             base,
@@ -74,8 +73,8 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
             config.data, places.data, policy.tokens.request, config.training.seed
         )
         tell_of_prompts(prompts, tell)
-        target = stack.enter_context(closing(open_target(config.target, places.cache.root)))
-        reward = stack.enter_context(open_reward(config.reward, places.known, places.cache))
+        target = stack.enter_context(closing(open_target(config.target, places.store)))
+        reward = stack.enter_context(open_reward(config.reward, places.store))
         learner = Learner(
             policy, target, reward, answer_plan(config.answers), prompts.train, accelerator
         )
@@ -111,9 +110,7 @@ def _measured(
     held = _held_out(config, prompts)
     rewards = {REWARD: learner.reward}
     if config.second_reward:
-        rewards[SECOND] = stack.enter_context(
-            open_reward(config.second_reward, places.known, places.cache)
-        )
+        rewards[SECOND] = stack.enter_context(open_reward(config.second_reward, places.store))
     plan = answer_plan(config.answers.model_copy(update={"count": section.answers}))
     policy, temperature = learner.policy, config.prompter.temperature
     learned = PolicyRewriter(policy, policy.refresh_sampler, temperature)

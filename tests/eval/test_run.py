@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from alignpro_lite import registry
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import AlignProError, BundleError, InputError
 from alignpro_lite.eval import QUICK, bound_evaluation, runner
@@ -21,6 +20,7 @@ from alignpro_lite.eval.progress import TimeLeft, duration
 from alignpro_lite.eval.results import FILE
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.digests import digests_of
 from tests.support import TINY_BUNDLE, TINY_TARGET
 
@@ -80,7 +80,7 @@ def places(tmp_path, monkeypatch):
     }
     for name, lines in rows.items():
         (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in lines))
-    return Places(tmp_path, tmp_path / "out", registry.load(), registry.Cache.open(None))
+    return Places(tmp_path, tmp_path / "out", ModelStore.open())
 
 
 def config_of(places, systems=SYSTEMS, more="") -> EvalConfig:
@@ -146,7 +146,7 @@ def test_the_best_answers_are_no_worse(places):
 
 def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, monkeypatch):
     config = config_of(places)
-    evaluate(config, Places(places.data, places.data / "whole", places.known, places.cache), silent)
+    evaluate(config, Places(places.data, places.data / "whole", places.store), silent)
     calls = []
     answered = runner._answered
 
@@ -218,7 +218,7 @@ def test_another_configuration_or_model_never_mixes(places, tmp_path):
     with pytest.raises(InputError, match=r"line 1 belongs to another configuration"):
         evaluate(
             config_of(places, NONE, "seed = 3\n"),
-            Places(places.data, other, places.known, places.cache),
+            Places(places.data, other, places.store),
             silent,
         )
     assert lines_of(places) == before
@@ -343,7 +343,7 @@ def test_the_quick_evaluation_runs_on_the_default_models(tmp_path):
     few = config.model_copy(
         update={"data": tuple(one.model_copy(update={"prompts": 2}) for one in config.data)}
     )
-    places = Places(QUICK, tmp_path / "out", registry.load(), registry.Cache.open(None))
+    places = Places(QUICK, tmp_path / "out", ModelStore.open())
     summary = evaluate(few, places, silent)
     assert len(summary.systems) == 4
     assert summary.cell("quick", "ρ_sft", "reward").kl == 0

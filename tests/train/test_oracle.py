@@ -7,13 +7,13 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from alignpro_lite import registry
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.gguf import header as gguf
 from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, AnswerPlan
 from alignpro_lite.train import oracle_run
 from alignpro_lite.train.metrics import read_metrics
@@ -58,7 +58,7 @@ def run(tmp_path, monkeypatch):
     file = tmp_path / "oracle.toml"
     file.write_text(CONFIG.format(base=base))
     config = read_config(file, OracleConfig)
-    places = Places(tmp_path, tmp_path / "run", registry.load(), registry.Cache.open(None))
+    places = Places(tmp_path, tmp_path / "run", ModelStore.open())
 
     def train(notes):
         return train_oracle(config, places, notes.append)
