@@ -23,7 +23,7 @@ from alignpro_lite.hardware.plan import DeviceRequest, Plan
 from alignpro_lite.loading import plan_models
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
-from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.reward.loading import named, open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import Models, Outcome, draw, unchanged
 from alignpro_lite.rewriting.request import Request
@@ -157,6 +157,10 @@ class AlignedStream:
         return time.monotonic() - self._begun
 
 
+def _load_reward(reward: str | Path | None, store: ModelStore, threads: int) -> Reward | None:
+    return None if reward is None else open_reward([named(reward)], store, threads)
+
+
 class AlignedModel:
     """A prompter and a frozen target, loaded and ready.
 
@@ -208,7 +212,7 @@ class AlignedModel:
         with ThreadPoolExecutor(max_workers=3) as pool:
             answering = pool.submit(planned.load_target)
             rewriting = pool.submit(planned.load_prompter)
-            scoring = pool.submit(open_reward, reward, store, planned.plan.threads)
+            scoring = pool.submit(_load_reward, reward, store, planned.plan.threads)
         loading: list[Future[LlamaTarget] | Future[OnnxPrompter | None] | Future[Reward | None]]
         loading = [answering, rewriting, scoring]
         failures = [error for future in loading if (error := future.exception())]

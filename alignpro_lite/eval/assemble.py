@@ -27,18 +27,20 @@ from alignpro_lite.eval.config import (
 )
 from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.eval.systems import BestOf, Drawn, Fixed, Prompted, System
-from alignpro_lite.experiment.models import open_llama, open_reward, open_target
+from alignpro_lite.experiment.models import open_llama, open_target
 from alignpro_lite.experiment.prompts import read_prompts
 from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection, RewardSection
 from alignpro_lite.experiment.split import prompt_position
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import Kind
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
+from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import Models
 from alignpro_lite.rewriting.request import RhoStar
@@ -117,8 +119,8 @@ class Loaded:
         self.llama: LlamaTarget | None = None
         self.target = self._open_target()
         self.judges: dict[str, Reward] = {
-            one.name: stack.enter_context(open_reward(one.reward, places.store))
-            for one in config.judge
+            judge.name: stack.enter_context(open_reward(judge.reward, places.store, usable_cores()))
+            for judge in config.judge
         }
 
     def _open_target(self) -> Target:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.prompts import Prompts, read_prompts, split_prompts
 from alignpro_lite.experiment.sections import (
     AnswerSection,
@@ -14,15 +13,10 @@ from alignpro_lite.experiment.sections import (
     GgufSection,
     HuggingFaceSection,
     PromptDataSection,
-    RewardSection,
 )
 from alignpro_lite.hardware.plan import DeviceRequest
-from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import plan_models
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.reward.judge import load_judge
-from alignpro_lite.reward.onnx_reward import load_scorer
-from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
 from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings
 from alignpro_lite.target.rollout import AnswerPlan, GgufTarget, Target
 from alignpro_lite.target.target import LlamaTarget
@@ -65,43 +59,6 @@ def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:
     return plan_models(section.source, None, store, request).load_target()
 
 
-def open_reward(sections: Sequence[RewardSection], store: ModelStore) -> Reward:
-    """Load a weighted sum of named parts.
-
-    Raises:
-        AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
-    """
-    scorers = [_open_scorer(section, store) for section in sections]
-    weights = {name: weight for one in sections for name, weight in one.weights.items()}
-    return Reward(scorers, weights)
-
-
-def _open_scorer(section: RewardSection, store: ModelStore) -> Scorer:
-    names = tuple(section.weights)
-    match section.kind:
-        case "onnx":
-            folder = store.path("reward", section.source)
-            return load_scorer(folder, usable_cores())
-        case "huggingface":
-            from alignpro_lite.reward.classifier import HfScorer
-
-            return HfScorer(Path(section.source), names)
-        case "judge":
-            path = store.path("target", section.source)
-            return load_judge(path, _only(names, section), threads=usable_cores())
-        case "python":
-            return CallableScorer(section.source, _only(names, section))
-
-
-def _only(names: Sequence[str], section: RewardSection) -> str:
-    if len(names) == 1:
-        return names[0]
-    raise InputError(
-        f"A reward of kind {section.kind} has one part, found {len(names)} weights.",
-        "Give each function or judge a [[reward]] of its own.",
-    )
-
-
 def answer_plan(section: AnswerSection) -> AnswerPlan:
     """How the target is asked."""
     sampling = Sampling(section.temperature, section.top_k, section.top_p, section.min_p)
@@ -119,7 +76,7 @@ def load_prompts(
         request: Token ids that ask the prompter for a rewrite; what a prompt adds is its length.
         seed: Of the order.
     """
-    files = [(one.path, read_prompts(folder / one.path, one.format)) for one in section.prompts]
+    files = [(file.path, read_prompts(folder / file.path, file.format)) for file in section.prompts]
     empty = len(request(""))
     return split_prompts(
         files,

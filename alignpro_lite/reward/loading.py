@@ -1,33 +1,112 @@
-"""From the name of a reward to a loaded one."""
+"""From the description of a reward to a loaded one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
+from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.reward.onnx_reward import load_reward
-from alignpro_lite.reward.reward import CallableScorer, Reward
+from alignpro_lite.reward.bundle import open_reward_bundle
+from alignpro_lite.reward.judge import load_judge
+from alignpro_lite.reward.onnx_reward import OnnxScorer
+from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
+
+ScorerKind = Literal["onnx", "huggingface", "judge", "python"]
 
 _FUNCTION_PART = "reward"
-"""What the one part of a Python function is called."""
+"""What the one part of a Python function is called if nobody names it."""
 
 
-def open_reward(name: str | Path | None, store: ModelStore, threads: int) -> Reward | None:
-    """Load a reward; None for None.
+class ScorerSource(Protocol):
+    """One scorer of a reward, before it is loaded; `[[reward]]` of a configuration is one."""
+
+    @property
+    def kind(self) -> ScorerKind:
+        """A reward bundle, a classifier in torch, a GGUF as a judge, or a Python function."""
+
+    @property
+    def source(self) -> str:
+        """A name of models.toml or a path; for a function, `package.module:function`."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight of each part; empty for those that a reward bundle brings."""
+
+
+@dataclass(frozen=True)
+class NamedScorer:
+    """A scorer that brings its own weights; see `ScorerSource`."""
+
+    kind: ScorerKind
+    source: str
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+def named(reward: str | Path) -> NamedScorer:
+    """The scorer that a single name stands for.
 
     Args:
-        name: A reward bundle, a name of models.toml, `default`, or a Python function as
+        reward: A reward bundle, a name of models.toml, `default`, or a Python function as
             `package.module:function`.
-        store: Where it is.
-        threads: CPU threads.
+    """
+    if isinstance(reward, str) and ":" in reward and not Path(reward).exists():
+        return NamedScorer("python", reward, {_FUNCTION_PART: 1.0})
+    return NamedScorer("onnx", str(reward))
+
+
+def open_reward(sources: Iterable[ScorerSource], store: ModelStore, threads: int) -> Reward:
+    """Load scorers as one weighted sum of their parts.
+
+    Args:
+        sources: The scorers; their parts have different names.
+        store: Where models are.
+        threads: CPU threads of each.
 
     Raises:
-        RegistryError: The name is unknown or its model is not installed.
-        BundleError: A file of the bundle is missing or altered.
-        InputError: There is no such function.
+        RegistryError: A name is unknown or its model is not installed.
+        AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
     """
-    if name is None:
-        return None
-    if isinstance(name, str) and ":" in name and not Path(name).exists():
-        return Reward([CallableScorer(name, _FUNCTION_PART)], {_FUNCTION_PART: 1.0})
-    return load_reward(store.path("reward", name), threads)
+    scorers: list[Scorer] = []
+    weights: dict[str, float] = {}
+    with ExitStack() as closing:  # what did load must not outlive the failure of another one
+        for source in sources:
+            scorer, own = _open_scorer(source, store, threads)
+            closing.callback(scorer.close)
+            scorers.append(scorer)
+            weights |= source.weights or own
+        reward = Reward(scorers, weights)
+        closing.pop_all()
+    return reward
+
+
+def _open_scorer(
+    source: ScorerSource, store: ModelStore, threads: int
+) -> tuple[Scorer, Mapping[str, float]]:
+    """A scorer and the weights that it brings itself."""
+    match source.kind:
+        case "onnx":
+            bundle = open_reward_bundle(store.path("reward", source.source))
+            scorer = OnnxScorer(bundle.path, bundle.sidecar.model, threads)
+            return scorer, bundle.sidecar.weights
+        case "huggingface":
+            from alignpro_lite.reward.classifier import HfScorer
+
+            return HfScorer(Path(source.source), tuple(source.weights)), {}
+        case "judge":
+            path = store.path("target", source.source)
+            return load_judge(path, _only_part(source), threads=threads), {}
+        case "python":
+            return CallableScorer(source.source, _only_part(source)), {}
+
+
+def _only_part(source: ScorerSource) -> str:
+    if len(source.weights) == 1:
+        return next(iter(source.weights))
+    raise InputError(
+        f"A reward of kind {source.kind} has one part, found {len(source.weights)} weights.",
+        "Give each function or judge a [[reward]] of its own.",
+    )

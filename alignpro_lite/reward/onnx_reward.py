@@ -11,9 +11,8 @@ from tokenizers import Tokenizer
 
 from alignpro_lite.decoding.ort import onnxruntime
 from alignpro_lite.errors import BundleError, RewardError
-from alignpro_lite.reward.bundle import RewardModel, open_reward_bundle
+from alignpro_lite.reward.bundle import RewardModel
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded
-from alignpro_lite.reward.reward import Reward
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,28 +21,6 @@ BATCH_TOKENS = 2048
 """Tokens of one call of the graph, padding included; bounds its memory."""
 
 _REMAKE = "Make the bundle again with `alignpro-lite export reward`."
-
-
-def load_reward(folder: Path, threads: int) -> Reward:
-    """Load a reward bundle with its own weights.
-
-    Args:
-        folder: The bundle.
-        threads: CPU threads.
-
-    Raises:
-        BundleError: A file is missing, altered, or not what it should be.
-        MissingDependencyError: onnxruntime is not installed.
-    """
-    bundle = open_reward_bundle(folder)
-    scorer = OnnxScorer(bundle.path, bundle.sidecar.model, threads)
-    return Reward([scorer], bundle.sidecar.weights)
-
-
-def load_scorer(folder: Path, threads: int) -> OnnxScorer:
-    """Load a reward bundle whose parts the caller weights; see `load_reward`."""
-    bundle = open_reward_bundle(folder)
-    return OnnxScorer(bundle.path, bundle.sidecar.model, threads)
 
 
 class OnnxScorer:
@@ -79,7 +56,7 @@ class OnnxScorer:
         """
         encoded = encode(self._tokenizer, self._model.layout, exchanges)
         scores = np.empty((len(encoded), len(self.names)))
-        for rows in _batches([len(one.ids) for one in encoded]):
+        for rows in _batches([len(exchange.ids) for exchange in encoded]):
             scores[rows] = self._run([encoded[row] for row in rows])
         return scores
 
@@ -132,7 +109,8 @@ def _open_session(file: Path, threads: int) -> Any:
     runtime = onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    # The target decodes beside it: threads that spin between two calls would take its cores.
+    # The target decodes at the same time: threads that spin between two calls would take its
+    # cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors come as exceptions
     try:

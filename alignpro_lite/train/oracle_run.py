@@ -19,12 +19,14 @@ from pathlib import Path
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.experiment.models import load_prompts, open_reward
+from alignpro_lite.experiment.models import load_prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.target import export_target
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import save_adapter
 from alignpro_lite.pretrained.source import load_source, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.oracle_config import OracleConfig
@@ -78,7 +80,7 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
         policy = open_policy(config.oracle, base, DIRECT, str(accelerator.device), seed)
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed)
         tell_of_prompts(prompts, tell)
-        reward = stack.enter_context(open_reward(config.reward, places.store))
+        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
         plan = AnswerPlan(1, config.oracle.max_tokens, Sampling())
         learner = Learner(policy, Verbatim(), reward, plan, prompts.train, accelerator)
         trainer = PrompterTrainer(learner, config.objective, config.training, places.run)

@@ -12,12 +12,14 @@ import torch
 
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.eval.arms import Bench
-from alignpro_lite.experiment.models import answer_plan, load_prompts, open_reward, open_target
+from alignpro_lite.experiment.models import answer_plan, load_prompts, open_target
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import save_adapter
 from alignpro_lite.prompter.card import PrompterCard, write_prompter_card
 from alignpro_lite.prompter.template import TEMPLATES
+from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.policy import Policy, open_policy
 from alignpro_lite.train.prompter_config import PrompterConfig
@@ -74,7 +76,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         )
         tell_of_prompts(prompts, tell)
         target = stack.enter_context(closing(open_target(config.target, places.store)))
-        reward = stack.enter_context(open_reward(config.reward, places.store))
+        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
         learner = Learner(
             policy, target, reward, answer_plan(config.answers), prompts.train, accelerator
         )
@@ -110,7 +112,9 @@ def _measured(
     held = _held_out(config, prompts)
     rewards = {REWARD: learner.reward}
     if config.second_reward:
-        rewards[SECOND] = stack.enter_context(open_reward(config.second_reward, places.store))
+        rewards[SECOND] = stack.enter_context(
+            open_reward(config.second_reward, places.store, usable_cores())
+        )
     plan = answer_plan(config.answers.model_copy(update={"count": section.answers}))
     policy, temperature = learner.policy, config.prompter.temperature
     learned = PolicyRewriter(policy, policy.refresh_sampler, temperature)

@@ -37,10 +37,12 @@ from alignpro_lite.export.reward import (
 from alignpro_lite.prompter.bundle import read_sidecar
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, write_prompter_card
 from alignpro_lite.prompter.template import REWRITE
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.bundle import REWARD_SIDECAR, open_reward_bundle
 from alignpro_lite.reward.classifier import HfScorer
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.onnx_reward import BATCH_TOKENS, OnnxScorer, _batches, load_reward
+from alignpro_lite.reward.loading import named, open_reward
+from alignpro_lite.reward.onnx_reward import BATCH_TOKENS, OnnxScorer, _batches
 from alignpro_lite.reward.torch_reward import RewardCard, load_trained, write_card
 from tests.support import TINY_TARGET
 from tests.support.tiny_models import SENTENCES, configurations, write_adapter, write_model
@@ -119,7 +121,7 @@ def test_an_int8_graph_scores_as_torch_does(made, trained):
     assert sidecar.provenance.base_model == "tiny-bert"
     assert sidecar.provenance.adapter is None
     expected = load_trained(trained, trained).score(TALK).numpy()
-    with load_reward(made.path, threads=1) as reward:
+    with open_reward([named(made.path)], ModelStore.open(), threads=1) as reward:
         scores = reward.score(TALK)
     for column, part in enumerate(CARD.parts):
         error = np.abs(scores.parts[part] - expected[:, column]).max()

@@ -200,7 +200,7 @@ def test_a_rubric_without_the_answer_is_refused():
 def test_rewards_and_bundles_import_no_engine():
     code = (
         "import sys, alignpro_lite.reward.reward, alignpro_lite.reward.bundle; "
-        "import alignpro_lite.reward.onnx_reward; "
+        "import alignpro_lite.reward.onnx_reward, alignpro_lite.reward.loading; "
         "assert not {'torch', 'onnxruntime', 'llama_cpp'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

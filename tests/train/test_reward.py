@@ -18,8 +18,9 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.export.reward import export_reward
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.onnx_reward import load_reward
+from alignpro_lite.reward.loading import named, open_reward
 from alignpro_lite.reward.torch_reward import load_trained, read_card
 from alignpro_lite.train import reward_trainer
 from alignpro_lite.train.reward_config import RewardConfig
@@ -159,7 +160,7 @@ def test_the_command_line_learns_and_exports(place, base, monkeypatch, capsys):
     assert {path.name for path in out.iterdir()} >= {"adapter_model.safetensors", "bundle"}
     talk = [Exchange("Write letter 900.", GOOD), Exchange("Write letter 900.", BAD)]
     expected = load_trained(out, base).score(talk)
-    with load_reward(out / "bundle", threads=1) as reward:
+    with open_reward([named(out / "bundle")], ModelStore.open(), threads=1) as reward:
         good = reward.score(talk).parts["good"]
     assert good[0] > good[1]
     assert good - expected[:, 0].numpy() == pytest.approx(0, abs=0.2 * abs(good[0] - good[1]))
