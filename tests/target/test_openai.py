@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import CancelledError, InputError
-from alignpro_lite.target.endpoint import Endpoint, RequestError
+from alignpro_lite.registry.http import HttpError
+from alignpro_lite.target.endpoint import Endpoint
 from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings, _choices
 from alignpro_lite.target.rollout import Answer, TargetFailure
 from tests.support import answers_of
@@ -163,9 +164,9 @@ def test_a_silent_server_is_given_up(chat):
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"<html>log in</html>", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"<html>log in</html>", "expected JSON"),
+        (b"\xff\xfe", "expected JSON"),
+        (b"[" * 100_000, "expected JSON"),
         (b"[]", "chat completion"),
         (b'{"choices": []}', "chat completion"),
         (b'{"choices": [{"text": "old style"}]}', "chat completion"),
@@ -204,7 +205,7 @@ JSON = st.recursive(
 def test_any_json_is_answers_or_a_failure(answer):
     try:
         outcomes = _choices(answer)
-    except RequestError:
+    except HttpError:
         return
     assert outcomes
     assert all(isinstance(one, Answer | TargetFailure) for one in outcomes)

@@ -1,0 +1,274 @@
+"""One HTTP request: what failed and whether to try again, where a key goes, what may be shown."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import IO
+from urllib.parse import SplitResult, urlsplit
+
+from alignpro_lite.registry.storage import CHUNK_BYTES
+
+TIMEOUT_SECONDS = 30.0
+MAX_RETRY_AFTER = 60.0
+"""Seconds; a server that asks for more is asked again sooner."""
+
+_COMPLAINT_BYTES = 1 << 16
+_SHOWN_CHARACTERS = 200
+_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+_PROXY_CURE = "Put the proxy's user and password into HTTPS_PROXY."
+_CERTIFICATE_CURE = "Set SSL_CERT_FILE to the certificates that the server needs."
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A URL to ask.
+
+    Attributes:
+        url: http or https.
+        authorization: Value of the Authorization header. It is sent to the origin of
+            `url` and never follows a redirect to another one.
+    """
+
+    url: str
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The URL without what may be secret: user, password, signature."""
+        return shown_url(self.url)
+
+    def quoted(self, content: bytes) -> str:
+        """What the server said, fit for a message: one line, cut, without the key.
+
+        Services are known to repeat a wrong key in their complaint.
+        """
+        text = content.decode("utf-8", errors="replace")
+        if self.authorization:
+            text = text.replace(self.authorization.rpartition(" ")[2], "***")
+        return " ".join(text.split())[:_SHOWN_CHARACTERS].rstrip(".")
+
+
+class HttpError(Exception):
+    """A request without a usable answer; its text is a clause, to be put into a sentence.
+
+    Attributes:
+        status: The HTTP status, None if there was none.
+        passing: Whether another attempt may succeed.
+        cure: What fixes it, None where that depends on what was asked.
+        headers: Of the answer, empty if there was none.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        status: int | None = None,
+        *,
+        passing: bool = False,
+        cure: str | None = None,
+        headers: Message | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.passing = passing
+        self.cure = cure
+        self.headers = headers or Message()
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds that the server asks to be left alone, at most MAX_RETRY_AFTER."""
+        value = self.headers.get("Retry-After", "")
+        return min(float(value), MAX_RETRY_AFTER) if re.fullmatch(r"[0-9]{1,9}", value) else 0.0
+
+
+def send(
+    remote: Remote,
+    headers: Mapping[str, str],
+    data: bytes | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+) -> http.client.HTTPResponse:
+    """Send one request: GET, or POST if there is data.
+
+    A GET follows redirects, but never from https to anything else, and without the
+    authorization to another origin; a POST follows none. No proxy is asked for this machine's own
+    addresses.
+
+    Args:
+        remote: Where to.
+        headers: In addition to User-Agent and Authorization.
+        data: The body.
+        timeout: Seconds of silence after which the attempt has failed.
+
+    Returns:
+        The answer, its body still to be read; the caller closes it.
+
+    Raises:
+        HttpError: The address cannot be used, nobody answered, or the answer is an error.
+    """
+    check_address(remote.url)
+    request = urllib.request.Request(remote.url, data, {"User-Agent": "alignpro-lite", **headers})
+    if remote.authorization:
+        request.add_unredirected_header("Authorization", remote.authorization)
+    opener = urllib.request.build_opener(_Redirects, _Proxies)
+    try:
+        response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        raise _status_error(remote, error) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _connection_error(remote, error) from error
+    return response
+
+
+def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body, piece by piece.
+
+    Raises:
+        HttpError: The connection broke.
+    """
+    while True:
+        try:
+            chunk = response.read1(CHUNK_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise HttpError(f"the connection broke ({error})", passing=True) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def read_body(remote: Remote, response: http.client.HTTPResponse, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        HttpError: The connection broke, or the body is longer than `limit` bytes.
+    """
+    body = bytearray()
+    for chunk in chunks(response):
+        body += chunk
+        if len(body) > limit:
+            raise HttpError(f"{remote.shown} answered more than {limit:,} bytes")
+    return bytes(body)
+
+
+def check_address(url: str) -> SplitResult:
+    """Split an address that can be asked.
+
+    Raises:
+        HttpError: It is not an http or https address of a host.
+    """
+    try:
+        address = urlsplit(url)
+        host = (address.hostname or "").encode("idna")
+        usable = address.port != 0 and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:  # a broken IPv6 address, port or host name
+        host, usable = b"", False
+    if not (usable and host and address.scheme in ("http", "https")):
+        raise HttpError(f"expected an http or https address, found {shown_url(url)!r:.80}")
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be secret: user, password, signature."""
+    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url, maxsplit=1)[0])
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects without taking a key to another origin or leaving https."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if req.data is not None:
+            return None  # the redirect stays what it is, an answer with an error status
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        if new.scheme != "https" and new.scheme != old.scheme:
+            raise HttpError(
+                f"{shown_url(req.full_url)} redirects to {new.scheme}, which is not safe", code
+            )
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        key = req.unredirected_hdrs.get("Authorization")
+        if request and key and (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            request.add_unredirected_header("Authorization", key)
+        return request
+
+
+class _Proxies(urllib.request.ProxyHandler):
+    """The proxies of the environment, except for this machine's own addresses.
+
+    A proxy cannot reach them, and may not see the key that is sent to them in plain text.
+    """
+
+    def proxy_open(
+        self,
+        req: urllib.request.Request,
+        proxy: str,
+        type: str,  # noqa: A002 - urllib's name
+    ) -> http.client.HTTPResponse | None:
+        if is_loopback(urlsplit(req.full_url).hostname or ""):
+            return None
+        return super().proxy_open(req, proxy, type)
+
+
+def _status_error(remote: Remote, error: urllib.error.HTTPError) -> HttpError:
+    with error:
+        problem = f"{remote.shown} answered {error.code} {error.reason}"
+        if complaint := _complaint(remote, error):
+            problem += f": {complaint}"
+    return HttpError(
+        problem,
+        error.code,
+        passing=error.code in _PASSING,
+        cure=_PROXY_CURE if error.code == http.client.PROXY_AUTHENTICATION_REQUIRED else None,
+        headers=error.headers,
+    )
+
+
+def _complaint(remote: Remote, error: urllib.error.HTTPError) -> str:
+    """What the server says about an error, empty if it is nothing for a message."""
+    if error.headers.get_content_type() == "text/html":
+        return ""
+    try:
+        content = error.read(_COMPLAINT_BYTES)
+    except (OSError, http.client.HTTPException):
+        return ""
+    return remote.quoted(_message(content) or content)
+
+
+def _message(content: bytes) -> bytes | None:
+    """The `error.message` or `error` of a JSON complaint, as OpenAI and many others write it."""
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message.encode(errors="replace") if isinstance(message, str) else None
+
+
+def _connection_error(remote: Remote, error: Exception) -> HttpError:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    problem = f"{remote.shown} cannot be reached ({reason or type(reason).__name__})"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return HttpError(problem, cure=_CERTIFICATE_CURE)
+    return HttpError(problem, passing=True)

@@ -1,0 +1,54 @@
+"""HTTP: where a key and a request go, and what a message may show."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignpro_lite.registry.http import HttpError, Remote, read_body, send, shown_url
+from tests.support.hub_server import serve
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://host/f?signature=secret", "https://host/f"),
+        ("https://host/f#secret", "https://host/f"),
+        ("https://me:secret@host:8/f", "https://host:8/f"),
+        ("https://me:sec@ret@host/f@2", "https://host/f@2"),
+        ("//me:secret@[broken", "//[broken"),
+    ],
+)
+def test_what_may_be_secret_is_not_shown(url, shown):
+    assert shown_url(url) == shown
+
+
+def test_a_remote_shows_no_key_and_quotes_one_short_line_without_it():
+    remote = Remote("https://host/f", "Bearer secret")
+    assert "secret" not in repr(remote)
+    assert remote.quoted(b"wrong key\n  secret.") == "wrong key ***"
+    assert len(remote.quoted(b"long " * 100)) <= 200
+
+
+def test_no_proxy_is_asked_for_this_machine_but_for_all_others(monkeypatch):
+    """Also behind a redirect: a mirror on this machine may lead to a server beyond the proxy."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serve() as hub, serve() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        hub.files["/f"] = b"direct"
+        proxy.files["http://elsewhere.example/f"] = b"by proxy"
+        hub.redirects["/there"] = "http://elsewhere.example/f"
+        for path, found in (("/f", b"direct"), ("/there", b"by proxy")):
+            remote = Remote(hub.url + path)
+            with send(remote, {}) as response:
+                assert read_body(remote, response, 100) == found
+
+
+def test_a_body_longer_than_allowed_is_refused(monkeypatch):
+    monkeypatch.delenv("http_proxy", raising=False)
+    with serve() as hub:
+        hub.files["/f"] = b"12345"
+        remote = Remote(hub.url + "/f")
+        with send(remote, {}) as response:
+            assert read_body(remote, response, 5) == b"12345"
+        with send(remote, {}) as response, pytest.raises(HttpError, match="more than 4 bytes"):
+            read_body(remote, response, 4)
