@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from tokenizers import Tokenizer
-
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
 from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
+from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import Bundle
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
+_REMAKE = "Make the bundle again with `alignpro-lite export prompter`."
 _SCORED_TOGETHER = 4
 """Outputs scored in one batch: each takes a row of the cache, 30 MB for the default prompter, and
 more than a few are hardly faster."""
@@ -102,9 +102,8 @@ class OnnxPrompter:
             require_reference(bundle)
         self.bundle = bundle
         self.template = bundle.sidecar.template
-        self._tokenizer = PrompterTokenizer(
-            _load_tokenizer(bundle), bundle.sidecar.tokens, self.template
-        )
+        tokenizer = read_tokenizer(bundle.tokenizer_file, _REMAKE)
+        self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
         self.device = settings.device
         self._settings = settings
         self._session = open_session(bundle, settings)
@@ -244,13 +243,3 @@ def _score(stream: Stream[TokenSource], length: int) -> float:
         return math.fsum(draw.log_prob for draw in islice(stream, length))
     finally:
         stream.cancel()
-
-
-def _load_tokenizer(bundle: Bundle) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(bundle.tokenizer_file))
-    except Exception as error:  # the library raises bare Exception on every malformed file
-        raise BundleError(
-            f"{bundle.tokenizer_file} is not a tokenizer ({error}).",
-            "Make the bundle again with `alignpro-lite export prompter`.",
-        ) from error

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from alignpro_lite.decoding.ort import onnxruntime
+from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, RewardError
 from alignpro_lite.reward.bundle import RewardModel
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded
@@ -44,7 +45,7 @@ class OnnxScorer:
         """
         self.names = model.parts
         self._model = model
-        self._tokenizer = _load_tokenizer(folder / model.tokenizer)
+        self._tokenizer = _plain_tokenizer(folder / model.tokenizer)
         self._session: Any = _open_session(folder / model.graph, threads)
         self._inputs = {entry.name for entry in self._session.get_inputs()}
 
@@ -94,11 +95,8 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _load_tokenizer(file: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise BundleError(f"{file} is not a tokenizer ({error}).", _REMAKE) from error
+def _plain_tokenizer(file: Path) -> Tokenizer:
+    tokenizer = read_tokenizer(file, _REMAKE)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # special tokens that a user writes are text
