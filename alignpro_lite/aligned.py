@@ -48,7 +48,7 @@ class AlignedStream:
         self._protected = protected
         self._request = request
         self._cancellation = Cancellation()
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._outcome: Outcome | None = None
         self._pieces: list[str] = []
         self._marks: dict[str, float] = {}
@@ -73,7 +73,7 @@ class AlignedStream:
         return self._outcome.choice
 
     def keep_prompt(self, reason: str) -> None:
-        """Send the prompt as the user wrote it, whatever the prompter made of it."""
+        """Send the prompt as the user wrote it, whatever the prompter wrote."""
         choice = unchanged(self._protected.prompt, reason)
         if self._outcome is not None:
             choice = replace(choice, rewrite=self._outcome.choice.rewrite)
@@ -81,7 +81,7 @@ class AlignedStream:
         self._marks["rewrite"] = self._elapsed()
 
     def __iter__(self) -> Iterator[str]:
-        """Pieces of the answer as they are decoded; going on is reading on, never a new answer."""
+        """Pieces of the answer as they are decoded; iterating again continues the same answer."""
         return self._text
 
     def _drawn(self) -> Outcome:
@@ -96,7 +96,7 @@ class AlignedStream:
             return
         assert self._outcome is not None
         trial = self._outcome.answer
-        if trial is not None and not self._goes_on(trial):
+        if trial is not None and not self._was_cut(trial):
             yield from self._whole(trial)
             return
         (answer,) = self._models.target.answer(self._question(self._outcome))
@@ -112,7 +112,7 @@ class AlignedStream:
             self._tokens = answer.token_count
             self._marks["total"] = self._elapsed()
 
-    def _goes_on(self, trial: Trial) -> bool:
+    def _was_cut(self, trial: Trial) -> bool:
         return trial.finish_reason == "length" and len(trial.tokens) < self._request.max_tokens
 
     def _whole(self, trial: Trial) -> Iterator[str]:
@@ -137,7 +137,7 @@ class AlignedStream:
         self._cancellation.cancel()
 
     def result(self) -> Result:
-        """Read what is left of the answer and sum it up."""
+        """Read the rest of the answer and sum it up."""
         for _ in self._text:
             pass
         total = self._marks.get("total", self._elapsed())
@@ -154,7 +154,7 @@ class AlignedStream:
         )
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._begun
+        return time.monotonic() - self._started
 
 
 def _load_reward(reward: str | Path | None, store: ModelStore, threads: int) -> Reward | None:
@@ -219,7 +219,7 @@ class AlignedModel:
         if not failures:
             return cls(answering.result(), rewriting.result(), planned.plan, scoring.result())
         for future in loading:
-            # What did load must not outlive the failure of another one.
+            # Close what did load: nobody else can.
             if not future.exception() and (loaded := future.result()):
                 loaded.close()
         raise failures[0]

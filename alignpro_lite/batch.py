@@ -1,7 +1,7 @@
 """Files of prompts: one JSON line in, one JSON line out, in order, resumable.
 
-A line that is written is a whole line: on a restart, a half-written last one is
-cut off and the work goes on behind the last whole one.
+After an interruption, an incomplete last line is cut off and the work continues
+after the last complete one.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def open_batch(input_file: Path, output_file: Path) -> Batch:
             f"{error.start}.",
             "Convert it first, for example with `iconv -t utf-8`.",
         ) from error
-    # Not splitlines: JSON strings may hold U+2028 and its like as they are.
+    # Not splitlines: JSON strings may hold U+2028 and similar characters unescaped.
     lines = tuple(line for line in text.split("\n") if line.strip())
     if not lines:
         raise InputError(
-            f"{input_file} must hold one prompt a line, found none.",
+            f"{input_file} must hold one prompt per line, found none.",
             'Write lines such as {"prompt": "..."}.',
         )
     return Batch(lines, output_file, _count_done(output_file, lines))
@@ -87,7 +87,7 @@ def answer_lines(batch: Batch, answerer: Answerer) -> Iterator[dict[str, Any]]:
         The records written, in the order of the input.
 
     Raises:
-        AlignProError: Something failed that is no line's fault; a restart tries again.
+        AlignProError: Something failed that is not the fault of a line; a restart tries again.
     """
     left = deque(range(batch.done, len(batch.lines)))
     running: deque[Future[dict[str, Any]]] = deque()
@@ -126,7 +126,9 @@ def _parse(line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # not only JSONDecodeError: 5,000-digit numbers
-        raise InputError(f"The line is not JSON ({error}).", "Quote it or mend it.") from error
+        raise InputError(
+            f"The line is not JSON ({error}).", "Correct it; a text needs quotation marks."
+        ) from error
 
 
 def _prompt_of(value: Any) -> str:
@@ -135,7 +137,7 @@ def _prompt_of(value: Any) -> str:
         raise InputError(
             'A line must be a string or an object with a string "prompt", found '
             f"{type(prompt).__name__}.",
-            "Mend the line.",
+            "Correct the line.",
         )
     return prompt
 
@@ -146,23 +148,23 @@ def _kept_fields(value: Any) -> dict[str, Any]:
 
 
 def _count_done(output: Path, lines: tuple[str, ...]) -> int:
-    """Whole records already written; cuts a half-written last one off."""
+    """Complete records already written; cuts off an incomplete last one."""
     if not output.exists():
         return 0
     raw = output.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    records = whole.splitlines()
+    complete = raw[: raw.rfind(b"\n") + 1]
+    records = complete.splitlines()
     for number, record in enumerate(records):
         _check_belongs(output, number, record, lines)
-    rest = raw[len(whole) :]
+    rest = raw[len(complete) :]
     if rest:
-        _check_begun(output, len(records), rest)
-        os.truncate(output, len(whole))
+        _check_begins(output, len(records), rest)
+        os.truncate(output, len(complete))
     return len(records)
 
 
-def _check_begun(output: Path, number: int, rest: bytes) -> None:
-    """Refuse to cut off anything but the beginning of an own record."""
+def _check_begins(output: Path, number: int, rest: bytes) -> None:
+    """Refuse to cut off anything but the beginning of a record written here."""
     own = f'{{"line": {number}, '.encode()
     if not (rest.startswith(own) or own.startswith(rest)):
         raise _foreign(output, number)
@@ -184,5 +186,5 @@ def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]
 def _foreign(output: Path, number: int) -> InputError:
     return InputError(
         f"Line {number + 1} of {output} does not answer line {number + 1} of the input.",
-        "Pass another --output, or delete that file to begin anew.",
+        "Pass another --output, or delete that file to start again.",
     )

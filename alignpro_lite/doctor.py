@@ -1,7 +1,7 @@
 """What is installed, what it can really use, and whether each engine decodes.
 
 Engines are tried in a process of their own, so that a native crash becomes a
-sentence with a cure. `python -m alignpro_lite.doctor` is that process.
+message with a cure. `python -m alignpro_lite.doctor` is that process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CRASH_CURES: dict[EngineName, str] = {
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which models to look at, as the user named them."""
+    """The models to look at, as the user named them, and where they should run."""
 
     target: str
     prompter: str
@@ -64,7 +64,7 @@ class Probe:
         crashed: Whether its process died instead of answering.
         device: What it really ran on, None if it did not.
         seconds: From process start to the first token.
-        trouble: What went wrong and the cure, empty if nothing.
+        trouble: What went wrong and the cure; empty if it works.
     """
 
     engine: EngineName
@@ -106,7 +106,7 @@ def plan_for_models(models: ModelChoice) -> Plan:
 
 def probe(engine: EngineName, models: ModelChoice) -> Probe:
     """Load an engine's model and decode one token, in a process of its own."""
-    begun = time.monotonic()
+    started = time.monotonic()
     question = json.dumps({"engine": engine, **asdict(models)}, default=str)
     try:
         child = subprocess.run(
@@ -119,7 +119,7 @@ def probe(engine: EngineName, models: ModelChoice) -> Probe:
     except subprocess.TimeoutExpired:
         trouble = f"It did not answer in {PROBE_SECONDS:.0f} s. {_CRASH_CURES[engine]}"
         return Probe(engine, False, True, None, PROBE_SECONDS, trouble)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     if child.returncode != 0:
         return Probe(engine, False, True, None, seconds, _describe_crash(engine, child))
     reply = json.loads(child.stdout.splitlines()[-1])
@@ -128,13 +128,13 @@ def probe(engine: EngineName, models: ModelChoice) -> Probe:
 
 
 def require_working_target(models: ModelChoice) -> None:
-    """Probe a target the first time this engine meets it, so that no crash comes unannounced.
+    """Probe a target the first time this engine loads it, so that a crash gets an explanation.
 
     A native crash cannot be caught in its own process. What passed once is remembered in the
     cache, by engine build and file.
 
     Raises:
-        DeviceError: The engine crashes; the error says how to mend it.
+        DeviceError: The engine crashes; the error says how to fix it.
         AlignProError: The target cannot be found.
     """
     from alignpro_lite.registry import ModelStore
@@ -148,10 +148,10 @@ def require_working_target(models: ModelChoice) -> None:
         return
     found = probe("target", models)
     if found.crashed:
-        raise DeviceError(found.trouble, "`alignpro-lite doctor` tells more.")
+        raise DeviceError(found.trouble, "Run `alignpro-lite doctor` for details.")
     if not found.works:
-        return  # loading it in this process raises the error itself
-    with contextlib.suppress(OSError):  # a read-only cache only means to probe again
+        return  # loading it in this process raises the error
+    with contextlib.suppress(OSError):  # a read-only cache only means probing again
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.touch()
 
@@ -182,7 +182,7 @@ def _version(package: str) -> str | None:
 
 
 def _answer_probe(question: str) -> dict[str, str | None]:
-    """The child's side: decode one token and tell the device, or tell the trouble."""
+    """In the child process: decode one token and report the device, or what went wrong."""
     asked = json.loads(question)
     cache = Path(asked["cache"]) if asked["cache"] else None
     devices = DeviceRequest(**asked["devices"])

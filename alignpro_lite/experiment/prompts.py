@@ -68,16 +68,16 @@ def split_prompts(
     unique = dict.fromkeys(prompt for _, rows in files for prompt in rows.rows)
     short = [prompt for prompt in unique if length(prompt) <= longest]
     random.Random(seed).shuffle(short)
-    held = tuple(prompt for prompt in short if prompt_position(prompt) < held_out)
+    kept = tuple(prompt for prompt in short if prompt_position(prompt) < held_out)
     train = tuple(prompt for prompt in short if prompt_position(prompt) >= held_out)
-    if not train or not held:
+    if not train or not kept:
         raise InputError(
-            f"Prompts are needed to train on and to hold out, found {len(train)} and {len(held)} "
+            f"Prompts are needed to train on and to hold out, found {len(train)} and {len(kept)} "
             f"of at most {longest} tokens.",
             "Add data, or raise data.max_prompt_tokens.",
         )
     bad = {name: rows.bad for name, rows in files}
-    return Prompts(train, held, len(unique) - len(short), bad)
+    return Prompts(train, kept, len(unique) - len(short), bad)
 
 
 def _instruction(row: Row) -> str:

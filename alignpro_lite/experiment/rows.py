@@ -38,7 +38,7 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Rows(Generic[T]):
-    """What a file held."""
+    """The rows of a file."""
 
     rows: tuple[T, ...]
     bad: tuple[BadRow, ...]
@@ -73,7 +73,7 @@ def read_rows(path: Path, reader: Callable[[Row], T]) -> Rows[T]:
         first = f" The first: row {bad[0].number}, {bad[0].reason}." if bad else ""
         raise InputError(
             f"{path} must hold readable rows, found {len(bad)} bad ones of {total}.{first}",
-            "Check that the format named for it is the one it has.",
+            "Check that `format` names the format of this file.",
         )
     return Rows(tuple(rows), tuple(bad))
 
@@ -93,7 +93,7 @@ def _raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield from enumerate(json.loads(text), start=1)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not valid JSON ({error}).", "Mend the file.") from error
+            raise InputError(f"{path} is not valid JSON ({error}).", "Correct the file.") from error
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -110,7 +110,7 @@ def _mapping(raw: Any) -> Row:
 
 
 def text_of(row: Row, key: str) -> str:
-    """The text under a key; BadRowError if it is missing, blank or no text."""
+    """The text under a key; BadRowError if it is missing, blank or not text."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
         raise BadRowError(f"expected text under {key!r}, found {str(value)[:40]!r}")
@@ -118,7 +118,7 @@ def text_of(row: Row, key: str) -> str:
 
 
 def optional_text_of(row: Row, key: str) -> str:
-    """The text under a key, stripped, empty if there is none; BadRowError if it is no text."""
+    """The text under a key, stripped, empty if there is none; BadRowError if it is not text."""
     value = row.get(key) or ""
     if not isinstance(value, str) or not _is_unicode(value):
         raise BadRowError(f"expected text under {key!r}, found {str(value)[:40]!r}")
@@ -131,7 +131,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def number_of(row: Row, key: str) -> float:
-    """The number under a key; BadRowError if it is missing or no finite number."""
+    """The number under a key; BadRowError if it is missing or not a finite number."""
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise BadRowError(f"expected a number under {key!r}, found {str(value)[:40]!r}")

@@ -1,4 +1,4 @@
-"""The folder of a run: begun with one configuration, and gone on with that one only."""
+"""The folder of a run: it belongs to one configuration, from the start to every resumption."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Places:
 
 
 def claim(run: Path, config: Section) -> None:
-    """Write the resolved configuration, or check that the run was begun with the same one.
+    """Write the resolved configuration, or check that the run was started with the same one.
 
     Raises:
-        InputError: It was begun with another, or its record cannot be read.
+        InputError: It was started with another, or its record cannot be read.
     """
     run.mkdir(parents=True, exist_ok=True)
     file = run / CONFIG
@@ -43,15 +43,15 @@ def claim(run: Path, config: Section) -> None:
         write_text(file, json.dumps(own, indent=2) + "\n")
         return
     try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
+        started = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
         ) from error
-    for key, was, now in _differences("", begun, own):
+    for key, was, now in _differences("", started, own):
         raise InputError(
-            f"The run in {run} was begun with {key} = {was!r:.80}, found {now!r:.80}.",
-            "Set it back to go on with that run, or choose another --output.",
+            f"The run in {run} was started with {key} = {was!r:.80}, found {now!r:.80}.",
+            "Set it back to continue that run, or choose another --output.",
         )
 
 

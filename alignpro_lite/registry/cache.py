@@ -133,7 +133,7 @@ class Cache:
         return file.sha256 or self._digests().get(self._digest_key(entry, file))
 
     def record(self, entry: Entry, file: File, digest: str) -> None:
-        """Hold a file that declares no sha256 to this one from now on."""
+        """From now on, require this sha256 of a file that declares none."""
         if file.sha256 is None:
             with self._changing_digests() as digests:
                 digests.setdefault(self._digest_key(entry, file), digest)
@@ -240,7 +240,7 @@ class Cache:
 def _built_name(
     name: str, adapter: Path | None, weights: tuple[tuple[str, float], ...] = ()
 ) -> str:
-    """A folder name that changes with what it is built of, so that an upgrade is not missed."""
+    """A folder name that changes with what it is built of, so that an upgrade is noticed."""
     if adapter is None or not adapter.is_dir():
         return name
     files = sorted(path for path in adapter.iterdir() if path.is_file())
@@ -252,7 +252,7 @@ def _built_name(
 def _damaged(path: Path) -> RegistryError:
     return RegistryError(
         f"{path} is not a table of digests.",
-        "Restore it, or delete it to record the digests anew on the next pull.",
+        "Restore it, or delete it, and the next pull records the digests again.",
     )
 
 

@@ -100,7 +100,7 @@ def sha256_of(path: Path, label: str, on_progress: OnProgress = no_progress) -> 
 
 
 def partial_of(path: Path) -> Path:
-    """Return where a file grows until it is whole."""
+    """Return where a file grows until it is complete."""
     return path.with_name(path.name + ".partial")
 
 
@@ -110,7 +110,7 @@ def etag_of(path: Path) -> Path:
 
 
 def commit(partial: Path, path: Path) -> None:
-    """Give a finished file its name, so that it appears whole or not at all."""
+    """Give a finished file its name, so that it appears complete or not at all."""
     with partial.open("rb+") as stream:
         os.fsync(stream.fileno())
     partial.replace(path)
@@ -135,7 +135,7 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock between processes, waiting for it.
 
     The operating system's own file lock is used because it ends with its process,
-    even a killed one: no stale lock can ever have to be removed by hand. The lock
+    even a killed one: nobody ever has to remove a stale lock. The lock
     file itself stays, since deleting it would let two processes lock two files.
 
     Args:

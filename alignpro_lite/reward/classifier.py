@@ -34,10 +34,10 @@ class _Input:
 
 
 class HfScorer:
-    """A classifier's raw outputs, one a part.
+    """A classifier's raw outputs, one per part.
 
-    A tokenizer with a chat template gets the exchange as a conversation, any other one as a pair
-    of texts.
+    A tokenizer with a chat template gets the exchange as a conversation, any other tokenizer as
+    a pair of texts.
 
     Attributes:
         names: What its outputs are called.
@@ -48,7 +48,7 @@ class HfScorer:
 
         Args:
             folder: A Hugging Face folder with safetensors and a fast tokenizer.
-            names: One an output.
+            names: One per output.
 
         Raises:
             ExportError: The folder names code to run or holds no safetensors.
@@ -62,7 +62,7 @@ class HfScorer:
             raise InputError(
                 f"{folder} has {self._model.config.num_labels} outputs, found {len(names)} names "
                 f"for them ({', '.join(names)}).",
-                "Give one name an output.",
+                "Give one name per output.",
             )
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -74,9 +74,10 @@ class HfScorer:
         """
         scores = np.full((len(exchanges), len(self.names)), np.nan)
         with torch.inference_mode():
-            for row, one in enumerate(exchanges):
+            for row, exchange in enumerate(exchanges):
                 # One at a time: decoders find their last token by a padding id many do not have.
-                encoded = self._conversation(one) if self._template else self._pair(one)
+                encode = self._conversation if self._template else self._pair
+                encoded = encode(exchange)
                 if len(encoded.ids) <= self._longest:
                     scores[row] = self._forward(encoded).double().cpu().numpy()
         return scores
@@ -92,7 +93,7 @@ class HfScorer:
 
     @property
     def _longest(self) -> int:
-        # Tokenizers without a limit name an absurd one.
+        # Tokenizers without a limit name an absurdly large one.
         positions = getattr(self._model.config, "max_position_embeddings", None)
         return min(self._tokenizer.model_max_length, positions or 2**31)
 
@@ -106,7 +107,7 @@ class HfScorer:
         }
         return cast(Tensor, self._model(**tensors).logits[0])
 
-    def _conversation(self, one: Exchange) -> _Input:
+    def _conversation(self, exchange: Exchange) -> _Input:
         """Token ids under the chat template; special tokens in a user's text stay text."""
         plain = self._tokenizer.backend_tokenizer
         special = {
@@ -117,7 +118,7 @@ class HfScorer:
             for name, text in self._tokenizer.special_tokens_map.items()
             if isinstance(text, str)
         }
-        talk = [Message("user", one.prompt), Message("assistant", one.answer)]
+        talk = [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
         ids: list[int] = []
         for run in token_runs(render(self._template, talk, named), list(special)):
             if run.special:
@@ -126,10 +127,10 @@ class HfScorer:
                 ids += plain.encode(run.text, add_special_tokens=False).ids
         return _Input(ids, [0] * len(ids))
 
-    def _pair(self, one: Exchange) -> _Input:
+    def _pair(self, exchange: Exchange) -> _Input:
         encoded = self._tokenizer(
-            one.prompt,
-            one.answer,
+            exchange.prompt,
+            exchange.answer,
             truncation="longest_first",
             max_length=self._longest,
             split_special_tokens=True,  # what a user writes is text
@@ -139,13 +140,13 @@ class HfScorer:
 
 
 def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
-    with readable_folder(folder) as readable:
+    with readable_folder(folder) as source:
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                readable, local_files_only=True, trust_remote_code=False
+                source, local_files_only=True, trust_remote_code=False
             )
             model, loading = cast(Any, AutoModelForSequenceClassification).from_pretrained(
-                readable,
+                source,
                 dtype="auto",
                 local_files_only=True,
                 trust_remote_code=False,

@@ -64,8 +64,8 @@ def encode(
         layout: Where the parts go.
         exchanges: What to encode.
     """
-    prompts = tokenizer.encode_batch([one.prompt for one in exchanges], add_special_tokens=False)
-    answers = tokenizer.encode_batch([one.answer for one in exchanges], add_special_tokens=False)
+    prompts = tokenizer.encode_batch([each.prompt for each in exchanges], add_special_tokens=False)
+    answers = tokenizer.encode_batch([each.answer for each in exchanges], add_special_tokens=False)
     encoded = []
     for prompt, answer in zip(prompts, answers, strict=True):
         first = (*layout.before, *prompt.ids[-layout.prompt_tokens :], *layout.between)
@@ -77,12 +77,12 @@ def encode(
 
 def padded(batch: Sequence[EncodedExchange], pad: int) -> dict[str, NDArray[np.int64]]:
     """A batch as arrays of shape (n, longest); padding is masked by position."""
-    shape = (len(batch), max(len(one.ids) for one in batch))
+    shape = (len(batch), max(len(encoded.ids) for encoded in batch))
     ids = np.full(shape, pad, np.int64)
     types, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, one in enumerate(batch):
-        length = len(one.ids)
-        ids[row, :length] = one.ids
-        types[row, :length] = one.token_types
+    for row, encoded in enumerate(batch):
+        length = len(encoded.ids)
+        ids[row, :length] = encoded.ids
+        types[row, :length] = encoded.token_types
         mask[row, :length] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

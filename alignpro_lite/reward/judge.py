@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_MASS = 0.5
-"""A judge that begins its reply with an allowed one less often than this answers nonsense: it
-rather says something else, and its preference is a guess about what it would not say."""
+"""A judge that begins its reply with an allowed one less often than this would say something else;
+its preference between the allowed replies then means nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Tie(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says about two answers.
+    """How a judge compares two answers.
 
     Attributes:
         preference: 1 for the first answer, -1 for the other one, 0 for a tie.
@@ -107,7 +107,7 @@ class Verdict:
 
     @property
     def nonsense(self) -> bool:
-        """Whether the judge rather replies something that is not allowed; see LEAST_MASS."""
+        """Whether the judge would reply something that is not allowed; see LEAST_MASS."""
         return self.tie is Tie.NONSENSE
 
 
@@ -137,7 +137,7 @@ class JudgeScorer:
             InputError: The replies begin with the same token.
             DeviceError: The model failed.
         """
-        return np.array([self._score(one) for one in exchanges]).reshape(-1, 1)
+        return np.array([self._score(exchange) for exchange in exchanges]).reshape(-1, 1)
 
     def verdict(self, prompt: str, answer: str, other: str) -> Verdict:
         """Which of two answers the judge prefers, asked in both orders.
@@ -148,7 +148,7 @@ class JudgeScorer:
         Args:
             prompt: The original prompt.
             answer: An answer to it.
-            other: Another one.
+            other: Another answer.
 
         Raises:
             InputError: The replies begin with the same token.
@@ -174,9 +174,9 @@ class JudgeScorer:
         """Close the model."""
         self._model.close()
 
-    def _score(self, one: Exchange) -> float:
+    def _score(self, exchange: Exchange) -> float:
         rubric = self._rubric
-        question = fill(rubric.question, {"prompt": one.prompt, "answer": one.answer})
+        question = fill(rubric.question, {"prompt": exchange.prompt, "answer": exchange.answer})
         try:
             yes, no = self._log_probs(question, rubric.yes, rubric.no)
         except ContextOverflowError:
@@ -206,8 +206,8 @@ def load_judge(
         threads: CPU threads.
 
     Raises:
-        ModelFileError: The file is no model that generates text.
-        DeviceError: The memory does not suffice.
+        ModelFileError: The file is not a model that generates text.
+        DeviceError: There is not enough memory.
     """
     file = gguf.read(path)
     gguf.require_text_generation(file)
@@ -216,6 +216,6 @@ def load_judge(
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put texts in the place of `{name}`, all at once: a text may hold `{name}` itself."""
+    """Replace every `{name}` at once: a value that contains `{name}` stays as it is."""
     pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
     return re.sub(pattern, lambda found: values[found[0][1:-1]], template)

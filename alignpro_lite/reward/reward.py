@@ -1,6 +1,6 @@
 """Rewards at run time: named parts from any scorers, and their weighted sum r*(x, y).
 
-A scorer reads exchanges, the **original** prompt x with an answer y, and gives one number a part.
+A scorer reads exchanges, the **original** prompt x with an answer y, and gives one number per part.
 Higher is better. Nothing here knows a model.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BatchFunction = Callable[[list[str], list[str]], Sequence[float]]
-"""A reward as a Python function: (prompts, answers) -> one number an answer."""
+"""A reward as a Python function: (prompts, answers) -> one number per answer."""
 
 
 class Scorer(Protocol):
@@ -68,7 +68,7 @@ class Reward:
 
         Args:
             scorers: Whose parts have different names.
-            weights: One number a part.
+            weights: One number per part.
 
         Raises:
             InputError: A name occurs twice, or weights and parts differ.
@@ -91,10 +91,10 @@ class Reward:
                 closing.callback(scorer.close)
 
     def score(self, exchanges: Sequence[Exchange]) -> Scores:
-        """Score exchanges. One that cannot be scored is NaN; `Scores.failed` tells which.
+        """Score exchanges. What cannot be scored is NaN; `Scores.failed` says where.
 
         Raises:
-            RewardError: A scorer failed, or returned no table of numbers of the right shape.
+            RewardError: A scorer failed, or its scores have another shape.
         """
         parts: dict[str, NDArray[np.float64]] = {}
         for scorer in self._scorers:
@@ -117,7 +117,7 @@ class CallableScorer:
 
         Args:
             reference: `package.module:function`. The function takes a list of prompts and a list
-                of answers, and returns one number an answer; NaN where it has none.
+                of answers, and returns one number per answer; NaN where it has none.
             name: What to call its part.
 
         Raises:
@@ -133,8 +133,8 @@ class CallableScorer:
         Raises:
             RewardError: The function raised, or returned anything but n numbers.
         """
-        prompts = [one.prompt for one in exchanges]
-        answers = [one.answer for one in exchanges]
+        prompts = [exchange.prompt for exchange in exchanges]
+        answers = [exchange.answer for exchange in exchanges]
         try:
             returned = self._function(prompts, answers)
         except Exception as error:
@@ -160,14 +160,14 @@ class CallableScorer:
     def _wrong(self, returned: object, count: int) -> RewardError:
         length = f" of {len(returned)}" if isinstance(returned, Sequence) else ""
         return RewardError(
-            f"The reward {self._reference} must return {count} numbers, one an answer, found "
+            f"The reward {self._reference} must return {count} numbers, one per answer, found "
             f"{type(returned).__name__}{length}: {returned!r:.80}.",
             "Let it take (prompts, answers) and return a list of floats.",
         )
 
 
 def complaints(scores: Scores) -> list[str]:
-    """What is suspicious about scores of several candidates, a sentence each.
+    """What is suspicious about the scores of several candidates, one sentence each.
 
     A part that is the same for all candidates teaches nothing; a part that is NaN was not scored.
     """
@@ -175,7 +175,7 @@ def complaints(scores: Scores) -> list[str]:
     for name, values in scores.parts.items():
         missing = np.isnan(values)
         if missing.any():
-            found.append(f"{missing.sum()} of {values.size} scores of {name!r} are no number.")
+            found.append(f"{missing.sum()} of {values.size} scores of {name!r} are not numbers.")
         known = values[~missing]
         if known.size > 1 and known.min() == known.max():
             found.append(f"All {known.size} scores of {name!r} are {known[0]:g}.")

@@ -1,4 +1,4 @@
-"""A reward model in torch: any Hugging Face encoder or decoder with one output a named part.
+"""A reward model in torch: any Hugging Face encoder or decoder with one output per named part.
 
 The score of a part is the mean over the tokens of a token classifier's output, which is a linear
 head on the mean-pooled last layer: sentence encoders keep what they know there, and not in [CLS]
@@ -60,7 +60,7 @@ class TorchReward:
     """A reward model with what it needs to read an exchange.
 
     Attributes:
-        model: A token classifier with one output a part.
+        model: A token classifier with one output per part.
         tokenizer: Its tokenizer, without truncation or padding.
         layout: How an exchange becomes its input.
         card: What it is.
@@ -117,7 +117,7 @@ def batch_of(encoded: Sequence[EncodedExchange], pad: int) -> dict[str, Tensor]:
 
 
 def load_base(base: Path, card: RewardCard) -> TorchReward:
-    """Load a base model with a new head of one output a part.
+    """Load a base model with a new head, one output per part.
 
     Args:
         base: A Hugging Face folder.
@@ -212,7 +212,7 @@ def read_card(folder: Path) -> RewardCard:
 
 
 def write_card(folder: Path, card: RewardCard) -> None:
-    """Write the card beside the weights."""
+    """Write the card next to the weights."""
     text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 

@@ -23,7 +23,7 @@ from alignpro_lite.target.rollout import (
 )
 
 _MISFITS = frozenset((400, 422))
-"""Statuses by which services that give one choice a request refuse `n` above 1."""
+"""Statuses with which services that give one choice per request refuse `n` above 1."""
 
 _WAKE_SECONDS = 0.2
 """A waiting caller wakes this often, because Windows delivers Ctrl-C only between waits."""
@@ -72,7 +72,7 @@ class OpenAiTarget:
 
     Temperature, top-p and seed are always sent; whether a seed repeats an answer is up to the
     endpoint. top-k and min-p, which not every endpoint knows, are sent where they are set; where
-    they are not, the endpoint's own defaults hold (llama-server: 40 and 0.05).
+    they are not, the endpoint's own defaults apply (llama-server: 40 and 0.05).
     """
 
     def __init__(self, settings: UpstreamSettings) -> None:
@@ -177,8 +177,8 @@ def _answer(text: Any, reason: Any, tokens: int | None) -> AnswerOrFailure:
     if not isinstance(text, str):
         return TargetFailure(f"expected a text as answer, found {text!r:.80} ({reason})")
     # JSON can spell halves of characters, which no file or tokenizer takes.
-    whole = text.encode("utf-8", errors="replace").decode("utf-8")
-    return Answer(whole, tokens, reason if isinstance(reason, str) else "stop")
+    text = text.encode("utf-8", errors="replace").decode("utf-8")
+    return Answer(text, tokens, reason if isinstance(reason, str) else "stop")
 
 
 def _completion_tokens(answer: dict[str, Any]) -> int | None:

@@ -31,7 +31,7 @@ from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
 from alignpro_lite.train.loop import Learner, PrompterTrainer
 from alignpro_lite.train.oracle_config import OracleConfig
 from alignpro_lite.train.policy import open_policy
-from alignpro_lite.train.run import begin, silent, tell_of_prompts, train_to_the_end
+from alignpro_lite.train.run import silent, start_run, tell_of_prompts, train_to_the_end
 
 ADAPTER = "adapter"
 ORACLE = "oracle.gguf"
@@ -69,7 +69,7 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    accelerator = begin(places.run, config, config.objective)
+    accelerator = start_run(places.run, config, config.objective)
     tell = note if accelerator.is_main_process else silent
     if (places.run / ORACLE).is_file():
         tell(f"The run in {places.run} is done; the oracle is {ORACLE} there.")

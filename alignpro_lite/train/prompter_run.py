@@ -32,7 +32,7 @@ from alignpro_lite.train.prompter_report import (
     summary,
     write_report,
 )
-from alignpro_lite.train.run import begin, silent, tell_of_prompts, train_to_the_end
+from alignpro_lite.train.run import silent, start_run, tell_of_prompts, train_to_the_end
 
 ADAPTER = "adapter"
 LEARNED = "learned"
@@ -57,7 +57,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    accelerator = begin(places.run, config, config.objective)
+    accelerator = start_run(places.run, config, config.objective)
     tell = note if accelerator.is_main_process else silent
     if (places.run / REPORT).is_file():
         tell(f"The run in {places.run} is done; its report is report.md there.")

@@ -22,7 +22,7 @@ from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.prompter_config import ObjectiveSection
 
 
-def begin(run: Path, config: Section, objective: ObjectiveSection) -> Accelerator:
+def start_run(run: Path, config: Section, objective: ObjectiveSection) -> Accelerator:
     """Find the other processes of a run and claim its folder.
 
     Raises:

@@ -52,14 +52,14 @@ def test_one_item_without_a_score_is_nan_and_told_apart(bad):
     assert list(scores.failed) == [True, False]
     assert math.isnan(scores.parts["a"][0])
     assert scores.total[1] == 2
-    assert complaints(scores) == ["1 of 2 scores of 'a' are no number."]
+    assert complaints(scores) == ["1 of 2 scores of 'a' are not numbers."]
 
 
 def test_a_constant_part_is_complained_about_and_a_varied_one_is_not():
     table = [[1, 0.5], [2, 0.5], [3, math.nan]]
     scores = Reward([Fixed(("a", "b"), table)], {"a": 1, "b": 1}).score([*TALK, TALK[0]])
     assert complaints(scores) == [
-        "1 of 3 scores of 'b' are no number.",
+        "1 of 3 scores of 'b' are not numbers.",
         "All 2 scores of 'b' are 0.5.",
     ]
 

@@ -279,7 +279,7 @@ def test_many_failures_stop_the_run_which_goes_on_once_they_are_mended(
     monkeypatch.setattr(training_run, "switched", training_run.always_nan, raising=False)
     with pytest.raises(TrainingError, match="6 of the last 6 answers failed") as stopped:
         train(config, tmp_path / "run")
-    assert "are no number" in stopped.value.problem
+    assert "are not numbers" in stopped.value.problem
     assert "training.failures" in stopped.value.cure
     assert checkpoint.latest(tmp_path / "run").name == "checkpoint-000001"
     monkeypatch.setattr(training_run, "switched", training_run.length)

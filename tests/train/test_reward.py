@@ -198,7 +198,7 @@ def test_a_run_is_not_gone_on_with_another_configuration(place, capsys):
     claim(out, read_config(place / "full.toml", RewardConfig))
     line = ["train", "reward", "--config", str(place / "lora.toml"), "--output", str(out)]
     assert exit_code_of(line) == 1
-    assert "was begun with model.method = 'full', found 'lora'" in capsys.readouterr().err
+    assert "was started with model.method = 'full', found 'lora'" in capsys.readouterr().err
 
 
 class Stopped(BaseException):
