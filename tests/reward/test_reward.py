@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.errors import InputError, RewardError
+from alignpro_lite.errors import AlignProError, InputError, RewardError
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
+from alignpro_lite.reward.loading import NamedScorer, named, open_reward
 from alignpro_lite.reward.reward import CallableScorer, Reward, complaints
 from tests.support import TINY_TARGET
 
@@ -117,6 +119,31 @@ def test_what_is_no_function_is_refused_before_anything_is_scored(reference):
 def test_a_function_may_leave_single_items_undecided():
     scores = CallableScorer("tests.support.reward_functions:undecided", "part").score(TALK)
     np.testing.assert_array_equal(scores, [[1], [math.nan]])
+
+
+@pytest.mark.parametrize("source", ["no-such-reward", "tests.support.reward_functions:absent"])
+def test_what_was_loaded_before_another_scorer_failed_is_closed(monkeypatch, source):
+    closed = []
+    monkeypatch.setattr(CallableScorer, "close", closed.append)
+    good = named("tests.support.reward_functions:length")
+    with pytest.raises(AlignProError):
+        open_reward([good, named(source)], ModelStore.open(), threads=1)
+    assert len(closed) == 1
+
+
+def test_a_name_stands_for_a_function_or_a_bundle(tmp_path):
+    with open_reward(
+        [named("tests.support.reward_functions:length")], ModelStore.open(), threads=1
+    ) as reward:
+        assert reward.weights == {"reward": 1.0}
+    assert named("default").kind == named(tmp_path).kind == "onnx"
+
+
+@pytest.mark.parametrize("kind", ["judge", "python"])
+def test_a_judge_and_a_function_have_one_part_each(kind):
+    two = NamedScorer(kind, str(TINY_TARGET), {"a": 1.0, "b": 1.0})
+    with pytest.raises(InputError, match="has one part, found 2 weights"):
+        open_reward([two], ModelStore.open(), threads=1)
 
 
 @given(st.text(), st.text())
