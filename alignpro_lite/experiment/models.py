@@ -17,7 +17,7 @@ from alignpro_lite.experiment.sections import (
 from alignpro_lite.hardware.plan import DeviceRequest
 from alignpro_lite.loading import plan_models
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings
+from alignpro_lite.target.openai import OpenAiTarget
 from alignpro_lite.target.rollout import AnswerPlan, GgufTarget, Target
 from alignpro_lite.target.target import LlamaTarget
 
@@ -34,19 +34,14 @@ def open_target(
         case GgufSection():
             return GgufTarget(open_llama(section, store))
         case EndpointSection():
-            settings = UpstreamSettings(
-                base_url=section.url,
-                model=section.model,
-                api_key_variable=section.key_variable,
-                parallel=section.parallel,
-            )
-            return OpenAiTarget(settings)
+            key = section.key_variable
+            return OpenAiTarget(section.url, section.model, key, parallel=section.parallel)
         case HuggingFaceSection():
             from alignpro_lite.pretrained.source import load_source
-            from alignpro_lite.target.torch_target import HfSettings, HfTarget
+            from alignpro_lite.target.torch_target import HfTarget
 
             source = load_source(Path(section.source))
-            return HfTarget(source, HfSettings(section.device, section.dtype))
+            return HfTarget(source, section.device, section.dtype)
 
 
 def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:

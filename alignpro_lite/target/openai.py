@@ -6,7 +6,6 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from alignpro_lite.decoding.conversation import Message
@@ -28,43 +27,8 @@ _MISFITS = frozenset((400, 422))
 _WAKE_SECONDS = 0.2
 """A waiting caller wakes this often, because Windows delivers Ctrl-C only between waits."""
 
-Ask: TypeAlias = Callable[[], list[AnswerOrFailure]]
+_Ask: TypeAlias = Callable[[], list[AnswerOrFailure]]
 """One conversation, ready to be sent."""
-
-
-@dataclass(frozen=True)
-class UpstreamSettings:
-    """Which endpoint, and how to ask it.
-
-    Attributes:
-        base_url: http or https, up to where `/chat/completions` follows; usually ends in /v1.
-        model: The name of the model there.
-        api_key_variable: Name of the environment variable that holds the key, None for no key.
-        timeout: Seconds of silence after which an attempt has failed; an endpoint is silent
-            until all answers of a request are complete.
-        parallel: How many requests may be under way at once.
-        retry_pauses: Seconds before each further attempt after a passing failure.
-    """
-
-    base_url: str
-    model: str
-    api_key_variable: str | None = None
-    timeout: float = 300.0
-    parallel: int = 8
-    retry_pauses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their range.
-
-        Raises:
-            InputError: Names the setting and the range.
-        """
-        if self.timeout <= 0 or self.parallel < 1:
-            raise InputError(
-                f"Expected a timeout above 0 and at least 1 parallel request, found "
-                f"{self.timeout:g} s and {self.parallel}.",
-                "Correct timeout or parallel.",
-            )
 
 
 class OpenAiTarget:
@@ -75,20 +39,41 @@ class OpenAiTarget:
     they are not, the endpoint's own defaults apply (llama-server: 40 and 0.05).
     """
 
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        key_variable: str | None = None,
+        *,
+        timeout: float = 300.0,
+        parallel: int = 8,
+        retry_pauses: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
+    ) -> None:
         """Check the settings; the endpoint is not called yet.
 
+        Args:
+            base_url: http or https, up to where `/chat/completions` follows; usually ends in /v1.
+            model: The name of the model there.
+            key_variable: Name of the environment variable that holds the key, None for no key.
+            timeout: Seconds of silence after which an attempt has failed; an endpoint is silent
+                until all answers of a request are complete.
+            parallel: How many requests may be under way at once.
+            retry_pauses: Seconds before each further attempt after a passing failure.
+
         Raises:
-            InputError: The address or the key cannot be used; see `Endpoint`.
+            InputError: The address or the key cannot be used, see `Endpoint`, or a number is out
+                of range.
         """
-        self._endpoint = Endpoint(
-            settings.base_url.rstrip("/") + "/chat/completions",
-            settings.api_key_variable,
-            settings.timeout,
-            settings.retry_pauses,
-        )
-        self._model = settings.model
-        self._gate = threading.Semaphore(settings.parallel)
+        if timeout <= 0 or parallel < 1:
+            raise InputError(
+                f"Expected a timeout above 0 and at least 1 parallel request, found "
+                f"{timeout:g} s and {parallel}.",
+                "Correct timeout or parallel.",
+            )
+        url = base_url.rstrip("/") + "/chat/completions"
+        self._endpoint = Endpoint(url, key_variable, timeout, retry_pauses)
+        self._model = model
+        self._gate = threading.Semaphore(parallel)
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
@@ -101,7 +86,7 @@ class OpenAiTarget:
             CancelledError: The target is closed.
         """
 
-        def request(number: int, messages: Sequence[Message]) -> Ask:
+        def request(number: int, messages: Sequence[Message]) -> _Ask:
             return functools.partial(self._ask, messages, plan, stream_seed(seed, number))
 
         return answer_each(conversations, plan.count, request, self._answers)
@@ -110,7 +95,7 @@ class OpenAiTarget:
         """End retries; requests under way end by themselves."""
         self._endpoint.close()
 
-    def _answers(self, requests: list[Ask]) -> list[list[AnswerOrFailure]]:
+    def _answers(self, requests: list[_Ask]) -> list[list[AnswerOrFailure]]:
         futures = [_in_background(self._gate, ask) for ask in requests]
         try:
             return [_result(future) for future in futures]
@@ -194,7 +179,7 @@ def _result(future: Future[list[AnswerOrFailure]]) -> list[AnswerOrFailure]:
     return future.result()
 
 
-def _in_background(gate: threading.Semaphore, ask: Ask) -> Future[list[AnswerOrFailure]]:
+def _in_background(gate: threading.Semaphore, ask: _Ask) -> Future[list[AnswerOrFailure]]:
     """Run a call on a thread of its own once the gate lets it.
 
     The threads of `ThreadPoolExecutor` would keep an interrupted program from ending for as long

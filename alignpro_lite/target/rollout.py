@@ -14,7 +14,7 @@ from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
 
-Request = TypeVar("Request")
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Target(Protocol):
 def answer_each(
     conversations: Sequence[Sequence[Message]],
     count: int,
-    prepare: Callable[[int, Sequence[Message]], Request],
-    answer: Callable[[list[Request]], Iterable[list[AnswerOrFailure]]],
+    prepare: Callable[[int, Sequence[Message]], Prepared],
+    answer: Callable[[list[Prepared]], Iterable[list[AnswerOrFailure]]],
 ) -> list[list[AnswerOrFailure]]:
     """Answer the conversations that can be asked; the others get their failure `count` times.
 
@@ -123,8 +123,8 @@ def answer_each(
 def _prepared(
     number: int,
     messages: Sequence[Message],
-    prepare: Callable[[int, Sequence[Message]], Request],
-) -> Request | TargetFailure:
+    prepare: Callable[[int, Sequence[Message]], Prepared],
+) -> Prepared | TargetFailure:
     try:
         if not messages:
             raise InputError(

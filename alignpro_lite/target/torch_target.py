@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -31,21 +30,6 @@ from alignpro_lite.target.rollout import (
 )
 
 
-@dataclass(frozen=True)
-class HfSettings:
-    """Where and how a torch target runs.
-
-    Attributes:
-        device: A torch device, such as `cpu` or `cuda:0`.
-        dtype: Type of its weights.
-        rows: Sequences generated together.
-    """
-
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    rows: int = 16
-
-
 class HfTarget:
     """A causal language model in torch, prompted with the same token ids as `LlamaTarget`.
 
@@ -53,20 +37,28 @@ class HfTarget:
     log-probabilities of a small quantised model by tenths of a nat and more.
     """
 
-    def __init__(self, source: Source, settings: HfSettings) -> None:
+    def __init__(
+        self,
+        source: Source,
+        device: str = "cpu",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        *,
+        rows: int = 16,
+    ) -> None:
         """Take over a loaded model.
 
         Args:
             source: What `load_source` read from a folder or GGUF file; its model is moved to
                 the device.
-            settings: Device and sizes.
+            device: A torch device, such as `cpu` or `cuda:0`.
+            dtype: Type of its weights.
+            rows: Sequences generated together.
         """
-        self.settings = settings
+        self._device = torch.device(device)
+        self._rows = rows
         self._special = source.special
         self._template = source.chat_template
-        self._model: Any = cast(Any, source.model).to(
-            settings.device, getattr(torch, settings.dtype)
-        )
+        self._model: Any = cast(Any, source.model).to(self._device, getattr(torch, dtype))
         # A copy: special tokens that a user writes are text here, elsewhere they may not be.
         self._tokenizer = Tokenizer.from_str(source.tokenizer.to_str())
         self._tokenizer.encode_special_tokens = True
@@ -144,8 +136,8 @@ class HfTarget:
         self, prompts: Sequence[list[int]], plan: AnswerPlan, seed: int
     ) -> Iterator[AnswerOrFailure]:
         """An answer to each prompt, in order, batch by batch."""
-        for number, start in enumerate(range(0, len(prompts), self.settings.rows)):
-            batch = prompts[start : start + self.settings.rows]
+        for number, start in enumerate(range(0, len(prompts), self._rows)):
+            batch = prompts[start : start + self._rows]
             sampling = plan.seeded(stream_seed(seed, number))
             try:
                 yield from self._generate(batch, plan.max_tokens, sampling)
@@ -158,14 +150,13 @@ class HfTarget:
     def _generate(
         self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
     ) -> list[Answer]:
-        device = torch.device(self.settings.device)
         ids, mask = left_padded(prompts, self._special.eos)
-        own_random = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        own_random = torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
         with torch.inference_mode(), own_random:
             torch.manual_seed(sampling.seed)
             output = self._model.generate(
-                ids.to(device),
-                attention_mask=mask.to(device),
+                ids.to(self._device),
+                attention_mask=mask.to(self._device),
                 generation_config=self._generation(max_tokens, sampling),
                 logits_processor=warpers(sampling),
                 use_model_defaults=False,

@@ -16,7 +16,7 @@ from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import CancelledError, InputError
 from alignpro_lite.registry.http import HttpError
 from alignpro_lite.target.endpoint import Endpoint
-from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings, _choices
+from alignpro_lite.target.openai import OpenAiTarget, _choices
 from alignpro_lite.target.rollout import Answer, TargetFailure
 from tests.support import answers_of
 from tests.support.chat_server import serve
@@ -34,7 +34,7 @@ def chat():
 
 def open_target(url, **options):
     quick = {"retry_pauses": (0.01, 0.01), "timeout": 5.0, **options}
-    return OpenAiTarget(UpstreamSettings(url, "tiny", **quick))
+    return OpenAiTarget(url, "tiny", **quick)
 
 
 def ask(url, conversations=(ASK,), count=2, **options):
@@ -214,14 +214,14 @@ def test_any_json_is_answers_or_a_failure(answer):
 def test_the_key_is_sent_and_never_shown(chat, monkeypatch):
     """Services are known to repeat a wrong key in their complaint."""
     monkeypatch.setenv("TEST_KEY", f" {KEY}\n")
-    ask(chat.url, api_key_variable="TEST_KEY")
+    ask(chat.url, key_variable="TEST_KEY")
     assert chat.authorizations == [f"Bearer {KEY}"]
     chat.complaint = {"error": {"message": f"Incorrect key {KEY}"}}
     chat.statuses = [401]
     with pytest.raises(InputError) as caught:
-        ask(chat.url, api_key_variable="TEST_KEY")
+        ask(chat.url, key_variable="TEST_KEY")
     assert "Incorrect key ***" in str(caught.value)
-    target = open_target(chat.url, api_key_variable="TEST_KEY")
+    target = open_target(chat.url, key_variable="TEST_KEY")
     assert KEY not in repr(target) + repr(target._endpoint)
 
 
@@ -232,7 +232,7 @@ def test_no_redirect_is_followed(chat, monkeypatch, status):
     with serve() as other:
         chat.statuses, chat.headers = [status], {"Location": f"{other.url}/chat/completions"}
         with pytest.raises(InputError, match="redirect"):
-            ask(chat.url, api_key_variable="TEST_KEY")
+            ask(chat.url, key_variable="TEST_KEY")
         assert other.bodies == []
 
 
@@ -245,12 +245,12 @@ def test_no_proxy_comes_between_this_machine_and_itself(chat, monkeypatch):
 def test_a_key_travels_in_plain_text_to_this_machine_only(monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
     for local in ("http://localhost:1/v1", "http://127.0.0.9/v1", "http://[::1]:1/v1"):
-        open_target(local, api_key_variable="TEST_KEY")
-    open_target("HTTPS://example.com/v1", api_key_variable="TEST_KEY")
+        open_target(local, key_variable="TEST_KEY")
+    open_target("HTTPS://example.com/v1", key_variable="TEST_KEY")
     open_target("http://example.com/v1")
     for remote in ("http://example.com/v1", "http://localhost.example.com", "http://10.0.0.1"):
         with pytest.raises(InputError, match="plain text"):
-            open_target(remote, api_key_variable="TEST_KEY")
+            open_target(remote, key_variable="TEST_KEY")
 
 
 @pytest.mark.parametrize(
@@ -271,11 +271,11 @@ def test_an_address_that_cannot_be_used_is_refused(url):
 def test_a_missing_or_broken_key_is_refused(monkeypatch):
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(InputError, match="TEST_KEY, which is not set") as caught:
-        open_target("https://host/v1", api_key_variable="TEST_KEY")
+        open_target("https://host/v1", key_variable="TEST_KEY")
     assert "export TEST_KEY" in caught.value.cure
     monkeypatch.setenv("TEST_KEY", "two\nlines")
     with pytest.raises(InputError, match="characters") as caught:
-        open_target("https://host/v1", api_key_variable="TEST_KEY")
+        open_target("https://host/v1", key_variable="TEST_KEY")
     assert "two" not in str(caught.value)
 
 
@@ -303,9 +303,9 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import _thread, threading\n"
         "from alignpro_lite import Message, Sampling\n"
-        "from alignpro_lite.target.openai import OpenAiTarget, UpstreamSettings\n"
+        "from alignpro_lite.target.openai import OpenAiTarget\n"
         "from alignpro_lite.target.rollout import AnswerPlan\n"
-        f"target = OpenAiTarget(UpstreamSettings({chat.url!r}, 'tiny', parallel=1))\n"
+        f"target = OpenAiTarget({chat.url!r}, 'tiny', parallel=1)\n"
         "threading.Timer(0.2, _thread.interrupt_main).start()\n"
         "try:\n"
         "    target.answers([[Message('user', 'hi')]] * 9, AnswerPlan(1, 4, Sampling()), 0)\n"
