@@ -184,29 +184,33 @@ def _version(package: str) -> str | None:
 def _answer_probe(question: str) -> dict[str, str | None]:
     """In the child process: decode one token and report the device, or what went wrong."""
     asked = json.loads(question)
-    cache = Path(asked["cache"]) if asked["cache"] else None
-    devices = DeviceRequest(**asked["devices"])
+    models = ModelChoice(
+        asked["target"],
+        asked["prompter"],
+        DeviceRequest(**asked["devices"]),
+        Path(asked["cache"]) if asked["cache"] else None,
+    )
     try:
-        device = _decode_one(asked["engine"], asked["target"], asked["prompter"], devices, cache)
+        device = _decode_one(asked["engine"], models)
     except AlignProError as error:
         return {"device": None, "trouble": str(error)}
     return {"device": device, "trouble": ""}
 
 
-def _decode_one(
-    engine: EngineName, target: str, prompter: str, devices: DeviceRequest, cache: Path | None
-) -> str:
+def _decode_one(engine: EngineName, models: ModelChoice) -> str:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.decoding.sampling import Sampling
     from alignpro_lite.loading import load_prompter
     from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.request import Request
 
+    devices, cache = models.devices, models.cache
     if engine == "prompter":
-        with load_prompter(prompter, ModelStore.open(cache), device=devices.device) as loaded:
+        store = ModelStore.open(cache)
+        with load_prompter(models.prompter, store, device=devices.device) as loaded:
             loaded.score("Hello", [loaded.encode("Hello")])
             return loaded.device
-    with AlignedModel.load(target, None, devices=devices, cache=cache) as model:
+    with AlignedModel.load(models.target, None, devices=devices, cache=cache) as model:
         answer = model.run("Hello", Request(max_tokens=1, sampling=Sampling(temperature=0)))
         if answer.answer_tokens != 1:
             raise DeviceError("The target decoded no token.", _CRASH_CURES["target"])
