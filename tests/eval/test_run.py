@@ -210,7 +210,7 @@ def test_another_configuration_or_model_never_mixes(places, tmp_path):
     config = config_of(places, NONE)
     evaluate(config, places, silent)
     before = lines_of(places)
-    with pytest.raises(InputError, match=r"begun with seed = 0, found 3"):
+    with pytest.raises(InputError, match=r"started with seed = 0, found 3"):
         evaluate(config_of(places, NONE, "seed = 3\n"), places, silent)
     other = places.data / "other"
     other.mkdir()

@@ -124,11 +124,11 @@ def test_a_function_may_leave_single_items_undecided():
 @pytest.mark.parametrize("source", ["no-such-reward", "tests.support.reward_functions:absent"])
 def test_what_was_loaded_before_another_scorer_failed_is_closed(monkeypatch, source):
     closed = []
-    monkeypatch.setattr(CallableScorer, "close", closed.append)
+    monkeypatch.setattr(CallableScorer, "close", lambda scorer: closed.append(scorer.names))
     good = named("tests.support.reward_functions:length")
     with pytest.raises(AlignProError):
         open_reward([good, named(source)], ModelStore.open(), threads=1)
-    assert len(closed) == 1
+    assert closed == [("reward",)]
 
 
 def test_a_name_stands_for_a_function_or_a_bundle(tmp_path):
