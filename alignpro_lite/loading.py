@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import DeviceError
-from alignpro_lite.gguf import header as gguf
 from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.gguf.kind import require_text_generation
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.hardware.plan import (
     Batching,
     DeviceRequest,
@@ -136,8 +137,8 @@ def plan_models(
         DeviceError: What was asked for cannot be had.
     """
     path = store.path("target", target)
-    target_file = gguf.read(path)
-    gguf.require_text_generation(target_file)
+    target_file = read_header(path)
+    require_text_generation(target_file)
     bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
     support = EngineSupport(
         llama_gpu_offload=llama.supports_gpu_offload(),

@@ -13,7 +13,8 @@ import numpy as np
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import ContextOverflowError, InputError
-from alignpro_lite.gguf import header as gguf
+from alignpro_lite.gguf.kind import require_text_generation
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
@@ -209,8 +210,8 @@ def load_judge(
         ModelFileError: The file is not a model that generates text.
         DeviceError: There is not enough memory.
     """
-    file = gguf.read(path)
-    gguf.require_text_generation(file)
+    file = read_header(path)
+    require_text_generation(file)
     settings = TargetSettings(context, sequences=2, n_gpu_layers=0, gpu=None, threads=threads)
     return JudgeScorer(LlamaTarget(path, file, settings), name, rubric)
 

@@ -12,7 +12,7 @@ import pytest
 
 from alignpro_lite.errors import BundleError, InputError, RewardError
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
-from alignpro_lite.gguf.header import read
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.measure.bound import (
     Optimum,
     OracleTerms,
@@ -246,7 +246,7 @@ def tiny():
     settings = TargetSettings(context=2048, sequences=4, n_gpu_layers=0, gpu=None, threads=1)
     decoder = DecoderSettings(device="cpu", gpu=0, sequences=8, threads=1)
     with (
-        LlamaTarget(TINY_TARGET, read(TINY_TARGET), settings) as target,
+        LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), settings) as target,
         OnnxPrompter(open_bundle(TINY_BUNDLE), decoder, adapter=0.0) as reference,
     ):
         scorer = CallableScorer(f"{__name__}:share_of_vowels", "vowels")

@@ -6,7 +6,7 @@ import pytest
 
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import DeviceError, InputError
-from alignpro_lite.gguf.header import read
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
 from alignpro_lite.target.target import LlamaTarget
@@ -18,7 +18,7 @@ SETTINGS = TargetSettings(context=512, sequences=4, n_gpu_layers=0, gpu=None, th
 
 
 def load():
-    return GgufTarget(LlamaTarget(TINY_TARGET, read(TINY_TARGET), SETTINGS))
+    return GgufTarget(LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), SETTINGS))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
-from alignpro_lite.gguf.header import read
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.target.llama import SPIN_COUNT, TargetSettings
 from alignpro_lite.target.target import LlamaTarget, Question
 from tests.support import TINY_TARGET
@@ -24,7 +24,7 @@ SETTINGS = TargetSettings(context=256, sequences=4, n_gpu_layers=0, gpu=None, th
 
 @pytest.fixture(scope="module")
 def target():
-    with LlamaTarget(TINY_TARGET, read(TINY_TARGET), SETTINGS) as loaded:
+    with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), SETTINGS) as loaded:
         yield loaded
 
 
@@ -170,7 +170,7 @@ def test_the_numbers_of_an_overflow(target):
 def test_a_context_below_the_micro_batch_is_an_error_not_an_abort():
     """Holds down: llama.cpp aborts the process when a batch is larger than its context."""
     small = replace(SETTINGS, context=40)
-    with LlamaTarget(TINY_TARGET, read(TINY_TARGET), small) as target:
+    with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), small) as target:
         with pytest.raises(ContextOverflowError):
             target.answer(Question([Message("user", "word " * 60)], max_tokens=4))
         assert target.prompt_tokens([Message("user", "hi")])
@@ -189,7 +189,7 @@ def test_a_system_prompt_reaches_the_target(target):
 
 
 def test_a_file_without_a_template_gets_the_plain_text():
-    file = read(TINY_TARGET)
+    file = read_header(TINY_TARGET)
     metadata = {k: v for k, v in file.metadata.items() if k != "tokenizer.chat_template"}
     with LlamaTarget(TINY_TARGET, replace(file, metadata=metadata), SETTINGS) as target:
         tokens = target.prompt_tokens(ASK)
@@ -197,7 +197,7 @@ def test_a_file_without_a_template_gets_the_plain_text():
 
 
 def test_a_broken_template_is_one_line():
-    file = read(TINY_TARGET)
+    file = read_header(TINY_TARGET)
     metadata = {**file.metadata, "tokenizer.chat_template": "{% for %}"}
     with (
         LlamaTarget(TINY_TARGET, replace(file, metadata=metadata), SETTINGS) as target,
@@ -207,7 +207,7 @@ def test_a_broken_template_is_one_line():
 
 
 def test_a_closed_target_refuses(target):
-    other = LlamaTarget(TINY_TARGET, read(TINY_TARGET), SETTINGS)
+    other = LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), SETTINGS)
     other.close()
     other.close()
     with pytest.raises(DeviceError, match="closed"):
@@ -250,7 +250,7 @@ def test_llama_cpps_own_reason_is_shown(tmp_path):
     damaged[at] = 7
     (tmp_path / "odd.gguf").write_bytes(damaged)
     with pytest.raises(ModelFileError) as caught:
-        LlamaTarget(tmp_path / "odd.gguf", read(TINY_TARGET), SETTINGS)
+        LlamaTarget(tmp_path / "odd.gguf", read_header(TINY_TARGET), SETTINGS)
     assert "it gave no reason" not in str(caught.value)
 
 

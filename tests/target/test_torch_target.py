@@ -11,7 +11,7 @@ import torch
 from alignpro_lite import Message, Sampling
 from alignpro_lite.decoding.sampling import filtered_log_probs, log_softmax
 from alignpro_lite.errors import DeviceError
-from alignpro_lite.gguf.header import read
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.pretrained.source import load_source
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
@@ -51,7 +51,7 @@ def target():
 @pytest.fixture(scope="module")
 def llama():
     settings = TargetSettings(context=1024, sequences=4, n_gpu_layers=0, gpu=None, threads=1)
-    with LlamaTarget(TINY_TARGET, read(TINY_TARGET), settings) as loaded:
+    with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), settings) as loaded:
         yield loaded
 
 

@@ -11,7 +11,8 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.gguf import header as gguf
+from alignpro_lite.gguf.kind import require_text_generation
+from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.pretrained.source import load_source
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, AnswerPlan
@@ -72,7 +73,7 @@ def test_a_run_leaves_an_adapter_and_a_merged_model_that_answers(run):
     assert train(notes)
     assert [line["step"] for line in read_metrics(places.run)] == [1, 2, 3]
     assert read_metrics(places.run)[0]["kl"] == pytest.approx(0, abs=1e-4), "it begins as π_F"
-    gguf.require_text_generation(gguf.read(places.run / ORACLE))
+    require_text_generation(read_header(places.run / ORACLE))
     adapter = load_file(places.run / "adapter" / "adapter_model.safetensors")
     assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
     assert not (places.run / MERGED).exists()

@@ -1,0 +1,355 @@
+"""Read the header of a GGUF file: which model it holds, without loading it.
+
+A header is small (key-value pairs and one line per tensor), so everything that planning and error
+messages need is known in milliseconds, before any weights are read.
+
+Every count and length is checked against the bytes that are left before it is used, so a damaged
+or hostile file costs neither memory nor time.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from alignpro_lite.errors import ModelFileError
+from alignpro_lite.gguf.header import (
+    TENSOR_TYPES,
+    TEXT_MODEL_CURE,
+    ArraySummary,
+    GgufFile,
+    MetadataValue,
+    Number,
+    Tensor,
+    clipped,
+    is_count,
+)
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+DEFAULT_ALIGNMENT = 32
+
+MAX_ENTRIES = 1 << 17
+MAX_STRINGS = 1 << 22
+MAX_TEXT_BYTES = 1 << 24
+MAX_INLINE_ITEMS = 1 << 12
+MAX_DIMENSIONS = 4
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_NUMBERS: Mapping[int, struct.Struct] = {
+    0: struct.Struct("<B"),
+    1: struct.Struct("<b"),
+    2: struct.Struct("<H"),
+    3: struct.Struct("<h"),
+    4: _U32,
+    5: struct.Struct("<i"),
+    6: struct.Struct("<f"),
+    7: struct.Struct("<?"),
+    10: _U64,
+    11: struct.Struct("<q"),
+    12: struct.Struct("<d"),
+}
+_STRING = 8
+_ARRAY = 9
+
+_FOREIGN_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or a wheel"),
+    (b"version https://git-lfs", "a git-lfs pointer instead of the file"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"lmgg", "the legacy GGML format"),
+    (b"fmgg", "the legacy GGML format"),
+    (b"tjgg", "the legacy GGML format"),
+    (b"algg", "a legacy GGML adapter"),
+    (b"\x80\x02", "a Python pickle, such as an old PyTorch checkpoint"),
+    (b"\0\0\0\0\0\0\0\0", "zeros, as in an unfinished download"),
+)
+
+_FETCH_AGAIN = "Delete it and fetch it again, for example with `alignpro-lite models pull`."
+
+
+def read_header(path: Path) -> GgufFile:
+    """Read the header of a GGUF file, and of its other parts when it is the first of several.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What the header says. The file holds every byte of weights that the header promises; their
+        values are not looked at.
+
+    Raises:
+        ModelFileError: The file is missing, empty, cut off, damaged or not a GGUF file.
+    """
+    first = _read_part(path)
+    parts = [first, *map(_read_part, _other_parts(first))]
+    return replace(first, tensors=tuple(tensor for part in parts for tensor in part.tensors))
+
+
+def _read_part(path: Path) -> GgufFile:
+    """Read one file; errors of the operating system become a ModelFileError."""
+    try:
+        if not path.is_file():
+            raise _no_file(path)
+        size = path.stat().st_size
+        if size == 0:
+            raise ModelFileError(f"{path} is empty, expected a GGUF model.", _FETCH_AGAIN)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data,
+        ):
+            return _parse(_Cursor(data, path))
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} cannot be read: {error.strerror or error}.", "Check its permissions."
+        ) from error
+    except ValueError as error:  # mmap raises it if the file shrinks while it is opened
+        raise ModelFileError(f"{path} cannot be read: {error}.", _FETCH_AGAIN) from error
+
+
+def _no_file(path: Path) -> ModelFileError:
+    if path.is_dir():
+        return ModelFileError(
+            f"{path} is a folder, expected one GGUF file.",
+            "Give a .gguf file, or convert a Hugging Face folder with "
+            "`alignpro-lite export target`.",
+        )
+    found = "is not a regular file" if path.exists() else "does not exist"
+    return ModelFileError(f"{path} {found}, expected a GGUF model.", TEXT_MODEL_CURE)
+
+
+def _other_parts(first: GgufFile) -> list[Path]:
+    """The other files of a split model, which llama.cpp opens together with the first."""
+    count = first.metadata.get("split.count", 0)
+    if not is_count(count) or count < 2 or first.metadata.get("split.no") != 0:
+        return []
+    pattern = rf"(.+)-00001-of-{count:05d}\.gguf"
+    match = re.fullmatch(pattern, first.path.name)
+    if match is None:
+        raise ModelFileError(
+            f"{first.path} is the first of {count} parts, "
+            f"but its name does not end in -00001-of-{count:05d}.gguf.",
+            "Give all parts their original names.",
+        )
+    names = (f"{match[1]}-{number:05d}-of-{count:05d}.gguf" for number in range(2, count + 1))
+    return [first.path.with_name(name) for name in names]
+
+
+class _Cursor:
+    """Reads values from a mapped file, one after the other, and never past its end."""
+
+    def __init__(self, data: mmap.mmap, path: Path) -> None:
+        self.data = data
+        self.path = path
+        self.size = len(data)
+        self.offset = 0
+
+    def number(self, layout: struct.Struct) -> Number:
+        self.require(layout.size)
+        value: Number = layout.unpack_from(self.data, self.offset)[0]
+        self.offset += layout.size
+        return value
+
+    def u32(self) -> int:
+        return int(self.number(_U32))
+
+    def u64(self) -> int:
+        return int(self.number(_U64))
+
+    def numbers(self, layout: struct.Struct, count: int) -> tuple[Number, ...]:
+        array = struct.Struct(f"<{count}{layout.format[-1]}")
+        self.require(array.size)
+        values = array.unpack_from(self.data, self.offset)
+        self.offset += array.size
+        return values
+
+    def text(self) -> str:
+        length = self.u64()
+        if length > MAX_TEXT_BYTES:
+            raise self.damaged(f"a string claims {length} bytes")
+        self.require(length)
+        value = self.data[self.offset : self.offset + length]
+        self.offset += length
+        return value.decode("utf-8", errors="replace")
+
+    def entry_count(self) -> int:
+        count = self.u64()
+        if count > MAX_ENTRIES:
+            raise self.damaged(f"the header claims {count} entries")
+        return count
+
+    def skip(self, n_bytes: int) -> None:
+        self.require(n_bytes)
+        self.offset += n_bytes
+
+    def skip_texts(self, count: int) -> None:
+        """Skip strings. A vocabulary has 100,000 of them, so the loop does nothing else."""
+        if count > MAX_STRINGS:
+            raise self.damaged(f"an array claims {count} strings")
+        data, offset, read_length = self.data, self.offset, _U64.unpack_from
+        try:
+            for _ in range(count):
+                offset += 8 + read_length(data, offset)[0]
+        except (struct.error, OverflowError):
+            raise self.cut_off() from None
+        self.offset = offset
+        self.require(0)
+
+    def require(self, n_bytes: int) -> None:
+        if self.offset + n_bytes > self.size:
+            raise self.cut_off()
+
+    def cut_off(self) -> ModelFileError:
+        return self.damaged(f"its header ends too early, after {self.size} bytes")
+
+    def damaged(self, reason: str) -> ModelFileError:
+        return ModelFileError(f"{self.path} is damaged: {reason}.", _FETCH_AGAIN)
+
+
+def _parse(cursor: _Cursor) -> GgufFile:
+    version = _parse_version(cursor)
+    n_tensors, n_pairs = cursor.entry_count(), cursor.entry_count()
+    metadata = _parse_metadata(cursor, n_pairs)
+    architecture = metadata.get("general.architecture", "")
+    if not isinstance(architecture, str):
+        raise cursor.damaged("its general.architecture is not text")
+    return GgufFile(
+        path=cursor.path,
+        version=version,
+        architecture=architecture,
+        metadata=MappingProxyType(metadata),
+        tensors=_parse_tensors(cursor, n_tensors, _alignment(cursor, metadata)),
+    )
+
+
+def _parse_version(cursor: _Cursor) -> int:
+    beginning = bytes(cursor.data[:32])
+    if not beginning.startswith(MAGIC):
+        raise ModelFileError(
+            f"{cursor.path} is not a GGUF model: it begins with {_kind_of(beginning)}.",
+            TEXT_MODEL_CURE,
+        )
+    cursor.skip(len(MAGIC))
+    version = cursor.u32()
+    if version and version & 0xFFFF == 0:
+        raise ModelFileError(
+            f"{cursor.path} is a big-endian GGUF, expected a little-endian one.",
+            "Fetch the little-endian file or convert the model again.",
+        )
+    if version not in VERSIONS:
+        raise ModelFileError(
+            f"{cursor.path} has GGUF version {version}, expected 2 or 3.",
+            "Convert the model again with a current llama.cpp, or upgrade alignpro-lite.",
+        )
+    return version
+
+
+def _parse_metadata(cursor: _Cursor, count: int) -> dict[str, MetadataValue]:
+    metadata: dict[str, MetadataValue] = {}
+    for _ in range(count):
+        key = cursor.text()
+        if not key or key in metadata:
+            raise cursor.damaged(f"the key {clipped(key)} is empty or a duplicate")
+        metadata[key] = _parse_value(cursor, key)
+    return metadata
+
+
+def _parse_value(cursor: _Cursor, key: str) -> MetadataValue:
+    kind = cursor.u32()
+    if kind == _STRING:
+        return cursor.text()
+    if kind == _ARRAY:
+        return _parse_array(cursor, key)
+    if kind in _NUMBERS:
+        return cursor.number(_NUMBERS[kind])
+    raise cursor.damaged(f"the key {clipped(key)} has the unknown type {kind}")
+
+
+def _parse_array(cursor: _Cursor, key: str) -> MetadataValue:
+    kind, count = cursor.u32(), cursor.u64()
+    if kind == _STRING:
+        cursor.skip_texts(count)
+        return ArraySummary(count, of_text=True)
+    if kind not in _NUMBERS:
+        raise cursor.damaged(f"the array {clipped(key)} has the unknown type {kind}")
+    if count <= MAX_INLINE_ITEMS:
+        return cursor.numbers(_NUMBERS[kind], count)
+    cursor.skip(count * _NUMBERS[kind].size)
+    return ArraySummary(count, of_text=False)
+
+
+def _alignment(cursor: _Cursor, metadata: Mapping[str, MetadataValue]) -> int:
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not is_count(alignment) or alignment.bit_count() != 1:
+        raise cursor.damaged(f"its alignment is {clipped(alignment)}, expected a power of two")
+    return alignment
+
+
+def _parse_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
+    """Read the tensors and check that the file holds every byte of them.
+
+    Their data are stored in the same order, each padded to the alignment.
+    """
+    relative = [_parse_tensor(cursor) for _ in range(count)]
+    if len({tensor.name for tensor in relative}) != count:
+        raise cursor.damaged("two tensors have the same name")
+    start = end = _padded(cursor.offset, alignment)
+    expected = 0
+    for tensor in relative:
+        if tensor.offset != expected:
+            raise cursor.damaged(
+                f"the tensor {clipped(tensor.name)} should start at byte {expected}, "
+                f"its header says {tensor.offset}"
+            )
+        end = start + expected + tensor.n_bytes
+        expected += _padded(tensor.n_bytes, alignment)
+    if relative and end > cursor.size:
+        raise ModelFileError(
+            f"{cursor.path} is cut off: its header promises {end} bytes, "
+            f"the file has {cursor.size}.",
+            _FETCH_AGAIN,
+        )
+    return tuple(replace(tensor, offset=start + tensor.offset) for tensor in relative)
+
+
+def _parse_tensor(cursor: _Cursor) -> Tensor:
+    """Read one tensor; its offset counts from the start of all data."""
+    name, n_dimensions = cursor.text(), cursor.u32()
+    if n_dimensions > MAX_DIMENSIONS:
+        raise cursor.damaged(f"the tensor {clipped(name)} has {n_dimensions} dimensions")
+    shape = tuple(cursor.u64() for _ in range(n_dimensions))
+    kind, offset = cursor.u32(), cursor.u64()
+    if kind not in TENSOR_TYPES:
+        raise ModelFileError(
+            f"{cursor.path} has a tensor {clipped(name)} of the unknown type {kind}.",
+            "Upgrade alignpro-lite, or quantise the model to a common type such as Q4_K_M.",
+        )
+    type_name, block, block_bytes = TENSOR_TYPES[kind]
+    if (shape[0] if shape else 1) % block:
+        raise cursor.damaged(f"the rows of tensor {clipped(name)} are not multiples of {block}")
+    return Tensor(name, shape, type_name, math.prod(shape) // block * block_bytes, offset)
+
+
+def _kind_of(beginning: bytes) -> str:
+    """The kind of file that begins with these bytes."""
+    for prefix, description in _FOREIGN_BEGINNINGS:
+        if beginning.startswith(prefix):
+            return description
+    if beginning[8:9] == b"{":
+        return "a safetensors header"
+    text = beginning.lstrip()
+    if text.startswith(b"<"):
+        return "an HTML or XML page, as in a failed download"
+    if text.startswith(b"{"):
+        return "JSON"
+    return f"the bytes {beginning[:8].hex(' ')}"
+
+
+def _padded(n_bytes: int, alignment: int) -> int:
+    return -(-n_bytes // alignment) * alignment
