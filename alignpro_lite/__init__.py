@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alignpro_lite.decoding.conversation import Message
     from alignpro_lite.decoding.sampling import Sampling
     from alignpro_lite.errors import AlignProError
-    from alignpro_lite.hardware.plan import DeviceRequest
+    from alignpro_lite.hardware.device import DeviceRequest
     from alignpro_lite.prompter.prompter import Rewrite
     from alignpro_lite.rewriting.certificate import Certificate
     from alignpro_lite.rewriting.request import Budget, Request, RhoStar
@@ -30,7 +30,7 @@ _HOMES = {
     "Budget": "rewriting.request",
     "Certificate": "rewriting.certificate",
     "Choice": "rewriting.result",
-    "DeviceRequest": "hardware.plan",
+    "DeviceRequest": "hardware.device",
     "Message": "decoding.conversation",
     "Request": "rewriting.request",
     "Result": "rewriting.result",

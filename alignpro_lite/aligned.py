@@ -19,7 +19,8 @@ from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
-from alignpro_lite.hardware.plan import DeviceRequest, Plan
+from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.loading import plan_models
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import AlignProError, DeviceError
-from alignpro_lite.hardware.plan import DeviceRequest, Plan
+from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.hardware.plan import Plan
 
 EngineName = Literal["target", "prompter"]
 PROBE_SECONDS = 300.0

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
-from alignpro_lite.hardware.plan import (
-    Batching,
-    DeviceRequest,
-    EngineSupport,
-    Plan,
-    PrompterNeeds,
-    make_plan,
-)
+from alignpro_lite.hardware.device import Device, DeviceChoice, DeviceRequest
+from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
+from alignpro_lite.hardware.plan import Plan
+from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import find_hardware
 from alignpro_lite.prompter import decoder as onnx_decoder
-from alignpro_lite.prompter.bundle import Bundle, Device, open_bundle
+from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
@@ -40,7 +35,7 @@ def load_prompter(
     prompter: str | Path,
     store: ModelStore,
     *,
-    device: Literal["auto", "cuda", "cpu"] = "auto",
+    device: DeviceChoice = "auto",
     adapter: float = 1.0,
 ) -> OnnxPrompter:
     """Load a prompter alone, to rewrite without answering.
@@ -140,17 +135,17 @@ def plan_models(
     target_file = read_header(path)
     require_text_generation(target_file)
     bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
-    support = EngineSupport(
-        llama_gpu_offload=llama.supports_gpu_offload(),
-        onnx_cuda=bundle is not None and onnx_decoder.supports_cuda(),
+    target_needs = TargetNeeds(
+        target_file, llama.supports_gpu_offload(), llama.MICRO_BATCH, SEQUENCES
     )
-    needs = None if bundle is None else _needs(bundle)
-    batching = Batching(llama.MICRO_BATCH, SEQUENCES)
-    plan = make_plan(request, target_file, needs, support, find_hardware(), batching)
+    prompter_needs = None if bundle is None else _needs(bundle)
+    plan = make_plan(request, target_needs, prompter_needs, find_hardware())
     return PlannedModels(path, target_file, bundle, plan)
 
 
 def _needs(bundle: Bundle) -> PrompterNeeds:
     graph = bundle.sidecar.graph
     cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
-    return PrompterNeeds(bundle.n_bytes + cache_bytes, graph.device == "cuda")
+    return PrompterNeeds(
+        bundle.n_bytes + cache_bytes, graph.device == "cuda", onnx_decoder.supports_cuda()
+    )

@@ -10,6 +10,7 @@ import click
 
 from alignpro_lite.cli.options import ModelOptions, model_options
 from alignpro_lite.errors import AlignProError, DeviceError
+from alignpro_lite.hardware.memory import format_bytes
 
 if TYPE_CHECKING:
     from alignpro_lite.doctor import ModelChoice
@@ -85,10 +86,10 @@ def _as_text(report: dict[str, Any]) -> str:
     lines += [f"  {name:18} {found or '-'}" for name, found in report["versions"].items()]
     hardware = report["hardware"]
     lines += ["Hardware", f"  cores              {hardware['cores']}"]
-    lines.append(f"  memory             {_gb(hardware['ram']['total_bytes'])}")
+    lines.append(f"  memory             {format_bytes(hardware['ram']['total_bytes'])}")
     lines += [
-        f"  GPU {gpu['index']}              {gpu['name']}, {_gb(gpu['free_bytes'])} free of "
-        f"{_gb(gpu['total_bytes'])}"
+        f"  GPU {gpu['index']}              {gpu['name']}, "
+        f"{format_bytes(gpu['free_bytes'])} free of {format_bytes(gpu['total_bytes'])}"
         for gpu in hardware["gpus"]
     ] or ["  GPU                none found"]
     lines.append("Engines")
@@ -96,7 +97,8 @@ def _as_text(report: dict[str, Any]) -> str:
     cache = report["cache"]
     lines.append("Cache")
     lines.append(
-        f"  {cache['folder']}: {_gb(cache['bytes'])} used, {_gb(cache['free_bytes'])} free"
+        f"  {cache['folder']}: {format_bytes(cache['bytes'])} used, "
+        f"{format_bytes(cache['free_bytes'])} free"
     )
     lines += ["Plan", *_plan_lines(report["plan"]), "Test: one token through each engine"]
     for probe in report["probes"]:
@@ -116,14 +118,10 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     for place, name in (("on_gpu", "GPU"), ("on_cpu", "memory")):
         parts = {key.removesuffix("_bytes"): size for key, size in plan[place].items() if size}
         if parts:
-            listed = ", ".join(f"{key} {_gb(size)}" for key, size in parts.items())
+            listed = ", ".join(f"{key} {format_bytes(size)}" for key, size in parts.items())
             lines.append(f"  {name}: {listed}")
     return lines + [f"  {note}" for note in plan["notes"]]
 
 
 def _yes(found: bool | str) -> str:
     return found if isinstance(found, str) else "yes" if found else "no"
-
-
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

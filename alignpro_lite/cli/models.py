@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from alignpro_lite import registry
 from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import RegistryError
+from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.registry.cache import Cache, Check
 from alignpro_lite.registry.models_toml import (
     KINDS,
@@ -162,7 +163,7 @@ def rm(names: tuple[str, ...], forget: bool, cache: Path | None) -> None:
             if other != entry and store.cache.path(other) == store.cache.path(entry)
         ]
         shared = f", which is {', '.join(others)} too" if others else ""
-        click.echo(f"{entry.key}: {_bytes(freed)} freed{shared}", err=True)
+        click.echo(f"{entry.key}: {format_bytes(freed)} freed{shared}", err=True)
 
 
 @models.command()
@@ -222,13 +223,13 @@ class Meter:
         elif self._last.done:
             state = "stopped at" if interrupted else "done,"
             seconds = time.monotonic() - self._started
-            done = _bytes(self._last.done)
+            done = format_bytes(self._last.done)
             click.echo(f"{self._last.label}: {state} {done} in {seconds:.1f} s", err=True)
         self._last = Progress("", 0, None)
 
     def _line(self, now: float) -> str:
         rate = (self._last.done - self._first) / max(now - self._started, 1e-3)
-        line = f"{_amount(self._last)} {_bytes(int(rate))}/s"
+        line = f"{_amount(self._last)} {format_bytes(int(rate))}/s"
         if self._last.total is not None and rate > 0:
             left = int((self._last.total - self._last.done) / rate)
             line += f" {left // 60}:{left % 60:02} left"
@@ -275,7 +276,7 @@ def _describe_recipe(recipe: Recipe) -> dict[str, str]:
 def _table_row(entry: Entry, store: ModelStore) -> tuple[str, ...]:
     default = " (default)" if store.registry.defaults.get(entry.kind) == entry.name else ""
     state = "installed" if store.cache.is_installed(entry) else "-"
-    size = "-" if entry.size is None else _bytes(entry.size)
+    size = "-" if entry.size is None else format_bytes(entry.size)
     return (entry.key + default, size, entry.licence or "-", state, entry.description)
 
 
@@ -350,14 +351,6 @@ def _damage(check: Check) -> str:
 
 def _amount(progress: Progress) -> str:
     if progress.total is None:
-        return _bytes(progress.done) if progress.done else ""
+        return format_bytes(progress.done) if progress.done else ""
     percent = 100 * progress.done // max(progress.total, 1)
-    return f"{percent:3}% {_bytes(progress.done)} of {_bytes(progress.total)}"
-
-
-def _bytes(count: int) -> str:
-    """Return a number of bytes in the decimal units that hubs and disks use."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+    return f"{percent:3}% {format_bytes(progress.done)} of {format_bytes(progress.total)}"

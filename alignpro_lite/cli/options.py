@@ -16,7 +16,7 @@ from alignpro_lite.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
-    from alignpro_lite.hardware.plan import DeviceRequest
+    from alignpro_lite.hardware.device import DeviceRequest
     from alignpro_lite.rewriting.request import Budget, Request, RhoStar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,7 +35,7 @@ class ModelOptions:
 
     def devices(self) -> DeviceRequest:
         """The part about hardware."""
-        from alignpro_lite.hardware.plan import DeviceRequest
+        from alignpro_lite.hardware.device import DeviceRequest
 
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 

@@ -19,6 +19,7 @@ from alignpro_lite.eval.figures import inline_figures, looks, overall, write_fig
 from alignpro_lite.eval.progress import duration
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.summary import ALL, ModelUsed, Summary, Versus
+from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.measure.statistics import Estimate
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.rewriting.certificate import changes_between
@@ -406,7 +407,7 @@ def _p(value: float) -> str:
 
 
 def _size(model: ModelUsed) -> str:
-    return f"{model.size / 1e6:,.1f} MB" if model.size else _NOTHING
+    return format_bytes(model.size) if model.size else _NOTHING
 
 
 def _markdown_rows(table: Table) -> Iterator[str]:

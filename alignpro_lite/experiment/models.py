@@ -14,7 +14,7 @@ from alignpro_lite.experiment.sections import (
     HuggingFaceSection,
     PromptDataSection,
 )
-from alignpro_lite.hardware.plan import DeviceRequest
+from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.loading import plan_models
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.openai import OpenAiTarget

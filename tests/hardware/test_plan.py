@@ -11,27 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import DeviceError, InputError, ModelFileError
-from alignpro_lite.gguf import header as gguf
-from alignpro_lite.hardware.plan import (
-    MIN_MARGIN,
-    Batching,
-    DeviceRequest,
-    EngineSupport,
-    Footprint,
-    Plan,
-    PrompterNeeds,
-    make_plan,
-)
+from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.gguf.reading import read_header
+from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.hardware.memory import MIN_MARGIN, Footprint, PrompterNeeds, TargetNeeds
+from alignpro_lite.hardware.plan import Plan
+from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import Gpu, Hardware, Ram
 from tests.support import gguf_writer
 
 GIB = 1 << 30
 MIB = 1 << 20
-BOTH = EngineSupport(llama_gpu_offload=True, onnx_cuda=True)
-NEITHER = EngineSupport(llama_gpu_offload=False, onnx_cuda=False)
 LAPTOP_RAM = Ram(16 * GIB, 12 * GIB)
-PROMPTER = PrompterNeeds(200 * MIB, cuda_capable=True)
-CPU_PROMPTER = PrompterNeeds(200 * MIB, cuda_capable=False)
+PROMPTER = PrompterNeeds(200 * MIB, built_for_cuda=True, engine_has_cuda=True)
+CPU_PROMPTER = replace(PROMPTER, built_for_cuda=False)
+CPU_ENGINE_PROMPTER = replace(PROMPTER, engine_has_cuda=False)
 
 # Llama-3.1-8B with Q4_K matrices and a Q6_K output layer, bytes by hand.
 LLAMA_BLOCK = (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) * 144 // 256 + 2 * 4 * 4096
@@ -42,7 +36,7 @@ LLAMA_KV_PER_TOKEN_AND_BLOCK = 2 * 8 * 128 * 2
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> gguf.GgufFile:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> GgufFile:
     metadata, tensors = gguf_writer.decoder(
         name="Llama 3.1 8B Instruct",
         n_layers=32,
@@ -57,11 +51,11 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> gguf.GgufFile:
         output_type="Q6_K",
     )
     path = tmp_path_factory.mktemp("llama") / "llama-8b.gguf"
-    return gguf.read(gguf_writer.write(path, metadata, tensors))
+    return read_header(gguf_writer.write(path, metadata, tensors))
 
 
 @pytest.fixture(scope="module")
-def smol(tmp_path_factory: pytest.TempPathFactory) -> gguf.GgufFile:
+def smol(tmp_path_factory: pytest.TempPathFactory) -> GgufFile:
     metadata, tensors = gguf_writer.decoder(
         name="SmolLM2 135M",
         n_layers=30,
@@ -76,7 +70,7 @@ def smol(tmp_path_factory: pytest.TempPathFactory) -> gguf.GgufFile:
         output_type=None,
     )
     path = tmp_path_factory.mktemp("smol") / "smol.gguf"
-    return gguf.read(gguf_writer.write(path, metadata, tensors))
+    return read_header(gguf_writer.write(path, metadata, tensors))
 
 
 def machine(free: int | None = None, ram: Ram = LAPTOP_RAM) -> Hardware:
@@ -85,14 +79,18 @@ def machine(free: int | None = None, ram: Ram = LAPTOP_RAM) -> Hardware:
 
 
 def plan(
-    model: gguf.GgufFile,
+    model: GgufFile,
     hardware: Hardware,
     *,
     request: DeviceRequest = DeviceRequest(),
     prompter: PrompterNeeds | None = PROMPTER,
-    support: EngineSupport = BOTH,
+    llama_has_cuda: bool = True,
 ) -> Plan:
-    return make_plan(request, model, prompter, support, hardware)
+    return make_plan(request, TargetNeeds(model, llama_has_cuda), prompter, hardware)
+
+
+def weight_bytes(model: GgufFile) -> int:
+    return sum(tensor.n_bytes for tensor in model.tensors)
 
 
 def llama_buffers(context: int) -> int:
@@ -106,7 +104,7 @@ def llama_buffers(context: int) -> int:
 @pytest.mark.parametrize(
     ("card", "context"), [(8 * GIB, 4096), (12 * GIB, 32768), (24 * GIB, 131072)]
 )
-def test_llama_8b_fits_whole_on_common_cards(llama: gguf.GgufFile, card: int, context: int) -> None:
+def test_llama_8b_fits_whole_on_common_cards(llama: GgufFile, card: int, context: int) -> None:
     made = plan(llama, machine(card * 95 // 100), request=DeviceRequest(ctx=context))
     assert (made.device, made.n_gpu_layers, made.n_layers) == ("cuda", 33, 32)
     assert made.on_gpu == Footprint(
@@ -125,7 +123,7 @@ def test_llama_8b_fits_whole_on_common_cards(llama: gguf.GgufFile, card: int, co
     ("free", "context"), [(4 * GIB, 4096), (7 * GIB, 32768), (11 * GIB, 131072)]
 )
 def test_llama_8b_goes_in_parts_when_it_does_not_fit(
-    llama: gguf.GgufFile, free: int, context: int
+    llama: GgufFile, free: int, context: int
 ) -> None:
     roomy = Ram(64 * GIB, 60 * GIB)
     made = plan(llama, machine(free, roomy), request=DeviceRequest(ctx=context))
@@ -140,25 +138,25 @@ def test_llama_8b_goes_in_parts_when_it_does_not_fit(
     assert f"{blocks + 1} of 33 layers" in made.notes[0]
 
 
-def test_smollm2_on_a_cpu(smol: gguf.GgufFile) -> None:
-    made = plan(smol, machine(), support=NEITHER)
+def test_smollm2_on_a_cpu(smol: GgufFile) -> None:
+    made = plan(smol, machine(), prompter=CPU_ENGINE_PROMPTER, llama_has_cuda=False)
     assert (made.device, made.gpu, made.n_gpu_layers) == ("cpu", None, 0)
     assert (made.context, made.threads) == (2048, 4)
     assert made.kv_bytes == 45 * MIB  # llama.cpp reports the same
-    assert made.on_cpu.weight_bytes == smol.weight_bytes
+    assert made.on_cpu.weight_bytes == weight_bytes(smol)
     assert made.on_cpu.prompter_bytes == PROMPTER.n_bytes
     assert made.on_gpu == Footprint()
     assert made.notes == ("No NVIDIA GPU was found, so everything runs on the CPU.",)
 
 
-def test_tied_embeddings_are_copied_to_the_gpu(smol: gguf.GgufFile) -> None:
+def test_tied_embeddings_are_copied_to_the_gpu(smol: GgufFile) -> None:
     made = plan(smol, machine(8 * GIB))
     embeddings = 576 * 49152 // 32 * 34
-    assert made.on_gpu.weight_bytes == smol.weight_bytes
+    assert made.on_gpu.weight_bytes == weight_bytes(smol)
     assert made.on_cpu.weight_bytes == embeddings
 
 
-def test_the_kv_cache_is_padded_to_256_tokens(smol: gguf.GgufFile) -> None:
+def test_the_kv_cache_is_padded_to_256_tokens(smol: GgufFile) -> None:
     made = plan(smol, machine(), request=DeviceRequest(ctx=1000))
     assert made.context == 1000
     assert made.kv_bytes == 2 * 30 * 3 * 64 * 2 * 1024
@@ -177,10 +175,10 @@ def test_the_kv_cache_is_padded_to_256_tokens(smol: gguf.GgufFile) -> None:
     ],
 )
 def test_the_buffer_estimate_is_just_above_what_llama_cpp_takes(
-    smol: gguf.GgufFile, context: int, micro_batch: int, sequences: int, reported: float
+    smol: GgufFile, context: int, micro_batch: int, sequences: int, reported: float
 ) -> None:
-    request, batching = DeviceRequest(ctx=context), Batching(micro_batch, sequences)
-    made = make_plan(request, smol, None, NEITHER, machine(), batching)
+    target = TargetNeeds(smol, False, micro_batch, sequences)
+    made = make_plan(DeviceRequest(ctx=context), target, None, machine())
     assert reported <= made.on_cpu.compute_bytes / MIB <= 1.5 * reported
 
 
@@ -194,31 +192,29 @@ def test_layers_without_attention_need_no_kv_cache(tmp_path: Path) -> None:
         "jamba.attention.head_count_kv": [0, 2, 0, 2],
         "jamba.vocab_size": 100,
     }
-    model = gguf.read(gguf_writer.write(tmp_path / "hybrid.gguf", metadata))
+    model = read_header(gguf_writer.write(tmp_path / "hybrid.gguf", metadata))
     assert plan(model, machine()).kv_bytes == 2 * (2 * 2 * 8 * 2) * 1024
 
 
 # Choices
 
 
-def test_the_default_context_is_2048_or_the_models_own(
-    llama: gguf.GgufFile, smol: gguf.GgufFile
-) -> None:
+def test_the_default_context_is_2048_or_the_models_own(llama: GgufFile, smol: GgufFile) -> None:
     assert plan(llama, machine(24 * GIB)).context == 2048
     short = replace(smol, metadata={**smol.metadata, "llama.context_length": 2000})
     assert plan(short, machine()).context == 2000
 
 
-def test_the_default_context_is_lowered_to_fit_the_ram(smol: gguf.GgufFile) -> None:
+def test_the_default_context_is_lowered_to_fit_the_ram(smol: GgufFile) -> None:
     made = plan(smol, machine(ram=Ram(GIB, MIN_MARGIN + 40 * MIB)), prompter=None)
     assert 512 <= made.context < 2048
     assert made.on_cpu.allocated_bytes <= 40 * MIB
     assert f"lowered from 2048 to {made.context}" in made.notes[-1]
 
 
-def test_a_context_that_does_not_fit_is_refused_with_one_that_does(smol: gguf.GgufFile) -> None:
+def test_a_context_that_does_not_fit_is_refused_with_one_that_does(smol: GgufFile) -> None:
     hardware = machine(ram=Ram(GIB, MIN_MARGIN + 60 * MIB))
-    with pytest.raises(DeviceError, match=r"8192 tokens .* KV cache 180 MiB") as caught:
+    with pytest.raises(DeviceError, match=r"8192 tokens .* KV cache 188\.7 MB") as caught:
         plan(smol, hardware, request=DeviceRequest(ctx=8192), prompter=None)
     advised = int(re.findall(r"--ctx (\d+)", caught.value.cure)[0])
     assert plan(smol, hardware, request=DeviceRequest(ctx=advised), prompter=None)
@@ -226,7 +222,7 @@ def test_a_context_that_does_not_fit_is_refused_with_one_that_does(smol: gguf.Gg
         plan(smol, hardware, request=DeviceRequest(ctx=advised + 256), prompter=None)
 
 
-def test_the_target_goes_before_the_prompter(smol: gguf.GgufFile) -> None:
+def test_the_target_goes_before_the_prompter(smol: GgufFile) -> None:
     whole = plan(smol, machine(8 * GIB), prompter=None).on_gpu.total_bytes
     enough = whole + PROMPTER.n_bytes + MIN_MARGIN
     assert plan(smol, machine(enough)).prompter_device == "cuda"
@@ -236,9 +232,8 @@ def test_the_target_goes_before_the_prompter(smol: gguf.GgufFile) -> None:
     assert "The prompter runs on the CPU" in made.notes[0]
 
 
-def test_the_prompter_may_use_a_gpu_that_llama_cpp_cannot(smol: gguf.GgufFile) -> None:
-    support = EngineSupport(llama_gpu_offload=False, onnx_cuda=True)
-    made = plan(smol, machine(8 * GIB), support=support)
+def test_the_prompter_may_use_a_gpu_that_llama_cpp_cannot(smol: GgufFile) -> None:
+    made = plan(smol, machine(8 * GIB), llama_has_cuda=False)
     assert (made.device, made.prompter_device) == ("cpu", "cuda")
     assert made.gpu is not None
     assert "built without CUDA" in made.notes[0]
@@ -246,39 +241,39 @@ def test_the_prompter_may_use_a_gpu_that_llama_cpp_cannot(smol: gguf.GgufFile) -
 
 
 @pytest.mark.parametrize(
-    ("prompter", "support", "note"),
+    ("prompter", "note"),
     [
-        (CPU_PROMPTER, BOTH, "built for the CPU"),
-        (PROMPTER, EngineSupport(True, False), r'pip install "alignpro-lite\[cuda\]"'),
+        (CPU_PROMPTER, "built for the CPU"),
+        (CPU_ENGINE_PROMPTER, r'pip install "alignpro-lite\[cuda\]"'),
     ],
 )
 def test_a_prompter_that_stays_on_the_cpu_says_why(
-    smol: gguf.GgufFile, prompter: PrompterNeeds, support: EngineSupport, note: str
+    smol: GgufFile, prompter: PrompterNeeds, note: str
 ) -> None:
-    made = plan(smol, machine(8 * GIB), prompter=prompter, support=support)
+    made = plan(smol, machine(8 * GIB), prompter=prompter)
     assert (made.device, made.prompter_device) == ("cuda", "cpu")
     assert re.search(note, made.notes[0])
 
 
-def test_a_full_gpu_is_not_used(smol: gguf.GgufFile) -> None:
+def test_a_full_gpu_is_not_used(smol: GgufFile) -> None:
     made = plan(smol, machine(MIN_MARGIN))
     assert (made.device, made.gpu) == ("cpu", None)
-    assert "has only 286 MiB" in made.notes[0]
+    assert "has only 300.0 MB" in made.notes[0]
 
 
-def test_the_gpu_with_most_free_memory_is_taken(smol: gguf.GgufFile) -> None:
+def test_the_gpu_with_most_free_memory_is_taken(smol: GgufFile) -> None:
     gpus = (Gpu(0, "small", 4 * GIB, 3 * GIB), Gpu(1, "large", 8 * GIB, 6 * GIB))
     made = plan(smol, Hardware(gpus, LAPTOP_RAM, 4))
     assert made.gpu == gpus[1]
 
 
-def test_no_prompter_has_no_place(smol: gguf.GgufFile) -> None:
+def test_no_prompter_has_no_place(smol: GgufFile) -> None:
     made = plan(smol, machine(8 * GIB), prompter=None)
     assert made.prompter_device is None
     assert made.on_gpu.prompter_bytes == made.on_cpu.prompter_bytes == 0
 
 
-def test_layers_that_were_asked_for_are_taken(llama: gguf.GgufFile) -> None:
+def test_layers_that_were_asked_for_are_placed(llama: GgufFile) -> None:
     for asked, given_ in [(0, 0), (5, 5), (-1, 33), (99, 33)]:
         made = plan(llama, machine(24 * GIB), request=DeviceRequest(n_gpu_layers=asked))
         assert made.n_gpu_layers == given_
@@ -286,11 +281,11 @@ def test_layers_that_were_asked_for_are_taken(llama: gguf.GgufFile) -> None:
 
 
 def test_weights_beyond_free_ram_are_a_note_and_beyond_all_ram_an_error(
-    llama: gguf.GgufFile,
+    llama: GgufFile,
 ) -> None:
     tight = plan(llama, machine(ram=Ram(8 * GIB, 3 * GIB)))
     assert "read from disk again" in tight.notes[-1]
-    with pytest.raises(DeviceError, match=r"needs 4\.7 GiB .* of RAM; of 4\.0 GiB"):
+    with pytest.raises(DeviceError, match=r"needs 5\.0 GB .* of RAM; of 4\.3 GB"):
         plan(llama, machine(ram=Ram(4 * GIB, 3 * GIB)))
 
 
@@ -308,42 +303,50 @@ def test_weights_beyond_free_ram_are_a_note_and_beyond_all_ram_an_error(
         (DeviceRequest(device="cuda", n_gpu_layers=0), "--device cuda contradicts"),
     ],
 )
-def test_contradictions_are_refused(
-    smol: gguf.GgufFile, request_: DeviceRequest, expected: str
-) -> None:
+def test_contradictions_are_refused(smol: GgufFile, request_: DeviceRequest, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         plan(smol, machine(8 * GIB), request=request_)
 
 
 @pytest.mark.parametrize(
-    ("hardware", "support", "expected"),
+    ("hardware", "llama_has_cuda", "prompter", "expected"),
     [
-        (machine(), BOTH, "no NVIDIA GPU was found"),
-        (machine(8 * GIB), EngineSupport(False, True), "-DGGML_CUDA=on.* pip install --force-"),
-        (machine(8 * GIB), EngineSupport(True, False), r'pip install "alignpro-lite\[cuda\]"'),
-        (machine(MIN_MARGIN), BOTH, "1 of 31 layers on the GPU needs"),
+        (machine(), True, PROMPTER, "no NVIDIA GPU was found"),
+        (machine(8 * GIB), False, PROMPTER, "-DGGML_CUDA=on.* pip install --force-"),
+        (machine(8 * GIB), True, CPU_ENGINE_PROMPTER, r'pip install "alignpro-lite\[cuda\]"'),
+        (machine(MIN_MARGIN), True, PROMPTER, "1 of 31 layers on the GPU needs"),
     ],
 )
-def test_cuda_that_cannot_be_had_is_an_error(
-    smol: gguf.GgufFile, hardware: Hardware, support: EngineSupport, expected: str
+def test_cuda_that_is_missing_is_an_error(
+    smol: GgufFile,
+    hardware: Hardware,
+    llama_has_cuda: bool,
+    prompter: PrompterNeeds,
+    expected: str,
 ) -> None:
     with pytest.raises(DeviceError, match=expected):
-        plan(smol, hardware, request=DeviceRequest(device="cuda"), support=support)
+        plan(
+            smol,
+            hardware,
+            request=DeviceRequest(device="cuda"),
+            prompter=prompter,
+            llama_has_cuda=llama_has_cuda,
+        )
 
 
-def test_layers_asked_for_without_a_gpu_are_an_error(smol: gguf.GgufFile) -> None:
+def test_layers_asked_for_without_a_gpu_are_an_error(smol: GgufFile) -> None:
     with pytest.raises(DeviceError, match="no NVIDIA GPU"):
         plan(smol, machine(), request=DeviceRequest(n_gpu_layers=3))
 
 
-def test_layers_that_do_not_fit_are_refused_with_the_numbers(llama: gguf.GgufFile) -> None:
+def test_layers_that_do_not_fit_are_refused_with_the_numbers(llama: GgufFile) -> None:
     request = DeviceRequest(n_gpu_layers=33)
-    with pytest.raises(DeviceError, match=r"33 of 33 layers .*weights 4\.1 GiB.*can be used"):
+    with pytest.raises(DeviceError, match=r"33 of 33 layers .*weights 4\.4 GB.*can be used"):
         plan(llama, machine(4 * GIB), request=request)
 
 
 def test_a_model_without_numbers_is_refused(tmp_path: Path) -> None:
-    model = gguf.read(gguf_writer.write(tmp_path / "m.gguf", {"general.architecture": "llama"}))
+    model = read_header(gguf_writer.write(tmp_path / "m.gguf", {"general.architecture": "llama"}))
     with pytest.raises(ModelFileError):
         plan(model, machine())
 
@@ -358,7 +361,10 @@ requests = st.builds(
     ctx=st.none() | st.integers(1, 131072),
 )
 prompters = st.none() | st.builds(
-    PrompterNeeds, n_bytes=st.integers(1, 4 * GIB), cuda_capable=st.booleans()
+    PrompterNeeds,
+    n_bytes=st.integers(1, 4 * GIB),
+    built_for_cuda=st.booleans(),
+    engine_has_cuda=st.just(True),
 )
 
 
@@ -367,10 +373,10 @@ def reach(made: Plan | None) -> tuple[int, int]:
 
 
 def attempt(
-    model: gguf.GgufFile, hardware: Hardware, request: DeviceRequest, prompter: PrompterNeeds | None
+    model: GgufFile, hardware: Hardware, request: DeviceRequest, prompter: PrompterNeeds | None
 ) -> Plan | None:
     try:
-        return make_plan(request, model, prompter, BOTH, hardware)
+        return make_plan(request, TargetNeeds(model, True), prompter, hardware)
     except (DeviceError, InputError):
         return None
 
@@ -378,7 +384,7 @@ def attempt(
 @settings(deadline=None, max_examples=150)
 @given(sizes, sizes, requests, prompters)
 def test_no_plan_takes_more_than_is_free(
-    llama: gguf.GgufFile,
+    llama: GgufFile,
     free: int,
     available: int,
     request_: DeviceRequest,
@@ -391,7 +397,7 @@ def test_no_plan_takes_more_than_is_free(
     assert made.on_gpu.total_bytes <= max(0, free - MIN_MARGIN)
     assert made.on_cpu.allocated_bytes <= max(0, available - MIN_MARGIN)
     assert made.on_cpu.total_bytes <= ram.total_bytes
-    assert made.on_gpu.weight_bytes + made.on_cpu.weight_bytes == llama.weight_bytes
+    assert made.on_gpu.weight_bytes + made.on_cpu.weight_bytes == weight_bytes(llama)
     assert made.kv_bytes >= 32 * LLAMA_KV_PER_TOKEN_AND_BLOCK * made.context
     assert made.context == (request_.ctx or made.context)
     assert (made.device == "cuda") == (made.n_gpu_layers > 0)
@@ -400,7 +406,7 @@ def test_no_plan_takes_more_than_is_free(
 @settings(deadline=None, max_examples=150)
 @given(sizes, st.integers(0, GIB), sizes, requests, prompters)
 def test_more_gpu_memory_never_gives_less(
-    llama: gguf.GgufFile,
+    llama: GgufFile,
     free: int,
     more: int,
     available: int,
@@ -416,7 +422,7 @@ def test_more_gpu_memory_never_gives_less(
 @settings(deadline=None, max_examples=100)
 @given(sizes, sizes, st.integers(0, GIB), prompters)
 def test_more_ram_never_gives_less(
-    llama: gguf.GgufFile, free: int, available: int, more: int, prompter: PrompterNeeds | None
+    llama: GgufFile, free: int, available: int, more: int, prompter: PrompterNeeds | None
 ) -> None:
     plans = [
         attempt(llama, machine(free, Ram(bytes_ + GIB, bytes_)), DeviceRequest(), prompter)

@@ -207,7 +207,7 @@ def test_this_machine_can_be_asked() -> None:
 
 def test_planning_imports_neither_numpy_nor_an_engine() -> None:
     code = (
-        "import sys, alignpro_lite.hardware.plan\n"
+        "import sys, alignpro_lite.hardware.planner\n"
         "heavy = {'numpy', 'torch', 'onnxruntime', 'llama_cpp'} & set(sys.modules)\n"
         "sys.exit(len(heavy))"
     )

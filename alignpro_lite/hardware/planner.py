@@ -1,0 +1,101 @@
+"""One plan for both models, or an error that says why there is none.
+
+Planning is arithmetic on the header of the target: it touches no device. `memory` says what a model
+takes, `plan` which plan is best, `explanations` what the user is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from alignpro_lite.errors import DeviceError, InputError
+from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.hardware.explanations import (
+    LLAMA_CUDA_CURE,
+    ONNX_CUDA_CURE,
+    plan_notes,
+    shortage,
+)
+from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
+from alignpro_lite.hardware.plan import Plan, PlanningCase
+from alignpro_lite.hardware.system import Hardware
+
+
+def make_plan(
+    request: DeviceRequest,
+    target: TargetNeeds,
+    prompter: PrompterNeeds | None,
+    hardware: Hardware,
+) -> Plan:
+    """Decide which layers go where, how long the context is and where the prompter runs.
+
+    Args:
+        request: What the user asked for.
+        target: What the target needs.
+        prompter: What the prompter needs, None if the target runs alone.
+        hardware: What there is.
+
+    Returns:
+        A plan that leaves the margin free on every device.
+
+    Raises:
+        InputError: The request contradicts itself or the model.
+        DeviceError: This hardware or these engines cannot do what was asked for.
+        ModelFileError: The header lacks a number that is needed.
+    """
+    _check_request(request, target.gguf)
+    if request.insists_on_gpu:
+        _require_cuda(request, target, prompter, hardware)
+    case = PlanningCase(request, target, prompter, hardware)
+    longest = case.longest_context()
+    plan = case.best(longest) if longest >= case.shortest_context else None
+    if plan is None:
+        raise shortage(case, longest)
+    return replace(plan, notes=tuple(plan_notes(case, plan)))
+
+
+def _check_request(request: DeviceRequest, gguf: GgufFile) -> None:
+    layers, ctx = request.n_gpu_layers, request.ctx
+    if layers is not None and layers < -1:
+        raise InputError(
+            f"--n-gpu-layers is {layers}, expected -1 (all), 0 or more.", "Use --n-gpu-layers -1."
+        )
+    if request.device == "cpu" and layers:
+        raise InputError(
+            f"--device cpu contradicts --n-gpu-layers {layers}.", "Leave one of them out."
+        )
+    if request.device == "cuda" and layers == 0:
+        raise InputError("--device cuda contradicts --n-gpu-layers 0.", "Leave one of them out.")
+    if ctx is not None and not 1 <= ctx <= gguf.context_length:
+        raise InputError(
+            f"--ctx is {ctx}, but {gguf.path.name} was trained for 1 to "
+            f"{gguf.context_length} tokens.",
+            f"Use --ctx {gguf.context_length} or less.",
+        )
+
+
+def _require_cuda(
+    request: DeviceRequest,
+    target: TargetNeeds,
+    prompter: PrompterNeeds | None,
+    hardware: Hardware,
+) -> None:
+    """Refuse a request for CUDA that would quietly end up on the CPU."""
+    if not hardware.gpus:
+        raise DeviceError(
+            "A CUDA device was asked for, but no NVIDIA GPU was found.",
+            "Check the driver with `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --device auto.",
+        )
+    if not target.engine_has_cuda:
+        raise DeviceError(
+            "A CUDA device was asked for, but llama-cpp-python was built without CUDA.",
+            f"{LLAMA_CUDA_CURE}, or use --device cpu.",
+        )
+    if request.device != "cuda" or prompter is None or not prompter.built_for_cuda:
+        return
+    if not prompter.engine_has_cuda:
+        raise DeviceError(
+            "A CUDA device was asked for, but onnxruntime cannot use CUDA.",
+            f"{ONNX_CUDA_CURE}, or use --device auto.",
+        )
