@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.results import Record
 from alignpro_lite.eval.summary import ALL, Agreement, Cell, Versus, WinMatrix
 from alignpro_lite.measure.comparisons import (
-    agreement,
     answer_win_matrix,
     between_prompt_variance,
-    holm,
-    length_controlled_win,
-    outcomes,
-    recovered,
+    holm_adjusted,
+    judge_agreement,
+    recovered_share,
     sign_flip_p,
+    win_tie_loss,
 )
+from alignpro_lite.measure.length_control import length_controlled_win
 from alignpro_lite.measure.statistics import (
     Estimate,
+    FloatArray,
     answer_win_rate,
     bootstrap_mean,
     mean_difference,
@@ -31,7 +31,6 @@ from alignpro_lite.measure.statistics import (
     within_prompt_variances,
 )
 
-Matrix = NDArray[np.float64]
 Place = tuple[str, int]
 """A prompt: its data set and its place there."""
 
@@ -85,11 +84,11 @@ class Answers:
             if data in (place[0], ALL) and all(place in rows for rows in others)
         ]
 
-    def rewards(self, system: str, places: Sequence[Place], judge: str) -> Matrix:
+    def rewards(self, system: str, places: Sequence[Place], judge: str) -> FloatArray:
         """Scores of a system's answers, shape (prompts, answers)."""
         return np.array([self.rows[system][place].rewards[judge] for place in places])
 
-    def words(self, system: str, places: Sequence[Place]) -> Matrix:
+    def words(self, system: str, places: Sequence[Place]) -> FloatArray:
         """Lengths of a system's answers in words, shape (prompts, answers)."""
         rows = [self.rows[system][place].answers for place in places]
         return np.array([[len(answer.split()) for answer in row] for row in rows], np.float64)
@@ -136,7 +135,7 @@ def versus(answers: Answers) -> tuple[Versus, ...]:
             and not answers.is_partial(data, system)
             and len(answers.places(data, system, answers.config.baseline)) >= 2
         ]
-        adjusted = holm([one.p for one in raw])
+        adjusted = holm_adjusted([one.p for one in raw])
         found += [replace(one, p_adjusted=float(p)) for one, p in zip(raw, adjusted, strict=True)]
     return tuple(found)
 
@@ -146,7 +145,7 @@ def _versus(answers: Answers, data: str, system: str, judge: str) -> Versus:
     places = answers.places(data, system, baseline)
     first, second = (answers.rewards(name, places, judge) for name in (system, baseline))
     lengths = (answers.words(name, places) for name in (system, baseline))
-    counted = outcomes(first, second)
+    counted = win_tie_loss(first, second)
     p = sign_flip_p(first.mean(axis=1) - second.mean(axis=1), seed)
     return Versus(
         data=data,
@@ -176,7 +175,7 @@ def _recovered(answers: Answers, data: str, system: str, judge: str) -> Estimate
     if len(places) < 2:
         return None
     own, plain, best = (answers.rewards(name, places, judge) for name in names)
-    return recovered(own, plain, best, answers.config.seed)
+    return recovered_share(own, plain, best, answers.config.seed)
 
 
 def matrices(answers: Answers) -> tuple[WinMatrix, ...]:
@@ -224,6 +223,6 @@ def agreements(answers: Answers) -> tuple[Agreement, ...]:
         for judge in answers.judges
     }
     return tuple(
-        Agreement(one, other, agreement(margins[one], margins[other], answers.config.seed))
+        Agreement(one, other, judge_agreement(margins[one], margins[other], answers.config.seed))
         for one, other in combinations(answers.judges, 2)
     )

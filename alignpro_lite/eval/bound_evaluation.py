@@ -15,7 +15,7 @@ from alignpro_lite.eval.config import BoundSection, EvalConfig
 from alignpro_lite.eval.journal import CURE
 from alignpro_lite.eval.opening import opened
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.measure.bound import PromptTerms, table
+from alignpro_lite.measure.bound import PromptTerms, bound_table
 from alignpro_lite.registry.record import parse_record
 from alignpro_lite.registry.storage import write_text
 
@@ -68,7 +68,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             prompts = evaluation.mixed(section.prompts)
             found = measure_bound(models, prompts, plan, known, on_terms)
         write_text(places.run / FILE, json.dumps(asdict(found), indent=2) + "\n")
-    return table(found)
+    return bound_table(found)
 
 
 def _strength(section: BoundSection, loaded: Loaded) -> float:

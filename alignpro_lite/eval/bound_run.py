@@ -1,4 +1,4 @@
-"""Measures the bound of Theorem 6.1 on real models; `bound` says what is estimated from what.
+"""Measures the bound of Theorem 6.1 on real models; `measure.bound` has the estimators.
 
 Rewrites and answers are drawn at temperature 1 without filters, whatever users set: that is the
 distribution whose log-probabilities are known. An answer is its first `max_tokens` tokens, for the
@@ -20,8 +20,8 @@ from alignpro_lite.measure.bound import (
     Bound,
     OracleTerms,
     PromptTerms,
-    bound,
-    optimum,
+    estimate_optimum,
+    theorem_bound,
     total_variation,
 )
 from alignpro_lite.prompter.prompter import OnnxPrompter, require_reference
@@ -131,7 +131,7 @@ def measure_bound(
     for number, prompt in enumerate(prompts[len(known) :], start=len(known)):
         terms.append(_PromptRun(models, plan, prompt, stream_seed(plan.seed, number)).terms())
         on_terms(terms[-1])
-    return bound(terms, plan.strength, plan.r_max, plan.seed)
+    return theorem_bound(terms, plan.strength, plan.r_max, plan.seed)
 
 
 class _PromptRun:
@@ -152,7 +152,7 @@ class _PromptRun:
         end = 1 + len(rewrites)
         return PromptTerms(
             rewrite_variation=self._variation(plain, rewrites),
-            optimum=optimum(rewards[1:end], self._plan.strength),
+            optimum=estimate_optimum(rewards[1:end], self._plan.strength),
             oracle=self._oracle_terms(judged[0], rewards[end]) if judged else None,
             lowest=float(rewards.min()),
             highest=float(rewards.max()),

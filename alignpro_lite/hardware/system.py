@@ -1,7 +1,6 @@
-"""What hardware there is: GPUs, memory and cores, asked of the system itself.
+"""What hardware there is: GPUs, memory and cores.
 
-No engine and no torch is needed: NVML names the GPUs, the operating system the
-rest. The sources of single numbers stand with the functions.
+Neither an engine nor torch is needed: NVML reports the GPUs, the operating system the rest.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ class Gpu:
     """One NVIDIA GPU that this process may use.
 
     Attributes:
-        index: Its number for CUDA under `CUDA_DEVICE_ORDER=PCI_BUS_ID`,
-            counted among the devices that `CUDA_VISIBLE_DEVICES` leaves.
-        name: What the driver calls it.
+        index: Its number for CUDA under `CUDA_DEVICE_ORDER=PCI_BUS_ID`, counted among the devices
+            that `CUDA_VISIBLE_DEVICES` shows.
+        name: Its name in the driver.
         total_bytes: Its memory.
-        free_bytes: What other processes leave of it.
+        free_bytes: Its memory that no process uses.
     """
 
     index: int
@@ -36,11 +35,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Ram:
-    """Memory of the machine, or of the container when that has less.
+    """Memory of the machine, or of its container if that has less.
 
     Attributes:
         total_bytes: All of it.
-        available_bytes: What can be had without swapping.
+        available_bytes: What can be allocated without swapping.
     """
 
     total_bytes: int
@@ -49,7 +48,7 @@ class Ram:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a plan can be made on.
+    """The hardware that a plan is made for.
 
     Attributes:
         gpus: GPUs in the order of their index.
@@ -63,10 +62,10 @@ class Hardware:
 
 
 def trim_heap() -> None:
-    """Make the C library return freed memory to the system, where it would rather keep it.
+    """Make the C library return freed memory to the system.
 
-    glibc holds on to what a closed model has freed, a whole model's worth an
-    arena; other C libraries have no such call and need none.
+    glibc keeps what a closed model has freed, up to a whole model for each arena. Other C libraries
+    have no such call and do not need it.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -75,14 +74,15 @@ def trim_heap() -> None:
 
 
 def find_hardware() -> Hardware:
-    """Ask the system what there is; takes milliseconds and starts no engine."""
+    """Find GPUs, memory and cores; takes milliseconds and starts no engine."""
     return Hardware(gpus=find_gpus(), ram=find_ram(), cores=usable_cores())
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that CUDA would show to this process, by NVML.
+    """The NVIDIA GPUs that CUDA would show to this process, as NVML reports them.
 
-    No driver library means no GPU. A device that does not tell its memory is left out.
+    Without the driver's library there are none. A device that does not report its memory is left
+    out.
     """
     nvml = _load_nvml()
     if nvml is None or nvml.nvmlInit_v2() != 0:
@@ -96,7 +96,7 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def _load_nvml() -> Any:
-    """NVML, or None without an NVIDIA driver; untyped because it is a foreign library."""
+    """NVML, or None without an NVIDIA driver. It has no types because it is a C library."""
     try:
         return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
     except OSError:
@@ -112,7 +112,7 @@ class _NvmlMemory(ctypes.Structure):
 
 
 def _visible_handles(nvml: Any, visible: str | None) -> list[ctypes.c_void_p]:
-    """Handles of the devices; like CUDA, the list ends at the first name that is not there."""
+    """Handles of the devices; as in CUDA, the list ends at the first name that does not exist."""
     if visible is None:
         count = ctypes.c_uint()
         nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
@@ -155,10 +155,10 @@ class _MemoryStatus(ctypes.Structure):
 
 
 def find_ram(system: Path = Path("/")) -> Ram:
-    """The memory of the machine, within the limits of the container on Linux.
+    """The memory of the machine; on Linux, within the limits of the container.
 
     Args:
-        system: Where the Linux pseudo file systems are found.
+        system: The folder with the pseudo file systems of Linux.
     """
     if sys.platform == "win32":
         status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
@@ -177,12 +177,12 @@ def find_ram(system: Path = Path("/")) -> Ram:
 def usable_cores(system: Path = Path("/")) -> int:
     """How many threads can run without sharing a core.
 
-    On Linux these are the physical cores that the process may run on, within the
-    processor quota of its container; on macOS the fast ones; on Windows, which
-    needs more than one call to tell cores from threads, the logical ones.
+    On Linux these are the physical cores that the process may run on, within the processor quota of
+    its container; on macOS the fast cores; on Windows the logical ones, because telling cores from
+    threads there takes more than one call.
 
     Args:
-        system: Where the Linux pseudo file systems are found.
+        system: The folder with the pseudo file systems of Linux.
     """
     if sys.platform == "linux":
         cores = _physical_cores(os.sched_getaffinity(0), system)
@@ -193,7 +193,7 @@ def usable_cores(system: Path = Path("/")) -> int:
 
 
 def _sysctl(name: str) -> int:
-    """A number of macOS's kernel, 0 when it has none of this name."""
+    """A number of the macOS kernel, 0 if it has none of this name."""
     value, size = ctypes.c_uint64(), ctypes.c_size_t(8)
     libc = ctypes.CDLL(None)
     libc.sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
@@ -201,7 +201,7 @@ def _sysctl(name: str) -> int:
 
 
 def _physical_cores(cpus: Iterable[int], system: Path) -> int:
-    """Count logical processors once for each set of siblings that share a core."""
+    """How many cores some logical processors are on; siblings share a core."""
     folder = system / "sys/devices/system/cpu"
     siblings = {
         tuple(_words(folder / f"cpu{cpu}/topology/thread_siblings_list") or [str(cpu)])
@@ -211,20 +211,20 @@ def _physical_cores(cpus: Iterable[int], system: Path) -> int:
 
 
 def _processor_quota(system: Path) -> float:
-    """Processors' worth of time that the control groups grant, infinity without a limit."""
-    grants = [math.inf]
+    """How many processors the control groups grant, infinity without a limit."""
+    quotas = [math.inf]
     for folder in _cgroup_folders("cpu", system):
         limits = _words(folder / "cpu.max") or [
             *_words(folder / "cpu.cfs_quota_us"),
             *_words(folder / "cpu.cfs_period_us"),
         ]
         if len(limits) == 2 and limits[0] not in ("max", "-1"):
-            grants.append(int(limits[0]) / int(limits[1]))
-    return min(grants)
+            quotas.append(int(limits[0]) / int(limits[1]))
+    return min(quotas)
 
 
 def _limited(ram: Ram, cgroup: Path) -> Ram:
-    """Memory within the limit of one control group; pages of files do not count as used."""
+    """Memory within the limit of a control group; cached pages of files do not count as used."""
     limit = _words(cgroup / "memory.max") or _words(cgroup / "memory.limit_in_bytes")
     if not limit or limit[0] == "max":
         return ram
@@ -234,7 +234,7 @@ def _limited(ram: Ram, cgroup: Path) -> Ram:
 
 
 def _cgroup_folders(controller: str, system: Path) -> Iterator[Path]:
-    """The folders that limit this process, of either version of control groups."""
+    """The folders of the control groups that limit this process, in either version of them."""
     root = system / "sys/fs/cgroup"
     for line in _lines(system / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -242,7 +242,7 @@ def _cgroup_folders(controller: str, system: Path) -> Iterator[Path]:
             continue
         base = root / controller if controllers else root
         folder = base / path.lstrip("/")
-        yield from (each for each in (folder, *folder.parents) if each.is_relative_to(base))
+        yield from (group for group in (folder, *folder.parents) if group.is_relative_to(base))
 
 
 def _named_numbers(text: str) -> dict[str, int]:

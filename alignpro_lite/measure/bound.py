@@ -3,33 +3,34 @@
     J(π*) - J(π̃_ρ*) ≤ r_max E_x d_TV(π*, π_F) + r_max E_{x, x'~ρ_sft} d_TV(π_F(·|x), π_F(·|x'))
                       - λ E_x KL(ρ*‖ρ_sft)
 
-**The oracle.** π* cannot be sampled; a trained oracle stands in for it. The proof needs nothing of
-π*: the same inequality holds for any policy in its place. So what is tested is exact for the
-oracle, and says nothing about how far the oracle itself is from π*. Without one, the first term,
-the sum and the left side are unknown.
+**The oracle.** π* cannot be sampled; a trained oracle replaces it. The proof uses no property of
+π*: the same inequality holds for any policy in its place. So the test is exact for the oracle, and
+says nothing about how far the oracle is from π*. Without an oracle, the first term, the sum and the
+left side are unknown.
 
 **r_max.** The theorem takes rewards in [0, r_max]. Adding a number to every reward of a prompt
-changes neither side (differences of J, ρ* and the KL stay), so r_max is the width of the range
-that the rewards lie in. Unless it is given, it is the highest less the lowest reward seen, which is
-at most the true width: it errs low, and with it the right side. Intervals take it as fixed.
+changes neither side (differences of J, ρ* and the KL stay the same), so r_max is the width of the
+range of the rewards. Unless it is given, it is the highest minus the lowest observed reward, at
+most the true width: it errs low, and so does the right side. Intervals treat it as fixed.
 
-**Total variation**, from y ~ P: the mean of max(0, 1 - Q(y)/P(y)) is unbiased and lies in [0, 1],
-because d_TV(P, Q) is the sum of (P - Q) where P is larger. Roundings of log-probabilities lift it
-off 0 by less than half their standard deviation. Of answers that are cut after some tokens it is
-the distance between the distributions of cut answers, the ones whose rewards count here.
+**Total variation**, from y ~ P: the mean of max(0, 1 - Q(y)/P(y)) is unbiased and within [0, 1],
+because d_TV(P, Q) is the sum of (P - Q) where P is larger. Rounding errors of log-probabilities
+raise it above 0 by less than half their standard deviation. For answers that are cut off after some
+tokens it is the distance between the distributions of cut answers, whose rewards are used here.
 
-**KL and J(π̃_ρ*)**, from n rewrites x' ~ ρ_sft with a few answers each: see `optimum`. Both err low,
-by the order of 1/n, and no KL above log n can be seen. The right side and the left side then err
-high, by the same amount but for the error of log Z. Noise of R̂ beyond `rho_star.LARGEST_NOISE` λ
-hides ρ*: J(π̃_ρ*) falls towards J(π̃_ρ_sft) and the KL to 0, which `remarks` says.
+**KL and J(π̃_ρ*)**, from n rewrites x' ~ ρ_sft with a few answers each: see `estimate_optimum`.
+Both err low, by the order of 1/n, and no KL above log n can be observed. The right side and the
+left side then err high, by the same amount but for the error of log Z. Noise of R̂ beyond
+`rho_star.LARGEST_NOISE` λ hides ρ*: J(π̃_ρ*) falls towards J(π̃_ρ_sft) and the KL to 0, and
+`bound_remarks` says so.
 
-**The slack**, right less left side, is what the test looks at. In it E_ρ*[R] cancels and leaves
+**The slack**, right minus left side, is what is tested. In it E_ρ*[R] cancels and leaves
 
     r_max (d_TV(oracle, π_F) + d_TV(π_F(·|x), π_F(·|x'))) + λ log Z(x) - J(oracle).
 
 The estimate of log Z errs low by about Var(w) / 2n for weights w of mean 1, and r_max errs low: so
-does the slack. One above 0 can be trusted, one below 0 may come from too few rewrites or rewards.
-Only where noise hides ρ* may it err high, by at most λ times the true KL.
+does the slack. A slack above 0 can be trusted, one below 0 may come from too few rewrites or
+rewards. Only if noise hides ρ* can it err high, by at most λ times the true KL.
 """
 
 from __future__ import annotations
@@ -37,13 +38,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.measure.statistics import Estimate, bootstrap_mean
+from alignpro_lite.measure.statistics import Estimate, FloatArray, bootstrap_mean
 from alignpro_lite.rewriting.rho_star import (
     LARGEST_NOISE,
     Candidates,
@@ -53,12 +52,10 @@ from alignpro_lite.rewriting.rho_star import (
     shares,
 )
 
-Matrix: TypeAlias = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Optimum:
-    """What samples of ρ_sft say about ρ* for one prompt.
+    """What samples from ρ_sft say about ρ* for one prompt.
 
     Attributes:
         reward: Estimate of E_ρ*[R], in the reward's unit.
@@ -73,7 +70,7 @@ class Optimum:
 
 @dataclass(frozen=True)
 class OracleTerms:
-    """What an oracle adds for one prompt.
+    """The terms of the oracle for one prompt.
 
     Attributes:
         variation: Estimate of d_TV(oracle, π_F), 0 to 1.
@@ -93,7 +90,7 @@ class PromptTerms:
         optimum: What the rewrites say about ρ*.
         oracle: None without an oracle.
         lowest: The lowest reward of any answer to the prompt.
-        highest: The highest one.
+        highest: The highest.
     """
 
     rewrite_variation: float
@@ -105,20 +102,20 @@ class PromptTerms:
 
 @dataclass(frozen=True)
 class Bound:
-    """Theorem 6.1 with numbers in it; means over prompts, intervals by bootstrap over prompts.
+    """Theorem 6.1 in numbers: means over prompts, with bootstrap intervals over prompts.
 
     Attributes:
-        prompts: How many.
+        prompts: Number of prompts.
         strength: λ.
         r_max: Width of the range of rewards.
-        r_max_is_seen: Whether it is the range of the rewards seen, a lower bound of the true one.
-        oracle_variation: d_TV(oracle, π_F), to be multiplied by r_max; None without an oracle.
-        rewrite_variation: d_TV(π_F(·|x), π_F(·|x')) over x' ~ ρ_sft, to be multiplied by r_max.
-        kl: KL(ρ*‖ρ_sft) in nats, to be multiplied by λ.
+        r_max_is_seen: Whether it is the range of the observed rewards, at most the true one.
+        oracle_variation: d_TV(oracle, π_F), not yet times r_max; None without an oracle.
+        rewrite_variation: d_TV(π_F(·|x), π_F(·|x')) over x' ~ ρ_sft, not yet times r_max.
+        kl: KL(ρ*‖ρ_sft) in nats, not yet times λ.
         noise: Root mean square of the standard deviation of R̂ / λ over ρ* and the prompts.
         bound: The right side; None without an oracle.
         gap: J(oracle) - J(π̃_ρ*), the left side; None without an oracle.
-        slack: The right side less the left one, paired by prompt; None without an oracle.
+        slack: Right side minus left side, paired by prompt; None without an oracle.
         is_violated: Whether even the upper end of the slack is below 0; None without an oracle.
     """
 
@@ -136,45 +133,44 @@ class Bound:
     is_violated: bool | None
 
 
-def total_variation(log_p: Matrix, log_q: Matrix) -> float:
+def total_variation(log_p: FloatArray, log_q: FloatArray) -> float:
     """Unbiased estimate of d_TV(P, Q) from samples of P.
 
     Args:
         log_p: log P(y) of each sample y ~ P, natural; shape (n,).
-        log_q: log Q(y), natural, -inf where Q cannot write it; shape (n,), or (..., n) for the
+        log_q: log Q(y), natural, -inf where Q cannot generate y; shape (n,), or (..., n) for the
             mean distance to several Q.
 
     Returns:
         0 to 1.
 
     Raises:
-        InputError: There is no sample, or a number is no log-probability.
+        InputError: There is no sample, or a number is not a log-probability.
     """
     if not log_p.size or not np.isfinite(log_p).all() or not (log_q < math.inf).all():
         raise InputError(
             "A total variation needs samples with finite log P and log Q below infinity, found "
             f"{log_p.size} samples, {int((~np.isfinite(log_p)).sum())} of them without log P and "
             f"{int((~(log_q < math.inf)).sum())} without log Q.",
-            "Sample from P, and score the samples by both.",
+            "Sample from P, and score the samples with both.",
         )
     return float(-np.expm1(np.minimum(log_q - log_p, 0.0)).mean())
 
 
-def optimum(rewards: Matrix, strength: float) -> Optimum:
+def estimate_optimum(rewards: FloatArray, strength: float) -> Optimum:
     """E_ρ*[R] and KL(ρ*‖ρ_sft) = E_ρ*[R]/λ - log Z (Lemma 5.1) by importance weights.
 
-    One half of the answers gives the weights exp(R̂/λ), the other half the rewards that are
-    weighted, then the halves change places: the same answers for both would count luck as reward,
-    which adds σ²/λ for noise of variance σ². log Z comes from all answers, corrected for noise as
-    in `rho_star`.
+    Half of the answers give the weights exp(R̂/λ), the other half the rewards that are weighted,
+    and then the halves swap: the same answers for both would count luck as reward, which adds σ²/λ
+    for noise of variance σ². log Z comes from all answers, corrected for noise as in `rho_star`.
 
     Args:
-        rewards: r* of the answers to each rewrite drawn from ρ_sft, shape (rewrites, answers), at
-            least two answers.
+        rewards: r* of the answers to each rewrite from ρ_sft, shape (rewrites, answers), at least
+            two answers.
         strength: λ > 0.
 
     Raises:
-        InputError: There are fewer than two answers, or none.
+        InputError: There are no rewrites, or fewer than two answers to each.
     """
     if rewards.ndim != 2 or rewards.shape[0] < 1 or rewards.shape[1] < 2:
         raise InputError(
@@ -183,111 +179,114 @@ def optimum(rewards: Matrix, strength: float) -> Optimum:
         )
     half = rewards.shape[1] // 2
     halves = rewards[:, :half], rewards[:, half:]
-    found = []
-    for choosing, judging in (halves, halves[::-1]):
-        # Its own variance: one from all answers would let those that judge choose as well.
-        weighed = _from_reference(choosing)
-        found.append(shares(log_weights(weighed, strength)) @ judging.mean(axis=1))
-    reward = float(np.mean(found))
-    whole = diagnose(_from_reference(rewards), strength)
-    kl = float(np.clip(reward / strength - whole.log_z, 0.0, math.log(len(rewards))))
-    return Optimum(reward, kl, whole.noise)
+    optimal_rewards = []
+    for weighing, weighed in (halves, halves[::-1]):
+        # The variance, too, is that of the weighing half: the other half must not affect a weight.
+        weights = shares(log_weights(_from_reference(weighing), strength))
+        optimal_rewards.append(weights @ weighed.mean(axis=1))
+    reward = float(np.mean(optimal_rewards))
+    diagnostics = diagnose(_from_reference(rewards), strength)
+    kl = float(np.clip(reward / strength - diagnostics.log_z, 0.0, math.log(len(rewards))))
+    return Optimum(reward, kl, diagnostics.noise)
 
 
-def _from_reference(rewards: Matrix) -> Candidates:
-    """Rewrites drawn from ρ_sft itself: its probability cancels in every weight."""
-    nothing = np.zeros(len(rewards))
-    return Candidates(nothing, nothing, mean_rewards(list(rewards)))
+def _from_reference(rewards: FloatArray) -> Candidates:
+    """Rewrites drawn from ρ_sft, so its probability cancels in every weight."""
+    log_prob = np.zeros(len(rewards))
+    return Candidates(log_prob, log_prob, mean_rewards(list(rewards)))
 
 
-def bound(terms: Sequence[PromptTerms], strength: float, r_max: float | None, seed: int) -> Bound:
-    """Put the terms of all prompts together.
+def theorem_bound(
+    terms: Sequence[PromptTerms], strength: float, r_max: float | None, seed: int
+) -> Bound:
+    """Both sides of Theorem 6.1 from the terms of all prompts.
 
     Args:
-        terms: One a prompt, at least two; all with an oracle, or none.
+        terms: The terms of each prompt, at least two; all with an oracle, or none.
         strength: λ > 0.
-        r_max: Width of the range of rewards; None takes that of the rewards seen.
+        r_max: Width of the range of rewards; None takes that of the observed rewards.
         seed: Of the bootstrap.
 
     Raises:
-        InputError: There are fewer than two prompts, or `r_max` is less than what was seen.
+        InputError: There are fewer than two prompts, or `r_max` is less than the observed range.
     """
-    seen = max(one.highest for one in terms) - min(one.lowest for one in terms)
-    width = seen if r_max is None else r_max
-    if width < seen:
+    observed = max(prompt.highest for prompt in terms) - min(prompt.lowest for prompt in terms)
+    width = observed if r_max is None else r_max
+    if width < observed:
         raise InputError(
-            f"r_max is {width:g}, found rewards over a range of {seen:g}.",
-            f"Pass at least {seen:g}, or leave it out.",
+            f"r_max is {width:g}, found rewards over a range of {observed:g}.",
+            f"Pass at least {observed:g}, or leave it out.",
         )
-    moved = np.array([one.rewrite_variation for one in terms])
-    kl = np.array([one.optimum.kl for one in terms])
-    oracles = [one.oracle for one in terms if one.oracle is not None]
-    apart = gap = right = slack = None
+    rewrite_variation = np.array([prompt.rewrite_variation for prompt in terms])
+    kl = np.array([prompt.optimum.kl for prompt in terms])
+    oracles = [prompt.oracle for prompt in terms if prompt.oracle is not None]
+    oracle_estimate = right_estimate = gap_estimate = slack = None
     if oracles:
-        away = np.array([one.variation for one in oracles])
-        left = np.array([one.reward for one in oracles]) - [one.optimum.reward for one in terms]
-        sides = width * (away + moved) - strength * kl
-        apart, gap = bootstrap_mean(away, seed), bootstrap_mean(left, seed)
-        right, slack = bootstrap_mean(sides, seed), bootstrap_mean(sides - left, seed)
+        oracle_variation = np.array([oracle.variation for oracle in oracles])
+        right = width * (oracle_variation + rewrite_variation) - strength * kl
+        gap = np.array([oracle.reward for oracle in oracles])
+        gap -= [prompt.optimum.reward for prompt in terms]
+        oracle_estimate = bootstrap_mean(oracle_variation, seed)
+        right_estimate, gap_estimate = bootstrap_mean(right, seed), bootstrap_mean(gap, seed)
+        slack = bootstrap_mean(right - gap, seed)
     return Bound(
         prompts=len(terms),
         strength=strength,
         r_max=width,
         r_max_is_seen=r_max is None,
-        oracle_variation=apart,
-        rewrite_variation=bootstrap_mean(moved, seed),
+        oracle_variation=oracle_estimate,
+        rewrite_variation=bootstrap_mean(rewrite_variation, seed),
         kl=bootstrap_mean(kl, seed),
-        noise=float(np.sqrt(np.mean([one.optimum.noise**2 for one in terms]))),
-        bound=right,
-        gap=gap,
+        noise=float(np.sqrt(np.mean([prompt.optimum.noise**2 for prompt in terms]))),
+        bound=right_estimate,
+        gap=gap_estimate,
         slack=slack,
         is_violated=None if slack is None else slack.high < 0,
     )
 
 
-def table(found: Bound) -> str:
-    """A bound as text for the terminal: every term, both sides, and what may be said of them."""
+def bound_table(bound: Bound) -> str:
+    """A bound as text for the terminal: every term, both sides, and remarks on them."""
     rows = [
-        ("r_max d_TV(oracle, π_F)", found.r_max, found.oracle_variation),
-        ("r_max d_TV(π_F(·|x), π_F(·|x'))", found.r_max, found.rewrite_variation),
-        ("- λ KL(ρ*‖ρ_sft)", -found.strength, found.kl),
-        ("bound", 1.0, found.bound),
-        ("J(oracle) - J(ρ*)", 1.0, found.gap),
-        ("slack", 1.0, found.slack),
+        ("r_max d_TV(oracle, π_F)", bound.r_max, bound.oracle_variation),
+        ("r_max d_TV(π_F(·|x), π_F(·|x'))", bound.r_max, bound.rewrite_variation),
+        ("- λ KL(ρ*‖ρ_sft)", -bound.strength, bound.kl),
+        ("bound", 1.0, bound.bound),
+        ("J(oracle) - J(ρ*)", 1.0, bound.gap),
+        ("slack", 1.0, bound.slack),
     ]
     lines = [f"{name:<34}{_number(factor, value)}" for name, factor, value in rows]
-    head = f"Theorem 6.1, {found.prompts} prompts, λ = {found.strength:g}, r_max = {found.r_max:g}"
-    return "\n".join([head, *lines, *remarks(found)])
+    head = f"Theorem 6.1, {bound.prompts} prompts, λ = {bound.strength:g}, r_max = {bound.r_max:g}"
+    return "\n".join([head, *lines, *bound_remarks(bound)])
 
 
-def remarks(found: Bound) -> list[str]:
+def bound_remarks(bound: Bound) -> list[str]:
     """What a reader of a bound has to know, a sentence each."""
-    said = []
-    if found.r_max_is_seen:
-        said.append(
-            "r_max is the range of the rewards seen, a lower bound of the true one: the bound errs "
-            "low."
+    remarks = []
+    if bound.r_max_is_seen:
+        remarks.append(
+            "r_max is the range of the observed rewards, at most the true one: the bound errs low."
         )
-    if found.noise > LARGEST_NOISE:
-        said.append(
-            f"The noise of R̂ is {found.noise:.0f} λ and hides ρ*: its KL and J are too low. More "
-            "answers or a larger λ mend that."
+    if bound.noise > LARGEST_NOISE:
+        remarks.append(
+            f"The noise of R̂ is {bound.noise:.0f} λ and hides ρ*: its KL and J are too low. Use "
+            "more answers or a larger λ."
         )
-    if found.bound is None:
-        said.append(
-            "Without an oracle the distance to π* cannot be measured, nor the bound: only two of "
-            "its three terms are known."
+    if bound.bound is None:
+        remarks.append(
+            "Without an oracle, neither the distance to π* nor the bound can be measured: only two "
+            "of its three terms are known."
         )
-        return said
-    said.append("The oracle stands in for π*; how far it is from π* is not known.")
-    if found.bound.low >= found.r_max:
-        said.append("The bound is above r_max, which no gap can exceed: it says nothing here.")
-    said.append(
+        return remarks
+    remarks.append("The oracle replaces π*; how far it is from π* is not known.")
+    if bound.bound.low >= bound.r_max:
+        remarks.append("The bound is above r_max, which no gap can exceed: it says nothing here.")
+    remarks.append(
         "The bound is violated beyond the noise: draw more rewrites, or look for a mistake."
-        if found.is_violated
+        if bound.is_violated
         else "The bound is not violated beyond the noise."
     )
-    return said
+    return remarks
 
 
 def _number(factor: float, value: Estimate | None) -> str:

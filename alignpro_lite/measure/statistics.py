@@ -1,20 +1,20 @@
-"""Comparing two arms on the same prompts, and judging a reward model on preference pairs.
+"""Estimates with intervals, and the comparison of two arms on the same prompts.
 
 An arm is one way to get answers: no prompter, ρ_sft, the learned prompter. Its rewards are a
 matrix of shape (prompts, answers), in the reward's own unit; row i of both arms belongs to the
 same prompt.
 
 Intervals over prompts are paired percentile bootstraps (Efron 1979): whole rows are resampled,
-the same ones in both arms, and their answers stay together. The prompts are what was drawn from
-the world one wants to speak about, and the spread of their means already contains the noise of
-their answers; resampling answers as well would count that noise twice (Davison and Hinkley 1997,
-section 3.8).
+the same rows in both arms, and their answers stay together. Prompts are the sampling units, and the
+spread of their means already contains the noise of their answers; resampling answers as well would
+count that noise twice (Davison and Hinkley 1997, section 3.8).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -25,12 +25,12 @@ from alignpro_lite.errors import InputError
 LEVEL = 0.95
 """Coverage of every interval."""
 RESAMPLES = 10_000
-_RESAMPLES_AT_ONCE = 500
-_Z = 1.959963984540054
-"""The standard normal quantile at (1 + LEVEL) / 2."""
+RESAMPLES_AT_ONCE = 500
+"""Resamples in memory together; RESAMPLES is a multiple of it."""
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
-Matrix: TypeAlias = NDArray[np.float64]
-Vector: TypeAlias = NDArray[np.float64]
+FloatArray: TypeAlias = NDArray[np.float64]
+"""Docstrings give the shape: (prompts,), (prompts, answers) and so on."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A first arm held against a second one on the same prompts.
+    """A first arm compared with a second one on the same prompts.
 
     Attributes:
         prompts: How many prompts.
@@ -77,8 +77,8 @@ class Comparison:
     variance_difference: Estimate
 
 
-def compare(first: Matrix, second: Matrix, seed: int) -> Comparison:
-    """Hold one arm against another by every statistic of this module.
+def compare(first: FloatArray, second: FloatArray, seed: int) -> Comparison:
+    """Compare two arms by every statistic of this module.
 
     Args:
         first: Rewards of the first arm, shape (prompts, answers), at least (2, 2).
@@ -88,7 +88,7 @@ def compare(first: Matrix, second: Matrix, seed: int) -> Comparison:
     Raises:
         InputError: The shapes do not fit, or a reward is not finite.
     """
-    _require_pair(first, second)
+    require_rewards(first, second)
     return Comparison(
         prompts=first.shape[0],
         answers=first.shape[1],
@@ -103,7 +103,7 @@ def compare(first: Matrix, second: Matrix, seed: int) -> Comparison:
     )
 
 
-def mean_difference(first: Matrix, second: Matrix, seed: int) -> Estimate:
+def mean_difference(first: FloatArray, second: FloatArray, seed: int) -> Estimate:
     """Mean reward of the first arm minus that of the second, with its paired bootstrap interval.
 
     Args:
@@ -118,11 +118,11 @@ def mean_difference(first: Matrix, second: Matrix, seed: int) -> Estimate:
     Raises:
         InputError: The shapes do not fit, or a reward is not finite.
     """
-    _require_pair(first, second)
+    require_rewards(first, second)
     return bootstrap_mean(first.mean(axis=1) - second.mean(axis=1), seed)
 
 
-def win_rate(first: Matrix, second: Matrix) -> Estimate:
+def win_rate(first: FloatArray, second: FloatArray) -> Estimate:
     """Share of prompts on which the first arm's mean reward is higher; a tie counts half.
 
     Args:
@@ -130,23 +130,23 @@ def win_rate(first: Matrix, second: Matrix) -> Estimate:
         second: Same shape.
 
     Returns:
-        A share with its Wilson interval, in which ties make it a little wider than needed.
-        It grows away from one half with the number of answers, which average the noise of
-        single answers away: compare it only between equal numbers of answers.
+        A share with its Wilson interval, which ties make a little wider than needed. More answers
+        average out more noise and move the share away from one half: compare only win rates with
+        the same number of answers.
 
     Raises:
         InputError: The shapes do not fit, or a reward is not finite.
     """
-    _require_pair(first, second)
-    wins = _wins(first.mean(axis=1), second.mean(axis=1))
+    require_rewards(first, second)
+    wins = win_scores(first.mean(axis=1) - second.mean(axis=1))
     return wilson(float(wins.sum()), wins.size)
 
 
-def answer_win_rate(first: Matrix, second: Matrix, seed: int) -> Estimate:
+def answer_win_rate(first: FloatArray, second: FloatArray, seed: int) -> Estimate:
     """Probability that an answer of the first arm beats one of the second to the same prompt.
 
-    Every answer of a prompt meets every answer of the other arm; a tie counts half (the
-    probability of superiority of Mann and Whitney 1947, averaged over prompts). It does not
+    Every answer to a prompt is compared with every answer of the other arm to it; a tie counts half
+    (the probability of superiority of Mann and Whitney 1947, averaged over prompts). It does not
     depend on how many answers were drawn.
 
     Args:
@@ -160,12 +160,11 @@ def answer_win_rate(first: Matrix, second: Matrix, seed: int) -> Estimate:
     Raises:
         InputError: The shapes do not fit, or a reward is not finite.
     """
-    _require_pair(first, second)
-    wins = _wins(first[:, :, None], second[:, None, :])
-    return bootstrap_mean(wins.mean(axis=(1, 2)), seed)
+    require_rewards(first, second)
+    return bootstrap_mean(win_scores(answer_differences(first, second)).mean(axis=1), seed)
 
 
-def variance_difference(first: Matrix, second: Matrix, seed: int) -> Estimate:
+def variance_difference(first: FloatArray, second: FloatArray, seed: int) -> Estimate:
     """Mean variance within a prompt, first arm minus second, with its paired bootstrap interval.
 
     Args:
@@ -174,16 +173,16 @@ def variance_difference(first: Matrix, second: Matrix, seed: int) -> Estimate:
         seed: Of the resampling.
 
     Returns:
-        The difference in the square of the reward's unit; below zero, the first arm is steadier.
+        The difference in the square of the reward's unit; below 0, the first arm varies less.
 
     Raises:
         InputError: The shapes do not fit, or a reward is not finite.
     """
-    _require_pair(first, second)
+    require_rewards(first, second)
     return bootstrap_mean(within_prompt_variances(first) - within_prompt_variances(second), seed)
 
 
-def within_prompt_variances(rewards: Matrix) -> Vector:
+def within_prompt_variances(rewards: FloatArray) -> FloatArray:
     """Variance of the reward over the answers to one prompt, unbiased (denominator answers - 1).
 
     Args:
@@ -195,46 +194,56 @@ def within_prompt_variances(rewards: Matrix) -> Vector:
     Raises:
         InputError: There are fewer than two answers, or a reward is not finite.
     """
-    _require_rewards(rewards)
+    require_rewards(rewards)
     if rewards.shape[1] < 2:
         raise InputError(
             f"A variance needs at least 2 answers to each prompt, found {rewards.shape[1]}.",
             "Sample more answers to each prompt.",
         )
-    variances: Vector = rewards.var(axis=1, ddof=1)
+    variances: FloatArray = rewards.var(axis=1, ddof=1)
     return variances
 
 
-def bootstrap_mean(values: Vector, seed: int) -> Estimate:
-    """Mean of one number a prompt, with its percentile bootstrap interval over prompts.
+def bootstrap_mean(values: FloatArray, seed: int) -> Estimate:
+    """Mean over prompts, with its percentile bootstrap interval.
 
     Args:
-        values: Shape (prompts,), at least two, finite. For two arms, their paired differences.
+        values: A number for each prompt, shape (prompts,), at least two, finite. To compare two
+            arms, their paired differences.
         seed: Of the resampling; the same seed resamples the same prompts.
 
     Raises:
         InputError: There are fewer than two values, or one is not finite.
     """
-    _require_vector(values, "values")
-    if values.size < 2:
-        raise InputError(
-            f"A bootstrap needs at least 2 prompts, found {values.size}.", "Give more prompts."
-        )
-    random = np.random.default_rng(seed)
-    size = (_RESAMPLES_AT_ONCE, values.size)
-    parts = [
-        values[random.integers(values.size, size=size)].mean(axis=1)
-        for _ in range(RESAMPLES // _RESAMPLES_AT_ONCE)
-    ]
-    low, high = np.quantile(np.concatenate(parts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    require_numbers("values", ("prompts",), values, at_least=2)
+    low, high = np.quantile(resampled_means(values, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def resampled_means(values: FloatArray, seed: int) -> FloatArray:
+    """Means over prompts of RESAMPLES bootstrap samples of the prompts.
+
+    Args:
+        values: Shape (prompts, ...).
+        seed: Of the resampling; the same seed resamples the same prompts.
+
+    Returns:
+        Shape (RESAMPLES, ...).
+    """
+    random = np.random.default_rng(seed)
+    size = (RESAMPLES_AT_ONCE, values.shape[0])
+    parts = [
+        values[random.integers(values.shape[0], size=size)].mean(axis=1)
+        for _ in range(RESAMPLES // RESAMPLES_AT_ONCE)
+    ]
+    return np.concatenate(parts)
 
 
 def wilson(successes: float, trials: int) -> Estimate:
     """A share with its score interval (Wilson 1927), which stays inside 0 to 1.
 
     Args:
-        successes: 0 to trials; halves are allowed, for ties.
+        successes: 0 to trials; a tie may count half.
         trials: Independent trials, at least one.
 
     Raises:
@@ -246,111 +255,56 @@ def wilson(successes: float, trials: int) -> Estimate:
             "Count at least one trial.",
         )
     share = successes / trials
-    shrink = 1 + _Z**2 / trials
-    centre = (share + _Z**2 / (2 * trials)) / shrink
-    half = _Z / shrink * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
-    # Rounding may take an end past the share itself.
+    z = NORMAL_QUANTILE
+    shrink = 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    # Rounding may move an end past the share.
     low, high = max(centre - half, 0.0), min(centre + half, 1.0)
     return Estimate(share, min(low, share), max(high, share))
 
 
-def pair_accuracy(margins: Vector) -> Estimate:
-    """Share of pairs in which the preferred answer scores higher; a tie counts half.
+def win_scores(differences: FloatArray) -> FloatArray:
+    """1 where a difference is a win (above 0), 1/2 at a tie, 0 at a loss; same shape."""
+    scores: FloatArray = (np.sign(differences) + 1) / 2
+    return scores
+
+
+def answer_differences(first: FloatArray, second: FloatArray) -> FloatArray:
+    """First minus second for every pair of answers to a prompt, shape (prompts, pairs)."""
+    return (first[:, :, None] - second[:, None, :]).reshape(first.shape[0], -1)
+
+
+def require_rewards(*arms: FloatArray, at_least: int = 1) -> None:
+    """Refuse arms that cannot be compared: `require_numbers` with (prompts, answers)."""
+    require_numbers("rewards", ("prompts", "answers"), *arms, at_least=at_least)
+
+
+def require_numbers(
+    name: str, axes: tuple[str, ...], *arrays: FloatArray, at_least: int = 1
+) -> None:
+    """Refuse arrays that cannot be compared.
 
     Args:
-        margins: Log-odds that the preferred answer is the better one, which under
-            Bradley and Terry (1952) is its reward minus that of the rejected one;
-            shape (pairs,), natural log.
-
-    Returns:
-        A share with its Wilson interval.
+        name: What the numbers are.
+        axes: What each axis counts, such as ("prompts", "answers").
+        arrays: All of one shape with these axes, none of them empty.
+        at_least: Smallest length of the first axis.
 
     Raises:
-        InputError: There is no pair, or a margin is not finite.
+        InputError: A shape is not as expected, or a number is not finite.
     """
-    _require_vector(margins, "margins")
-    return wilson(float(_wins(margins, np.zeros_like(margins)).sum()), margins.size)
-
-
-def pair_log_loss(margins: Vector) -> float:
-    """Mean of -log P(preferred wins), in nats; log 2 = 0.693 is what tossing a coin costs.
-
-    Args:
-        margins: As in `pair_accuracy`.
-
-    Raises:
-        InputError: There is no pair, or a margin is not finite.
-    """
-    _require_vector(margins, "margins")
-    return float(np.logaddexp(0.0, -margins).mean())
-
-
-def pair_calibration_error(margins: Vector, bins: int = 10) -> float:
-    """Expected calibration error of pair probabilities (Naeini et al. 2015; Guo et al. 2017).
-
-    A pair's confidence is the probability of the answer that the model itself prefers, 0.5 to 1,
-    so that the order in which a pair is written down does not matter. Pairs are binned by
-    confidence in bins of equal width; each bin contributes the gap between its mean confidence
-    and its accuracy, weighted by its share of the pairs.
-
-    Args:
-        margins: As in `pair_accuracy`.
-        bins: How many bins between 0.5 and 1.
-
-    Returns:
-        0 (calibrated) to 1. Few pairs a bin push it up even for a calibrated model.
-
-    Raises:
-        InputError: There is no pair, a margin is not finite, or there is no bin.
-    """
-    _require_vector(margins, "margins")
-    if bins < 1:
-        raise InputError(f"Expected at least 1 bin, found {bins}.", "Pass a positive number.")
-    confidence = 1 / (1 + np.exp(-np.abs(margins)))
-    right = _wins(margins, np.zeros_like(margins))
-    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(np.intp), bins - 1)
-    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
-    return float(np.abs(gaps).sum() / margins.size)
-
-
-def _wins(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the first is higher, 1/2 at a tie, 0 elsewhere; broadcasts."""
-    wins: NDArray[np.float64] = (np.sign(first - second) + 1) / 2
-    return wins
-
-
-def _require_pair(first: Matrix, second: Matrix) -> None:
-    _require_rewards(first)
-    _require_rewards(second)
-    if first.shape != second.shape:
+    shapes = [array.shape for array in arrays]
+    shape = shapes[0] if shapes else ()
+    fits = len(shape) == len(axes) and 0 not in shape and shape[0] >= at_least
+    if not fits or set(shapes) != {shape}:
         raise InputError(
-            f"Expected rewards of equal shape for both arms, found {first.shape} and "
-            f"{second.shape}.",
-            "Give both arms the same prompts and the same number of answers.",
+            f"Expected {name} of equal shape ({', '.join(axes)}) with at least {at_least} "
+            f"{axes[0]}, found {', '.join(map(str, shapes)) or 'none'}.",
+            f"Give at least {at_least} {axes[0]}, and every arm the same {' and '.join(axes)}.",
         )
-
-
-def _require_rewards(rewards: Matrix) -> None:
-    if rewards.ndim != 2 or rewards.size == 0:
+    if bad := sum(int((~np.isfinite(array)).sum()) for array in arrays):
         raise InputError(
-            f"Expected rewards of shape (prompts, answers), found {rewards.shape}.",
-            "Give one row a prompt and one column an answer.",
-        )
-    _require_finite(rewards, "rewards")
-
-
-def _require_vector(values: Vector, name: str) -> None:
-    if values.ndim != 1 or values.size == 0:
-        raise InputError(
-            f"Expected {name} of shape (n,) with n at least 1, found {values.shape}.",
-            "Give one number a pair or prompt.",
-        )
-    _require_finite(values, name)
-
-
-def _require_finite(values: NDArray[np.float64], name: str) -> None:
-    if bad := int((~np.isfinite(values)).sum()):
-        raise InputError(
-            f"Expected finite {name}, found {bad} of {values.size} that are not.",
-            "Leave out the prompts whose reward failed, in both arms.",
+            f"Expected finite {name}, found {bad} of {sum(map(np.size, arrays))} that are not.",
+            "Leave out the prompts whose reward failed, in every arm.",
         )

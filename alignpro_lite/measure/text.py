@@ -1,7 +1,7 @@
-"""What a reward does not see: length, faithfulness, diversity and rambling of texts.
+"""What a reward does not see: length, faithfulness, diversity and repetition of texts.
 
-Crude on purpose: word forms are not reduced and synonyms are not known, so the shares are lower
-bounds of what was kept, to be compared between arms and over time rather than read alone.
+Simple on purpose: words are neither stemmed nor matched with synonyms, so the shares are lower
+bounds of what was kept. Compare them between arms and over time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import fmean
 from alignpro_lite.errors import InputError
 
 REPEAT_LENGTH = 4
-"""Words in the runs that `repeated_share` counts."""
+"""Words in each run that `repeated_share` counts."""
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff"
 """Kana and Han, written without spaces: each character counts as a word."""
@@ -36,8 +36,8 @@ _FUNCTION_WORDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Shares of what stands in a prompt that a rewrite still holds, 0 to 1; None if none stood.
+class KeptShares:
+    """Shares of the contents of a prompt that a rewrite keeps, 0 to 1; None if it has none.
 
     Attributes:
         words: Of its different content words, in any case.
@@ -58,9 +58,9 @@ class RewriteText:
         words: Words of a rewrite.
         characters: Characters of a rewrite.
         growth: Words of all rewrites divided by words of all prompts.
-        similarity: See `similarity`.
-        kept: Means of `kept` over the rewrites whose prompt holds such a thing.
-        unchanged: Share of rewrites that leave the prompt as it is.
+        similarity: See `word_similarity`.
+        kept: Means of `kept_shares` over the rewrites whose prompt has such contents.
+        unchanged: Share of rewrites that do not change the prompt.
         distinct: See `distinct_share`.
         repeated: See `repeated_share`.
     """
@@ -69,7 +69,7 @@ class RewriteText:
     characters: float
     growth: float
     similarity: float
-    kept: Kept
+    kept: KeptShares
     unchanged: float
     distinct: float
     repeated: float
@@ -77,7 +77,7 @@ class RewriteText:
 
 @dataclass(frozen=True)
 class AnswerText:
-    """What a set of answers looks like; means over answers.
+    """What a set of answers is like; means over answers.
 
     Attributes:
         words: Words of an answer.
@@ -96,32 +96,32 @@ def describe_rewrites(prompts: Sequence[str], rewrites: Sequence[str]) -> Rewrit
     """Describe what rewrites did to their prompts.
 
     Args:
-        prompts: x, one a rewrite.
+        prompts: x of each rewrite.
         rewrites: x', in the same order.
 
     Raises:
-        InputError: There is no rewrite, or not one a prompt.
+        InputError: There is no rewrite, or not as many as prompts.
     """
     if len(prompts) != len(rewrites):
         raise InputError(
-            f"Expected one rewrite a prompt, found {len(prompts)} prompts and {len(rewrites)} "
+            f"Expected a rewrite for each prompt, found {len(prompts)} prompts and {len(rewrites)} "
             "rewrites.",
             "Repeat a prompt once for each of its rewrites.",
         )
     _require_some(rewrites, "rewrite")
     pairs = list(zip(prompts, rewrites, strict=True))
-    each_kept = [kept(prompt, rewrite) for prompt, rewrite in pairs]
-    prompt_words = sum(len(words(prompt)) for prompt in prompts)
-    rewrite_words = [len(words(rewrite)) for rewrite in rewrites]
+    all_kept = [kept_shares(prompt, rewrite) for prompt, rewrite in pairs]
+    prompt_words = sum(len(split_words(prompt)) for prompt in prompts)
+    rewrite_words = [len(split_words(rewrite)) for rewrite in rewrites]
     return RewriteText(
         words=fmean(rewrite_words),
         characters=fmean(map(len, rewrites)),
         growth=sum(rewrite_words) / max(prompt_words, 1),
-        similarity=fmean(similarity(prompt, rewrite) for prompt, rewrite in pairs),
-        kept=Kept(
-            words=_mean_of_known([one.words for one in each_kept]),
-            numbers=_mean_of_known([one.numbers for one in each_kept]),
-            code=_mean_of_known([one.code for one in each_kept]),
+        similarity=fmean(word_similarity(prompt, rewrite) for prompt, rewrite in pairs),
+        kept=KeptShares(
+            words=_mean_of_known([kept.words for kept in all_kept]),
+            numbers=_mean_of_known([kept.numbers for kept in all_kept]),
+            code=_mean_of_known([kept.code for kept in all_kept]),
         ),
         unchanged=fmean(is_unchanged(prompt, rewrite) for prompt, rewrite in pairs),
         distinct=distinct_share(rewrites),
@@ -136,7 +136,7 @@ def describe_answers(answers: Sequence[str]) -> AnswerText:
         InputError: There is no answer.
     """
     _require_some(answers, "answer")
-    counts = [len(words(answer)) for answer in answers]
+    counts = [len(split_words(answer)) for answer in answers]
     return AnswerText(
         words=fmean(counts),
         characters=fmean(map(len, answers)),
@@ -145,46 +145,48 @@ def describe_answers(answers: Sequence[str]) -> AnswerText:
     )
 
 
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, punctuation left out; numbers are words too."""
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation; numbers are words too."""
     return _WORD.findall(text.lower())
 
 
-def similarity(prompt: str, rewrite: str) -> float:
+def word_similarity(prompt: str, rewrite: str) -> float:
     """Share of words that two texts have in common in the same order, 0 to 1.
 
     Twice the words in matching blocks over the words of both (Ratcliff and Obershelp, as in
     `difflib`); two texts without words are alike.
     """
-    return difflib.SequenceMatcher(None, words(prompt), words(rewrite), autojunk=False).ratio()
+    return difflib.SequenceMatcher(
+        None, split_words(prompt), split_words(rewrite), autojunk=False
+    ).ratio()
 
 
-def kept(prompt: str, rewrite: str) -> Kept:
-    """Compare what a prompt must not lose with what its rewrite holds."""
+def kept_shares(prompt: str, rewrite: str) -> KeptShares:
+    """How much of the words, numbers and code of a prompt its rewrite keeps."""
     code = _code_spans(prompt)
-    return Kept(
+    return KeptShares(
         words=_share(_content_words(prompt), _content_words(rewrite)),
         numbers=_share(set(_NUMBER.findall(prompt)), set(_NUMBER.findall(rewrite))),
-        # Code may survive without its backticks, so it is looked for in the whole rewrite.
+        # A rewrite may keep code without its backticks, so its whole text is searched.
         code=_share(code, {span for span in code if span in rewrite}),
     )
 
 
 def is_unchanged(prompt: str, rewrite: str) -> bool:
-    """Whether a rewrite differs from its prompt in white space at most."""
+    """Whether a rewrite is its prompt, except for white space."""
     return prompt.split() == rewrite.split()
 
 
 def distinct_share(texts: Sequence[str]) -> float:
-    """Different texts over all texts, 1 when no two are the same up to case and punctuation.
+    """Different texts over all texts; case and punctuation make no difference.
 
-    One over the number of texts means that a prompter says the same thing to everyone.
+    1 if no two texts are the same; 1 / len(texts) if a prompter always writes the same.
 
     Raises:
         InputError: There is no text.
     """
     _require_some(texts, "text")
-    return len({tuple(words(text)) for text in texts}) / len(texts)
+    return len({tuple(split_words(text)) for text in texts}) / len(texts)
 
 
 def repeated_share(text: str, length: int = REPEAT_LENGTH) -> float:
@@ -197,13 +199,15 @@ def repeated_share(text: str, length: int = REPEAT_LENGTH) -> float:
     Returns:
         0 (nothing is repeated, or the text is shorter than a run) to almost 1 (a loop).
     """
-    found = words(text)
-    runs = [tuple(found[start : start + length]) for start in range(len(found) - length + 1)]
+    words = split_words(text)
+    runs = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def _content_words(text: str) -> set[str]:
-    return {word for word in words(text) if word not in _FUNCTION_WORDS and not word.isdecimal()}
+    return {
+        word for word in split_words(text) if word not in _FUNCTION_WORDS and not word.isdecimal()
+    }
 
 
 def _code_spans(text: str) -> set[str]:

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.measure.statistics import pair_accuracy, pair_calibration_error, pair_log_loss
+from alignpro_lite.measure.preference_pairs import (
+    pair_accuracy,
+    pair_calibration_error,
+    pair_log_loss,
+)
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.torch_reward import TorchReward
 from alignpro_lite.train.reward_data import Example

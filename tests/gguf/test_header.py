@@ -1,4 +1,4 @@
-"""The reader of GGUF headers: what it finds, what it refuses, and that nothing else comes out."""
+"""Reading GGUF headers: what is found, what is refused, and that no other error gets out."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_another_format_is_named(tmp_path: Path, data: bytes, expected: str) -> 
     assert caught.value.cure
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="does not exist"):
         read_header(tmp_path / "nothing.gguf")
     with pytest.raises(ModelFileError, match=r"is a folder.*export target"):
@@ -321,7 +321,7 @@ def test_a_vocabulary_and_an_image_model_are_named(tmp_path: Path) -> None:
         )
 
 
-# Nothing else comes out
+# No other error gets out
 
 
 def use_everything(model: GgufFile) -> None:

@@ -1,4 +1,4 @@
-"""The plan: numbers that can be worked out by hand, and promises that hold for all memory sizes."""
+"""Plans: numbers worked out by hand, and properties that hold for all sizes of memory."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_the_prompter_may_use_a_gpu_that_llama_cpp_cannot(smol: GgufFile) -> Non
         (CPU_ENGINE_PROMPTER, r'pip install "alignpro-lite\[cuda\]"'),
     ],
 )
-def test_a_prompter_that_stays_on_the_cpu_says_why(
+def test_a_note_says_why_the_prompter_stays_on_the_cpu(
     smol: GgufFile, prompter: PrompterNeeds, note: str
 ) -> None:
     made = plan(smol, machine(8 * GIB), prompter=prompter)
@@ -351,7 +351,7 @@ def test_a_model_without_numbers_is_refused(tmp_path: Path) -> None:
         plan(model, machine())
 
 
-# Promises for all sizes
+# Properties for all sizes
 
 sizes = st.integers(0, 30 * GIB)
 requests = st.builds(

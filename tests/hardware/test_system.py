@@ -1,4 +1,4 @@
-"""What the system says about GPUs, memory and cores, told by fakes, and asked for real once."""
+"""GPUs, memory and cores: reported by fakes, and once by this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from alignpro_lite.hardware import system as hardware
+from alignpro_lite.hardware import system as system_module
 from alignpro_lite.hardware.system import Gpu, Ram, find_gpus, find_hardware, find_ram, usable_cores
 
 GIB = 1 << 30
@@ -20,7 +20,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux pse
 
 
 class FakeNvml:
-    """NVML with two GPUs; the second does not tell its memory when `mute`."""
+    """NVML with two GPUs; the second does not report its memory if `mute`."""
 
     def __init__(self, *, status: int = 0, mute: bool = False) -> None:
         self.status = status
@@ -66,7 +66,7 @@ SECOND_ALONE = Gpu(0, "GPU 1", 16 * GIB, 14 * GIB)
 
 
 def gpus_of(nvml: FakeNvml | None, monkeypatch: pytest.MonkeyPatch) -> tuple[Gpu, ...]:
-    monkeypatch.setattr(hardware, "_load_nvml", lambda: nvml)
+    monkeypatch.setattr(system_module, "_load_nvml", lambda: nvml)
     found = find_gpus()
     assert nvml is None or not nvml.is_open
     return found
@@ -100,7 +100,7 @@ def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus_of(FakeNvml(status=9), monkeypatch) == ()
 
 
-def test_a_gpu_that_does_not_tell_its_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_does_not_report_its_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpus_of(FakeNvml(mute=True), monkeypatch) == (FIRST,)
 
@@ -199,7 +199,7 @@ def test_a_processor_quota_limits_the_cores(
     assert usable_cores(put(tmp_path, files)) == expected
 
 
-def test_this_machine_can_be_asked() -> None:
+def test_the_hardware_of_this_machine_is_found() -> None:
     found = find_hardware()
     assert 1 <= found.cores <= (os.cpu_count() or 1)
     assert 0 < found.ram.available_bytes <= found.ram.total_bytes

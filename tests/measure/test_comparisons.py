@@ -1,4 +1,4 @@
-"""Comparisons of many arms: numbers computed by hand, levels and coverage, what is refused."""
+"""Comparisons of many arms: numbers by hand, levels, coverage, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.measure import comparisons
+from alignpro_lite.measure import comparisons, statistics
 from alignpro_lite.measure.statistics import Estimate, answer_win_rate, bootstrap_mean, wilson
 
 FIRST = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, 4.0]])
 SECOND = np.array([[0.0, 2.0], [2.0, 2.0], [3.0, 5.0]])
-SAME_LENGTH = np.full((3, 2), 10.0)
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Enough resamples for a simulation."""
     monkeypatch.setattr(comparisons, "RESAMPLES", 1000)
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
 
 
 def matrices(prompts: int, answers: int) -> st.SearchStrategy[np.ndarray]:
@@ -34,12 +34,12 @@ def numbers(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-# --- outcomes
+# --- wins, ties and losses
 
 
-def test_outcomes_by_hand():
+def test_wins_ties_and_losses_by_hand():
     """Means of a prompt: 2, 2, 2 against 1, 2, 4."""
-    found = comparisons.outcomes(FIRST, SECOND)
+    found = comparisons.win_tie_loss(FIRST, SECOND)
     assert found.win == found.tie == found.loss == wilson(1, 3)
 
 
@@ -47,13 +47,13 @@ def test_the_last_digit_of_a_mean_decides_nothing():
     """0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1."""
     rewards = np.array([[0.1, 0.2, 0.3]])
     assert rewards.mean() != rewards[:, ::-1].copy().mean()
-    assert comparisons.outcomes(rewards, rewards[:, ::-1].copy()).tie.value == 1
+    assert comparisons.win_tie_loss(rewards, rewards[:, ::-1].copy()).tie.value == 1
 
 
 @settings(max_examples=30, deadline=None)
 @given(matrices(6, 3), matrices(6, 3))
-def test_outcomes_sum_to_one_and_swap(first, second):
-    there, back = comparisons.outcomes(first, second), comparisons.outcomes(second, first)
+def test_wins_ties_and_losses_sum_to_one_and_swap(first, second):
+    there, back = comparisons.win_tie_loss(first, second), comparisons.win_tie_loss(second, first)
     assert there.win.value + there.tie.value + there.loss.value == pytest.approx(1)
     assert (there.win, there.tie, there.loss) == (back.loss, back.tie, back.win)
 
@@ -78,10 +78,10 @@ def test_a_p_value_is_never_zero_and_no_difference_is_no_evidence():
 @settings(max_examples=30, deadline=None)
 @given(arrays(float, 7, elements=st.floats(-4, 4)), st.integers(0, 9))
 def test_a_p_value_knows_neither_direction_nor_unit(values, seed):
-    one = comparisons.sign_flip_p(values, seed)
-    assert 0 < one <= 1
-    assert comparisons.sign_flip_p(-values, seed) == one
-    assert comparisons.sign_flip_p(values * 1024, seed) == one
+    p_value = comparisons.sign_flip_p(values, seed)
+    assert 0 < p_value <= 1
+    assert comparisons.sign_flip_p(-values, seed) == p_value
+    assert comparisons.sign_flip_p(values * 1024, seed) == p_value
 
 
 @pytest.mark.parametrize("prompts", [6, 40])
@@ -105,114 +105,34 @@ def test_a_p_value_finds_what_an_interval_finds(few):
 
 def test_holm_by_hand():
     """Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, none below the one before."""
-    assert comparisons.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert comparisons.holm([0.5, 0.6]) == [1.0, 1.0]
-    assert comparisons.holm([0.2]) == [0.2]
-    assert comparisons.holm([]) == []
+    assert comparisons.holm_adjusted([0.04, 0.01, 0.03, 0.02]) == pytest.approx(
+        [0.06, 0.04, 0.06, 0.06]
+    )
+    assert comparisons.holm_adjusted([0.5, 0.6]) == [1.0, 1.0]
+    assert comparisons.holm_adjusted([0.2]) == [0.2]
+    assert comparisons.holm_adjusted([]) == []
 
 
 @given(st.lists(st.floats(0, 1), max_size=12), st.randoms())
 def test_holm_keeps_order_and_never_lowers(values, random):
-    found = comparisons.holm(values)
+    found = comparisons.holm_adjusted(values)
     for value, adjusted in zip(values, found, strict=True):
         assert value <= adjusted <= min(1, len(values) * value)
-    for (one, its), (other, others) in itertools.pairwise(sorted(zip(values, found, strict=True))):
-        assert one <= other
-        assert its <= others
+    in_order = [adjusted for _, adjusted in sorted(zip(values, found, strict=True))]
+    assert in_order == sorted(in_order)
     places = list(range(len(values)))
     random.shuffle(places)
-    assert comparisons.holm([values[place] for place in places]) == [found[at] for at in places]
+    assert comparisons.holm_adjusted([values[place] for place in places]) == [
+        found[at] for at in places
+    ]
 
 
-def test_holm_refuses_a_true_hypothesis_as_seldom_as_it_says():
+def test_holm_rejects_a_true_hypothesis_no_more_often_than_it_says():
     source = np.random.default_rng(4)
     draws = source.random((1500, 6))
     draws[:, :2] *= 0.001  # two differences are real
-    found = [min(comparisons.holm(list(row))[2:]) <= 0.1 for row in draws]
+    found = [min(comparisons.holm_adjusted(list(row))[2:]) <= 0.1 for row in draws]
     assert 0.06 <= np.mean(found) <= 0.12
-
-
-# --- length control
-
-
-def test_length_control_by_hand():
-    """Two kinds of prompts, longer and shorter by the same: log-odds average to the intercept.
-
-    Longer answers win 9 of 10, shorter ones 6 of 10, and tanh(Δ / sd(Δ)) is ±tanh(1).
-    """
-    wins = np.repeat([1.0, -1, 1, -1], [9, 1, 6, 4])[:, None]
-    words = np.repeat([30.0, 10.0], 10)[:, None]
-    found = comparisons.length_controlled_win(wins, wins * 0, words, np.full((20, 1), 20.0))
-    odds = (math.log(9) + math.log(1.5)) / 2
-    assert found.value == pytest.approx(1 / (1 + math.exp(-odds)), abs=2e-3)
-    assert found.value > 15 / 20  # of probabilities, the mean is 0.75
-
-
-def test_the_sandwich_by_hand():
-    """Without a difference in length it is that of a share: the variance of the prompts' means."""
-    source = np.random.default_rng(5)
-    first, same = source.normal(0.3, 1, (50, 3)), np.full((50, 3), 7.0)
-    second = source.normal(0, 1, (50, 3))
-    share = np.sign(first[:, :, None] - second[:, None, :]).mean(axis=(1, 2)) / 2 + 0.5
-    error = share.std(ddof=1) / math.sqrt(50) / (share.mean() * (1 - share.mean()))
-    odds = math.log(share.mean() / (1 - share.mean()))
-    found = comparisons.length_controlled_win(first, second, same, same)
-    low, high = (1 / (1 + math.exp(-odds - sign * 1.96 * error)) for sign in (-1, 1))
-    assert numbers(found) == pytest.approx((share.mean(), low, high), abs=1e-3)
-
-
-@settings(max_examples=40, deadline=None)
-@given(matrices(6, 2), matrices(6, 2), matrices(6, 2), matrices(6, 2))
-def test_length_control_of_any_data_is_a_probability_and_swaps(first, second, words, others):
-    """Holds down: separable data has no finite maximum of the likelihood."""
-    there = comparisons.length_controlled_win(first, second, words, others)
-    back = comparisons.length_controlled_win(second, first, others, words)
-    assert 0 <= there.low <= there.value <= there.high <= 1
-    assert numbers(there) == pytest.approx((1 - back.value, 1 - back.high, 1 - back.low), abs=1e-6)
-
-
-@settings(max_examples=20, deadline=None)
-@given(matrices(6, 2), matrices(6, 2), st.integers(0, 5))
-def test_without_a_difference_in_length_it_is_the_plain_rate(first, second, longer):
-    words = np.full((6, 2), 10.0)
-    found = comparisons.length_controlled_win(first, second, words + longer, words)
-    plain = answer_win_rate(first, second, 0).value
-    assert found.value == pytest.approx(plain, abs=2e-3)
-
-
-def test_all_won_is_as_uncertain_as_its_prompts_are_few():
-    found = comparisons.length_controlled_win(FIRST + 9, SECOND, SAME_LENGTH, SAME_LENGTH + FIRST)
-    assert found == wilson(3, 3)
-
-
-def test_an_arm_that_wins_by_length_alone_wins_nothing():
-    source = np.random.default_rng(6)
-    words, others = source.normal(120, 30, (400, 3)), source.normal(100, 30, (400, 3))
-    first = 0.02 * words + source.logistic(0, 1, (400, 3))
-    second = 0.02 * others + source.logistic(0, 1, (400, 3))
-    plain = answer_win_rate(first, second, 0)
-    found = comparisons.length_controlled_win(first, second, words, others)
-    assert plain.low > 0.5
-    assert found.low < 0.5 < found.high
-
-
-def _lengthy(source, prompts):
-    """Two arms of which the first is better and longer, by a gain that differs by prompt."""
-    words = source.normal(120, 30, (prompts, 3)) + source.normal(0, 20, (prompts, 1))
-    others = source.normal(100, 30, (prompts, 3))
-    gain = source.normal(0.4, 1, (prompts, 1))
-    first = gain + 0.01 * words + source.normal(0, 1, (prompts, 3))
-    return first, 0.01 * others + source.normal(0, 1, (prompts, 3)), words, others
-
-
-def test_length_control_covers_the_truth_as_often_as_it_says():
-    source = np.random.default_rng(7)
-    truth = comparisons.length_controlled_win(*_lengthy(source, 20_000)).value
-    trials, covered = 300, 0
-    for _ in range(trials):
-        found = comparisons.length_controlled_win(*_lengthy(source, 60))
-        covered += found.low <= truth <= found.high
-    assert 0.91 <= covered / trials <= 0.98
 
 
 # --- the oracle's gain
@@ -221,17 +141,17 @@ def test_length_control_covers_the_truth_as_often_as_it_says():
 def test_a_share_of_the_oracle_by_hand():
     """Gains over 0, 0, 0: 1, 2, 3 against 2, 4, 6, so half of it in every resample."""
     baseline, oracle = np.zeros((3, 2)), np.array([[2.0, 2], [4, 4], [6, 6]])
-    found = comparisons.recovered(oracle / 2, baseline, oracle, seed=0)
+    found = comparisons.recovered_share(oracle / 2, baseline, oracle, seed=0)
     assert numbers(found) == pytest.approx((0.5, 0.5, 0.5))
-    assert numbers(comparisons.recovered(oracle, baseline, oracle, 0)) == (1, 1, 1)
-    assert numbers(comparisons.recovered(baseline, baseline, oracle, 0)) == (0, 0, 0)
-    assert comparisons.recovered(-oracle, baseline, oracle, 0).value == -1
+    assert numbers(comparisons.recovered_share(oracle, baseline, oracle, 0)) == (1, 1, 1)
+    assert numbers(comparisons.recovered_share(baseline, baseline, oracle, 0)) == (0, 0, 0)
+    assert comparisons.recovered_share(-oracle, baseline, oracle, 0).value == -1
 
 
 def test_a_share_of_what_may_be_nothing_is_none():
     baseline = np.zeros((3, 1))
     for oracle in ([[-1.0], [0], [5]], [[-1.0], [-2], [-3]], [[0.0], [0], [0]]):
-        assert comparisons.recovered(baseline, baseline, np.array(oracle), 0) is None
+        assert comparisons.recovered_share(baseline, baseline, np.array(oracle), 0) is None
 
 
 def test_an_oracle_just_above_nothing_leaves_a_wide_but_finite_interval():
@@ -240,7 +160,7 @@ def test_an_oracle_just_above_nothing_leaves_a_wide_but_finite_interval():
     baseline, oracle = np.zeros((30, 1)), source.normal(0, 1, (30, 1))
     oracle += 0.38 - oracle.mean()
     assert 0 < bootstrap_mean(oracle[:, 0], 0).low < 0.05
-    found = comparisons.recovered(np.full((30, 1), 0.2), baseline, oracle, 0)
+    found = comparisons.recovered_share(np.full((30, 1), 0.2), baseline, oracle, 0)
     assert 0 < found.low < found.value < 1 < found.high < math.inf
 
 
@@ -251,7 +171,7 @@ def test_a_share_of_the_oracle_is_covered_as_often_as_it_says(few):
         baseline = source.normal(0, 2, (60, 4)) + source.normal(0, 2, (60, 1))
         gain = source.normal(1, 1, (60, 1))
         system = baseline + 0.4 * gain + source.normal(0, 1, (60, 4))
-        found = comparisons.recovered(system, baseline, baseline + gain, seed=trial)
+        found = comparisons.recovered_share(system, baseline, baseline + gain, seed=trial)
         covered += found.low <= 0.4 <= found.high
     assert 0.91 <= covered / trials <= 0.98
 
@@ -278,8 +198,8 @@ def test_the_variance_between_prompts_is_free_of_noise():
 def test_agreement_by_hand():
     """Same and opposite; a tie of one and a tie of both."""
     first, second = np.array([[1.0, 2], [0, 0]]), np.array([[0.1, -9], [5, 0]])
-    assert comparisons.agreement(first, second, 0) == Estimate(0.5, 0.5, 0.5)
-    assert comparisons.agreement(first, first, 0).value == 0.75
+    assert comparisons.judge_agreement(first, second, 0) == Estimate(0.5, 0.5, 0.5)
+    assert comparisons.judge_agreement(first, first, 0).value == 0.75
 
 
 @settings(max_examples=30)
@@ -288,9 +208,9 @@ def test_agreement_by_hand():
     arrays(float, (4, 2), elements=st.floats(-3, 3)),
 )
 def test_agreement_is_mutual_and_turns_with_a_judge(first, second):
-    found = comparisons.agreement(first, second, 0)
-    assert found == comparisons.agreement(second, first, 0)
-    assert found.value == pytest.approx(1 - comparisons.agreement(-first, second, 0).value)
+    found = comparisons.judge_agreement(first, second, 0)
+    assert found == comparisons.judge_agreement(second, first, 0)
+    assert found.value == pytest.approx(1 - comparisons.judge_agreement(-first, second, 0).value)
 
 
 # --- the matrix
@@ -323,32 +243,24 @@ def _spoiled(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: comparisons.outcomes(FIRST, SECOND[:2]), r"found \(3, 2\), \(2, 2\)"),
-        (lambda: comparisons.outcomes(FIRST[0], SECOND[0]), r"shape \(prompts, answers\)"),
-        (lambda: comparisons.outcomes(np.zeros((3, 0)), np.zeros((3, 0))), "found"),
-        (lambda: comparisons.outcomes(FIRST, _spoiled(math.nan)), "found 1 that are not"),
+        (lambda: comparisons.win_tie_loss(FIRST, SECOND[:2]), r"found \(3, 2\), \(2, 2\)"),
+        (lambda: comparisons.win_tie_loss(FIRST[0], SECOND[0]), r"shape \(prompts, answers\)"),
+        (lambda: comparisons.win_tie_loss(np.zeros((3, 0)), np.zeros((3, 0))), "found"),
+        (lambda: comparisons.win_tie_loss(FIRST, _spoiled(math.nan)), "found 1 of 12 that are not"),
         (lambda: comparisons.sign_flip_p(np.array([]), 0), "at least 1 prompts"),
         (lambda: comparisons.sign_flip_p(np.array([math.inf]), 0), "finite"),
-        (lambda: comparisons.holm([0.1, 1.1]), "between 0 and 1"),
-        (lambda: comparisons.holm([math.nan]), "between 0 and 1"),
-        (
-            lambda: comparisons.length_controlled_win(FIRST, SECOND, SAME_LENGTH, SAME_LENGTH[0]),
-            "one shape",
-        ),
-        (
-            lambda: comparisons.length_controlled_win(*[FIRST[:1]] * 4),
-            "at least 2 prompts",
-        ),
-        (lambda: comparisons.recovered(FIRST, SECOND, FIRST[:, :1], 0), "one shape"),
-        (lambda: comparisons.recovered(*[FIRST[:1]] * 3, 0), "at least 2 prompts"),
+        (lambda: comparisons.holm_adjusted([0.1, 1.1]), "between 0 and 1"),
+        (lambda: comparisons.holm_adjusted([math.nan]), "between 0 and 1"),
+        (lambda: comparisons.recovered_share(FIRST, SECOND, FIRST[:, :1], 0), "equal shape"),
+        (lambda: comparisons.recovered_share(*[FIRST[:1]] * 3, 0), "at least 2 prompts"),
         (lambda: comparisons.between_prompt_variance(FIRST[:1]), "at least 2 prompts"),
         (lambda: comparisons.between_prompt_variance(FIRST[:, :1]), "at least 2 answers"),
-        (lambda: comparisons.agreement(FIRST[0], FIRST[0], 0), r"shape \(prompts, pairs\)"),
+        (lambda: comparisons.judge_agreement(FIRST[0], FIRST[0], 0), r"shape \(prompts, pairs\)"),
         (lambda: comparisons.answer_win_matrix([]), "found none"),
         (lambda: comparisons.answer_win_matrix([FIRST, _spoiled(math.inf)]), "finite"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(call, says):
+def test_arms_that_cannot_be_compared_are_refused(call, says):
     with pytest.raises(InputError, match=says) as caught:
         call()
     assert caught.value.cure

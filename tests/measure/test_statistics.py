@@ -1,4 +1,4 @@
-"""The evaluation statistics: numbers computed by hand, coverage, and what is refused."""
+"""Estimates and comparisons of two arms: numbers by hand, coverage, and what is refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_bootstrap_covers_the_truth_as_often_as_it_says(monkeypatch):
     assert 0.91 <= covered / trials <= 0.98
 
 
-def test_a_gain_that_pairing_shows_and_no_pairing_would_hide():
+def test_pairing_shows_a_gain_that_the_spread_of_prompts_would_hide():
     source = np.random.default_rng(1)
     second = source.normal(0, 5, (60, 1)) + source.normal(0, 0.2, (60, 4))
     interval = stats.mean_difference(second + 0.3, second, seed=0)
@@ -80,19 +80,19 @@ def test_swapping_the_arms_mirrors_every_statistic(first, second, seed):
         ("win_rate", 1),
         ("answer_win_rate", 1),
     ):
-        one, other = getattr(there, name), getattr(back, name)
-        assert one.value == pytest.approx(whole - other.value, abs=1e-9)
-        assert one.low == pytest.approx(whole - other.high, abs=1e-9)
-        assert one.high == pytest.approx(whole - other.low, abs=1e-9)
+        ours, mirrored = getattr(there, name), getattr(back, name)
+        assert ours.value == pytest.approx(whole - mirrored.value, abs=1e-9)
+        assert ours.low == pytest.approx(whole - mirrored.high, abs=1e-9)
+        assert ours.high == pytest.approx(whole - mirrored.low, abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
 @given(rewards(5, 2), rewards(5, 2), st.permutations(range(5)))
 def test_the_order_of_the_prompts_does_not_matter(first, second, order):
-    one = stats.compare(first, second, seed=0)
-    other = stats.compare(first[order], second[order], seed=0)
-    assert one.mean_difference.value == pytest.approx(other.mean_difference.value)
-    assert one.win_rate == other.win_rate
+    ordered = stats.compare(first, second, seed=0)
+    shuffled = stats.compare(first[order], second[order], seed=0)
+    assert ordered.mean_difference.value == pytest.approx(shuffled.mean_difference.value)
+    assert ordered.win_rate == shuffled.win_rate
 
 
 def test_wilson_by_hand():
@@ -116,38 +116,6 @@ def test_wilson_stays_around_its_share(case):
     assert found.value - 1e-12 <= found.high <= 1
 
 
-def test_pair_statistics_by_hand():
-    margins = np.array([math.log(3), math.log(3), -math.log(3), 0.0])
-    assert stats.pair_accuracy(margins).value == pytest.approx(2.5 / 4)
-    assert stats.pair_log_loss(margins) == pytest.approx(
-        -(2 * math.log(0.75) + math.log(0.25) + math.log(0.5)) / 4
-    )
-    # Confidence 0.75 three times with 2 of 3 right, 0.5 once with half right.
-    assert stats.pair_calibration_error(margins) == pytest.approx((3 * 0.75 - 2) / 4)
-
-
-def test_certain_pairs_have_finite_losses():
-    """Holds down: a probability of exactly 0 or 1 would make the loss infinite."""
-    assert stats.pair_log_loss(np.array([1000.0, -1000.0])) == pytest.approx(500)
-    assert stats.pair_calibration_error(np.array([1000.0, 1000.0])) == 0
-
-
-def test_a_calibrated_model_has_almost_no_calibration_error():
-    source = np.random.default_rng(0)
-    margins = source.normal(0, 2, 40_000)
-    preferred = source.random(margins.size) < 1 / (1 + np.exp(-margins))
-    honest = np.where(preferred, margins, -margins)
-    assert stats.pair_calibration_error(honest) < 0.01
-    assert stats.pair_calibration_error(3 * honest) > 0.1
-
-
-def test_coin_tossing_costs_log_two():
-    margins = np.zeros(7)
-    assert stats.pair_log_loss(margins) == pytest.approx(math.log(2))
-    assert stats.pair_accuracy(margins).value == 0.5
-    assert stats.pair_calibration_error(margins) == 0
-
-
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -156,17 +124,14 @@ def test_coin_tossing_costs_log_two():
         (lambda: stats.compare(np.zeros((0, 2)), np.zeros((0, 2)), 0), "found"),
         (lambda: stats.mean_difference(FIRST[:1], SECOND[:1], 0), "at least 2 prompts"),
         (lambda: stats.compare(FIRST[:, :1], SECOND[:, :1], 0), "at least 2 answers"),
-        (lambda: stats.win_rate(FIRST, np.full_like(FIRST, math.nan)), "6 of 6"),
+        (lambda: stats.win_rate(FIRST, np.full_like(FIRST, math.nan)), "6 of 12"),
         (lambda: stats.within_prompt_variances(FIRST * math.inf), "finite rewards"),
-        (lambda: stats.pair_accuracy(np.array([])), "found"),
-        (lambda: stats.pair_log_loss(np.array([math.nan])), "finite margins"),
-        (lambda: stats.pair_calibration_error(np.zeros(3), bins=0), "at least 1 bin"),
         (lambda: stats.wilson(1, 0), "at least one trial"),
         (lambda: stats.wilson(5, 4), "0 to 4"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_what_cannot_be_compared_is_refused(call, says):
+def test_arms_that_cannot_be_compared_are_refused(call, says):
     with pytest.raises(InputError, match=says) as caught:
         call()
     assert caught.value.cure

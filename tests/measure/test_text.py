@@ -13,38 +13,44 @@ PROMPT = "Explain `sort(xs)` for 3 lists of 1,000 items, without recursion."
 
 
 def test_words_leave_out_punctuation_and_case():
-    assert text.words("Don\u2019t stop -- it's 3.5!") == ["don\u2019t", "stop", "it's", "3", "5"]
-    assert text.words("") == []
+    assert text.split_words("Don\u2019t stop -- it's 3.5!") == [
+        "don\u2019t",
+        "stop",
+        "it's",
+        "3",
+        "5",
+    ]
+    assert text.split_words("") == []
 
 
 def test_each_ideograph_is_a_word():
-    assert text.words("GPTとは何") == ["gpt", "と", "は", "何"]
+    assert text.split_words("GPTとは何") == ["gpt", "と", "は", "何"]
 
 
 def test_similarity_by_hand():
-    """`a c d` lie in order in both: 2 x 3 of 4 + 5 words."""
-    assert text.similarity("a b c d", "A x c d y") == pytest.approx(6 / 9)
-    assert text.similarity("one two", "three") == 0
-    assert text.similarity("", "  ") == 1
+    """`a c d` are in order in both: 2 x 3 of 4 + 5 words."""
+    assert text.word_similarity("a b c d", "A x c d y") == pytest.approx(6 / 9)
+    assert text.word_similarity("one two", "three") == 0
+    assert text.word_similarity("", "  ") == 1
 
 
 def test_what_a_rewrite_keeps():
     rewrite = "Please explain how sort(xs) works on 3 lists with 1000 entries."
-    found = text.kept(PROMPT, rewrite)
+    found = text.kept_shares(PROMPT, rewrite)
     # explain, sort, xs, lists stay; items, without, recursion are lost.
     assert found.words == pytest.approx(4 / 7)
     assert found.numbers == pytest.approx(1 / 2)
     assert found.code == 1
-    assert text.kept(PROMPT, "Explain sorting.").code == 0
+    assert text.kept_shares(PROMPT, "Explain sorting.").code == 0
 
 
 def test_a_fenced_block_is_one_code_span():
     prompt = "Fix this:\n```python\nx = `1`\ny = 2\n```\nand `z`"
-    assert text.kept(prompt, "Correct\nx = `1`\ny = 2\nplease").code == 0.5
+    assert text.kept_shares(prompt, "Correct\nx = `1`\ny = 2\nplease").code == 0.5
 
 
 def test_nothing_to_keep_is_not_everything_kept():
-    assert text.kept("what is it?", "no") == text.Kept(None, None, None)
+    assert text.kept_shares("what is it?", "no") == text.KeptShares(None, None, None)
 
 
 def test_white_space_alone_is_no_change():
@@ -69,7 +75,7 @@ def test_a_set_of_rewrites_by_hand():
     assert (found.words, found.growth) == (3.5, pytest.approx(7 / 6))
     assert found.characters == (11 + 16) / 2
     assert found.similarity == pytest.approx((1 + 2 / 5) / 2)
-    assert found.kept == text.Kept(pytest.approx((1 + 1 / 2) / 2), 1.0, None)
+    assert found.kept == text.KeptShares(pytest.approx((1 + 1 / 2) / 2), 1.0, None)
     assert (found.unchanged, found.distinct, found.repeated) == (0.5, 1.0, 0.0)
 
 
