@@ -1,9 +1,9 @@
-"""What more samples cost: wall time and memory of `run --samples N` against `--samples 1`.
+"""What more samples cost: time and memory of `run --samples 8` compared with `--samples 1`.
 
     python benchmarks/candidates.py [--tokens 64] [--repeats 5]
 
-All on the default models, with the default reward, in one process, in turn, so that the ratios hold
-on any machine. The prompt takes a longer answer than --tokens, so that all are equally long.
+On the default models with the default reward, in turns in one process, so the ratios hold on any
+machine. The prompt asks for an answer longer than --tokens, so all answers have the same length.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CASES = {
 }
 
 
-def resident() -> float:
-    """Megabytes of this process in memory."""
+def resident_megabytes() -> float:
+    """Memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
-def seconds(model: AlignedModel, request: Request) -> float:
+def run_seconds(model: AlignedModel, request: Request) -> float:
     """How long a request takes."""
     begun = time.perf_counter()
     model.run(PROMPT, request)
@@ -48,18 +48,18 @@ def main() -> None:
         rows = {"no reward": (plain, RhoStar())}
         rows |= {name: (model, settings) for name, settings in CASES.items()}
         for name, (used, settings) in rows.items():
-            found: dict[int, list[float]] = {1: [], 8: []}
-            before = resident()
+            times_of: dict[int, list[float]] = {1: [], 8: []}
+            before = resident_megabytes()
             for repeat in range(options.repeats + 1):
-                for samples, times in found.items():
+                for samples, times in times_of.items():
                     request = Request(
                         max_tokens=options.tokens, rho_star=replace(settings, samples=samples)
                     ).with_seed(repeat)
-                    times.append(seconds(used, request))
-            one, eight = (statistics.median(times[1:]) for times in found.values())
+                    times.append(run_seconds(used, request))
+            alone, eight = (statistics.median(times[1:]) for times in times_of.values())
             print(
-                f"{name:28}{one:8.2f} s{eight:9.2f} s{eight / one:7.2f}"
-                f"{resident() - before:+9.0f} MB"
+                f"{name:28}{alone:8.2f} s{eight:9.2f} s{eight / alone:7.2f}"
+                f"{resident_megabytes() - before:+9.0f} MB"
             )
 
 

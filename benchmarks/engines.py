@@ -1,13 +1,13 @@
-"""Decode speed of both engines as a ratio against a plain peer, side by side in one run.
+"""Decode speed of both engines compared with a plain peer, side by side in one run.
 
-    python benchmarks/engines.py
+    python benchmarks/engines.py [--target TARGET] [--prompter PROMPTER]
 
-- Prompter: against onnxruntime-genai's own C++ loop on the very same graph.
-- Target: against the shortest possible loop on llama.cpp's C functions.
+- Prompter: onnxruntime-genai's own C++ loop on the same graph.
+- Target: the shortest possible loop on llama.cpp's C functions.
 
-Each side lives in a process of its own, because two teams of OpenMP threads in
-one process slow each other down; the sides alternate ROUNDS times, and medians
-are printed. Bars: 0.70 for the prompter, 0.95 for the target.
+Each side runs in a process of its own, because two teams of OpenMP threads in one process slow each
+other down. The sides alternate ROUNDS times, and medians are printed. The ratio must be at least
+0.70 for the prompter and 0.95 for the target.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ ROUNDS = 7
 TOKENS = 128
 PROMPT = "How do I stay safe online when I use a public network?"
 
+Measure = Callable[[str, int], float]
+"""Name or path of a model and a number of sequences to tokens per second."""
+
 
 @click.command()
 @click.option("--target", default="default", help="GGUF or name of the target.")
 @click.option("--prompter", default="default", help="Bundle or name of the prompter.")
 def main(target: str, prompter: str) -> None:
-    """Measure and print one line a pair."""
+    """Measure each pair and print a line for it."""
     report("target, 1 sequence", our_target, plain_target, target, 1)
     for count in (1, 4, 8):
         name = f"prompter, {count} sequence{'s' if count > 1 else ''}"
         report(name, our_prompter, genai_prompter, prompter, count)
-
-
-Measure = Callable[[str, int], float]
 
 
 def report(name: str, ours: Measure, peer: Measure, model: str, count: int) -> None:
@@ -69,7 +69,7 @@ def report(name: str, ours: Measure, peer: Measure, model: str, count: int) -> N
                 peer_side.submit(peer, model, count).result(),
             )
             for _ in range(ROUNDS + 1)
-        ][1:]  # the first one warms up
+        ][1:]  # the first round warms up
     our_speed, peer_speed = (statistics.median(side) for side in zip(*rounds, strict=True))
     ratio = statistics.median(a / b for a, b in rounds)
     click.echo(f"{name:22} {our_speed:7.1f} tok/s, peer {peer_speed:7.1f} tok/s, ratio {ratio:.2f}")
@@ -82,16 +82,16 @@ def loaded_target(target: str) -> LlamaTarget:
 
 
 def our_target(target: str, count: int) -> float:
-    """Our engine, greedy: tokens a second after the first."""
+    """Our engine, greedy: tokens per second after the first."""
     greedy = Sampling(temperature=0)
     question = Question([Message("user", PROMPT)], TOKENS, greedy, count=count)
     (stream,) = loaded_target(target).answer(question)
     pieces = iter(stream)
     next(pieces)
-    begun, first = time.perf_counter(), stream.token_count
+    start, first = time.perf_counter(), stream.token_count
     for _ in pieces:
         pass
-    return (stream.token_count - first) / (time.perf_counter() - begun)
+    return (stream.token_count - first) / (time.perf_counter() - start)
 
 
 def plain_target(target: str, count: int) -> float:
@@ -101,14 +101,14 @@ def plain_target(target: str, count: int) -> float:
 
 @functools.cache
 def plain_loop(target: str) -> PlainLlamaLoop:
-    """The plain loop of this process; our engine only lends it the prompt and is closed."""
+    """The plain loop of this process; our engine only tokenises the prompt and is closed."""
     with AlignedModel.load(target, None) as model:
         prompt = model.target.prompt_tokens([Message("user", PROMPT)])
         return PlainLlamaLoop(model.target, prompt)
 
 
 class PlainLlamaLoop:
-    """What anyone would write on llama.cpp's C functions: decode, sample, repeat."""
+    """The obvious loop on llama.cpp's C functions: decode, sample, repeat."""
 
     def __init__(self, target: LlamaTarget, prompt: list[int]) -> None:
         import llama_cpp
@@ -127,17 +127,17 @@ class PlainLlamaLoop:
         self._sampler: Any = llama_cpp.llama_sampler_init_greedy()
 
     def decode(self) -> float:
-        """Tokens a second after the first."""
+        """Tokens per second after the first."""
         lib = self._lib
         lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
         tokens = (lib.llama_token * len(self._prompt))(*self._prompt)
         lib.llama_decode(self._context, lib.llama_batch_get_one(tokens, len(self._prompt)))
         token = (lib.llama_token * 1)(lib.llama_sampler_sample(self._sampler, self._context, -1))
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(TOKENS - 1):
             lib.llama_decode(self._context, lib.llama_batch_get_one(token, 1))
             token[0] = lib.llama_sampler_sample(self._sampler, self._context, -1)
-        return (TOKENS - 1) / (time.perf_counter() - begun)
+        return (TOKENS - 1) / (time.perf_counter() - start)
 
 
 @functools.cache
@@ -147,18 +147,18 @@ def loaded_prompter(prompter: str) -> OnnxPrompter:
 
 
 def our_prompter(prompter: str, count: int) -> float:
-    """Our engine on given tokens, which never stop early: tokens a second after the first."""
+    """Our engine on given tokens, so it never stops early: tokens per second after the first."""
     loaded = loaded_prompter(prompter)
     prompt = loaded.prompt_tokens(PROMPT)
     samplers = [GivenTokens([prompt[number]] * TOKENS) for number in range(count)]
     streams = [iter(stream) for stream in loaded.submit(prompt, samplers, TOKENS)]
     for stream in streams:
         next(stream)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for stream in streams:
         for _ in stream:
             pass
-    return count * (TOKENS - 1) / (time.perf_counter() - begun)
+    return count * (TOKENS - 1) / (time.perf_counter() - start)
 
 
 def genai_prompter(prompter: str, count: int) -> float:
@@ -186,7 +186,7 @@ class GenaiLoop:
         self._prompts = [prompt] * count
 
     def decode(self) -> float:
-        """Tokens a second after the first, all sequences together."""
+        """Tokens per second after the first, of all sequences together."""
         params = self._genai.GeneratorParams(self._model)
         length = len(self._prompts[0]) + TOKENS
         params.set_search_options(
@@ -195,16 +195,16 @@ class GenaiLoop:
         generator = self._genai.Generator(self._model, params)
         generator.append_tokens(self._prompts)
         generator.generate_next_token()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         steps = 0
         while not generator.is_done():
             generator.generate_next_token()
             steps += 1
-        return len(self._prompts) * steps / (time.perf_counter() - begun)
+        return len(self._prompts) * steps / (time.perf_counter() - start)
 
 
 def genai_folder(bundle: Bundle, folder: Path) -> Path:
-    """A folder with links to the graph and the configuration that genai wants beside it."""
+    """A folder with links to the graph, and the configuration that genai needs next to it."""
     graph = bundle.sidecar.graph
     for name in bundle.sidecar.files:
         link = folder / name

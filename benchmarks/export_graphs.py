@@ -2,8 +2,8 @@
 
     python benchmarks/export_graphs.py GRAPH[:shared|:growing] ... [--threads 2]
 
-Each graph runs in its own process; a round of all graphs is repeated and the best figure counts,
-since other work on the machine only ever slows a run down.
+Each graph runs in its own process. All graphs are measured ROUNDS times and the best figure counts,
+because other work on the machine can only slow a run down.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure(path: Path, layout: str, threads: int) -> dict[str, float]:
 
 
 def decode_speed(session: ort.InferenceSession, layout: str, batch: int) -> float:
-    """Tokens a second over `STEPS` decode steps after a prompt of `PROMPT` tokens."""
+    """Tokens per second over `STEPS` decode steps after a prompt of `PROMPT` tokens."""
     inputs = {entry.name: entry for entry in session.get_inputs()}
     heads, width = cache_shape(session)
     length = PROMPT + STEPS if layout == "shared" else 0
@@ -78,7 +78,7 @@ def decode_speed(session: ort.InferenceSession, layout: str, batch: int) -> floa
 
 
 def cache_shape(session: ort.InferenceSession) -> tuple[int, int]:
-    """Heads and width of the cache; the width comes from a run when the graph leaves it open."""
+    """Heads and width of the cache; --head-dim is the width if the graph does not state it."""
     entry = next(entry for entry in session.get_inputs() if entry.name.startswith("past"))
     heads, width = entry.shape[1], entry.shape[3]
     return heads, width if isinstance(width, int) else int(os.environ["HEAD_DIM"])
@@ -94,10 +94,14 @@ def resident_mb() -> float:
 def main() -> None:
     """Measure every graph named on the command line and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("graphs", nargs="+", help="path of a model.onnx, optionally :growing")
+    parser.add_argument(
+        "graphs", nargs="+", help="path of a model.onnx; append :growing if its cache grows"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--head-dim", type=int, default=64)
-    parser.add_argument("--once", action="store_true", help="measure one graph, print JSON")
+    parser.add_argument(
+        "--once", action="store_true", help="measure the graph in this process and print JSON"
+    )
     arguments = parser.parse_args()
     os.environ["HEAD_DIM"] = str(arguments.head_dim)
     if arguments.once:

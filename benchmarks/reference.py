@@ -1,9 +1,9 @@
-"""Two ways to tell log ρ_sft at run time: a gate in the trained graph, or a second graph, the base.
+"""Two ways to compute log ρ_sft at run time: a gate in the trained graph, or the base as a graph.
 
     python benchmarks/reference.py
 
-Each way runs in a process of its own and is timed on the default prompter: the memory it takes, the
-time to load, and the time to sample 8 rewrites and score them with ρ_sft.
+Each way runs in a process of its own on the default prompter. The table shows memory, the time to
+load, and the time to sample 8 rewrites and score them with ρ_sft.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ COUNT = 8
 REPEATS = 7
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
+def resident_bytes() -> int:
+    """Memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def measure(trained: Path, base: Path | None) -> None:
-    """Time one way; `base` is the second graph, None uses the gate."""
+    """Measure the second graph `base`, or the gate if it is None."""
     settings = DecoderSettings("cpu", 0, COUNT, usable_cores())
-    before, begun = resident(), time.perf_counter()
+    before, start = resident_bytes(), time.perf_counter()
     prompter = OnnxPrompter(open_bundle(trained), settings)
     reference = OnnxPrompter(open_bundle(base), settings) if base else None
-    loaded = time.perf_counter() - begun
+    load_seconds = time.perf_counter() - start
     sampling, scoring = [], []
     for repeat in range(REPEATS):
         start = time.perf_counter()
@@ -55,15 +55,15 @@ def measure(trained: Path, base: Path | None) -> None:
         sampling.append((middle - start) / tokens)
         scoring.append((time.perf_counter() - middle) / tokens)
     print(
-        f"{'two graphs' if base else 'one gate':12} load {loaded:5.2f} s, "
-        f"{(resident() - before) / 1e6:5.0f} MB, "
-        f"sample {statistics.median(sampling[1:]) * 1e3:5.2f} ms a token, "
-        f"score {statistics.median(scoring[1:]) * 1e3:5.2f} ms a token"
+        f"{'two graphs' if base else 'a gate':12} load {load_seconds:5.2f} s, "
+        f"{(resident_bytes() - before) / 1e6:5.0f} MB, "
+        f"sample {statistics.median(sampling[1:]) * 1e3:5.2f} ms per token, "
+        f"score {statistics.median(scoring[1:]) * 1e3:5.2f} ms per token"
     )
 
 
 def base_bundle(folder: Path) -> Path:
-    """The base of the default prompter as a bundle of its own, asked like the trained one."""
+    """The base of the default prompter as a bundle of its own, with the same template."""
     store = ModelStore.open()
     trained = open_bundle(store.path("bundle", "default"))
     source = store.path("prompter", trained.sidecar.provenance.base_model)

@@ -3,9 +3,9 @@
     pip install "alignpro-lite[benchmarks]"
     python benchmarks/samplers.py [--draws 1000000] [--plot docs/samplers.svg]
 
-Twelve rewrites with a Gaussian reward whose ρ* is one nat from ρ_sft; candidates come from ρ_sft.
-Every figure is the total variation between ρ* and the draws; draws that were exact would show the
-last line. The noisy columns add normal noise to R̂, from 0.1 to 1.2 λ depending on the rewrite.
+Twelve rewrites with a Gaussian reward whose ρ* is 1 nat from ρ_sft; candidates come from ρ_sft.
+Every figure is the total variation between ρ* and the draws; the last line is that of exact draws.
+The noisy columns add normal noise to R̂, from 0.1 to 1.2 λ depending on the rewrite.
 """
 
 from __future__ import annotations
@@ -30,48 +30,50 @@ REWRITES = 12
 STRENGTH = 1.0
 CHUNK = 50_000
 
-Vector = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Method = Callable[[Indices, np.random.Generator], Indices]
 
 
 class Toy:
-    """A prompt whose rewrites can be counted."""
+    """A prompt whose rewrites can be enumerated."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
         self.sft = random.dirichlet(np.full(REWRITES, 3.0))
         shape = random.normal(size=REWRITES)
         scales = np.linspace(0.1, 5, 500)
-        self.reward = min((scale * shape for scale in scales), key=lambda one: self._off(one))
+        self.reward = min((scale * shape for scale in scales), key=self._distance_from_one_nat)
         self.star = self.optimum(self.reward)
         self.noise = STRENGTH * random.permutation(np.linspace(0.1, 1.2, REWRITES))
 
-    def optimum(self, reward: Vector) -> Vector:
+    def optimum(self, reward: FloatArray) -> FloatArray:
         """ρ* of Lemma 5.1."""
-        tilted: Vector = self.sft * np.exp(reward / STRENGTH)
-        star: Vector = tilted / tilted.sum()
+        tilted: FloatArray = self.sft * np.exp(reward / STRENGTH)
+        star: FloatArray = tilted / tilted.sum()
         return star
 
-    def _off(self, reward: Vector) -> float:
+    def _distance_from_one_nat(self, reward: FloatArray) -> float:
         star = self.optimum(reward)
         return abs(float(star @ np.log(star / self.sft)) - 1)
 
-    def weights(self, drawn: Indices, noise: Vector | float, variance: Vector | float) -> Vector:
+    def weights(
+        self, drawn: Indices, noise: FloatArray | float, variance: FloatArray | float
+    ) -> FloatArray:
         """Log-weights of candidates drawn from ρ_sft, shape as `drawn`."""
         log_probs = np.log(self.sft)[drawn].ravel()
         rewards = (self.reward[drawn] + noise).ravel()
         known = np.broadcast_to(np.asarray(variance, np.float64), drawn.shape).ravel()
         candidates = Candidates(log_probs, log_probs, MeanRewards(rewards, known))
-        weights: Vector = log_weights(candidates, STRENGTH).reshape(drawn.shape)
+        weights: FloatArray = log_weights(candidates, STRENGTH).reshape(drawn.shape)
         return weights
 
 
 def methods(toy: Toy) -> dict[str, Method]:
-    """The columns of the table: each picks a candidate of every row."""
+    """The columns of the table: each picks a candidate from every row."""
 
-    def noise_of(drawn: Indices, random: np.random.Generator) -> Vector:
-        noise: Vector = random.normal(size=drawn.shape) * toy.noise[drawn]
+    def noise_of(drawn: Indices, random: np.random.Generator) -> FloatArray:
+        noise: FloatArray = random.normal(size=drawn.shape) * toy.noise[drawn]
         return noise
 
     def noisy(drawn: Indices, random: np.random.Generator) -> Indices:
@@ -94,7 +96,7 @@ def methods(toy: Toy) -> dict[str, Method]:
 
 
 def _penalised(toy: Toy, drawn: Indices, random: np.random.Generator) -> Indices:
-    """Run the penalty method to the letter: half the sum of both variances off a difference."""
+    """The published penalty method: subtract half the sum of both variances from a difference."""
     noise = random.normal(size=drawn.shape) * toy.noise[drawn]
     weights = toy.weights(drawn, noise, 0.0)
     variance = (toy.noise[drawn] / STRENGTH) ** 2
@@ -118,8 +120,8 @@ def distance(toy: Toy, method: Method, size: int, draws: int) -> float:
     return float(np.abs(counts / counts.sum() - toy.star).sum() / 2)
 
 
-def floor(toy: Toy, draws: int) -> float:
-    """What that many draws from ρ* itself would show."""
+def exact_distance(toy: Toy, draws: int) -> float:
+    """The total variation of as many exact draws from ρ*."""
     counts = np.random.default_rng(0).multinomial(draws, toy.star)
     return float(np.abs(counts / draws - toy.star).sum() / 2)
 
@@ -157,7 +159,8 @@ def main() -> None:
             distances[name].append(distance(toy, method, size, options.draws))
         row = " | ".join(f"{values[-1]:.4f}" for values in distances.values())
         print(f"| {size} | {row} |", flush=True)
-    print("| exact | " + " | ".join([f"{floor(toy, options.draws):.4f}"] * len(columns)) + " |")
+    exact = f"{exact_distance(toy, options.draws):.4f}"
+    print("| exact | " + " | ".join([exact] * len(columns)) + " |")
     if options.plot:
         draw_plot(distances, options.plot)
 

@@ -1,4 +1,4 @@
-"""Embed an aligned model in a program: stream an answer, show the rewrite, stop it from outside.
+"""Use an aligned model in a program: stream an answer, show the rewrite, cancel after a while.
 
 python examples/embed.py "How do I stay safe online?"
 """
@@ -18,7 +18,7 @@ def main(prompt: str) -> None:
     request = Request(max_tokens=120, sampling=Sampling(temperature=0.7, seed=1))
     with AlignedModel.load() as model:
         stream = model.stream(prompt, request)
-        # Any thread may cancel: a stop button, a closed window, a timer.
+        # Any thread may cancel, for example that of a stop button or a timer.
         timer = threading.Timer(MAX_SECONDS, stream.cancel)
         timer.start()
         print("The target gets:", stream.prepare().sent, file=sys.stderr)
