@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from alignpro_lite.decoding import llamacpp, ort
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf import header as gguf
 from alignpro_lite.gguf.header import GgufFile
@@ -62,7 +63,7 @@ def load_prompter(
             f"{path} was built for the CPU and --device cuda was asked for.",
             "Build it with `alignpro-lite export prompter --device cuda`, or pass --device cpu.",
         )
-    available = bool(hardware.gpus) and onnx_decoder.supports_cuda()
+    available = bool(hardware.gpus) and ort.supports_cuda()
     used: Device = (
         "cuda" if device == "cuda" or (device == "auto" and on_gpu and available) else "cpu"
     )
@@ -140,8 +141,8 @@ def plan_models(
     gguf.require_text_generation(target_file)
     bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
     support = EngineSupport(
-        llama_gpu_offload=llama.supports_gpu_offload(),
-        onnx_cuda=bundle is not None and onnx_decoder.supports_cuda(),
+        llama_gpu_offload=llamacpp.supports_gpu_offload(),
+        onnx_cuda=bundle is not None and ort.supports_cuda(),
     )
     needs = None if bundle is None else _needs(bundle)
     batching = Batching(llama.MICRO_BATCH, SEQUENCES)

@@ -12,15 +12,15 @@ from transformers import PretrainedConfig
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import build_graph
-from alignpro_lite.export.llama_engine import LlamaEngine
+from alignpro_lite.export.llama_logits import LlamaLogits
 from alignpro_lite.export.low_rank import (
     GATE,
     UNCHANGED,
     changes_between,
     write_float_graph,
 )
-from alignpro_lite.export.onnx_engine import OnnxEngine
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
+from alignpro_lite.export.onnx_logits import OnnxLogits
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare
 from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.export.reference import export_reference
 from alignpro_lite.pretrained.source import (
@@ -92,14 +92,14 @@ def export_decoder(
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     on_stage("comparing it with torch")
     config = loaded.model.config
-    engine = OnnxEngine(out_dir / GRAPH, layout, _head_dim(config), _threads())
+    exported = OnnxLogits(out_dir / GRAPH, layout, _head_dim(config), _threads())
     parity = compare(
-        TorchEngine(loaded.model),
-        engine,
+        TorchLogits(loaded.model),
+        exported,
         loaded.tokenizer,
         _prefix(loaded.special),
         REQUIRED_AGREEMENT[precision],
-        engine.greedy,
+        exported.greedy,
     )
     if not allow_mismatch:
         finer = _FINER.get(precision)
@@ -110,13 +110,13 @@ def export_decoder(
         cache=layout,
         device=device,
         precision=precision,
-        io_dtype=engine.io_dtype,
-        layers=engine.layers,
-        kv_heads=engine.kv_heads,
-        head_dim=engine.head_dim,
-        vocab=engine.vocabulary,
+        io_dtype=exported.io_dtype,
+        layers=exported.layers,
+        kv_heads=exported.kv_heads,
+        head_dim=exported.head_dim,
+        vocab=exported.vocabulary,
         max_length=_max_length(config),
-        gate=GATE if engine.is_gated else None,
+        gate=GATE if exported.is_gated else None,
     )
     return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
 
@@ -186,9 +186,9 @@ def _check_reading(source: Source, path: Path) -> None:
 
     llama.cpp rounds activations, so quantised files agree with torch less than perfectly.
     """
-    with LlamaEngine(path, WINDOW, _threads()) as engine:
+    with LlamaLogits(path, WINDOW, _threads()) as exported:
         report = compare(
-            TorchEngine(source.model), engine, source.tokenizer, _prefix(source.special), 0.9
+            TorchLogits(source.model), exported, source.tokenizer, _prefix(source.special), 0.9
         )
     report.require(
         f"What transformers reads from {path}", "Export from the model's Hugging Face folder."

@@ -26,7 +26,7 @@ Logits = NDArray[np.float32]
 Decode = Callable[[Ids, int], list[int]]
 
 
-class Engine(Protocol):
+class LogitsModel(Protocol):
     """Anything that turns token ids [S] into next-token logits [S, V]."""
 
     def logits(self, ids: Ids) -> Logits:
@@ -91,7 +91,7 @@ class ParityReport:
             )
 
 
-class TorchEngine:
+class TorchLogits:
     """The original model."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -106,14 +106,14 @@ class TorchEngine:
 
 
 def compare(
-    reference: Engine,
-    exported: Engine,
+    reference: LogitsModel,
+    exported: LogitsModel,
     tokenizer: Tokenizer,
     prefix: tuple[int, ...],
     required_agreement: float,
     continue_exported: Decode | None = None,
 ) -> ParityReport:
-    """Compare two engines on the parity text.
+    """Compare two models on the parity text.
 
     Args:
         reference: The torch original.
@@ -173,9 +173,9 @@ def windows(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> Iterator[Ids]:
         yield np.array([*prefix, *ids[start : start + step]], np.int64)
 
 
-def greedy(engine: Engine, prompt: Ids, count: int) -> list[int]:
+def greedy(model: LogitsModel, prompt: Ids, count: int) -> list[int]:
     """Continue a prompt with the most likely tokens, without a cache."""
     ids = prompt
     for _ in range(count):
-        ids = np.append(ids, engine.logits(ids)[-1].argmax())
+        ids = np.append(ids, model.logits(ids)[-1].argmax())
     return [int(token) for token in ids[len(prompt) :]]

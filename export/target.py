@@ -8,12 +8,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import llama_cpp
-
+from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.child import run_python
-from alignpro_lite.export.llama_engine import LlamaEngine, LlamaVocabulary
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
+from alignpro_lite.export.llama_logits import LlamaLogits
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare
 from alignpro_lite.pretrained.source import Source, load_source, readable_folder
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
@@ -42,7 +41,7 @@ def quantisations() -> dict[str, int]:
     return {
         name.removeprefix(prefix): value
         for prefix in _NAME_PREFIXES
-        for name, value in vars(llama_cpp).items()
+        for name, value in vars(llama_cpp()).items()
         if name.startswith(prefix)
     }
 
@@ -112,11 +111,12 @@ def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
     if kind in _FLOAT_TYPES:
         return plain
     quantised = work / "quantised.gguf"
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = number
-    parameters.nthread = os.cpu_count() or 1
-    status = llama_cpp.llama_model_quantize(
-        str(plain).encode(), str(quantised).encode(), ctypes.byref(parameters)
+    lib = llama_cpp()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = number
+    params.nthread = os.cpu_count() or 1
+    status = lib.llama_model_quantize(
+        str(plain).encode(), str(quantised).encode(), ctypes.byref(params)
     )
     if status != 0:
         raise ExportError(
@@ -128,14 +128,14 @@ def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
 
 def _check_vocabulary(source: Source, written: Path) -> None:
     """Hold special tokens and chat template of the file against the folder's."""
-    with LlamaVocabulary(written) as vocabulary:
-        found: dict[str, tuple[object, object]] = {
-            "beginning-of-sequence id": (source.special.bos, vocabulary.bos),
-            "end-of-sequence id": (source.special.eos, vocabulary.eos),
-            "add-bos flag": (source.special.add_bos, vocabulary.add_bos),
-            "chat template": (source.chat_template, vocabulary.chat_template),
-            "missing stop ids": (set(), set(source.special.stop) - set(vocabulary.stop)),
-        }
+    vocabulary = open_vocabulary(written)
+    found: dict[str, tuple[object, object]] = {
+        "beginning-of-sequence id": (source.special.bos, vocabulary.bos),
+        "end-of-sequence id": (source.special.eos, vocabulary.eos),
+        "add-bos flag": (source.special.add_bos, vocabulary.add_bos),
+        "chat template": (source.chat_template, vocabulary.chat_template),
+        "missing stop ids": (set(), set(source.special.stop) - set(vocabulary.stop)),
+    }
     for name, (expected, got) in found.items():
         if expected != got:
             raise ExportError(
@@ -147,8 +147,8 @@ def _check_vocabulary(source: Source, written: Path) -> None:
 def _compare(source: Source, written: Path, required: float) -> ParityReport:
     special = source.special
     prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
-    with LlamaEngine(written, WINDOW, os.cpu_count() or 1) as engine:
-        return compare(TorchEngine(source.model), engine, source.tokenizer, prefix, required)
+    with LlamaLogits(written, WINDOW, os.cpu_count() or 1) as exported:
+        return compare(TorchLogits(source.model), exported, source.tokenizer, prefix, required)
 
 
 def _describe(path: Path) -> str:

@@ -22,13 +22,16 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_is_small(wheel):
-    adapters = code = 0
+    adapters = languages = code = 0
     for info in zipfile.ZipFile(wheel).infolist():
         if info.filename.startswith("alignpro_lite/adapters/"):
             adapters += info.file_size
+        elif info.filename == "alignpro_lite/rewriting/lid.176.ftz":
+            languages += info.file_size
         else:
             code += info.compress_size
     assert code < 1_000_000
+    assert 0 < languages < 1_000_000
     assert adapters < 10_000_000
 
 

@@ -55,12 +55,11 @@ def _report(options: ModelOptions) -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from alignpro_lite.prompter import decoder as onnx_decoder
-    from alignpro_lite.target import llama
+    from alignpro_lite.decoding import llamacpp, ort
 
     checks = {
-        "llama.cpp can offload to a GPU": llama.supports_gpu_offload,
-        "onnxruntime was built with CUDA": onnx_decoder.supports_cuda,
+        "llama.cpp can offload to a GPU": llamacpp.supports_gpu_offload,
+        "onnxruntime was built with CUDA": ort.supports_cuda,
     }
     found: dict[str, Any] = {}
     for name, check in checks.items():

@@ -29,7 +29,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Run:
+class TextRun:
     """A stretch of a rendered prompt.
 
     Attributes:
@@ -104,7 +104,7 @@ def check_prompt(prompt: str) -> None:
         ) from error
 
 
-def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[Run]:
+def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[TextRun]:
     """Cut segments into special tokens and plain text.
 
     Neighbouring plain texts are joined across the border of a message, so that
@@ -119,7 +119,7 @@ def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> 
     """
     ordered = sorted((re.escape(text) for text in special if text), key=len, reverse=True)
     pattern = re.compile("(" + "|".join(ordered) + ")") if ordered else None
-    runs: list[Run] = []
+    runs: list[TextRun] = []
     for text, from_template in segments:
         pieces = pattern.split(text) if pattern and from_template else [text]
         for place, piece in enumerate(pieces):
@@ -127,9 +127,9 @@ def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> 
                 continue
             is_special = place % 2 == 1
             if not is_special and runs and not runs[-1].special:
-                runs[-1] = Run(runs[-1].text + piece, False)
+                runs[-1] = TextRun(runs[-1].text + piece, False)
             else:
-                runs.append(Run(piece, is_special))
+                runs.append(TextRun(piece, is_special))
     return runs
 
 

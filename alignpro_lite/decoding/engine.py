@@ -4,8 +4,8 @@ A caller submits a prompt with any number of sequences to sample from it and
 reads their tokens as they come. The loop computes the shared prompt once,
 steps all live sequences of all callers together, lets each leave when it ends
 or is cancelled, and keeps finished prompts cached for the next caller that
-starts the same way. What a step means is the `Stepper`'s: llama.cpp in
-`target.py`, onnxruntime in `prompter.py`.
+starts the same way. What a step means is up to the `Stepper`: llama.cpp's is in
+`target/llama.py`, onnxruntime's in `prompter/decoder.py`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignpro_lite.errors import ExportError
+from alignpro_lite.decoding.llamacpp import open_vocabulary
+from alignpro_lite.errors import AlignProError, ExportError
 from alignpro_lite.pretrained import gguf_source
 
 # Architectures the builder is tested with here. It knows more; they go by the reference export
@@ -234,19 +235,20 @@ def _load_gguf(path: Path) -> Source:
     try:
         with gguf_source.recognised_by_transformers():
             model, loading = _read_weights(path.parent, gguf_file=path.name)
-        vocabulary = gguf_source.read_vocabulary(path)
-    except ExportError:
+        vocabulary = open_vocabulary(path)
+        tokenizer = gguf_source.read_tokenizer(path, vocabulary)
+    except AlignProError:
         raise
     except Exception as error:
         raise _unreadable(path, error) from error
     _require_all_weights(path, loading)
-    return Source(
-        str(path),
-        model,
-        vocabulary.tokenizer,
-        SpecialTokens(vocabulary.bos, vocabulary.eos, vocabulary.stop, vocabulary.add_bos),
-        vocabulary.chat_template,
-    )
+    if vocabulary.eos is None:
+        raise ExportError(
+            f"{path} names no end-of-sequence token, so nothing would ever stop the model.",
+            "Export from the model's Hugging Face folder, with an eos_token_id.",
+        )
+    special = SpecialTokens(vocabulary.bos, vocabulary.eos, vocabulary.stop, vocabulary.add_bos)
+    return Source(str(path), model, tokenizer, special, vocabulary.chat_template)
 
 
 def _read_weights(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:

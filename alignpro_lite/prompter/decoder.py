@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignpro_lite.decoding.ort import onnxruntime
+from alignpro_lite.decoding.ort import onnxruntime, open_session
 from alignpro_lite.decoding.sampling import Draw, TokenSource
-from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import Bundle, Device, Graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MICRO_BATCH = 40
+_CHUNK = 40
 """Prompt tokens computed between two looks at the cancel flags. The graph gives the logits of every
 one of them, 200 kB each for a vocabulary of 49,000: larger chunks would be the largest thing in
 memory after the weights, and hardly faster."""
-LENGTH_STEP = 128
+_LENGTH_STEP = 128
 """The cache grows by this many tokens at a time."""
-
-_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class OnnxDecoder:
         Args:
             bundle: What the graph is.
             settings: Sizes and devices.
-            session: Of `open_session`; decoders on several threads may share it.
+            session: Of `open_graph`; decoders on several threads may share it.
             adapter: What a gate is set to: 1 decodes with ρ_θ, 0 with ρ_sft.
         """
         self._graph = bundle.sidecar.graph
@@ -72,7 +69,7 @@ class OnnxDecoder:
         self._rows = settings.sequences
         self._slots = _SlotMap()
         self._runner = _new_runner(session, self._graph, settings, adapter)
-        self._outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
+        self.outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
 
     @property
     def rows(self) -> int:
@@ -92,7 +89,7 @@ class OnnxDecoder:
     @property
     def micro_batch(self) -> int:
         """Most prompt tokens of one `prefill`."""
-        return MICRO_BATCH
+        return _CHUNK
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
         """Append prompt tokens to a row; output 0 is the last one's."""
@@ -100,7 +97,7 @@ class OnnxDecoder:
         self._bring_to_front([row])
         ids = np.array([tokens], np.int64)
         # A copy: a view would keep the logits of all positions, 200 kB each, in memory.
-        self._outputs = self._runner.run(ids, np.array([start]))[:, -1].copy()
+        self.outputs = self._runner.run(ids, np.array([start]))[:, -1].copy()
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
         """Append one token to each row; output i belongs to rows[i]."""
@@ -111,11 +108,11 @@ class OnnxDecoder:
         lengths = np.empty(len(rows), np.int64)
         ids[order, 0] = tokens
         lengths[order] = starts
-        self._outputs = self._runner.run(ids, lengths)[order, -1]
+        self.outputs = self._runner.run(ids, lengths)[order, -1]
 
     def draw(self, output: int, sampler: TokenSource) -> Draw:
         """Draw a token from an output of the last `prefill` or `decode`."""
-        return sampler.draw(self._outputs[output])
+        return sampler.draw(self.outputs[output])
 
     def is_stop(self, token: int) -> bool:
         """Whether a token ends the sequence."""
@@ -145,8 +142,8 @@ class OnnxDecoder:
             self._slots.assign(row)
         buffers = self._runner.buffers
         if len(self._slots) > buffers.rows or length > buffers.length:
-            steps = -(-length // LENGTH_STEP)
-            wanted = min(steps * LENGTH_STEP, self._graph.max_length)
+            steps = -(-length // _LENGTH_STEP)
+            wanted = min(steps * _LENGTH_STEP, self._graph.max_length)
             buffers.resize(max(len(self._slots), buffers.rows), max(wanted, buffers.length))
 
     def _bring_to_front(self, rows: Sequence[int]) -> None:
@@ -388,46 +385,17 @@ def cache_bytes(graph: Graph, rows: int, length: int) -> int:
     return per_token * rows * length * np.dtype(graph.io_dtype).itemsize
 
 
-def supports_cuda() -> bool:
-    """Whether the installed onnxruntime was built with CUDA; a session may still fail to use it."""
-    return _PROVIDERS["cuda"] in onnxruntime().get_available_providers()
-
-
-def open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
-    """Load the graph of a bundle.
+def open_graph(bundle: Bundle, settings: DecoderSettings) -> Any:
+    """Load the graph of a bundle; returns onnxruntime's session.
 
     Raises:
         BundleError: onnxruntime cannot read the graph.
         DeviceError: CUDA was asked for and cannot be used.
         MissingDependencyError: onnxruntime is not installed.
     """
-    runtime = onnxruntime()
-    if settings.device == "cuda":
-        runtime.preload_dlls()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.log_severity_level = 4  # errors come as exceptions
-    provider = _PROVIDERS[settings.device]
-    place = {"device_id": settings.gpu} if settings.device == "cuda" else {}
-    if provider not in runtime.get_available_providers():
-        raise _no_cuda("this build of onnxruntime has none")
-    try:
-        session = runtime.InferenceSession(
-            bundle.graph_file, options, providers=[(provider, place)]
-        )
-    except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise BundleError(
-            f"onnxruntime cannot load {bundle.graph_file} ({error}).",
-            "Make the bundle again with `alignpro-lite export bundle` or `export prompter`.",
-        ) from error
-    # Without its libraries, onnxruntime makes a CPU session and says nothing.
-    if session.get_providers()[0] != provider:
-        raise _no_cuda(f"onnxruntime fell back to {session.get_providers()[0]}")
-    return session
-
-
-def _no_cuda(found: str) -> DeviceError:
-    return DeviceError(
-        f"The prompter was to run on CUDA, but {found}.",
-        'Run `pip install "alignpro-lite[cuda]"`, or pass --device cpu.',
+    return open_session(
+        bundle.graph_file,
+        settings.threads,
+        gpu=settings.gpu if settings.device == "cuda" else None,
+        cure="Make the bundle again with `alignpro-lite export bundle` or `export prompter`.",
     )

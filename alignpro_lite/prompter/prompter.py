@@ -14,7 +14,7 @@ from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import Bundle
-from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
 _REMAKE = "Make the bundle again with `alignpro-lite export prompter`."
@@ -106,7 +106,7 @@ class OnnxPrompter:
         self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
         self.device = settings.device
         self._settings = settings
-        self._session = open_session(bundle, settings)
+        self._session = open_graph(bundle, settings)
         self._engine = self._new_engine("prompter", adapter)
         self._reference: Engine[TokenSource] | None = None
         self._starting = threading.Lock()

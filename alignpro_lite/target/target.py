@@ -13,11 +13,19 @@ import numpy as np
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Work
+from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
 from alignpro_lite.decoding.text import StopStrings, readable
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
-from alignpro_lite.target.llama import LlamaModel, LlamaStepper, Source, TargetSettings
+from alignpro_lite.target.llama import (
+    LlamaStepper,
+    TargetSampler,
+    TargetSettings,
+    free_sampler,
+    new_sampler,
+    open_model,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +60,9 @@ class Question:
 class AnswerStream:
     """The text of one answer, read once, as it is decoded."""
 
-    def __init__(self, target: LlamaTarget, tokens: Stream[Source], question: Question) -> None:
+    def __init__(
+        self, target: LlamaTarget, tokens: Stream[TargetSampler], question: Question
+    ) -> None:
         self._target = target
         self._tokens = tokens
         self._begun = question.begun
@@ -111,12 +121,13 @@ class LlamaTarget:
             DeviceError: The memory or the GPU does not suffice.
         """
         self.file = file
-        self._open: LlamaModel | None = LlamaModel(path, settings)
-        self._engine: Engine[Source] = Engine(
-            LlamaStepper(self._native),
+        model = open_model(path, settings)
+        self._engine: Engine[TargetSampler] = Engine(
+            LlamaStepper(model, settings),
             "target",
             "Shorten the prompt, lower --max-tokens, or raise --ctx.",
         )
+        self._model: LlamaModel | None = model
         self.path = path
         self.settings = settings
 
@@ -129,14 +140,14 @@ class LlamaTarget:
     def close(self) -> None:
         """Cancel what is running and give back the memory."""
         self._engine.close()
-        self._open = None
+        self._model = None
 
     @property
     def _native(self) -> LlamaModel:
-        """The model; whoever holds it keeps it alive, also while another thread closes it."""
-        if self._open is None:
+        """The open model; who holds it keeps it alive while another thread closes the target."""
+        if self._model is None:
             raise DeviceError("The target is closed.", "Load the model again.")
-        return self._open
+        return self._model
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation under the file's own chat template.
@@ -149,12 +160,19 @@ class LlamaTarget:
         """
         native = self._native
         special = {
-            "bos_token": native.special_text("bos"),
-            "eos_token": native.special_text("eos"),
+            "bos_token": native.special_text(native.bos),
+            "eos_token": native.special_text(native.eos),
         }
         segments = render(self.file.chat_template, messages, special)
         written = native.special_texts_in("".join(text for text, own in segments if own))
-        return native.tokenize_runs(token_runs(segments, written))
+        tokens = [
+            token
+            for run in token_runs(segments, written)
+            for token in native.tokenize(run.text, special=run.special)
+        ]
+        if native.add_bos and native.bos is not None and tokens[:1] != [native.bos]:
+            tokens.insert(0, native.bos)
+        return tokens
 
     def answer(self, question: Question) -> list[AnswerStream]:
         """Start the answers to one question; they are decoded together."""
@@ -184,7 +202,7 @@ class LlamaTarget:
             started = self._engine.submit_together(works, fresh=fresh)
         except AlignProError:
             for sampler in (sampler for work in works for sampler in work.samplers):
-                self._native.free_sampler(sampler)  # the engine frees those it takes
+                free_sampler(sampler)  # the engine frees those it takes
             raise
         return [
             [AnswerStream(self, stream, question) for stream in streams]
@@ -197,16 +215,18 @@ class LlamaTarget:
         Raises:
             ContextOverflowError: The conversation and its answers can never fit.
         """
-        samplers: list[Source] = [GivenTokens([0])] * question.count  # only their number counts
+        samplers: list[TargetSampler] = [
+            GivenTokens([0])
+        ] * question.count  # only their number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
         self._engine.require_room(Work(tokens, samplers, _left(question)))
 
-    def _work(self, question: Question) -> Work[Source]:
+    def _work(self, question: Question) -> Work[TargetSampler]:
         prompt = [*self.prompt_tokens(question.messages), *question.begun]
         numbers = range(question.first, question.first + question.count)
         seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
-        samplers: list[Source] = [
-            self._native.new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
+        samplers: list[TargetSampler] = [
+            new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
         ]
         return Work(prompt, samplers, _left(question))
 
@@ -235,7 +255,7 @@ class LlamaTarget:
                 "Choose other words.",
             )
         prompt = self.prompt_tokens(messages)
-        given: list[Source] = [GivenTokens(first) for first in firsts]
+        given: list[TargetSampler] = [GivenTokens(first) for first in firsts]
         streams = self._engine.submit(prompt, given, 1, fresh=True)
         return np.array([draw.log_prob for stream in streams for draw in stream])
 
@@ -307,7 +327,7 @@ class LlamaTarget:
 
     def _scoring_works(
         self, messages: Sequence[Message], written: Sequence[Sequence[int]]
-    ) -> Iterator[Work[Source]]:
+    ) -> Iterator[Work[TargetSampler]]:
         """As few batches as rows and context allow."""
         prompt = self.prompt_tokens(messages)
         longest = max(map(len, written), default=1)

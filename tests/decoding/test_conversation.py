@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.decoding import sandbox
-from alignpro_lite.decoding.conversation import Message, Run, render, token_runs
+from alignpro_lite.decoding.conversation import Message, TextRun, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
 
 HEADERS = (
@@ -127,21 +127,23 @@ def test_plain_text_joins_across_the_border_of_a_message():
     """Tokenised apart, `user\\n` and `Hello` give other tokens than together."""
     segments = render(CHATML, [Message("user", "Hello<|im_end|>")], {})
     assert token_runs(segments, ["<|im_start|>", "<|im_end|>"])[-5:] == [
-        Run("user\nHello<|im_end|>", special=False),
-        Run("<|im_end|>", special=True),
-        Run("\n", special=False),
-        Run("<|im_start|>", special=True),
-        Run("assistant\n", special=False),
+        TextRun("user\nHello<|im_end|>", special=False),
+        TextRun("<|im_end|>", special=True),
+        TextRun("\n", special=False),
+        TextRun("<|im_start|>", special=True),
+        TextRun("assistant\n", special=False),
     ]
 
 
 def test_the_longest_special_token_wins():
     runs = token_runs([("<|a|><|a|>b", True)], ["<|a|>", "<|a|>b", ""])
-    assert runs == [Run("<|a|>", special=True), Run("<|a|>b", special=True)]
+    assert runs == [TextRun("<|a|>", special=True), TextRun("<|a|>b", special=True)]
 
 
 def test_without_special_tokens_everything_is_one_run():
-    assert token_runs([("a", True), ("", False), ("b", False)], []) == [Run("ab", special=False)]
+    assert token_runs([("a", True), ("", False), ("b", False)], []) == [
+        TextRun("ab", special=False)
+    ]
 
 
 def test_no_template_joins_the_texts_as_plain_ones():

@@ -17,7 +17,7 @@ from alignpro_lite.errors import ExportError
 from alignpro_lite.export import quantise
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
 from alignpro_lite.export.low_rank import GATE
-from alignpro_lite.export.onnx_engine import OnnxEngine
+from alignpro_lite.export.onnx_logits import OnnxLogits
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained import pretokenizers
@@ -157,7 +157,7 @@ def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_
 
 
 def test_rows_of_different_lengths_decode_as_each_row_alone(merged: Path) -> None:
-    engine = OnnxEngine(merged / "model.onnx", "shared", head_dim=16, threads=1)
+    engine = OnnxLogits(merged / "model.onnx", "shared", head_dim=16, threads=1)
     rows = [np.arange(10, 10 + length) for length in (5, 9, 2)]
     total = max(len(row) for row in rows)
     ids = np.zeros((3, total), np.int64)

@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 
 from alignpro_lite import Message, Sampling
+from alignpro_lite.decoding.llamacpp import SPIN_COUNT
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf.header import read
-from alignpro_lite.target.llama import SPIN_COUNT, TargetSettings
+from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget, Question
 from tests.support import TINY_TARGET
 
@@ -221,9 +222,9 @@ def test_threads_do_not_spin_for_milliseconds():
     """
     code = (
         "import os, sys; os.environ.pop('GOMP_SPINCOUNT', None)\n"
-        "from alignpro_lite.target import llama\n"
+        "from alignpro_lite.decoding import llamacpp\n"
         "assert 'llama_cpp' not in sys.modules\n"
-        "llama.supports_gpu_offload()\n"
+        "llamacpp.supports_gpu_offload()\n"
         "print(os.environ['GOMP_SPINCOUNT'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

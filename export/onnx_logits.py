@@ -6,19 +6,15 @@ and present alike. `growing`: every step returns a longer copy of the cache.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.errors import ExportError
+from alignpro_lite.decoding.ort import onnxruntime, open_session
 from alignpro_lite.export.low_rank import GATE
 from alignpro_lite.prompter.bundle import CacheLayout, IoDtype
-
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must precede the first import of onnxruntime
-import onnxruntime
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -27,8 +23,8 @@ _TYPES: dict[str, type[np.generic]] = {
 }
 
 
-class OnnxEngine:
-    """One decoder graph.
+class OnnxLogits:
+    """Logits of one decoder graph.
 
     Attributes:
         layers: Number of key/value pairs.
@@ -49,20 +45,10 @@ class OnnxEngine:
             threads: CPU threads.
 
         Raises:
-            ExportError: onnxruntime cannot open the graph.
+            BundleError: onnxruntime cannot open the graph.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # failures arrive as exceptions
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise ExportError(
-                f"onnxruntime cannot open the exported graph ({str(error)[:200]}).",
-                "Try another --precision, or report the architecture.",
-            ) from error
+        cure = "Try another --precision, or report the architecture."
+        self._session: Any = open_session(path, threads, cure=cure)
         self._inputs = {entry.name: entry for entry in self._session.get_inputs()}
         self._past = sorted(name for name in self._inputs if name.startswith("past_key_values"))
         self._layout = layout
@@ -93,7 +79,7 @@ class OnnxEngine:
         length = capacity if self._layout == "shared" else 0
         shape = (1, self.kv_heads, length, self.head_dim)
         return {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, self._dtype))
+            name: onnxruntime().OrtValue.ortvalue_from_numpy(np.zeros(shape, self._dtype))
             for name in self._past
         }
 
