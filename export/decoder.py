@@ -16,7 +16,7 @@ from alignpro_lite.export.llama_logits import LlamaLogits
 from alignpro_lite.export.low_rank import (
     GATE,
     UNCHANGED,
-    changes_between,
+    adapter_changes,
     write_float_graph,
 )
 from alignpro_lite.export.onnx_logits import OnnxLogits
@@ -156,7 +156,7 @@ def _write_graph(
             base = graph
             source = merge_adapter(source, adapter)
             graph, layout = _float_graph(source, half, Path(work, "tuned"))
-            changes = changes_between(base, graph)
+            changes = adapter_changes(base, graph)
         if bits is None:
             write_float_graph(graph, out_dir / GRAPH, changes)
         else:

@@ -44,7 +44,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Changes:
+class AdapterChanges:
     """What an adapter changed in a graph.
 
     Attributes:
@@ -57,11 +57,11 @@ class Changes:
     is_whole: bool
 
 
-UNCHANGED = Changes({}, is_whole=True)
+UNCHANGED = AdapterChanges({}, is_whole=True)
 """Of a graph without an adapter."""
 
 
-def changes_between(base: Path, tuned: Path) -> Changes:
+def adapter_changes(base: Path, tuned: Path) -> AdapterChanges:
     """Compare the weights of two graphs of one architecture.
 
     Args:
@@ -83,13 +83,13 @@ def changes_between(base: Path, tuned: Path) -> Changes:
             is_whole = False
         else:
             updates[name] = Update(old.astype(np.float32), *factors)
-    return Changes(updates, is_whole)
+    return AdapterChanges(updates, is_whole)
 
 
 class Adapter:
     """Adds updates, and the gate that switches them, to a graph under construction."""
 
-    def __init__(self, graph: ir.Graph, changes: Changes) -> None:
+    def __init__(self, graph: ir.Graph, changes: AdapterChanges) -> None:
         self.updates = changes.updates
         self._graph = graph
         self._gated = changes.is_whole and bool(changes.updates)
@@ -149,7 +149,7 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
         graph.initializers.pop(str(weight.name), None)
 
 
-def write_float_graph(source: Path, destination: Path, changes: Changes) -> None:
+def write_float_graph(source: Path, destination: Path, changes: AdapterChanges) -> None:
     """Write a copy of a float graph that keeps its updates apart.
 
     Args:

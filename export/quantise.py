@@ -25,7 +25,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.low_rank import Adapter, Changes, replace_node
+from alignpro_lite.export.low_rank import Adapter, AdapterChanges, replace_node
 
 BLOCK = 32
 HEAD = "lm_head"
@@ -65,7 +65,7 @@ class Blocks:
         return _pack_nibbles(np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2))))
 
 
-def quantise_graph(source: Path, destination: Path, bits: Bits, changes: Changes) -> None:
+def quantise_graph(source: Path, destination: Path, bits: Bits, changes: AdapterChanges) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.prompter.prompter import Rewrite
-    from alignpro_lite.rewriting.certificate import Certificate, Change, Estimate
+    from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice, Result
 
@@ -144,7 +144,7 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "change", marked(certificate.changes)
 
 
-def _estimate(one: Estimate) -> str:
+def _estimate(one: RewardEstimate) -> str:
     return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f}), {one.answers} answers"
 
 

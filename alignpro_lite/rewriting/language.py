@@ -10,24 +10,24 @@ from alignpro_lite.errors import MissingDependencyError
 
 SURE = 0.5
 """How likely a language must be before a text counts as written in it. Short texts, names and code
-stay below, and are never refused."""
+stay below this and are never refused."""
 RULED_OUT = 0.05
-"""How likely the language of the rewrite may be for the prompt while it still counts as another.
-Near relatives, such as Egyptian and Standard Arabic, are rarely this unlikely."""
+"""The rewrite's language counts as different if it is less likely than this for the prompt.
+Close relatives, such as Egyptian and Standard Arabic, are rarely this unlikely."""
 _MODEL = Path(__file__).with_name("lid.176.ftz")
 _LANGUAGES = 176
 """How many languages the model knows."""
 
 
 def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
-    """The languages of a prompt and of a rewrite in another one, as ISO 639 codes.
+    """The languages of a prompt and its rewrite as ISO 639 codes, if they differ.
 
     Args:
         prompt: x, best without its code and quotes.
         rewrite: What the prompter wrote, likewise.
 
     Returns:
-        None if both may be in one language, or if one of them is too short to tell.
+        None if both may be in the same language, or if one of them is too short to tell.
     """
     asked, written = _probabilities(prompt), _probabilities(rewrite)
     ours, theirs = max(asked, key=asked.__getitem__), max(written, key=written.__getitem__)
@@ -37,7 +37,7 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
 
 
 def _probabilities(text: str) -> dict[str, float]:
-    # It reads one line, and takes capitals for other languages.
+    # The model reads one line, and mistakes capitals for other languages.
     line = " ".join(text.split())
     labels, chances = _model().predict(line.lower() if line.isupper() else line, k=_LANGUAGES)
     return {

@@ -170,7 +170,7 @@ def test_a_template_that_refuses_the_conversation_is_quoted():
     ],
 )
 def test_a_template_that_loses_a_message_is_refused(template, role):
-    with pytest.raises(InputError, match=f"no place for a {role} message"):
+    with pytest.raises(InputError, match=f"drops the {role} message"):
         render(template, TALK[:2], {})
 
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.engine import Engine, Stream, Work, _chunk_end
+from alignpro_lite.decoding.engine import Engine, Work
+from alignpro_lite.decoding.rows import chunk_end
 from alignpro_lite.decoding.sampling import Draw
+from alignpro_lite.decoding.stream import Stream
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
@@ -500,7 +502,7 @@ def test_chunks_cover_the_prompt_and_never_end_with_one_token(start_at, length, 
     end = start_at + length
     chunks, begin = [], start_at
     while begin < end:
-        chunks.append((begin, _chunk_end(begin, end, size)))
+        chunks.append((begin, chunk_end(begin, end, size)))
         begin = chunks[-1][1]
     covered = [place for begin, stop in chunks for place in range(begin, stop)]
     assert covered == list(range(start_at, end))
