@@ -13,21 +13,16 @@ from transformers import PretrainedConfig
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import build_graph
 from alignpro_lite.export.llama_logits import LlamaLogits
-from alignpro_lite.export.low_rank import (
-    GATE,
-    UNCHANGED,
-    adapter_changes,
-    write_float_graph,
-)
+from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
 from alignpro_lite.export.onnx_logits import OnnxLogits
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
 from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.export.reference import export_reference
-from alignpro_lite.pretrained.source import (
-    ARCHITECTURES,
-    Source,
+from alignpro_lite.pretrained.folder import ARCHITECTURES
+from alignpro_lite.pretrained.torch_model import (
     SpecialTokens,
-    load_source,
+    TorchModel,
+    load_torch_model,
     merge_adapter,
 )
 from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, Precision, Tokens
@@ -41,13 +36,13 @@ _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
 
 @dataclass(frozen=True)
 class DecoderExport:
-    """A written decoder graph with everything a runtime must know about it.
+    """A written decoder graph, with everything that the runtime must know about it.
 
     Attributes:
         graph: The graph and the sizes of its buffers.
         tokens: The tokenizer and the special ids.
         parity: How far the graph is from torch.
-        mismatch_allowed: Whether it fell short and was written all the same.
+        mismatch_allowed: Whether it disagreed with torch and was written anyway.
     """
 
     graph: Graph
@@ -69,31 +64,31 @@ def export_decoder(
 
     Args:
         source: A Hugging Face folder or a GGUF file.
-        adapter: A peft LoRA folder, or None; merged, or beside the quantised weights.
+        adapter: A peft LoRA folder, or None; it is merged, or kept apart from quantised weights.
         precision: Of the weights.
         device: What the graph is for: "cuda" has a half-precision cache.
-        out_dir: An existing folder that receives the files; the caller's to finalise or drop.
-        allow_mismatch: Keep a graph that agrees too little with torch; the result says so.
-        on_stage: Told what begins, for people who wait.
+        out_dir: An existing folder for the files; after an error the caller discards it.
+        allow_mismatch: Keep a graph that disagrees with torch; the result records it.
+        on_stage: Told each stage as it begins, for people who wait.
 
     Returns:
-        What a runtime must know about the files in `out_dir`.
+        What the runtime must know about the files in `out_dir`.
 
     Raises:
         ExportError: The source cannot be read or exported, or the graph disagrees with torch.
         MissingDependencyError: onnxruntime-genai is not installed.
     """
     on_stage(f"reading {source.name}")
-    loaded = load_source(source)
+    loaded = load_torch_model(source)
     if source.is_file():
         _check_reading(loaded, source)
     on_stage(f"writing the {precision} graph")
-    loaded, layout = _write_graph(loaded, adapter, precision, device, out_dir)
+    loaded, layout = _write_decoder(loaded, adapter, precision, device, out_dir)
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     on_stage("comparing it with torch")
     config = loaded.model.config
     exported = OnnxLogits(out_dir / GRAPH, layout, _head_dim(config), _threads())
-    parity = compare(
+    parity = compare_logits(
         TorchLogits(loaded.model),
         exported,
         loaded.tokenizer,
@@ -121,14 +116,14 @@ def export_decoder(
     return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
 
 
-def tokens_of(source: Source) -> Tokens:
+def tokens_of(source: TorchModel) -> Tokens:
     """The special tokens of a source, as a bundle records them."""
     special = source.special
     named = {"bos_token": special.bos, "eos_token": special.eos}
     return Tokens(
         file=TOKENIZER,
         bos=special.bos if special.add_bos else None,
-        # The first one closes a scored rewrite: it has to be the model's own end of turn.
+        # The first one ends a scored rewrite, so it must be the model's own end of turn.
         stop=(special.eos, *(token for token in special.stop if token != special.eos)),
         chat_template=source.chat_template,
         names={
@@ -139,9 +134,9 @@ def tokens_of(source: Source) -> Tokens:
     )
 
 
-def _write_graph(
-    source: Source, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
-) -> tuple[Source, CacheLayout]:
+def _write_decoder(
+    source: TorchModel, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
+) -> tuple[TorchModel, CacheLayout]:
     """Write model.onnx and its data into `out_dir`.
 
     Returns:
@@ -164,7 +159,7 @@ def _write_graph(
     return source, layout
 
 
-def _float_graph(source: Source, half: bool, work: Path) -> tuple[Path, CacheLayout]:
+def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, CacheLayout]:
     """Write the unquantised graph of a source under `work`."""
     folder, built = work / "model", work / "graph"
     folder.mkdir(parents=True)
@@ -175,19 +170,19 @@ def _float_graph(source: Source, half: bool, work: Path) -> tuple[Path, CacheLay
         return build_graph(folder, built, "fp16" if half else "fp32"), "shared"
     if half:
         raise ExportError(
-            f"{architecture} has no half-precision export here.",
+            f"{architecture} cannot be exported in half precision.",
             "Use --device cpu with --precision int4, int8 or fp32.",
         )
     return export_reference(folder, built, "text-generation-with-past"), "growing"
 
 
-def _check_reading(source: Source, path: Path) -> None:
-    """Hold the weights that were read from a GGUF file against llama.cpp's own reading.
+def _check_reading(source: TorchModel, path: Path) -> None:
+    """Compare what transformers read from a GGUF file with what llama.cpp reads.
 
-    llama.cpp rounds activations, so quantised files agree with torch less than perfectly.
+    llama.cpp rounds activations, so quantised files do not agree with torch exactly.
     """
     with LlamaLogits(path, WINDOW, _threads()) as exported:
-        report = compare(
+        report = compare_logits(
             TorchLogits(source.model), exported, source.tokenizer, _prefix(source.special), 0.9
         )
     report.require(
@@ -205,7 +200,7 @@ def _head_dim(config: PretrainedConfig) -> int:
 
 
 def _max_length(config: PretrainedConfig) -> int:
-    """Positions beyond the original length need rescaled rotary caches, which are not switched."""
+    """The original length: the graph lacks the rescaled rotary caches of positions beyond it."""
     original: int | None = getattr(config, "original_max_position_embeddings", None)
     return original or int(config.max_position_embeddings)
 

@@ -23,11 +23,12 @@ _GREEDY_TOKENS = 24
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
-Decode = Callable[[Ids, int], list[int]]
+Continuation = Callable[[Ids, int], list[int]]
+"""Continues a prompt [S] by a number of tokens."""
 
 
 class LogitsModel(Protocol):
-    """Anything that turns token ids [S] into next-token logits [S, V]."""
+    """A model under comparison: token ids [S] to next-token logits [S, V]."""
 
     def logits(self, ids: Ids) -> Logits:
         """Compute logits from an empty cache."""
@@ -75,7 +76,7 @@ class ParityReport:
         )
 
     def require(self, what: str, cure: str) -> None:
-        """Refuse a model that falls short.
+        """Refuse a model whose agreement is too low.
 
         Args:
             what: What was exported, for the message.
@@ -105,13 +106,13 @@ class TorchLogits:
         return logits
 
 
-def compare(
+def compare_logits(
     reference: LogitsModel,
     exported: LogitsModel,
     tokenizer: Tokenizer,
     prefix: tuple[int, ...],
     required_agreement: float,
-    continue_exported: Decode | None = None,
+    continue_exported: Continuation | None = None,
 ) -> ParityReport:
     """Compare two models on the parity text.
 
@@ -125,7 +126,7 @@ def compare(
             logits of the whole text are computed for every token.
 
     Returns:
-        The report; it is the caller's to act on.
+        The report; the caller decides what follows.
     """
     same = positions = 0
     largest = total = 0.0

@@ -1,7 +1,7 @@
 """The `alignpro-lite` command: parse, call the library, print.
 
-No module of this folder imports an engine at the top, so `--help` is instant. Exceptions become exit
-codes here and nowhere else: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted.
+No module of this folder imports an engine at the top, so `--help` is instant. Exceptions become
+exit codes here and nowhere else: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations

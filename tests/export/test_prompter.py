@@ -21,7 +21,7 @@ from alignpro_lite.export.onnx_logits import OnnxLogits
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained import pretokenizers
-from alignpro_lite.pretrained.source import load_source, merge_adapter
+from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.bundle import Precision
 from tests.support.tiny_models import (
     BOS,
@@ -129,8 +129,8 @@ def merged(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_adapter_is_merged(llama: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", llama)
-    plain = load_source(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
-    adapted = merge_adapter(load_source(llama), adapter).model.state_dict()
+    plain = load_torch_model(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
+    adapted = merge_adapter(load_torch_model(llama), adapter).model.state_dict()
     assert not plain.equal(adapted["model.layers.0.self_attn.q_proj.weight"])
 
 
@@ -138,7 +138,7 @@ def test_an_adapter_of_another_model_is_refused(llama: Path, tmp_path: Path) -> 
     other = write_model(tmp_path / "other", configurations()["qwen3"])
     adapter = write_adapter(tmp_path / "adapter", other)
     with pytest.raises(ExportError):
-        merge_adapter(load_source(llama), adapter)
+        merge_adapter(load_torch_model(llama), adapter)
 
 
 def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_configuration_that_names_code_is_refused(copy: Path, key: str) -> Non
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "text_config": {key: {"AutoModel": "evil.Model"}}}))
     with pytest.raises(ExportError, match=key):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_published_code_of_a_built_in_architecture_is_left_out(copy: Path) -> None:
@@ -190,37 +190,37 @@ def test_published_code_of_a_built_in_architecture_is_left_out(copy: Path) -> No
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "auto_map": {"AutoConfig": "evil.Config"}}))
     (copy / "evil.py").write_text("raise SystemExit('this ran')")
-    assert load_source(copy).model.config.architectures == config["architectures"]
+    assert load_torch_model(copy).model.config.architectures == config["architectures"]
     path.write_text(json.dumps({**config, "architectures": ["Evil"], "auto_map": {"A": "b.C"}}))
     with pytest.raises(ExportError, match="auto_map"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_code_named_by_the_tokenizer_is_refused(copy: Path) -> None:
     path = copy / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {}}))
     with pytest.raises(ExportError, match="auto_map"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_pickled_weights_are_refused(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ExportError, match="safetensors"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_truncated_weights_are_refused(copy: Path) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ExportError, match="cannot be loaded"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_missing_tensors_are_refused_and_not_filled_with_noise(copy: Path) -> None:
     path = copy / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 3}))
     with pytest.raises(ExportError, match="lacks 9 tensors"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all", b"GGUF\x03" + bytes(99)])
@@ -228,18 +228,18 @@ def test_a_foreign_or_truncated_file_is_refused(content: bytes, tmp_path: Path) 
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     with pytest.raises(ExportError):
-        load_source(path)
+        load_torch_model(path)
 
 
 def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="found nothing"):
-        load_source(tmp_path / "absent")
+        load_torch_model(tmp_path / "absent")
 
 
 def test_a_broken_config_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     with pytest.raises(ExportError, match="not valid JSON"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 @settings(max_examples=25, deadline=None)

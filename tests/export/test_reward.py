@@ -185,7 +185,7 @@ def test_a_graph_that_disagrees_is_refused_unless_allowed(trained, tmp_path, mon
 
 def test_a_folder_of_the_users_is_not_replaced(trained, tmp_path):
     (tmp_path / "mine").write_text("x")
-    with pytest.raises(ExportError, match="no bundle"):
+    with pytest.raises(ExportError, match="Expected a bundle"):
         export_reward(RewardRequest(trained, trained, "fp32", False), tmp_path)
     assert (tmp_path / "mine").exists()
 

@@ -40,8 +40,8 @@ _HARD_TEXTS = (
 def recognised_by_transformers() -> Iterator[None]:
     """Let transformers use the `gguf` module that comes with llama.cpp's converter.
 
-    Transformers looks for a distribution named `gguf`; the same module is installed here under the
-    converter's name, so the check fails although the import works.
+    Transformers looks for a distribution named `gguf`; the same module is installed here as part of
+    the converter, so the check fails although the import works.
     """
     saved = transformers_imports._is_gguf_available, transformers_imports._gguf_version
     transformers_imports._is_gguf_available = True
