@@ -23,9 +23,9 @@ from alignpro_lite.hardware.plan import (
     make_plan,
 )
 from alignpro_lite.hardware.system import find_hardware
-from alignpro_lite.prompter import decoder as onnx_decoder
 from alignpro_lite.prompter.bundle import Bundle, Device, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
+from alignpro_lite.prompter.kv_cache import cache_bytes
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target import llama
@@ -152,5 +152,5 @@ def plan_models(
 
 def _needs(bundle: Bundle) -> PrompterNeeds:
     graph = bundle.sidecar.graph
-    cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
-    return PrompterNeeds(bundle.n_bytes + cache_bytes, graph.device == "cuda")
+    cache = cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
+    return PrompterNeeds(bundle.n_bytes + cache, graph.device == "cuda")

@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PretrainedConfig
 
+from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import build_graph
 from alignpro_lite.export.llama_logits import LlamaLogits
@@ -25,12 +27,13 @@ from alignpro_lite.pretrained.torch_model import (
     load_torch_model,
     merge_adapter,
 )
-from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, Precision, Tokens
+from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, IoDtype, Precision, Tokens
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 _BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
+_IO_DTYPES: dict[str, IoDtype] = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
 
 
@@ -76,6 +79,7 @@ def export_decoder(
 
     Raises:
         ExportError: The source cannot be read or exported, or the graph disagrees with torch.
+        BundleError: onnxruntime cannot load the graph.
         MissingDependencyError: onnxruntime-genai is not installed.
     """
     on_stage(f"reading {source.name}")
@@ -86,8 +90,10 @@ def export_decoder(
     loaded, layout = _write_decoder(loaded, adapter, precision, device, out_dir)
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     on_stage("comparing it with torch")
-    config = loaded.model.config
-    exported = OnnxLogits(out_dir / GRAPH, layout, _head_dim(config), _threads())
+    cure = "Try another --precision, or report the architecture."
+    session = open_session(out_dir / GRAPH, _threads(), cure=cure)
+    graph = _graph_of(session, loaded.model.config, layout, precision, device)
+    exported = OnnxLogits(session, graph)
     parity = compare_logits(
         TorchLogits(loaded.model),
         exported,
@@ -100,20 +106,33 @@ def export_decoder(
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
         parity.require(f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    graph = Graph(
+    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
+
+
+def _graph_of(
+    session: Any,
+    config: PretrainedConfig,
+    layout: CacheLayout,
+    precision: Precision,
+    device: Device,
+) -> Graph:
+    """Describe a written graph by its inputs and outputs, and by the model's configuration."""
+    inputs = {entry.name: entry for entry in session.get_inputs()}
+    past = [entry for name, entry in inputs.items() if name.startswith("past_key_values")]
+    explicit: int | None = getattr(config, "head_dim", None)  # the graph may leave it open
+    return Graph(
         file=GRAPH,
         cache=layout,
         device=device,
         precision=precision,
-        io_dtype=exported.io_dtype,
-        layers=exported.layers,
-        kv_heads=exported.kv_heads,
-        head_dim=exported.head_dim,
-        vocab=exported.vocabulary,
+        io_dtype=_IO_DTYPES[past[0].type],
+        layers=len(past) // 2,
+        kv_heads=int(past[0].shape[1]),
+        head_dim=explicit or config.hidden_size // config.num_attention_heads,
+        vocab=int(session.get_outputs()[0].shape[-1]),
         max_length=_max_length(config),
-        gate=GATE if exported.is_gated else None,
+        gate=GATE if GATE in inputs else None,
     )
-    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
 
 
 def tokens_of(source: TorchModel) -> Tokens:
@@ -192,11 +211,6 @@ def _check_reading(source: TorchModel, path: Path) -> None:
 
 def _prefix(special: SpecialTokens) -> tuple[int, ...]:
     return (special.bos,) if special.add_bos and special.bos is not None else ()
-
-
-def _head_dim(config: PretrainedConfig) -> int:
-    explicit: int | None = getattr(config, "head_dim", None)
-    return explicit or config.hidden_size // config.num_attention_heads
 
 
 def _max_length(config: PretrainedConfig) -> int:

@@ -1,4 +1,4 @@
-"""Prompts and rewrites as the prompter's token ids: one way for training and run time."""
+"""Prompts and rewrites as the prompter's token ids, the same way in training and at run time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PrompterTokenizer:
         """Wrap a tokenizer.
 
         Args:
-            tokenizer: The prompter's own; from now on it reads special tokens in a text as text.
+            tokenizer: The prompter's own; it is set to read special tokens in a text as plain text.
             known: Special tokens and the chat template.
             template: What the prompter is asked.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import subprocess
@@ -230,6 +231,14 @@ def test_every_public_name_resolves_and_is_listed():
     assert "no_such_name" not in dir(alignpro_lite)
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         _ = alignpro_lite.no_such_name
+
+
+def test_type_checkers_see_every_public_name():
+    tree = ast.parse(Path(alignpro_lite.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    aliases = [alias for imported in block.body for alias in imported.names]
+    assert all(alias.name == alias.asname for alias in aliases)
+    assert {alias.name for alias in aliases} == set(alignpro_lite.__all__)
 
 
 def test_the_package_is_typed():

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export import quantise
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
@@ -22,7 +23,7 @@ from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained import pretokenizers
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
-from alignpro_lite.prompter.bundle import Precision
+from alignpro_lite.prompter.bundle import Graph, Precision
 from tests.support.tiny_models import (
     BOS,
     CHAT_TEMPLATE,
@@ -119,12 +120,12 @@ def test_a_mismatch_is_refused_by_how_much_and_can_be_allowed(llama: Path, tmp_p
 
 
 @pytest.fixture(scope="module")
-def merged(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The llama folder exported in fp32 with an adapter."""
-    work = tmp_path_factory.mktemp("merged")
+def adapted(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph]:
+    """The llama folder exported in fp32 with an adapter: the graph and its description."""
+    work = tmp_path_factory.mktemp("adapted")
     result = export(llama, work / "out", adapter=write_adapter(work / "adapter", llama))
     assert result.parity.max_error < 1e-3
-    return work / "out"
+    return work / "out" / result.graph.file, result.graph
 
 
 def test_an_adapter_is_merged(llama: Path, tmp_path: Path) -> None:
@@ -156,8 +157,10 @@ def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_
         )
 
 
-def test_rows_of_different_lengths_decode_as_each_row_alone(merged: Path) -> None:
-    engine = OnnxLogits(merged / "model.onnx", "shared", head_dim=16, threads=1)
+def test_rows_of_different_lengths_decode_as_each_row_alone(adapted: tuple[Path, Graph]) -> None:
+    file, graph = adapted
+    session = open_session(file, threads=1, cure="")
+    exported = OnnxLogits(session, graph)
     rows = [np.arange(10, 10 + length) for length in (5, 9, 2)]
     total = max(len(row) for row in rows)
     ids = np.zeros((3, total), np.int64)
@@ -166,12 +169,12 @@ def test_rows_of_different_lengths_decode_as_each_row_alone(merged: Path) -> Non
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
     feeds = {"input_ids": ids, "attention_mask": mask, GATE: np.ones(1, np.float32)}
-    shape = (3, engine.kv_heads, 32, engine.head_dim)
-    names = [entry.name for entry in engine._session.get_inputs() if "past" in entry.name]
+    shape = (3, graph.kv_heads, 32, graph.head_dim)
+    names = [entry.name for entry in session.get_inputs() if "past" in entry.name]
     feeds.update({name: np.zeros(shape, np.float32) for name in names})
-    batch = engine._session.run(["logits"], feeds)[0]
+    batch = session.run(["logits"], feeds)[0]
     for index, row in enumerate(rows):
-        alone = engine.logits(row)
+        alone = exported.logits(row)
         np.testing.assert_allclose(batch[index, : len(row)], alone, atol=1e-4)
 
 
