@@ -48,14 +48,14 @@ class Sampling:
         Raises:
             InputError: Names the setting, the value and the range.
         """
-        _require(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
-        _require(self.top_k >= 0, "top-k", self.top_k, "0 or more")
-        _require(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
-        _require(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
-        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        _require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
+        _require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
+        _require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
+        _require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
+        _require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
 
-def _require(holds: bool, name: str, value: float, allowed: str) -> None:
+def _require_range(holds: bool, name: str, value: float, allowed: str) -> None:
     if not holds:
         raise InputError(
             f"{name} must be {allowed}, found {value}.", f"Pass a {name} in that range."

@@ -128,7 +128,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "%" and isinstance(left, str):
             raise TemplateError("text formatting, which chat templates may not use")
         if operator == "+":
-            _require(_size(left) + _size(right))
+            _check_size(_size_of(left) + _size_of(right))
         else:
             _require_affordable((left, right))
         return super().call_binop(context, operator, left, right)
@@ -150,26 +150,26 @@ def _require_affordable(arguments: Iterable[Any]) -> None:
     sizes = []
     for argument in arguments:
         if isinstance(argument, int | float):
-            _require(MAX_SIZE * (abs(argument) / MAX_NUMBER))
+            _check_size(MAX_SIZE * (abs(argument) / MAX_NUMBER))
             sizes.append(max(1.0, abs(argument)))
         else:
-            sizes.append(_size(argument))
-    _require(math.prod(sizes))
+            sizes.append(_size_of(argument))
+    _check_size(math.prod(sizes))
 
 
-def _require(size: float) -> None:
+def _check_size(size: float) -> None:
     if not size <= MAX_SIZE:  # also refuses NaN
         raise TemplateError("an operation that would fill the memory")
 
 
-def _size(value: Any) -> int:
+def _size_of(value: Any) -> int:
     """Characters and items of a value, including those of nested values."""
     if isinstance(value, str):
         return max(1, len(value))
     if isinstance(value, Mapping):
-        return 1 + sum(_size(key) + _size(item) for key, item in value.items())
+        return 1 + sum(_size_of(key) + _size_of(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return 1 + sum(map(_size, value))
+        return 1 + sum(map(_size_of, value))
     return 1
 
 
@@ -201,9 +201,9 @@ def _require_small(value: Any) -> None:
     """Limit a variable; `~` joins texts without an operator that could be intercepted."""
     if isinstance(value, Namespace):
         for inner in value._Namespace__attrs.values():
-            _require(inner if isinstance(inner, int) else _size(inner))
+            _check_size(inner if isinstance(inner, int) else _size_of(inner))
     elif isinstance(value, str):
-        _require(len(value))
+        _check_size(len(value))
 
 
 def _unusable(reason: str) -> ModelFileError:

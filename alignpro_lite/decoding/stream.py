@@ -13,7 +13,7 @@ from alignpro_lite.errors import AlignProError
 FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
 
-_POLL_SECONDS = 0.2
+_WAKE_SECONDS = 0.2
 """A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
 
 
@@ -38,7 +38,7 @@ class Stream(Generic[S]):
         """
         while self.finish_reason is None:
             try:
-                event = self._events.get(timeout=_POLL_SECONDS)
+                event = self._events.get(timeout=_WAKE_SECONDS)
             except queue.Empty:
                 continue
             if isinstance(event, Draw):

@@ -143,7 +143,7 @@ class _WithReward:
         self._source = source
         self._settings = source.settings
         self._trials = trials
-        self._strength = _strength(source)
+        self._strength = _strength_for(source)
         self._candidates: list[Candidate] = []
         self._owners: dict[str, int] = {}
         """Number of the first candidate with each text; others with that text share its answers."""
@@ -329,7 +329,7 @@ def _noise(found: Diagnostics) -> Iterator[str]:
         )
 
 
-def _strength(source: CandidateSource) -> float:
+def _strength_for(source: CandidateSource) -> float:
     trained = source.prompter.bundle.sidecar.provenance.strength
     strength = source.settings.strength or trained
     if strength is None:

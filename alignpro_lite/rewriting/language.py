@@ -39,7 +39,9 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
 def _probabilities(text: str) -> dict[str, float]:
     # The model reads one line, and mistakes capitals for other languages.
     line = " ".join(text.split())
-    labels, chances = _model().predict(line.lower() if line.isupper() else line, k=_LANGUAGES)
+    labels, chances = _language_model().predict(
+        line.lower() if line.isupper() else line, k=_LANGUAGES
+    )
     return {
         label.removeprefix("__label__"): chance
         for label, chance in zip(labels, chances, strict=True)
@@ -47,7 +49,7 @@ def _probabilities(text: str) -> dict[str, float]:
 
 
 @cache
-def _model() -> Any:
+def _language_model() -> Any:
     """Load the model.
 
     Raises:

@@ -28,7 +28,7 @@ _LETTER = f"[^\\W{_UNSPACED}]"
 _TOKEN = re.compile(f"[^\\s{_UNSPACED}\"'“”„«»‹›‘’`]+")
 _AROUND = "([{<.,;:!?>}])*…،؛؟|"
 _SIGN = re.compile(r"\d|[/\\@_=#$<>{}\[\]|~^*&+%]|\w{2,}\.\w|\w\.\w{2,}")
-_NUMBER = re.compile(r"[-+±−€$£¥₹]*\d(?:[\d.,:/٫٬-]*\d)?")
+_PLAIN_NUMBER = re.compile(r"[-+±−€$£¥₹]*\d(?:[\d.,:/٫٬-]*\d)?")
 _UNIT = re.compile(
     r"[%‰°€$£¥₹]|°[CF]|[munpkcdMGTP]?(?:m|s|g|l|L|B|W|V|A|J|N|Hz|Pa|eV|bit|mol|cal)[²³]?"
     r"|[KMGTP]i?[Bb](?:ps|/s)?|km/h|mph|m/s|min|hrs?|h|d|ft|yd|mi|lbs?|oz|px|pt|rem|em|dpi|fps"
@@ -175,7 +175,7 @@ def _code_like_words(text: str) -> Iterator[Span]:
     for place, (start, word) in enumerate(cores):
         if not _SIGN.search(word):
             continue
-        if not _NUMBER.fullmatch(word):
+        if not _PLAIN_NUMBER.fullmatch(word):
             yield Span("word", start, word)
             continue
         end = start + len(word)

@@ -212,16 +212,16 @@ def test_sequences_of_one_job_share_one_prefill(start):
 
 def test_max_tokens_ends_a_sequence_with_length(start):
     stepper = FakeStepper()
-    (one,) = start(stepper).submit([5], scripts([5], [1, 2, 3]), 3)
-    assert read(one) == [1, 2, 3]
-    assert one.finish_reason == "length"
+    (stream,) = start(stepper).submit([5], scripts([5], [1, 2, 3]), 3)
+    assert read(stream) == [1, 2, 3]
+    assert stream.finish_reason == "length"
     assert len(stepper.named("decode")) == 2, "the last token is never decoded"
 
 
 def test_a_stop_token_at_the_limit_is_a_stop(start):
-    (one,) = start(FakeStepper()).submit([5], scripts([5], [1, STOP]), 2)
-    assert read(one) == [1, STOP]
-    assert one.finish_reason == "stop"
+    (stream,) = start(FakeStepper()).submit([5], scripts([5], [1, STOP]), 2)
+    assert read(stream) == [1, STOP]
+    assert stream.finish_reason == "stop"
 
 
 def test_all_rows_may_end_at_their_first_token(start):
@@ -265,7 +265,7 @@ def test_works_submitted_together_share_their_common_beginning(start):
     shared = list(range(10, 20))
     works = [joint([*shared, 30 + n, 40, 41], [1, STOP]) for n in range(3)]
     streams = start(stepper).submit_together(works)
-    assert [read(one) for (one,) in streams] == [[1, STOP]] * 3
+    assert [read(stream) for (stream,) in streams] == [[1, STOP]] * 3
     assert [call[3] for call in stepper.named("prefill")] == [0, 10, 10]
 
 
@@ -278,7 +278,7 @@ def test_fresh_works_forget_what_was_there_and_still_share(start):
     streams = engine.submit_together(
         [joint(prompt, [1, STOP]), joint(prompt, [2, STOP])], fresh=True
     )
-    assert [read(one) for (one,) in streams] == [[1, STOP], [2, STOP]]
+    assert [read(stream) for (stream,) in streams] == [[1, STOP], [2, STOP]]
     assert [call[3] for call in stepper.named("prefill")] == [0, 0, 8]
 
 
@@ -338,12 +338,12 @@ def test_cancel_in_prefill_stops_between_micro_batches(start):
     stepper = FakeStepper(before_prefill=gate)
     engine = start(stepper)
     prompt = [5] * 40
-    (one,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+    (stream,) = engine.submit(prompt, scripts(prompt, [1]), 1)
     gate.wait_for_loop()
-    one.cancel()
+    stream.cancel()
     gate.open()
-    assert read(one) == []
-    assert one.finish_reason == "cancelled"
+    assert read(stream) == []
+    assert stream.finish_reason == "cancelled"
     assert len(stepper.named("prefill")) == 1
     (again,) = engine.submit(prompt, scripts(prompt, [1]), 1)
     assert read(again) == [1]
@@ -353,20 +353,20 @@ def test_cancel_in_prefill_stops_between_micro_batches(start):
 def test_cancel_while_decoding_leaves_after_the_step(start):
     gate = Gate()
     engine = start(FakeStepper(before_decode=gate))
-    (one,) = engine.submit([5], scripts([5], [1] * 50), 50)
+    (stream,) = engine.submit([5], scripts([5], [1] * 50), 50)
     gate.wait_for_loop()
-    one.cancel()
+    stream.cancel()
     gate.open()
-    assert len(read(one)) <= 2
-    assert one.finish_reason == "cancelled"
+    assert len(read(stream)) <= 2
+    assert stream.finish_reason == "cancelled"
 
 
 def test_cancel_after_the_end_changes_nothing(start):
-    (one,) = start(FakeStepper()).submit([5], scripts([5], [STOP]), 5)
-    read(one)
-    one.cancel()
-    assert one.finish_reason == "stop"
-    assert read(one) == []
+    (stream,) = start(FakeStepper()).submit([5], scripts([5], [STOP]), 5)
+    read(stream)
+    stream.cancel()
+    assert stream.finish_reason == "stop"
+    assert read(stream) == []
 
 
 def test_close_wakes_readers_with_cancelled_error(start):
@@ -437,8 +437,8 @@ def test_an_engine_that_cannot_trim_computes_the_prompt_anew(start):
     stepper = FakeStepper(can_trim=False, micro_batch=50)
     engine = start(stepper)
     for _ in range(2):
-        (one,) = engine.submit([5, 6, 7], scripts([5, 6, 7], [1, STOP]), 5)
-        assert read(one) == [1, STOP]
+        (stream,) = engine.submit([5, 6, 7], scripts([5, 6, 7], [1, STOP]), 5)
+        assert read(stream) == [1, STOP]
     assert [call[3] for call in stepper.named("prefill")] == [0, 0]
 
 
@@ -448,8 +448,8 @@ def test_the_prompt_unused_for_longest_makes_room(start):
 
     def ask(first: int, length: int) -> int:
         prompt = [first] * length
-        (one,) = engine.submit(prompt, scripts(prompt, [1]), 1)
-        read(one)
+        (stream,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+        read(stream)
         return stepper.named("prefill")[-1][3]
 
     assert ask(5, 10) == 0

@@ -49,7 +49,7 @@ def faint(folder, base):
 def constants(folder):
     """The constants of the graph in a folder, by name."""
     graph = onnx.load(folder / "model.onnx").graph
-    return {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8"])

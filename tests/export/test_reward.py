@@ -144,7 +144,7 @@ def test_an_fp32_graph_equals_torch_and_replaces_the_old_bundle(trained, tmp_pat
 def test_a_score_does_not_depend_on_the_batch_and_markers_in_a_text_are_text(made):
     """Padding that is attended to, or a user's [SEP] taken for the model's own, would show."""
     scorer = OnnxScorer(made.path, made.sidecar.model, threads=1)
-    alone = np.concatenate([scorer.score([one]) for one in TALK])
+    alone = np.concatenate([scorer.score([exchange]) for exchange in TALK])
     np.testing.assert_allclose(scorer.score(TALK), alone, atol=1e-3)
     marked = scorer._tokenizer.encode("[SEP]", add_special_tokens=False).ids
     assert 3 not in marked
@@ -170,7 +170,7 @@ def test_figures_of_a_comparison_by_hand():
 def test_the_parity_exchanges_are_of_many_lengths():
     exchanges = parity_exchanges()
     assert len(exchanges) >= 40
-    assert len({len(one.answer) for one in exchanges}) > 20
+    assert len({len(exchange.answer) for exchange in exchanges}) > 20
 
 
 def test_a_graph_that_disagrees_is_refused_unless_allowed(trained, tmp_path, monkeypatch):
@@ -285,8 +285,10 @@ def test_a_published_classifier_is_scored_as_a_pair(tmp_path):
     plain = [Exchange("Why is the sky blue?", "It is."), Exchange("Say [SEP]", "no")]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = BertForSequenceClassification.from_pretrained(folder).eval()
-    for one, scores in zip(plain, scorer.score(plain), strict=True):
-        pair = tokenizer(one.prompt, one.answer, split_special_tokens=True, return_tensors="pt")
+    for exchange, scores in zip(plain, scorer.score(plain), strict=True):
+        pair = tokenizer(
+            exchange.prompt, exchange.answer, split_special_tokens=True, return_tensors="pt"
+        )
         with torch.no_grad():
             np.testing.assert_allclose(scores, model(**pair).logits[0].numpy(), atol=1e-5)
 

@@ -112,7 +112,9 @@ class FakeScorer:
 
     def score(self, exchanges):
         self.calls += 1
-        assert all(one.prompt == PROMPT for one in exchanges), "r* scores the original prompt"
+        assert all(exchange.prompt == PROMPT for exchange in exchanges), (
+            "r* scores the original prompt"
+        )
         split = [one.answer.rsplit("#", 1) for one in exchanges]
         return np.array([[self.function(sent, int(number))] for sent, number in split])
 
@@ -462,5 +464,5 @@ def test_scores_do_not_depend_on_what_is_scored_beside(model):
     rewrites = model.prompter.rewrite(PROMPT, 6, Sampling(temperature=2.0, seed=2))
     outputs = [rewrite.tokens[: 3 + place] for place, rewrite in enumerate(rewrites)]
     together = model.prompter.reference_score(PROMPT, outputs)
-    alone = [model.prompter.reference_score(PROMPT, [one])[0] for one in outputs]
+    alone = [model.prompter.reference_score(PROMPT, [output])[0] for output in outputs]
     assert together == pytest.approx(alone, abs=1e-4)

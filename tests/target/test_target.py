@@ -49,10 +49,10 @@ def test_pieces_never_cut_a_character(target):
 
 
 def test_a_seed_repeats_and_another_differs(target):
-    one, same, other = (
+    first, same, other = (
         text_of(target, sampling=Sampling(temperature=2.0, seed=seed)) for seed in (1, 1, 2)
     )
-    assert one == same != other
+    assert first == same != other
 
 
 def test_answer_i_does_not_depend_on_the_count(target):
@@ -60,8 +60,8 @@ def test_answer_i_does_not_depend_on_the_count(target):
     three = [
         "".join(s) for s in target.answer(Question(ASK, count=3, max_tokens=20, sampling=sampling))
     ]
-    (one,) = target.answer(Question(ASK, count=1, max_tokens=20, sampling=sampling))
-    assert three[0] == "".join(one)
+    (alone,) = target.answer(Question(ASK, count=1, max_tokens=20, sampling=sampling))
+    assert three[0] == "".join(alone)
     assert len(set(three)) == 3
 
 
