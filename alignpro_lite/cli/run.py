@@ -76,12 +76,8 @@ def rewrite_and_answer(
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        if (
-            prompt is not None
-            or display.show_rewrite
-            or display.explain
-            or mode in ("preview", "approve")
-        ):
+        asks_or_shows = display.show_rewrite or display.explain or mode in ("preview", "approve")
+        if prompt is not None or asks_or_shows:
             raise click.UsageError(
                 "--input does not go with PROMPT, --show-rewrite, --explain, --mode preview or "
                 "--mode approve."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _KEPT_COMPLAINTS = 20
 _LONGEST_PIECE = 256
 _complaints: list[str] = []
 _log_callback: Any = None
+_log_lock = threading.Lock()
 
 
 def llama_cpp() -> ModuleType:
@@ -56,17 +58,18 @@ def llama_cpp() -> ModuleType:
 def _capture_log(lib: ModuleType) -> None:
     """Keep llama.cpp off stderr, and keep its last complaints for error messages."""
     global _log_callback
-    if _log_callback is None:
+    with _log_lock:  # llama.cpp must never hold a callback that Python has freed
+        if _log_callback is None:
+            _log_callback = lib.llama_log_callback(_keep_complaint)
+        # Each time: other users of the library in this process may have replaced it.
+        lib.llama_log_set(_log_callback, ctypes.c_void_p())
 
-        def keep(level: int, text: bytes, _: object) -> None:
-            line = text.decode("utf-8", errors="replace").strip()
-            if level == _ERROR_LEVEL and line:
-                _complaints.append(line)
-                del _complaints[:-_KEPT_COMPLAINTS]
 
-        _log_callback = lib.llama_log_callback(keep)
-    # Each time: other users of the library in this process may have replaced it.
-    lib.llama_log_set(_log_callback, ctypes.c_void_p())
+def _keep_complaint(level: int, text: bytes, _: object) -> None:
+    line = text.decode("utf-8", errors="replace").strip()
+    if level == _ERROR_LEVEL and line:
+        _complaints.append(line)
+        del _complaints[:-_KEPT_COMPLAINTS]
 
 
 def _last_complaint() -> str:
