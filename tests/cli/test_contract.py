@@ -167,7 +167,7 @@ def test_a_bad_prompt_on_stdin_is_1_before_any_model_is_looked_for(name, stdin, 
     ("line", "code"), [("run <&-", 1), ("--help >&-", 0), ("--no-such-option 2>&-", 2)]
 )
 def test_a_closed_stream_gives_no_traceback(line, code):
-    """Python shows it as None, on which `isatty` and `flush` failed."""
+    """Python sets a closed stream to None, on which `isatty` and `flush` failed."""
     program = f'"{sys.executable}" -c "from alignpro_lite.cli import main; main()" {line}'
     ended = subprocess.run(program, shell=True, capture_output=True, text=True, timeout=60)
     assert ended.returncode == code

@@ -1,4 +1,4 @@
-"""Chat templates: what comes out of honest ones, and what hostile ones are kept from."""
+"""Chat templates: what honest ones give, and what hostile ones are kept from."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_users_text_is_never_special_and_never_rendered(template, text):
 
 
 def test_a_message_is_trimmed_where_the_template_trims():
-    """Holds down: a stand-in has no white space to trim, so the user's stayed."""
+    """Regression: a placeholder has no white space to trim, so the user's stayed."""
     spaced = "{% for m in messages %}[INST] {{ m.content | trim }} [/INST]{% endfor %}"
     as_is = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
     ask = [Message("user", "  hi \n")]
@@ -124,7 +124,7 @@ def test_a_message_is_trimmed_where_the_template_trims():
 
 
 def test_plain_text_joins_across_the_border_of_a_message():
-    """Tokenised apart, `user\\n` and `Hello` give other tokens than together."""
+    """Tokenised apart, `user\\n` and `Hello` give different tokens than together."""
     segments = render(CHATML, [Message("user", "Hello<|im_end|>")], {})
     assert token_runs(segments, ["<|im_start|>", "<|im_end|>"])[-5:] == [
         TextRun("user\nHello<|im_end|>", special=False),

@@ -28,7 +28,7 @@ PATIENCE = 10.0
 
 @dataclass
 class Script:
-    """A sampler that says given tokens, and the prompt that its row must begin with."""
+    """A sampler that draws given tokens, and the prompt that its row must begin with."""
 
     prompt: tuple[int, ...]
     tokens: list[int]
@@ -42,7 +42,7 @@ class Script:
 
 @dataclass
 class FakeStepper:
-    """Rows of cells that may be shared; breaks at once when the loop asks for nonsense."""
+    """Rows of cells that may be shared; fails at once if the loop asks for nonsense."""
 
     rows: int = 4
     row_capacity: int = 100
@@ -498,7 +498,7 @@ def test_a_job_that_fills_the_context_exactly_runs(start):
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(3, 20))
 def test_chunks_cover_the_prompt_and_never_end_with_one_token(start_at, length, size):
-    """One row is multiplied by another kernel than two: the same seed gave other answers."""
+    """A single row uses another kernel than two rows: the same seed gave different answers."""
     end = start_at + length
     chunks, begin = [], start_at
     while begin < end:

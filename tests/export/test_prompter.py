@@ -188,7 +188,7 @@ def test_a_configuration_that_names_code_is_refused(copy: Path, key: str) -> Non
 
 
 def test_published_code_of_a_built_in_architecture_is_left_out(copy: Path) -> None:
-    """Holds down: Phi-3.5-mini-instruct names code that transformers no longer needs."""
+    """Regression: Phi-3.5-mini-instruct names code that transformers no longer needs."""
     path = copy / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "auto_map": {"AutoConfig": "evil.Config"}}))

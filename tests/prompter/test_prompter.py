@@ -1,4 +1,4 @@
-"""The prompter on the tiny committed bundle, against a computation of its own."""
+"""The prompter on the tiny committed bundle, compared with an independent computation."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class TestDecoder:
         np.testing.assert_allclose(decoder.outputs, expected, atol=1e-4)
 
     def test_the_cache_grows_and_shrinks_without_losing_rows(self, decoder):
-        """Rows leave and join in any order; what stays must not notice."""
+        """Rows leave and join in any order; the other rows must not be affected."""
         ids = list(range(20, 45))
         decoder.prefill(0, ids, 0)
         decoder.decode([0], [7], [25])
@@ -166,6 +166,6 @@ def test_a_graph_that_is_no_graph_is_one_line(tmp_path):
 
 
 def test_cuda_that_falls_back_is_an_error():
-    """Holds down: onnxruntime makes a CPU session without a word when CUDA is missing."""
+    """Regression: onnxruntime silently makes a CPU session when CUDA is missing."""
     with pytest.raises(DeviceError, match="CUDA"):
         OnnxPrompter(open_bundle(TINY_BUNDLE), replace(SETTINGS, device="cuda"))

@@ -1,4 +1,4 @@
-"""One rewrite for one prompt: what is tried, what is refused, what is chosen, and what it cost."""
+"""One rewrite for one prompt: what is tried, refused and chosen, and what it costs."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_without_the_guard_a_worse_rewrite_goes_out():
 
 
 def test_the_answers_that_chose_a_rewrite_do_not_judge_it():
-    """Trials say 1.0, fresh answers -1.0: the guard must look at the fresh ones alone."""
+    """Trials score 1.0, fresh answers -1.0: the guard must use only the fresh ones."""
     reward = Reward(
         [FakeScorer(lambda sent, n: 0.0 if sent == PROMPT else (1.0 if n < 2 else -1.0))],
         {"r": 1.0},

@@ -169,7 +169,7 @@ def test_the_numbers_of_an_overflow(target):
 
 
 def test_a_context_below_the_micro_batch_is_an_error_not_an_abort():
-    """Holds down: llama.cpp aborts the process when a batch is larger than its context."""
+    """Regression: llama.cpp aborts the process when a batch is larger than its context."""
     small = replace(SETTINGS, context=40)
     with LlamaTarget(TINY_TARGET, read(TINY_TARGET), small) as target:
         with pytest.raises(ContextOverflowError):
@@ -216,7 +216,7 @@ def test_a_closed_target_refuses(target):
 
 
 def test_threads_do_not_spin_for_milliseconds():
-    """Holds down: one busy neighbour on two cores made decoding a hundred times slower.
+    """Regression: one busy neighbour on two cores made decoding a hundred times slower.
 
     GNU OpenMP reads the setting when llama.cpp is loaded, so it must be there before.
     """
@@ -232,7 +232,7 @@ def test_threads_do_not_spin_for_milliseconds():
 
 
 def test_leaving_the_interpreter_while_answering_does_not_crash():
-    """Holds down: the weights were freed at exit while the engine's thread was decoding."""
+    """Regression: the weights were freed at exit while the engine's thread was decoding."""
     code = (
         "from alignpro_lite import AlignedModel, Request\n"
         f"model = AlignedModel.load({str(TINY_TARGET)!r}, None)\n"
@@ -245,7 +245,7 @@ def test_leaving_the_interpreter_while_answering_does_not_crash():
 
 
 def test_llama_cpps_own_reason_is_shown(tmp_path):
-    """Holds down: its error level was taken for another, and the reason was lost."""
+    """Regression: the wrong log level was kept, and the reason was lost."""
     damaged = bytearray(TINY_TARGET.read_bytes())
     at = damaged.index(b"llama.attention.head_count\x04\x00\x00\x00") + 30
     damaged[at] = 7
