@@ -54,7 +54,7 @@ def constants(folder):
 
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 def test_an_adapter_smaller_than_the_grid_survives_quantising(base, tmp_path, precision):
-    """Regression: merged into a base on the grid, the default prompter's adapter was rounded away."""
+    """Regression: merged into a base on the grid, the default adapter was rounded away."""
     adapter = faint(tmp_path / "adapter", base)
     found = []
     for chosen in (None, adapter):

@@ -97,7 +97,7 @@ def made(trained, tmp_path_factory):
 
 
 def test_parts_weigh_what_is_asked_for_and_otherwise_one(trained, tmp_path):
-    """Regression: a bundle always gave its parts equal weights, whatever a prompter was trained on."""
+    """Regression: parts always had equal weights, whatever a prompter was trained on."""
     first, *others = CARD.parts
     request = RewardRequest(trained, trained, "fp32", False, ((first, 0.3),))
     made = export_reward(request, tmp_path / "out")
