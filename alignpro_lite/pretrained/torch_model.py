@@ -153,7 +153,7 @@ def _load_gguf(path: Path) -> TorchModel:
         with gguf_tokenizer.recognised_by_transformers():
             model, loading = _read_weights(path.parent, gguf_file=path.name)
         vocabulary = open_vocabulary(path)
-        tokenizer = gguf_tokenizer.read_tokenizer(path, vocabulary)
+        tokenizer = gguf_tokenizer.rebuild_tokenizer(path, vocabulary)
     except AlignProError:
         raise
     except Exception as error:
