@@ -12,18 +12,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, AlignedStream
-    from alignpro_lite.decoding.conversation import Message
-    from alignpro_lite.decoding.sampling import Sampling
-    from alignpro_lite.errors import AlignProError
-    from alignpro_lite.hardware.device import DeviceRequest
-    from alignpro_lite.prompter.prompter import Rewrite
-    from alignpro_lite.rewriting.certificate import Certificate
-    from alignpro_lite.rewriting.request import Budget, Request, RhoStar
-    from alignpro_lite.rewriting.result import Choice, Result, Timings
+if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
+    from alignpro_lite.aligned import AlignedModel as AlignedModel
+    from alignpro_lite.aligned import AlignedStream as AlignedStream
+    from alignpro_lite.decoding.conversation import Message as Message
+    from alignpro_lite.decoding.sampling import Sampling as Sampling
+    from alignpro_lite.errors import AlignProError as AlignProError
+    from alignpro_lite.hardware.device import DeviceRequest as DeviceRequest
+    from alignpro_lite.prompter.prompter import Rewrite as Rewrite
+    from alignpro_lite.rewriting.certificate import Certificate as Certificate
+    from alignpro_lite.rewriting.request import Budget as Budget
+    from alignpro_lite.rewriting.request import Request as Request
+    from alignpro_lite.rewriting.request import RhoStar as RhoStar
+    from alignpro_lite.rewriting.result import Choice as Choice
+    from alignpro_lite.rewriting.result import Result as Result
+    from alignpro_lite.rewriting.result import Timings as Timings
 
-_HOMES = {
+_MODULES = {
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "aligned",
@@ -39,30 +44,16 @@ _HOMES = {
     "Sampling": "decoding.sampling",
     "Timings": "rewriting.result",
 }
+"""The module of each public name."""
 
-__all__ = [
-    "AlignProError",
-    "AlignedModel",
-    "AlignedStream",
-    "Budget",
-    "Certificate",
-    "Choice",
-    "DeviceRequest",
-    "Message",
-    "Request",
-    "Result",
-    "Rewrite",
-    "RhoStar",
-    "Sampling",
-    "Timings",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:
     """Load a public name from its module (PEP 562)."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
-from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.stream import FinishReason
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
@@ -26,7 +26,7 @@ from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.reward.loading import named, open_reward
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import Models, Outcome, draw, unchanged
+from alignpro_lite.rewriting.draw import DrawModels, DrawnPrompt, draw, unchanged
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result, Timings
 from alignpro_lite.rewriting.spans import Protected, compile_patterns, protect
@@ -44,13 +44,13 @@ class AlignedStream:
     answer is decoded. Leaving the iteration early stops the work too.
     """
 
-    def __init__(self, models: Models, protected: Protected, request: Request) -> None:
+    def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
         self._models = models
         self._protected = protected
         self._request = request
         self._cancellation = Cancellation()
         self._started = time.monotonic()
-        self._outcome: Outcome | None = None
+        self._outcome: DrawnPrompt | None = None
         self._pieces: list[str] = []
         self._marks: dict[str, float] = {}
         self._finish: FinishReason | None = None
@@ -78,16 +78,16 @@ class AlignedStream:
         choice = unchanged(self._protected.prompt, reason)
         if self._outcome is not None:
             choice = replace(choice, rewrite=self._outcome.choice.rewrite)
-        self._outcome = Outcome(choice, None)
+        self._outcome = DrawnPrompt(choice, None)
         self._marks["rewrite"] = self._elapsed()
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of the answer as they are decoded; iterating again continues the same answer."""
         return self._text
 
-    def _drawn(self) -> Outcome:
+    def _drawn(self) -> DrawnPrompt:
         if self._cancellation.asked:
-            return Outcome(unchanged(self._protected.prompt, "cancelled"), None)
+            return DrawnPrompt(unchanged(self._protected.prompt, "cancelled"), None)
         return draw(self._models, self._protected, self._request, self._cancellation)
 
     def _generate(self) -> Generator[str]:
@@ -124,7 +124,7 @@ class AlignedStream:
         if trial.text:
             yield trial.text
 
-    def _question(self, outcome: Outcome) -> Question:
+    def _question(self, outcome: DrawnPrompt) -> Question:
         """A fresh answer to the prompt in use, or what follows a trial of it."""
         question = self._request.question(outcome.choice.sent)
         if outcome.answer is None:
@@ -264,7 +264,9 @@ class AlignedModel:
         """
         protected = protect(prompt, compile_patterns(request.protect))
         check_prompt(protected.prompt)
-        return AlignedStream(Models(self.prompter, self.target, self.reward), protected, request)
+        return AlignedStream(
+            DrawModels(self.prompter, self.target, self.reward), protected, request
+        )
 
     def run(self, prompt: str, request: Request = Request()) -> Result:
         """Rewrite a prompt, answer it, and wait for the whole answer."""

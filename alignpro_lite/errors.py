@@ -1,19 +1,19 @@
 """Every exception of the package.
 
-Each one is a single sentence that says what was expected and what was found,
-together with the command or setting that mends it. The command line prints
-both on one line and exits with 1; library users read `.cure` on its own.
+Each one is a sentence that says what was expected and what was found, followed by the command or
+setting that fixes it. The command line prints both on one line and exits with 1; library users can
+read `.cure` on its own.
 """
 
 from __future__ import annotations
 
 
 class AlignProError(Exception):
-    """Base of all errors that a user can mend.
+    """Base of all errors that a user can fix.
 
     Attributes:
         problem: What was expected and what was found, one sentence.
-        cure: The command or setting that mends it, one sentence.
+        cure: The command or setting that fixes it, one sentence.
     """
 
     def __init__(self, problem: str, cure: str) -> None:
@@ -35,7 +35,7 @@ class BundleError(AlignProError):
 
 
 class RewardError(AlignProError):
-    """A reward that failed or returned something that is no score."""
+    """A reward that failed or returned something that is not a score."""
 
 
 class RegistryError(AlignProError):
@@ -47,7 +47,7 @@ class ExportError(AlignProError):
 
 
 class TrainingError(AlignProError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class ContextOverflowError(AlignProError):
@@ -59,7 +59,7 @@ class DeviceError(AlignProError):
 
 
 class MissingDependencyError(AlignProError):
-    """An optional package that is needed and not installed."""
+    """An optional package that is needed but not installed."""
 
 
 class CancelledError(AlignProError):

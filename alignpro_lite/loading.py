@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignpro_lite.decoding import llamacpp, ort
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.kind import require_text_generation
@@ -18,9 +19,9 @@ from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
 from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import find_hardware
-from alignpro_lite.prompter import decoder as onnx_decoder
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
+from alignpro_lite.prompter.kv_cache import cache_bytes
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target import llama
@@ -58,7 +59,7 @@ def load_prompter(
             f"{path} was built for the CPU and --device cuda was asked for.",
             "Build it with `alignpro-lite export prompter --device cuda`, or pass --device cpu.",
         )
-    available = bool(hardware.gpus) and onnx_decoder.supports_cuda()
+    available = bool(hardware.gpus) and ort.supports_cuda()
     used: Device = (
         "cuda" if device == "cuda" or (device == "auto" and on_gpu and available) else "cpu"
     )
@@ -136,7 +137,7 @@ def plan_models(
     require_text_generation(target_file)
     bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
     target_needs = TargetNeeds(
-        target_file, llama.supports_gpu_offload(), llama.MICRO_BATCH, SEQUENCES
+        target_file, llamacpp.supports_gpu_offload(), llama.MICRO_BATCH, SEQUENCES
     )
     prompter_needs = None if bundle is None else _needs(bundle)
     plan = make_plan(request, target_needs, prompter_needs, find_hardware())
@@ -145,7 +146,5 @@ def plan_models(
 
 def _needs(bundle: Bundle) -> PrompterNeeds:
     graph = bundle.sidecar.graph
-    cache_bytes = onnx_decoder.cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
-    return PrompterNeeds(
-        bundle.n_bytes + cache_bytes, graph.device == "cuda", onnx_decoder.supports_cuda()
-    )
+    cache = cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
+    return PrompterNeeds(bundle.n_bytes + cache, graph.device == "cuda", ort.supports_cuda())

@@ -1,7 +1,7 @@
 """The fast decoder graph: onnxruntime-genai's model builder, run as a program.
 
-It writes GroupQueryAttention on shared past/present buffers. Only its float graphs are used;
-`quantise` does the rest.
+It writes GroupQueryAttention on shared past/present buffers. Only its float graphs are used; they
+are quantised in `quantise`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def build_graph(folder: Path, destination: Path, precision: Literal["fp16", "fp3
     """Build the shared-buffer decoder graph of a Hugging Face folder.
 
     Args:
-        folder: A folder written by `Source.save_folder`.
+        folder: A folder written by `TorchModel.save_folder`.
         destination: An existing folder for the graph.
         precision: Weights, cache and logits alike.
 
     Returns:
-        The path of model.onnx, its data beside it.
+        The path of model.onnx; its data is in the same folder.
 
     Raises:
         ExportError: The builder failed.
@@ -37,7 +37,7 @@ def build_graph(folder: Path, destination: Path, precision: Literal["fp16", "fp3
         # The builder ties half precision to a GPU provider; the graph itself is portable.
         *("--execution_provider", "cuda" if precision == "fp16" else "cpu"),
         *("--cache_dir", str(destination / "cache")),
-        # Its own way of sharing costs a transposed copy of the table at every start.
+        # Its own sharing costs a transposed copy of the table at every start.
         *("--extra_options", "shared_embeddings=false", "hf_token=false"),
     ]
     run_python(arguments, "onnxruntime-genai's model builder")
@@ -45,7 +45,7 @@ def build_graph(folder: Path, destination: Path, precision: Literal["fp16", "fp3
 
 
 def _program() -> Path:
-    """Find the builder's script; running it by path puts its sibling modules in reach."""
+    """Find the builder's script; running it by path makes its sibling modules importable."""
     package = importlib.util.find_spec("onnxruntime_genai")
     if package is None or not package.submodule_search_locations:
         raise MissingDependencyError(

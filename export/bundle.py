@@ -1,4 +1,4 @@
-"""Assemble a bundle: the decoder, the tokenizer and the sidecar, in a folder that appears whole."""
+"""Assemble a prompter bundle: decoder, tokenizer and sidecar, in a folder that appears complete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from alignpro_lite.registry.digests import digests_of
 
 DEFAULT_MODE: Mode = "augment"
 SAMPLING = Sampling(temperature=0.5, top_p=0.9)
-"""How an untrained prompter is sampled: small base models wander at temperature 1."""
+"""How an untrained prompter is sampled: small base models ramble at temperature 1."""
 MAX_TOKENS: dict[Mode, int] = {"augment": 64, "rewrite": 256}
 
 
@@ -40,12 +40,12 @@ class BundleRequest:
     Attributes:
         source: A Hugging Face folder or a GGUF file.
         base_model: What to call it in the bundle.
-        adapter: A peft LoRA folder to merge, or None. Its card, where it has one, says how the
+        adapter: A peft LoRA folder to merge, or None. Its card, if it has one, sets how the
             prompter is asked and sampled.
         mode: How the prompter's output becomes x'; None takes the card's, else augment.
         precision: Of the weights.
         device: What the graph is for.
-        allow_mismatch: Keep a graph that agrees too little with torch; the bundle says so.
+        allow_mismatch: Keep a graph that disagrees with torch; the bundle records it.
     """
 
     source: Path
@@ -62,19 +62,19 @@ def export_bundle(
     destination: Path,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> tuple[Bundle, ParityReport]:
-    """Make a bundle and put it at `destination`, replacing a bundle that is there.
+    """Make a bundle at `destination`, replacing a bundle that is already there.
 
     Args:
         request: What to make it from.
-        destination: The folder; it appears only when whole and checked.
-        on_stage: Told what begins, for people who wait.
+        destination: The folder; it appears only when it is complete and checked.
+        on_stage: Told each stage as it begins, for people who wait.
 
     Returns:
         The bundle and the comparison with torch.
 
     Raises:
         ExportError: The source or the graph cannot be used, the adapter was trained in another
-            mode, or `destination` is no bundle.
+            mode, or `destination` is not a bundle.
         BundleError: The adapter's card is not understood.
         RegistryError: The disk is full or read-only.
     """
@@ -89,12 +89,12 @@ def export_bundle(
             request.allow_mismatch,
             on_stage,
         )
-        write_sidecar(folder, _sidecar(request, card, made, folder))
+        write_sidecar(folder, _prompter_sidecar(request, card, made, folder))
     return open_bundle(destination), made.parity
 
 
 def _card_for(request: BundleRequest) -> PrompterCard:
-    """How the prompter was trained to be asked; without a trained one, this package's choice."""
+    """How the prompter was trained to be asked; the package's defaults for an untrained one."""
     card = read_prompter_card(request.adapter) if request.adapter else None
     if card is None:
         return _untrained(request.base_model, request.mode or DEFAULT_MODE)
@@ -102,7 +102,7 @@ def _card_for(request: BundleRequest) -> PrompterCard:
         raise ExportError(
             f"The adapter {request.adapter} was trained to {card.template.mode}, found the mode "
             f"{request.mode}.",
-            f"Use the mode {card.template.mode}, or an adapter that was trained for the other.",
+            f"Use the mode {card.template.mode}, or an adapter that was trained to {request.mode}.",
         )
     return card
 
@@ -119,7 +119,7 @@ def _untrained(base: str, mode: Mode) -> PrompterCard:
     )
 
 
-def _sidecar(
+def _prompter_sidecar(
     request: BundleRequest, card: PrompterCard, made: DecoderExport, folder: Path
 ) -> Sidecar:
     parity = made.parity

@@ -21,11 +21,11 @@ _OFFLINE = {
 def run_python(arguments: Sequence[str], what: str) -> None:
     """Run this interpreter with arguments and wait.
 
-    A child process keeps the converters' global module names and their memory out of this one.
+    A child process keeps the converters' global module names and memory out of this process.
 
     Args:
         arguments: What follows `python`.
-        what: What is being done, for the message.
+        what: What runs, for the message.
 
     Raises:
         ExportError: The process failed; the message holds its last line.

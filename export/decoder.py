@@ -7,47 +7,45 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PretrainedConfig
 
+from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.builder import build_graph
-from alignpro_lite.export.llama_engine import LlamaEngine
-from alignpro_lite.export.low_rank import (
-    GATE,
-    UNCHANGED,
-    changes_between,
-    write_float_graph,
-)
-from alignpro_lite.export.onnx_engine import OnnxEngine
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
+from alignpro_lite.export.llama_logits import LlamaLogits
+from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
+from alignpro_lite.export.onnx_logits import OnnxLogits
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
 from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.export.reference import export_reference
-from alignpro_lite.pretrained.source import (
-    ARCHITECTURES,
-    Source,
+from alignpro_lite.pretrained.folder import ARCHITECTURES
+from alignpro_lite.pretrained.torch_model import (
     SpecialTokens,
-    load_source,
+    TorchModel,
+    load_torch_model,
     merge_adapter,
 )
-from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, Precision, Tokens
+from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, IoDtype, Precision, Tokens
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 _BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
+_IO_DTYPES: dict[str, IoDtype] = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
 
 
 @dataclass(frozen=True)
 class DecoderExport:
-    """A written decoder graph with everything a runtime must know about it.
+    """A written decoder graph, with everything that the runtime must know about it.
 
     Attributes:
         graph: The graph and the sizes of its buffers.
         tokens: The tokenizer and the special ids.
         parity: How far the graph is from torch.
-        mismatch_allowed: Whether it fell short and was written all the same.
+        mismatch_allowed: Whether it disagreed with torch and was written anyway.
     """
 
     graph: Graph
@@ -69,66 +67,82 @@ def export_decoder(
 
     Args:
         source: A Hugging Face folder or a GGUF file.
-        adapter: A peft LoRA folder, or None; merged, or beside the quantised weights.
+        adapter: A peft LoRA folder, or None; it is merged, or kept apart from quantised weights.
         precision: Of the weights.
         device: What the graph is for: "cuda" has a half-precision cache.
-        out_dir: An existing folder that receives the files; the caller's to finalise or drop.
-        allow_mismatch: Keep a graph that agrees too little with torch; the result says so.
-        on_stage: Told what begins, for people who wait.
+        out_dir: An existing folder for the files; after an error the caller discards it.
+        allow_mismatch: Keep a graph that disagrees with torch; the result records it.
+        on_stage: Told each stage as it begins, for people who wait.
 
     Returns:
-        What a runtime must know about the files in `out_dir`.
+        What the runtime must know about the files in `out_dir`.
 
     Raises:
         ExportError: The source cannot be read or exported, or the graph disagrees with torch.
+        BundleError: onnxruntime cannot load the graph.
         MissingDependencyError: onnxruntime-genai is not installed.
     """
     on_stage(f"reading {source.name}")
-    loaded = load_source(source)
+    loaded = load_torch_model(source)
     if source.is_file():
         _check_reading(loaded, source)
     on_stage(f"writing the {precision} graph")
-    loaded, layout = _write_graph(loaded, adapter, precision, device, out_dir)
+    loaded, layout = _write_decoder(loaded, adapter, precision, device, out_dir)
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     on_stage("comparing it with torch")
-    config = loaded.model.config
-    engine = OnnxEngine(out_dir / GRAPH, layout, _head_dim(config), _threads())
-    parity = compare(
-        TorchEngine(loaded.model),
-        engine,
+    cure = "Try another --precision, or report the architecture."
+    session = open_session(out_dir / GRAPH, _threads(), cure=cure)
+    graph = _graph_of(session, loaded.model.config, layout, precision, device)
+    exported = OnnxLogits(session, graph)
+    parity = compare_logits(
+        TorchLogits(loaded.model),
+        exported,
         loaded.tokenizer,
         _prefix(loaded.special),
         REQUIRED_AGREEMENT[precision],
-        engine.greedy,
+        exported.greedy,
     )
     if not allow_mismatch:
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
         parity.require(f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    graph = Graph(
+    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
+
+
+def _graph_of(
+    session: Any,
+    config: PretrainedConfig,
+    layout: CacheLayout,
+    precision: Precision,
+    device: Device,
+) -> Graph:
+    """Describe a written graph by its inputs and outputs, and by the model's configuration."""
+    inputs = {entry.name: entry for entry in session.get_inputs()}
+    past = [entry for name, entry in inputs.items() if name.startswith("past_key_values")]
+    explicit: int | None = getattr(config, "head_dim", None)  # the graph may leave it open
+    return Graph(
         file=GRAPH,
         cache=layout,
         device=device,
         precision=precision,
-        io_dtype=engine.io_dtype,
-        layers=engine.layers,
-        kv_heads=engine.kv_heads,
-        head_dim=engine.head_dim,
-        vocab=engine.vocabulary,
+        io_dtype=_IO_DTYPES[past[0].type],
+        layers=len(past) // 2,
+        kv_heads=int(past[0].shape[1]),
+        head_dim=explicit or config.hidden_size // config.num_attention_heads,
+        vocab=int(session.get_outputs()[0].shape[-1]),
         max_length=_max_length(config),
-        gate=GATE if engine.is_gated else None,
+        gate=GATE if GATE in inputs else None,
     )
-    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
 
 
-def tokens_of(source: Source) -> Tokens:
+def tokens_of(source: TorchModel) -> Tokens:
     """The special tokens of a source, as a bundle records them."""
     special = source.special
     named = {"bos_token": special.bos, "eos_token": special.eos}
     return Tokens(
         file=TOKENIZER,
         bos=special.bos if special.add_bos else None,
-        # The first one closes a scored rewrite: it has to be the model's own end of turn.
+        # The first one ends a scored rewrite, so it must be the model's own end of turn.
         stop=(special.eos, *(token for token in special.stop if token != special.eos)),
         chat_template=source.chat_template,
         names={
@@ -139,9 +153,9 @@ def tokens_of(source: Source) -> Tokens:
     )
 
 
-def _write_graph(
-    source: Source, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
-) -> tuple[Source, CacheLayout]:
+def _write_decoder(
+    source: TorchModel, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
+) -> tuple[TorchModel, CacheLayout]:
     """Write model.onnx and its data into `out_dir`.
 
     Returns:
@@ -156,7 +170,7 @@ def _write_graph(
             base = graph
             source = merge_adapter(source, adapter)
             graph, layout = _float_graph(source, half, Path(work, "tuned"))
-            changes = changes_between(base, graph)
+            changes = adapter_changes(base, graph)
         if bits is None:
             write_float_graph(graph, out_dir / GRAPH, changes)
         else:
@@ -164,7 +178,7 @@ def _write_graph(
     return source, layout
 
 
-def _float_graph(source: Source, half: bool, work: Path) -> tuple[Path, CacheLayout]:
+def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, CacheLayout]:
     """Write the unquantised graph of a source under `work`."""
     folder, built = work / "model", work / "graph"
     folder.mkdir(parents=True)
@@ -175,20 +189,20 @@ def _float_graph(source: Source, half: bool, work: Path) -> tuple[Path, CacheLay
         return build_graph(folder, built, "fp16" if half else "fp32"), "shared"
     if half:
         raise ExportError(
-            f"{architecture} has no half-precision export here.",
+            f"{architecture} cannot be exported in half precision.",
             "Use --device cpu with --precision int4, int8 or fp32.",
         )
     return export_reference(folder, built, "text-generation-with-past"), "growing"
 
 
-def _check_reading(source: Source, path: Path) -> None:
-    """Hold the weights that were read from a GGUF file against llama.cpp's own reading.
+def _check_reading(source: TorchModel, path: Path) -> None:
+    """Compare what transformers read from a GGUF file with what llama.cpp reads.
 
-    llama.cpp rounds activations, so quantised files agree with torch less than perfectly.
+    llama.cpp rounds activations, so quantised files do not agree with torch exactly.
     """
-    with LlamaEngine(path, WINDOW, _threads()) as engine:
-        report = compare(
-            TorchEngine(source.model), engine, source.tokenizer, _prefix(source.special), 0.9
+    with LlamaLogits(path, WINDOW, _threads()) as exported:
+        report = compare_logits(
+            TorchLogits(source.model), exported, source.tokenizer, _prefix(source.special), 0.9
         )
     report.require(
         f"What transformers reads from {path}", "Export from the model's Hugging Face folder."
@@ -199,13 +213,8 @@ def _prefix(special: SpecialTokens) -> tuple[int, ...]:
     return (special.bos,) if special.add_bos and special.bos is not None else ()
 
 
-def _head_dim(config: PretrainedConfig) -> int:
-    explicit: int | None = getattr(config, "head_dim", None)
-    return explicit or config.hidden_size // config.num_attention_heads
-
-
 def _max_length(config: PretrainedConfig) -> int:
-    """Positions beyond the original length need rescaled rotary caches, which are not switched."""
+    """The original length: the graph lacks the rescaled rotary caches of positions beyond it."""
     original: int | None = getattr(config, "original_max_position_embeddings", None)
     return original or int(config.max_position_embeddings)
 

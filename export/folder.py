@@ -1,4 +1,4 @@
-"""A folder that appears whole, or not at all."""
+"""A folder that appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from alignpro_lite.registry.storage import disk_errors
 
 @contextmanager
 def whole_folder(destination: Path, sidecar: str) -> Iterator[Path]:
-    """Give an empty folder that takes its place at `destination` when the block ends well.
+    """Give an empty folder that is moved to `destination` when the block ends without an error.
 
     Args:
-        destination: Where it goes; a folder of the same kind that is there is replaced.
-        sidecar: The file that every folder of its kind holds.
+        destination: The final path; a folder of the same kind that is already there is replaced.
+        sidecar: The file that every folder of this kind contains.
 
     Yields:
         The folder to fill.
 
     Raises:
-        ExportError: Something of another kind lies at `destination`.
+        ExportError: Something of another kind is at `destination`.
         RegistryError: The disk is full or read-only.
     """
     _refuse_foreign(destination, sidecar)
@@ -38,15 +38,15 @@ def whole_folder(destination: Path, sidecar: str) -> Iterator[Path]:
             folder.mkdir()
             yield folder
             for path in folder.iterdir():
-                path.chmod(0o644)  # the graph's data comes private to its writer
+                path.chmod(0o644)  # the graph's data file is created private
             _replace(folder, destination, Path(work, "old"))
 
 
 def _refuse_foreign(destination: Path, sidecar: str) -> None:
-    """Only a folder of the same kind is ever replaced; anything else is the user's."""
+    """Replace only a folder of the same kind; anything else belongs to the user."""
     if destination.exists() and not (destination / sidecar).is_file():
         raise ExportError(
-            f"{destination} exists and is no bundle with a {sidecar}.",
+            f"Expected a bundle with a {sidecar} at {destination}, found something else.",
             "Choose another folder, or remove it first.",
         )
 

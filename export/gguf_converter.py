@@ -1,7 +1,7 @@
 """llama.cpp's converter with one gap closed, run as a program with the converter's arguments.
 
 The converter recognises a byte-level BPE tokenizer by a hash of its output on one text, which fails
-for a retrained vocabulary. What it wants to know is the splitting rule, and tokenizer.json says it.
+for a retrained vocabulary. All it needs is the splitting rule, which tokenizer.json contains.
 """
 
 from __future__ import annotations

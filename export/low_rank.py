@@ -1,11 +1,13 @@
 """What an adapter changed in a graph: for each weight the base, and the update at its own rank.
 
-The weights of a base that came from a quantised file lie on that file's grid. An adapter's update
-is often smaller than half a step of it, so quantising the sum gives the base back: the adapter of
-the default prompter kept 0.15 of its 1.9 nats from the base that way. Kept apart, it loses nothing.
+The weights of a base that was read from a quantised file are on that file's grid. An adapter's
+update is often smaller than half a step of the grid, so that quantising the sum gives the base
+back: the default prompter's adapter kept 0.15 of its 1.9 nats from the base that way. Kept apart,
+it loses nothing.
 
-It also makes one graph of two models: a gate, an input of one number, multiplies what the adapter
-adds. At 1 the graph is the trained prompter ρ_θ, at 0 the base under the same template, ρ_sft.
+Kept apart, it also makes one graph serve as two models: a gate, an input of one number, multiplies
+what the adapter adds. At 1 the graph is the trained prompter ρ_θ, at 0 the base under the same
+template, ρ_sft.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+Matrix32 = NDArray[np.float32]
 
 GATE = "adapter_gate"
 """Name of the input that switches the adapter: shape (1,), of the type of the activations."""
 
 _LOST = 1e-3
-"""Share of the update's norm that its factors may miss."""
+"""Share of the update's norm that its factors may lose."""
 _FIRST_RANK = 32
 
 
@@ -38,30 +40,30 @@ class Update:
         right: [r, N].
     """
 
-    base: Float
-    left: Float
-    right: Float
+    base: Matrix32
+    left: Matrix32
+    right: Matrix32
 
 
 @dataclass(frozen=True)
-class Changes:
+class AdapterChanges:
     """What an adapter changed in a graph.
 
     Attributes:
         updates: By name, the weights that differ by an update of low rank.
-        is_whole: Whether that is all: without them the graph is the base again. A weight that was
-            trained whole makes it false.
+        is_whole: Whether these are all changes, so that without them the graph is the base. False
+            if a weight was trained at full rank.
     """
 
     updates: Mapping[str, Update]
     is_whole: bool
 
 
-UNCHANGED = Changes({}, is_whole=True)
-"""Of a graph without an adapter."""
+UNCHANGED = AdapterChanges({}, is_whole=True)
+"""The changes of a graph without an adapter."""
 
 
-def changes_between(base: Path, tuned: Path) -> Changes:
+def adapter_changes(base: Path, tuned: Path) -> AdapterChanges:
     """Compare the weights of two graphs of one architecture.
 
     Args:
@@ -83,13 +85,13 @@ def changes_between(base: Path, tuned: Path) -> Changes:
             is_whole = False
         else:
             updates[name] = Update(old.astype(np.float32), *factors)
-    return Changes(updates, is_whole)
+    return AdapterChanges(updates, is_whole)
 
 
 class Adapter:
     """Adds updates, and the gate that switches them, to a graph under construction."""
 
-    def __init__(self, graph: ir.Graph, changes: Changes) -> None:
+    def __init__(self, graph: ir.Graph, changes: AdapterChanges) -> None:
         self.updates = changes.updates
         self._graph = graph
         self._gated = changes.is_whole and bool(changes.updates)
@@ -99,11 +101,11 @@ class Adapter:
         """Add (x left) right to what the base makes of x.
 
         Args:
-            product: What multiplies x with the base; inserted before `node`.
-            node: The MatMul of x with a weight that has an update; left in its place.
+            product: The product of x and the base; inserted before `node`.
+            node: The MatMul of x with a weight that has an update; it stays in place.
 
         Returns:
-            The sum, which is the caller's to insert.
+            The sum, which the caller inserts.
         """
         weight, inputs, name = node.inputs[1], node.inputs[0], str(node.name)
         assert weight is not None
@@ -114,7 +116,7 @@ class Adapter:
         down = ir.node("MatMul", [inputs, left], name=f"{name}/down")
         added = [product, down]
         if self._gated:
-            # Between the factors: nothing is smaller than what has the adapter's rank.
+            # Between the factors, where the adapter's rank makes it cheapest.
             added.append(
                 ir.node("Mul", [down.outputs[0], self._gate_of(dtype)], name=f"{name}/gated")
             )
@@ -136,7 +138,7 @@ class Adapter:
 
 
 def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
-    """Put a node in the place of another one; a weight that nobody uses any more is dropped."""
+    """Replace a node by another; a weight that is no longer used is dropped."""
     weight = old.inputs[1] if old.op_type == "MatMul" else old.inputs[0]
     before, after = old.outputs[0], new.outputs[0]
     after.shape, after.type = before.shape, before.type
@@ -149,12 +151,12 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
         graph.initializers.pop(str(weight.name), None)
 
 
-def write_float_graph(source: Path, destination: Path, changes: Changes) -> None:
+def write_float_graph(source: Path, destination: Path, changes: AdapterChanges) -> None:
     """Write a copy of a float graph that keeps its updates apart.
 
     Args:
         source: The graph of the tuned model.
-        destination: The graph to write; its data goes to `<name>.data` beside it.
+        destination: The graph to write; its data goes to `<name>.data` in the same folder.
         changes: What the adapter changed.
     """
     model = ir.load(source)
@@ -173,14 +175,14 @@ def write_float_graph(source: Path, destination: Path, changes: Changes) -> None
     ir.save(model, destination, external_data=f"{destination.name}.data", size_threshold_bytes=256)
 
 
-def factorise(change: Float) -> tuple[Float, Float] | None:
+def factorise(change: Matrix32) -> tuple[Matrix32, Matrix32] | None:
     """Factors of a matrix of low rank, by a random range finder (Halko, Martinsson, Tropp 2011).
 
     Args:
         change: [K, N].
 
     Returns:
-        left [K, r] and right [r, N], or None if it is zero or of no lower rank than it looks.
+        left [K, r] and right [r, N], or None if it is zero or not of low rank.
     """
     norm = float(np.linalg.norm(change))
     if norm == 0:
@@ -198,18 +200,22 @@ def factorise(change: Float) -> tuple[Float, Float] | None:
     return None
 
 
-def _trimmed(basis: Float, rest: Float, lost: float) -> tuple[Float, Float]:
-    """Drop the directions that carry nothing."""
+def _trimmed(basis: Matrix32, rest: Matrix32, lost: float) -> tuple[Matrix32, Matrix32]:
+    """Drop directions that do not contribute."""
     inner, sizes, right = np.linalg.svd(rest, full_matrices=False)
     tail = np.sqrt(np.cumsum(sizes[::-1] ** 2)[::-1])  # norm of what each cut would drop
     kept = max(1, int((tail > lost).sum()))
-    left: Float = (basis @ inner[:, :kept] * sizes[:kept]).astype(np.float32)
+    left: Matrix32 = (basis @ inner[:, :kept] * sizes[:kept]).astype(np.float32)
     return left, right[:kept].astype(np.float32)
 
 
 def _initializers(graph: Path) -> dict[str, NDArray[np.generic]]:
     values = ir.load(graph).graph.initializers.values()
-    return {str(one.name): one.const_value.numpy() for one in values if one.const_value is not None}
+    return {
+        str(value.name): value.const_value.numpy()
+        for value in values
+        if value.const_value is not None
+    }
 
 
 def _product_weights(graph: Path) -> set[str]:

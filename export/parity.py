@@ -23,11 +23,12 @@ _GREEDY_TOKENS = 24
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
-Decode = Callable[[Ids, int], list[int]]
+Continuation = Callable[[Ids, int], list[int]]
+"""Continues a prompt [S] by a number of tokens."""
 
 
-class Engine(Protocol):
-    """Anything that turns token ids [S] into next-token logits [S, V]."""
+class LogitsModel(Protocol):
+    """A model under comparison: token ids [S] to next-token logits [S, V]."""
 
     def logits(self, ids: Ids) -> Logits:
         """Compute logits from an empty cache."""
@@ -75,7 +76,7 @@ class ParityReport:
         )
 
     def require(self, what: str, cure: str) -> None:
-        """Refuse a model that falls short.
+        """Refuse a model whose agreement is too low.
 
         Args:
             what: What was exported, for the message.
@@ -91,7 +92,7 @@ class ParityReport:
             )
 
 
-class TorchEngine:
+class TorchLogits:
     """The original model."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -105,15 +106,15 @@ class TorchEngine:
         return logits
 
 
-def compare(
-    reference: Engine,
-    exported: Engine,
+def compare_logits(
+    reference: LogitsModel,
+    exported: LogitsModel,
     tokenizer: Tokenizer,
     prefix: tuple[int, ...],
     required_agreement: float,
-    continue_exported: Decode | None = None,
+    continue_exported: Continuation | None = None,
 ) -> ParityReport:
-    """Compare two engines on the parity text.
+    """Compare two models on the parity text.
 
     Args:
         reference: The torch original.
@@ -125,7 +126,7 @@ def compare(
             logits of the whole text are computed for every token.
 
     Returns:
-        The report; it is the caller's to act on.
+        The report; the caller decides what follows.
     """
     same = positions = 0
     largest = total = 0.0
@@ -173,9 +174,9 @@ def windows(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> Iterator[Ids]:
         yield np.array([*prefix, *ids[start : start + step]], np.int64)
 
 
-def greedy(engine: Engine, prompt: Ids, count: int) -> list[int]:
+def greedy(model: LogitsModel, prompt: Ids, count: int) -> list[int]:
     """Continue a prompt with the most likely tokens, without a cache."""
     ids = prompt
     for _ in range(count):
-        ids = np.append(ids, engine.logits(ids)[-1].argmax())
+        ids = np.append(ids, model.logits(ids)[-1].argmax())
     return [int(token) for token in ids[len(prompt) :]]

@@ -1,16 +1,16 @@
 """Quantise the weights of a graph to 4 or 8 bits for onnxruntime's MatMulNBits.
 
-Blocks of 32 weights along the input dimension share a scale. Two things differ from the stock
-quantisers, both measured (docs/export.md):
+Blocks of 32 weights along the input dimension share a scale. Three things differ from the stock
+quantisers (measured in docs/export.md):
 
 * 4 bits: MatMulNBits has integer zero points only, which rounds the grid of a block by up to half a
-  step; a 135M model loses a third of its argmax decisions to that. So the grid is laid exactly from
-  the block's minimum to its maximum, and what the integer zero point cannot express is carried by
-  extra columns: one per block, multiplied with the sum of the block's inputs. A GGUF of type Q4_1
-  has the same grid and survives unchanged.
+  step; that changes a third of a 135M model's argmax decisions. So the grid runs exactly from the
+  block's minimum to its maximum, and extra columns carry what the integer zero point cannot
+  express: one per block, multiplied with the sum of the block's inputs. A GGUF of type Q4_1 has the
+  same grid and is reproduced exactly.
 * The output head and embeddings always have 8 bits, and are stored once when they are tied.
-* What an adapter adds to a weight stays beside it, in floats and of its own low rank (see
-  `low_rank`): added to the weight it would be smaller than half a step of the grid, and gone.
+* What an adapter adds to a weight is kept apart, in floats and at its own low rank (see
+  `low_rank`): added to the weight, it would be smaller than half a step of the grid, and lost.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.low_rank import Adapter, Changes, replace_node
+from alignpro_lite.export.low_rank import Adapter, AdapterChanges, Matrix32, replace_node
 
 BLOCK = 32
 HEAD = "lm_head"
 _EMBEDDING_TABLE = "embedding_q8"
 _DATA_SUFFIX = ".data"
-# Activations are rounded to 8 bits per block as well: the fast kernel on the CPU.
+# Rounds activations to 8 bits per block too, which selects the fast kernel on the CPU.
 _ACCURACY_LEVEL = 4
 
 Bits = Literal[4, 8]
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Blocks:
     """
 
     values: NDArray[np.uint8]
-    scales: Float
+    scales: Matrix32
     zeros: NDArray[np.uint8]
     bits: Bits
 
@@ -65,17 +64,17 @@ class Blocks:
         return _pack_nibbles(np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2))))
 
 
-def quantise_graph(source: Path, destination: Path, bits: Bits, changes: Changes) -> None:
+def quantise_graph(source: Path, destination: Path, bits: Bits, changes: AdapterChanges) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:
-        source: The float graph, external data beside it.
-        destination: The graph to write; its data goes to `<name>.data` beside it.
+        source: The float graph, with its external data.
+        destination: The graph to write; its data goes to `<name>.data` in the same folder.
         bits: 4 or 8 for the layers; head and embeddings get 8.
         changes: What an adapter changed; of those weights only the base is quantised.
 
     Raises:
-        ExportError: A weight's input dimension is no multiple of 32.
+        ExportError: A weight's input dimension is not a multiple of 32.
     """
     model = ir.load(source)
     rewriter = _Rewriter(model.graph, Adapter(model.graph, changes))
@@ -91,7 +90,7 @@ def quantise_graph(source: Path, destination: Path, bits: Bits, changes: Changes
         _share_bytes(destination, rewriter.tied_to)
 
 
-def quantise_exactly(weight: Float) -> tuple[Blocks, Float]:
+def quantise_exactly(weight: Matrix32) -> tuple[Blocks, Matrix32]:
     """Quantise to 4 bits on the grid from each block's minimum to its maximum.
 
     Args:
@@ -110,7 +109,7 @@ def quantise_exactly(weight: Float) -> tuple[Blocks, Float]:
     return quantised, (low + zeros * scales).astype(np.float32)
 
 
-def quantise_nearest(weight: Float) -> Blocks:
+def quantise_nearest(weight: Matrix32) -> Blocks:
     """Quantise [N, K] to 4 bits with integer zero points, zero always representable."""
     blocks = _blocks(weight)
     low = np.minimum(blocks.min(-1), 0)
@@ -120,7 +119,7 @@ def quantise_nearest(weight: Float) -> Blocks:
     return Blocks(values.astype(np.uint8), scales, zeros.astype(np.uint8), 4)
 
 
-def quantise_symmetric(weight: Float) -> Blocks:
+def quantise_symmetric(weight: Matrix32) -> Blocks:
     """Quantise [N, K] to 8 bits symmetrically, the grid of GGUF's Q8_0."""
     blocks = _blocks(weight)
     scales = _nonzero(np.abs(blocks).max(-1) / 127)
@@ -191,7 +190,7 @@ class _Rewriter:
         if self._head and np.array_equal(self._head[0].values, blocks.values):
             _, tied, scales = self._head
             self.tied_to = str(tied.name)
-            # The bytes are the head's: the second name for them is added after saving.
+            # The bytes are the head's; their second name is added after saving.
             table = ir.Value(
                 name=_EMBEDDING_TABLE,
                 shape=ir.Shape(flat.shape),
@@ -258,7 +257,7 @@ def _append(first: Blocks, second: Blocks) -> Blocks:
     )
 
 
-def _blocks(weight: Float) -> Float:
+def _blocks(weight: Matrix32) -> Matrix32:
     """Reshape [N, K] to [N, K / 32, 32]."""
     rows, columns = weight.shape
     if columns % BLOCK:
@@ -273,8 +272,8 @@ def _pack_nibbles(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return (values[..., 0::2] | (values[..., 1::2] << 4)).astype(np.uint8)
 
 
-def _nonzero(scales: Float) -> Float:
-    """Blocks that are all alike need some scale; one does."""
+def _nonzero(scales: Matrix32) -> Matrix32:
+    """Replace the scale 0 of blocks whose weights are all equal by 1."""
     return np.where(scales == 0, 1, scales).astype(np.float32)
 
 

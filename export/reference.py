@@ -1,6 +1,6 @@
 """Plain graphs by optimum: reward models, and decoders of architectures without a fast path.
 
-A decoder's attention is unfused and its cache grows by copying: it runs anywhere, and slowly.
+A decoder's attention is unfused and its cache grows by copying, so it runs anywhere, but slowly.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Literal
 
 from alignpro_lite.export.child import run_python
 
-Task = Literal["text-generation-with-past", "token-classification"]
-"""optimum's names of what a graph does; with past: with a growing key/value cache."""
+OptimumTask = Literal["text-generation-with-past", "token-classification"]
+"""optimum's names for what a graph does; with past means with a growing key/value cache."""
 
 
-def export_reference(folder: Path, destination: Path, task: Task) -> Path:
+def export_reference(folder: Path, destination: Path, task: OptimumTask) -> Path:
     """Export a Hugging Face folder with optimum, fp32.
 
     Args:
@@ -32,7 +32,7 @@ def export_reference(folder: Path, destination: Path, task: Task) -> Path:
         *("-m", "optimum.exporters.onnx"),
         *("--model", str(folder)),
         *("--task", task),
-        # The parity check of this package replaces optimum's own, which prints and goes on.
+        # This package's parity check replaces optimum's own, which only prints.
         "--no-post-process",
         str(destination),
     ]

@@ -1,4 +1,4 @@
-"""Export a trained reward model: torch -> ONNX, compared with torch on real text."""
+"""Export a trained reward model: torch -> ONNX, compared on real text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REQUIRED: dict[RewardPrecision, tuple[float, float]] = {
     "fp32": (0.9999, 0.999),
     "int8": (0.995, 0.97),
 }
-"""The least correlation and the least share of pairs in the same order."""
+"""The lowest correlation that passes, and the lowest share of pairs in the same order."""
 MIN_SENTENCE = 20
 ANSWER_SENTENCES = 5
 
@@ -57,8 +57,8 @@ class RewardRequest:
         trained: The folder that `train reward` wrote.
         base: The Hugging Face folder of its base model.
         precision: Of the weights.
-        allow_mismatch: Keep a graph that agrees too little with torch; the bundle says so.
-        part_weights: Weight of each named part in the sum; parts that are not named weigh 1.
+        allow_mismatch: Keep a graph that disagrees with torch; the bundle records it.
+        part_weights: Weights of named parts in the sum; all other parts weigh 1.
     """
 
     trained: Path
@@ -73,25 +73,25 @@ def export_reward(
     destination: Path,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> RewardBundle:
-    """Make a reward bundle and put it at `destination`, replacing one that is there.
+    """Make a reward bundle at `destination`, replacing a bundle that is already there.
 
     Args:
         request: What to make it from.
-        destination: The folder; it appears only when whole and checked.
-        on_stage: Told what begins, for people who wait.
+        destination: The folder; it appears only when it is complete and checked.
+        on_stage: Told each stage as it begins, for people who wait.
 
     Raises:
         ExportError: The model cannot be exported, the graph disagrees with torch, or
-            `destination` is no reward bundle.
+            `destination` is not a reward bundle.
         ModelFileError: `trained` is incomplete or does not fit `base`.
         RegistryError: The disk is full or read-only.
     """
     on_stage(f"reading {request.trained.name}")
     reward = load_trained(request.trained, request.base)
-    weights = _part_weights(request, reward.card.parts)
+    weights = _checked_weights(request, reward.card.parts)
     with whole_folder(destination, REWARD_SIDECAR) as folder:
         on_stage(f"writing the {request.precision} graph")
-        _write_graph(reward, request.precision, folder)
+        _write_scorer(reward, request.precision, folder)
         reward.tokenizer.save(str(folder / TOKENIZER))
         model = RewardModel(
             graph=GRAPH,
@@ -102,12 +102,14 @@ def export_reward(
             precision=request.precision,
         )
         on_stage("comparing it with torch")
-        parity = _compare(reward, OnnxScorer(folder, model, usable_cores()), request)
-        write_reward_sidecar(folder, _sidecar(request, reward, model, parity, weights, folder))
+        parity = _check_parity(reward, OnnxScorer(folder, model, usable_cores()), request)
+        write_reward_sidecar(
+            folder, _reward_sidecar(request, reward, model, parity, weights, folder)
+        )
     return open_reward_bundle(destination)
 
 
-def _part_weights(request: RewardRequest, parts: Sequence[str]) -> dict[str, float]:
+def _checked_weights(request: RewardRequest, parts: Sequence[str]) -> dict[str, float]:
     given = dict(request.part_weights)
     if unknown := sorted(given.keys() - set(parts)):
         raise ExportError(
@@ -131,21 +133,21 @@ def parity_exchanges() -> list[Exchange]:
 def compare_scores(
     expected: NDArray[np.float64], found: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Correlation and pair agreement of two columns of scores, the worst part's each.
+    """Correlation and pair agreement of scores, each of the worst part.
 
     Args:
         expected: Torch's scores, shape (n, parts).
         found: The graph's, same shape.
 
     Returns:
-        Pearson's correlation, and the share of pairs of rows that both put in the same order;
-        pairs that torch scores alike do not count. Scores that are all alike have neither: 0.
+        Pearson's correlation, and the share of pairs of rows that both put in the same order; pairs
+        that torch scores equally do not count. Both are 0 if all scores are equal.
     """
     correlations, agreements = [], []
     for wanted, got in zip(expected.T, found.T, strict=True):
         pairs = list(combinations(range(len(wanted)), 2))
-        ours = np.array([np.sign(wanted[one] - wanted[other]) for one, other in pairs])
-        theirs = np.array([np.sign(got[one] - got[other]) for one, other in pairs])
+        ours = np.array([np.sign(wanted[left] - wanted[right]) for left, right in pairs])
+        theirs = np.array([np.sign(got[left] - got[right]) for left, right in pairs])
         decided = ours != 0
         flat = np.ptp(wanted) == 0 or np.ptp(got) == 0
         correlations.append(0.0 if flat else float(np.corrcoef(wanted, got)[0, 1]))
@@ -153,7 +155,7 @@ def compare_scores(
     return min(correlations), min(agreements)
 
 
-def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) -> None:
+def _write_scorer(reward: TorchReward, precision: RewardPrecision, folder: Path) -> None:
     """Write model.onnx into `folder`."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as work:
         source, built = Path(work, "model"), Path(work, "graph")
@@ -167,15 +169,15 @@ def _write_graph(reward: TorchReward, precision: RewardPrecision, folder: Path) 
         if precision == "int8":
             quantise_graph(graph, folder / GRAPH, 8, UNCHANGED)
         else:
-            for path in built.glob(f"{GRAPH}*"):  # with its data, where it has a file for it
+            for path in built.glob(f"{GRAPH}*"):  # with its data file, if it has one
                 shutil.move(path, folder / path.name)
 
 
-def _compare(reward: TorchReward, scorer: OnnxScorer, request: RewardRequest) -> RewardParity:
-    """Compare graph and torch.
+def _check_parity(reward: TorchReward, scorer: OnnxScorer, request: RewardRequest) -> RewardParity:
+    """Compare the graph with torch.
 
     Raises:
-        ExportError: They disagree, and that is not allowed.
+        ExportError: They disagree, and `allow_mismatch` is off.
     """
     exchanges = parity_exchanges()
     expected = reward.score(exchanges).double().numpy()
@@ -203,7 +205,7 @@ def _compare(reward: TorchReward, scorer: OnnxScorer, request: RewardRequest) ->
     return parity
 
 
-def _sidecar(
+def _reward_sidecar(
     request: RewardRequest,
     reward: TorchReward,
     model: RewardModel,

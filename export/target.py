@@ -1,4 +1,4 @@
-"""Export a target: Hugging Face folder -> GGUF, quantised, compared with torch."""
+"""Export a target: Hugging Face folder -> GGUF, quantised and compared with torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import llama_cpp
-
+from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.child import run_python
-from alignpro_lite.export.llama_engine import LlamaEngine, LlamaVocabulary
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchEngine, compare
-from alignpro_lite.pretrained.source import Source, load_source, readable_folder
+from alignpro_lite.export.llama_logits import LlamaLogits
+from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
+from alignpro_lite.pretrained.folder import readable_folder
+from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
@@ -28,7 +28,7 @@ class TargetExport:
         file: The file.
         quantisation: llama.cpp's name of the type, upper case.
         parity: How far it is from torch.
-        mismatch_allowed: Whether it fell short and was written all the same.
+        mismatch_allowed: Whether it disagreed with torch and was written anyway.
     """
 
     file: Path
@@ -38,11 +38,11 @@ class TargetExport:
 
 
 def quantisations() -> dict[str, int]:
-    """Name every file type of the installed llama.cpp, as in `Q4_K_M`, with its number."""
+    """Every file type of the installed llama.cpp, such as `Q4_K_M`, with its number."""
     return {
         name.removeprefix(prefix): value
         for prefix in _NAME_PREFIXES
-        for name, value in vars(llama_cpp).items()
+        for name, value in vars(llama_cpp()).items()
         if name.startswith(prefix)
     }
 
@@ -54,9 +54,9 @@ def export_target(
 
     Args:
         source: The folder.
-        out_file: The file to write; it appears only when whole and checked.
+        out_file: The file to write; it appears only when it is complete and checked.
         quantisation: A llama.cpp type by name, any case: F16, Q8_0, Q4_K_M, ...
-        allow_mismatch: Keep a file that agrees too little with torch; the result says so.
+        allow_mismatch: Keep a file that disagrees with torch; the result records it.
 
     Returns:
         The file and its parity report.
@@ -73,18 +73,19 @@ def export_target(
             f"Use one of {', '.join(sorted(known))}.",
         )
     if not source.is_dir():
+        found = "a file" if source.exists() else "nothing"
         raise ExportError(
-            f"Expected a Hugging Face folder at {source}, found {_describe(source)}.",
+            f"Expected a Hugging Face folder at {source}, found {found}.",
             "Give the folder that holds config.json.",
         )
-    loaded = load_source(source)
+    loaded = load_torch_model(source)
     with (
         tempfile.TemporaryDirectory(dir=out_file.parent, prefix=".work-") as work,
         readable_folder(source) as folder,
     ):
         written = _convert(folder, Path(work), kind, known[kind])
         _check_vocabulary(loaded, written)
-        parity = _compare(loaded, written, required_agreement(kind))
+        parity = _compare_with_torch(loaded, written, required_agreement(kind))
         if not allow_mismatch:
             parity.require(
                 f"The {kind} file", "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
@@ -112,11 +113,12 @@ def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
     if kind in _FLOAT_TYPES:
         return plain
     quantised = work / "quantised.gguf"
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = number
-    parameters.nthread = os.cpu_count() or 1
-    status = llama_cpp.llama_model_quantize(
-        str(plain).encode(), str(quantised).encode(), ctypes.byref(parameters)
+    lib = llama_cpp()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = number
+    params.nthread = os.cpu_count() or 1
+    status = lib.llama_model_quantize(
+        str(plain).encode(), str(quantised).encode(), ctypes.byref(params)
     )
     if status != 0:
         raise ExportError(
@@ -126,16 +128,16 @@ def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
     return quantised
 
 
-def _check_vocabulary(source: Source, written: Path) -> None:
-    """Hold special tokens and chat template of the file against the folder's."""
-    with LlamaVocabulary(written) as vocabulary:
-        found: dict[str, tuple[object, object]] = {
-            "beginning-of-sequence id": (source.special.bos, vocabulary.bos),
-            "end-of-sequence id": (source.special.eos, vocabulary.eos),
-            "add-bos flag": (source.special.add_bos, vocabulary.add_bos),
-            "chat template": (source.chat_template, vocabulary.chat_template),
-            "missing stop ids": (set(), set(source.special.stop) - set(vocabulary.stop)),
-        }
+def _check_vocabulary(source: TorchModel, written: Path) -> None:
+    """Compare special tokens and chat template of the file with the folder's."""
+    vocabulary = open_vocabulary(written)
+    found: dict[str, tuple[object, object]] = {
+        "beginning-of-sequence id": (source.special.bos, vocabulary.bos),
+        "end-of-sequence id": (source.special.eos, vocabulary.eos),
+        "add-bos flag": (source.special.add_bos, vocabulary.add_bos),
+        "chat template": (source.chat_template, vocabulary.chat_template),
+        "missing stop ids": (set(), set(source.special.stop) - set(vocabulary.stop)),
+    }
     for name, (expected, got) in found.items():
         if expected != got:
             raise ExportError(
@@ -144,12 +146,10 @@ def _check_vocabulary(source: Source, written: Path) -> None:
             )
 
 
-def _compare(source: Source, written: Path, required: float) -> ParityReport:
+def _compare_with_torch(source: TorchModel, written: Path, required: float) -> ParityReport:
     special = source.special
     prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
-    with LlamaEngine(written, WINDOW, os.cpu_count() or 1) as engine:
-        return compare(TorchEngine(source.model), engine, source.tokenizer, prefix, required)
-
-
-def _describe(path: Path) -> str:
-    return "a file" if path.exists() else "nothing"
+    with LlamaLogits(written, WINDOW, os.cpu_count() or 1) as exported:
+        return compare_logits(
+            TorchLogits(source.model), exported, source.tokenizer, prefix, required
+        )

@@ -15,7 +15,7 @@ import pytest
 from alignpro_lite import Message, Request, Result, Sampling
 from alignpro_lite.decoding.sampling import log_softmax
 from alignpro_lite.errors import ContextOverflowError
-from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
 from alignpro_lite.registry import Cache
 from alignpro_lite.target.target import Question
 
@@ -299,17 +299,17 @@ class TestDecoder:
         bundle = default_model.prompter.bundle
         ids = default_model.prompter.prompt_tokens(PROMPT)
         settings = DecoderSettings("cpu", 0, 4, 2)
-        decoder = OnnxDecoder(bundle, settings, open_session(bundle, settings))
+        decoder = OnnxDecoder(bundle, settings, open_graph(bundle, settings))
         decoder.prefill(0, ids, 0)
-        whole = log_softmax(decoder._outputs[0])
+        whole = log_softmax(decoder.outputs[0])
         decoder.prefill(1, ids[:50], 0)
         decoder.prefill(1, ids[50:], 50)
-        split = log_softmax(decoder._outputs[0])
+        split = log_softmax(decoder.outputs[0])
         decoder.share(1, 2, len(ids))
         assert abs(whole - split).max() < 1e-4
         decoder.decode([0], [100], [len(ids)])
-        alone = decoder._outputs[0].copy()
+        alone = decoder.outputs[0].copy()
         decoder.trim(0, len(ids))
         decoder.decode([2, 1, 0], [100, 100, 100], [len(ids)] * 3)
-        assert abs(decoder._outputs - alone).max() < 1e-3
+        assert abs(decoder.outputs - alone).max() < 1e-3
         decoder.close()

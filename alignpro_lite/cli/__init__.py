@@ -1,8 +1,7 @@
 """The `alignpro-lite` command: parse, call the library, print.
 
-No module of this folder imports an engine at its top, so `--help` is instant.
-Exceptions become exit codes here and nowhere else: 0 done, 1 failed with one
-line, 2 wrong usage, 130 interrupted.
+No module of this folder imports an engine at the top, so `--help` is instant. Exceptions become
+exit codes here and nowhere else: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ EXIT_INTERRUPTED = 130
 def cli() -> None:
     """Rewrite a prompt with a small model so that a frozen local model answers it better.
 
-    Everything runs offline; only `models pull` uses a network.
+    Everything runs offline; only `models pull` uses the network.
     """
 
 
 for _command in (
-    run.run,
+    run.rewrite_and_answer,
     chat.chat,
-    rewrite.rewrite,
+    rewrite.show_rewrites,
     models.models,
     train.train,
     export.export,
@@ -50,7 +49,7 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Replace closed streams, which Python shows as None, and write UTF-8 whatever the locale."""
+    """Replace closed streams, which Python sets to None, and write UTF-8 whatever the locale."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the whole run
@@ -78,7 +77,7 @@ def exit_code_of(arguments: list[str]) -> int:
         click.echo("\nInterrupted.", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader left (`| head`): point stdout at nothing so that the
+        # The reader has closed the pipe (`| head`). Point stdout at nothing, so that the
         # interpreter's own flush at exit stays silent too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
@@ -86,7 +85,7 @@ def exit_code_of(arguments: list[str]) -> int:
         click.echo(f"Error: {error.format_message()}", err=True)
         return EXIT_FAILED
     except AlignProError as error:
-        # Messages of native libraries may hold line ends; an error is one line.
+        # Messages of native libraries may contain line breaks; an error is one line.
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         return EXIT_FAILED
     except OSError as error:

@@ -34,8 +34,8 @@ HELP = """\
 /rewrite off    send prompts as they are; /rewrite on rewrites them again
 /reset          forget the conversation
 /save FILE      write the conversation to a new JSON file
-/help           show this
-/quit           leave; Ctrl-D does too
+/help           show this help
+/quit           leave, like Ctrl-D
 Ctrl-C          stop the answer, or clear the line"""
 
 
@@ -74,7 +74,7 @@ class Conversation:
         }
 
     def loop(self) -> None:
-        """Read lines until the user leaves; an error ends a line, never the chat."""
+        """Read lines until the user leaves; an error ends the line, not the chat."""
         while (line := _read_line()) is not None:
             try:
                 if line.strip() in ("/quit", "/exit"):
@@ -83,7 +83,7 @@ class Conversation:
             except KeyboardInterrupt:
                 click.echo("\n[stopped]", err=True)
             except BrokenPipeError:
-                raise  # nobody reads any more
+                raise  # the reader of stdout has left
             except ContextOverflowError as error:
                 cure = "/reset forgets the conversation; a larger --ctx holds a longer one."
                 click.echo(f"Error: {error.problem} {cure}", err=True)
@@ -93,7 +93,7 @@ class Conversation:
                 click.echo(f"Error: {error.filename or ''} {error.strerror}.", err=True)
 
     def take(self, line: str) -> None:
-        """Obey a command or answer a prompt; an empty line does nothing.
+        """Run a command or answer a prompt; an empty line does nothing.
 
         Raises:
             AlignProError: The command is unknown or the prompt cannot be answered.
@@ -132,7 +132,7 @@ class Conversation:
         if result.finish_reason == "length":
             click.echo(f"[cut at --max-tokens {request.max_tokens}]", err=True)
         if result.answer:
-            # What the target saw and said, so that its cache of the conversation stays valid.
+            # What the target read and wrote, so that its cache of the conversation stays valid.
             self._history += [
                 Message("user", result.choice.sent),
                 Message("assistant", result.answer),
@@ -144,7 +144,7 @@ class Conversation:
             self._rewriting = argument == "on"
             click.echo(f"Prompts are {'' if self._rewriting else 'not '}rewritten.", err=True)
         elif argument:
-            raise InputError(f"/rewrite takes on or off, found {argument!r}.", "/help tells more.")
+            raise InputError(f"/rewrite takes on or off, found {argument!r}.", "/help explains it.")
         elif self._last is None:
             click.echo("No prompt has been answered yet.", err=True)
         else:
@@ -157,7 +157,7 @@ class Conversation:
 
     def _save(self, argument: str) -> None:
         if not argument:
-            raise InputError("/save needs a file name.", "Type for example /save talk.json.")
+            raise InputError("/save needs a file name.", "Type, for example, /save talk.json.")
         path = Path(os.path.expanduser(argument))  # noqa: PTH111 - pathlib raises for ~nobody
         messages = [{"role": turn.role, "content": turn.content} for turn in self._history]
         try:
@@ -184,7 +184,7 @@ def _read_line() -> str | None:
 
 
 def _enable_line_editing() -> None:
-    """Arrow keys and history in `input`, where the platform's Python has readline."""
+    """Turn on arrow keys and history in `input`, if this Python has readline."""
     try:
         import readline  # noqa: F401
     except ImportError:

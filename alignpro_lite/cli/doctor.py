@@ -1,4 +1,4 @@
-"""`alignpro-lite doctor`: what is here, what works, and what mends the rest."""
+"""`alignpro-lite doctor`: what is installed, what works, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(models: ModelOptions, as_json: bool) -> None:
-    """Report versions, hardware, the plan for a target, and try both engines.
+    """Report versions, hardware and the plan for the models, and try both engines.
 
-    Each engine decodes one token in a process of its own. Exit code 1 means
-    that something is broken; the report says what mends it.
+    Each engine decodes one token in a process of its own. Exit code 1 means that
+    something is broken; the report says how to fix it.
     """
-    report = _report(models)
+    report = _examine(models)
     click.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
     broken = [probe["engine"] for probe in report["probes"] if not probe["works"]]
     if broken:
         raise DeviceError(
-            f"Not working: {' and '.join(broken)}.", "The report above says what mends it."
+            f"Not working: {' and '.join(broken)}.", "The report above says how to fix it."
         )
 
 
-def _report(options: ModelOptions) -> dict[str, Any]:
+def _examine(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite import doctor as library
     from alignpro_lite.hardware.system import find_hardware
     from alignpro_lite.registry import Cache
@@ -56,12 +56,11 @@ def _report(options: ModelOptions) -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from alignpro_lite.prompter import decoder as onnx_decoder
-    from alignpro_lite.target import llama
+    from alignpro_lite.decoding import llamacpp, ort
 
     checks = {
-        "llama.cpp can offload to a GPU": llama.supports_gpu_offload,
-        "onnxruntime was built with CUDA": onnx_decoder.supports_cuda,
+        "llama.cpp can offload to a GPU": llamacpp.supports_gpu_offload,
+        "onnxruntime was built with CUDA": ort.supports_cuda,
     }
     found: dict[str, Any] = {}
     for name, check in checks.items():

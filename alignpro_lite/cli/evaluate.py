@@ -1,4 +1,4 @@
-"""`alignpro-lite eval`: how much better the answers are, system by system, and the report."""
+"""`alignpro-lite eval`: how much better the answers of each system are, and the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import cache_option, require_extra
+from alignpro_lite.cli.extras import require_extra
+from alignpro_lite.cli.options import cache_option
 
 if TYPE_CHECKING:
     from alignpro_lite.eval.config import EvalConfig
@@ -17,29 +18,27 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_EXTRA = ("pydantic", "matplotlib", "tqdm", "onnxruntime")
-
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="What to compare; docs/configuration-keys.md lists every key.",
+    help="What to compare; docs/configuration-keys.md lists all keys.",
 )
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="What relative data paths start from.  [default: the configuration's folder]",
+    help="What relative data paths start from.  [default: the folder of --config]",
 )
 
 
 def output_option(folder: str) -> Callable[[Command], Command]:
-    """Where an evaluation goes."""
+    """The option for the folder of an evaluation."""
     return click.option(
         "--output",
         "folder",
         type=click.Path(path_type=Path, file_okay=False),
         default=Path(folder),
         show_default=True,
-        help="The folder of the evaluation. An unfinished one that lies there is taken up.",
+        help="The folder of the evaluation. An unfinished one in it is resumed.",
     )
 
 
@@ -52,11 +51,11 @@ def output_option(folder: str) -> Callable[[Command], Command]:
 def evaluation(
     context: click.Context, config: Path | None, data: Path | None, folder: Path, cache: Path | None
 ) -> None:
-    """Compare ways to get answers on your own models, and write a report.
+    """Compare ways to get answers from your own models, and write a report.
 
-    Every system of --config answers every prompt; the folder gets report.html,
+    Every system of --config answers every prompt. The folder gets report.html,
     summary.md, the figures and results.jsonl. Ctrl-C loses nothing: the same
-    command goes on. Needs the extra: pip install "alignpro-lite[cpu,eval]".
+    command resumes. Needs the extra: pip install "alignpro-lite[cpu,eval]".
     """
     if context.invoked_subcommand is not None:
         _refuse_lost_options(context)
@@ -67,37 +66,39 @@ def evaluation(
 
 
 def _refuse_lost_options(context: click.Context) -> None:
-    """Options of the group mean nothing to its commands, which have their own."""
+    """The group's options have no effect on its commands, which have their own."""
     for option in context.command.params:
         given = context.get_parameter_source(option.name or "")
         if given is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"Options go behind the command: eval {context.invoked_subcommand} "
+                f"Options go after the command: eval {context.invoked_subcommand} "
                 f"{option.opts[0]} ..."
             )
 
 
-@evaluation.command()
+@evaluation.command("quick")
 @output_option("evaluation-quick")
 @cache_option
-def quick(folder: Path, cache: Path | None) -> None:
+def evaluate_quickly(folder: Path, cache: Path | None) -> None:
     """Evaluate the default bundle on 16 prompts that come with the package."""
-    require_extra("An evaluation", _EXTRA, "eval")
+    require_extra("eval")
     from alignpro_lite.eval import QUICK
 
     _evaluate(QUICK / "eval.toml", QUICK, folder, cache)
 
 
-@evaluation.command()
+@evaluation.command("bound")
 @config_option
 @data_option
 @output_option("evaluation")
 @cache_option
-def bound(config: Path | None, data: Path | None, folder: Path, cache: Path | None) -> None:
+def evaluate_theorem(
+    config: Path | None, data: Path | None, folder: Path, cache: Path | None
+) -> None:
     """Measure the terms of theorem 6.1: how far ρ* may be from the best target.
 
-    Reads [bound] of --config. The term of the best target needs a system of
-    kind oracle; without one it is named, not guessed.
+    Reads the section [bound] of --config. The term of the best target needs a
+    system of kind oracle; without one it is left open.
     """
     if config is None:
         raise click.UsageError("Missing option '--config'.")
@@ -119,7 +120,7 @@ def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> Non
 def _prepared(
     config: Path, data: Path, folder: Path, cache: Path | None
 ) -> tuple[EvalConfig, Places]:
-    require_extra("An evaluation", _EXTRA, "eval")
+    require_extra("eval")
     from alignpro_lite.eval.config import EvalConfig
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import cache_option, require_extra
+from alignpro_lite.cli.extras import require_extra
+from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.registry import BundleRecipe, Entry, ModelStore, RewardRecipe
 
-_EXTRA = ("torch", "transformers", "onnx", "peft", "optimum", "onnxruntime_genai", "gguf")
-
 mismatch_option = click.option(
     "--allow-mismatch",
     is_flag=True,
-    help="Keep a result that agrees too little with torch; it is recorded.",
+    help="Keep a result that disagrees with torch; the result records it.",
 )
 
 
@@ -31,16 +30,16 @@ def export() -> None:
     """
 
 
-@export.command()
+@export.command("bundle")
 @click.argument("name", default="default")
 @cache_option
-def bundle(name: str, cache: Path | None) -> None:
-    """Build what models.toml describes under NAME, into the cache.
+def build_entry(name: str, cache: Path | None) -> None:
+    """Build the bundle NAME of models.toml in the cache.
 
-    NAME is a bundle, or reward/NAME for a reward; without it, the default bundle.
-    The model that it is made from has to be pulled already.
+    NAME is a prompter bundle, or reward/NAME for a reward; the default bundle if
+    it is left out. Pull the model that it is made from first.
     """
-    require_extra("The export", _EXTRA, "export")
+    require_extra("export")
     from alignpro_lite import registry
 
     store = registry.ModelStore.open(cache)
@@ -53,7 +52,7 @@ def bundle(name: str, cache: Path | None) -> None:
             _build_reward(entry, recipe, store)
         case _:
             raise InputError(
-                f"{entry.key} is downloaded, not built here.", f"Run `{entry.install_command}`."
+                f"{entry.key} is downloaded, not built.", f"Run `{entry.install_command}`."
             )
 
 
@@ -71,7 +70,7 @@ def _build_bundle(entry: Entry, recipe: BundleRecipe, store: ModelStore) -> None
     )
     with store.cache.locked(entry):
         made, parity = export_bundle(request, store.cache.path(entry), on_stage=output.note)
-    _report(made.path, parity.summary())
+    _print_made(made.path, parity.summary())
 
 
 def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None:
@@ -83,21 +82,21 @@ def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None
     )
     with store.cache.locked(entry):
         made = export_reward(request, store.cache.path(entry), on_stage=output.note)
-    _report(made.path, made.sidecar.parity.summary())
+    _print_made(made.path, made.sidecar.parity.summary())
 
 
-@export.command()
+@export.command("prompter")
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--adapter",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A LoRA folder of peft to merge.",
+    help="A peft LoRA folder to merge.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["augment", "rewrite"]),
-    help="augment adds a hint to the prompt; rewrite replaces it (for prompters of 1B and more).  "
+    help="augment adds a hint to the prompt; rewrite replaces it (for prompters from 1B).  "
     "[default: what the adapter was trained for, else augment]",
 )
 @click.option(
@@ -116,7 +115,7 @@ def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None
 )
 @mismatch_option
 @cache_option
-def prompter(
+def make_prompter(
     source: str,
     out: Path,
     adapter: Path | None,
@@ -126,12 +125,12 @@ def prompter(
     allow_mismatch: bool,
     cache: Path | None,
 ) -> None:
-    """Make a prompter bundle of SOURCE in the folder OUT.
+    """Make a prompter bundle from SOURCE in the folder OUT.
 
-    SOURCE is a Hugging Face folder, a GGUF file, or the name of a pulled
-    prompter of models.toml. A bundle that lies at OUT is replaced.
+    SOURCE is a Hugging Face folder, a GGUF file, or the name of a pulled prompter
+    from models.toml. A bundle that is already at OUT is replaced.
     """
-    require_extra("The export", _EXTRA, "export")
+    require_extra("export")
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
     from alignpro_lite.registry import ModelStore
 
@@ -145,16 +144,16 @@ def prompter(
         allow_mismatch=allow_mismatch,
     )
     made, parity = export_bundle(request, out, on_stage=output.note)
-    _report(made.path, parity.summary())
+    _print_made(made.path, parity.summary())
 
 
-@export.command()
+@export.command("reward")
 @click.argument("trained", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--base",
-    help="Its base model: a Hugging Face folder, or the name of a pulled reward of models.toml.  "
-    "[default: what TRAINED names]",
+    help="Its base model: a Hugging Face folder, or the name of a pulled reward from models.toml.  "
+    "[default: the base that TRAINED names]",
 )
 @click.option(
     "--precision",
@@ -169,11 +168,11 @@ def prompter(
     type=(str, float),
     multiple=True,
     metavar="PART NUMBER",
-    help="Weight of a part in the sum, as in training; repeat it.  [default: 1 each]",
+    help="Weight of a part in the sum, as in training; may be repeated.  [default: 1 each]",
 )
 @mismatch_option
 @cache_option
-def reward(
+def make_reward(
     trained: Path,
     out: Path,
     base: str | None,
@@ -182,12 +181,12 @@ def reward(
     allow_mismatch: bool,
     cache: Path | None,
 ) -> None:
-    """Make a reward bundle of TRAINED in the folder OUT.
+    """Make a reward bundle from TRAINED in the folder OUT.
 
-    TRAINED is a folder that `train reward` wrote. A reward bundle that lies at
-    OUT is replaced.
+    TRAINED is a folder that `train reward` wrote. A reward bundle that is already
+    at OUT is replaced.
     """
-    require_extra("The export", _EXTRA, "export")
+    require_extra("export")
     from alignpro_lite.export.reward import RewardRequest, export_reward
     from alignpro_lite.registry import ModelStore
     from alignpro_lite.reward.torch_reward import read_card
@@ -196,10 +195,10 @@ def reward(
     path = ModelStore.open(cache).path("reward", name)
     request = RewardRequest(trained, path, precision, allow_mismatch, weights)
     made = export_reward(request, out, on_stage=output.note)
-    _report(made.path, made.sidecar.parity.summary())
+    _print_made(made.path, made.sidecar.parity.summary())
 
 
-@export.command()
+@export.command("target")
 @click.argument("source", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.argument("gguf", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
@@ -209,18 +208,18 @@ def reward(
     help="Any type of llama.cpp: F16, Q8_0, Q4_K_M, ...",
 )
 @mismatch_option
-def target(source: Path, gguf: Path, quantisation: str, allow_mismatch: bool) -> None:
-    """Convert the Hugging Face folder SOURCE to the file GGUF and quantise it."""
-    require_extra("The export", _EXTRA, "export")
+def make_target(source: Path, gguf: Path, quantisation: str, allow_mismatch: bool) -> None:
+    """Convert the Hugging Face folder SOURCE to the file GGUF, quantised."""
+    require_extra("export")
     from alignpro_lite.export.target import export_target
     from alignpro_lite.registry.storage import disk_errors
 
     with disk_errors(gguf):
         gguf.parent.mkdir(parents=True, exist_ok=True)
         made = export_target(source, gguf, quantisation, allow_mismatch)
-    _report(made.file, made.parity.summary())
+    _print_made(made.file, made.parity.summary())
 
 
-def _report(path: Path, parity: str) -> None:
+def _print_made(path: Path, parity: str) -> None:
     output.note(f"Compared with torch: {parity}.")
     click.echo(str(path))

@@ -1,18 +1,18 @@
-"""Options that several commands share, and what they parse into."""
+"""Options that several commands share, and what they are parsed into."""
 
 from __future__ import annotations
 
 import secrets
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from alignpro_lite.errors import InputError, MissingDependencyError
+from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
@@ -34,13 +34,13 @@ class ModelOptions:
     cache: Path | None
 
     def devices(self) -> DeviceRequest:
-        """The part about hardware."""
+        """What these options ask of the hardware."""
         from alignpro_lite.hardware.device import DeviceRequest
 
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
-        """Load the models, after making sure that the target's engine does not crash."""
+        """Load the models, once a probe has shown that the target's engine does not crash."""
         from alignpro_lite.aligned import AlignedModel
         from alignpro_lite.doctor import ModelChoice, require_working_target
 
@@ -56,7 +56,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How to answer; None leaves a setting at its default."""
+    """How to answer; None means the default."""
 
     system: str | None
     max_tokens: int
@@ -69,7 +69,7 @@ class AnswerOptions:
     protect: tuple[str, ...]
 
     def request(self, rho_star: RhoStar) -> Request:
-        """The library's request; without a seed, one is drawn and can be read from it."""
+        """The library's request; without --seed it gets a random seed."""
         from alignpro_lite.decoding.sampling import MAX_SEED, Sampling
         from alignpro_lite.rewriting.request import Request
         from alignpro_lite.target.target import DEFAULT_SAMPLING
@@ -108,7 +108,7 @@ class DrawOptions:
         """The library's settings.
 
         Raises:
-            click.UsageError: An option needs a reward and there is none.
+            click.UsageError: An option needs --reward, which is missing.
         """
         from alignpro_lite.rewriting.request import Budget, RhoStar
 
@@ -132,18 +132,28 @@ class DrawOptions:
         }
         for name, is_given in given.items():
             if is_given:
-                raise click.UsageError(f"{name} needs a reward; pass --reward default.")
+                raise click.UsageError(f"{name} needs a reward; add --reward default.")
+
+
+@dataclass(frozen=True)
+class DisplayOptions:
+    """What is printed in addition to the answer, and how."""
+
+    show_rewrite: bool
+    explain: bool
+    as_json: bool
+    quiet: bool
 
 
 class SamplesType(click.ParamType[Any]):
-    """A number of samples, or auto."""
+    """A number of samples, or `auto`."""
 
-    name = "N|auto"
+    name = "samples"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | Literal["auto"]:
-        """Parse it."""
+        """Parse `auto` or a number from 1."""
         if value == "auto":
             return "auto"
         return int(click.IntRange(min=1).convert(cast(int, value), param, ctx))
@@ -152,7 +162,7 @@ class SamplesType(click.ParamType[Any]):
 class BudgetType(click.ParamType[Any]):
     """Tokens of the target, or seconds."""
 
-    name = "TOKENS|SECONDSs"
+    name = "budget"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -185,69 +195,76 @@ prompter_option = click.option(
     "-p",
     default="default",
     metavar="BUNDLE|NAME",
-    help="The model that rewrites: a bundle folder or a name of models.toml.",
+    help="The model that rewrites prompts: a bundle folder or a name from models.toml.",
 )
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cuda", "cpu"]),
     default="auto",
     show_default=True,
-    help="Where to run; cuda fails if there is none, auto says what it took.",
+    help="Where to run. auto uses the GPU if it can and says why if it cannot; cuda fails instead.",
 )
 
-_MODEL_OPTIONS: list[Callable[[Any], Any]] = [
+_MODEL_OPTIONS: Sequence[Callable[[Any], Any]] = [
     click.option(
         "--target",
         "-t",
         default="default",
         metavar="GGUF|NAME",
-        help="The model that answers: a GGUF file or a name of models.toml.",
+        help="The model that answers: a GGUF file or a name from models.toml.",
     ),
     prompter_option,
     device_option,
     click.option(
         "--n-gpu-layers",
         type=click.IntRange(min=-1),
-        help="Layers of the target on the GPU, -1 for all.  [default: as many as fit]",
+        help="Layers of the target to put on the GPU, -1 for all.  [default: as many as fit]",
     ),
     click.option(
         "--ctx",
         type=click.IntRange(min=1),
-        help="Tokens of context.  [default: what the model and the memory allow, at most 2048]",
+        help="Context in tokens.  [default: what model and memory allow, at most 2048]",
     ),
     cache_option,
 ]
 
-_ANSWER_OPTIONS: list[Callable[[Any], Any]] = [
+_ANSWER_OPTIONS: Sequence[Callable[[Any], Any]] = [
     click.option("--system", "-s", help="System prompt for the target."),
     click.option(
         "--max-tokens",
         type=click.IntRange(min=1),
         default=512,
         show_default=True,
-        help="Most tokens of an answer.",
+        help="The most tokens of an answer.",
     ),
     click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
-    click.option("--temperature", type=float, help="0 always takes the likeliest token."),
-    click.option("--top-k", type=int, help="Sample among the k likeliest tokens."),
-    click.option("--top-p", type=float, help="Sample among tokens that hold this share."),
-    click.option("--min-p", type=float, help="Drop tokens this much less likely than the top one."),
-    click.option("--seed", type=int, help="Repeat a run.  [default: a new one each time]"),
+    click.option("--temperature", type=float, help="0 always takes the most likely token."),
+    click.option("--top-k", type=int, help="Sample from the k most likely tokens; 0 for all."),
+    click.option(
+        "--top-p",
+        type=float,
+        help="Sample from the most likely tokens with this total probability.",
+    ),
+    click.option(
+        "--min-p",
+        type=float,
+        help="Drop tokens less likely than this share of the most likely one.",
+    ),
+    click.option("--seed", type=int, help="Repeats a run.  [default: a new seed each time]"),
     click.option(
         "--protect",
         multiple=True,
         metavar="REGEX",
-        help="What a rewrite must keep, besides code, URLs, paths, numbers, quotes, options and "
-        "<keep>text</keep>; may be repeated.",
+        help="Text that a rewrite must keep, in addition to code, URLs, paths, numbers, quotes, "
+        "options and <keep>text</keep>; may be repeated.",
     ),
 ]
 
-_MODEL_FIELDS = ("target", "prompter", "device", "n_gpu_layers", "ctx", "cache")
-_DRAW_OPTIONS: list[Callable[[Any], Any]] = [
+_DRAW_OPTIONS: Sequence[Callable[[Any], Any]] = [
     click.option(
         "--reward",
         metavar="BUNDLE|NAME|module:function",
-        help="What scores answers, to draw the rewrite from ρ*: a reward bundle, a name of "
+        help="Draw the rewrite from ρ*, with answers scored by this: a reward bundle, a name from "
         "models.toml such as default, or a Python function.",
     ),
     click.option(
@@ -255,16 +272,17 @@ _DRAW_OPTIONS: list[Callable[[Any], Any]] = [
         type=SamplesType(),
         default=1,
         show_default=True,
-        help="Rewrites to choose from. Without --reward, the one with the highest implicit reward "
-        "is taken; auto draws more until the estimated distance to ρ* is small.",
+        metavar="N|auto",
+        help="How many rewrites to choose from. Without --reward, the highest implicit reward "
+        "wins. auto draws more until the estimated distance to ρ* is small.",
     ),
     click.option(
         "--lambda",
         "strength",
         type=click.FloatRange(min=0, min_open=True),
         metavar="L",
-        help="λ: near 0 takes the best rewrite, a large one stays with the untrained prompter.  "
-        "[default: what the prompter was trained with]",
+        help="λ: near 0 picks the best rewrite, a large λ follows the untrained prompter.  "
+        "[default: the value that the prompter was trained with]",
     ),
     click.option(
         "--answers",
@@ -276,13 +294,14 @@ _DRAW_OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--guard/--no-guard",
         default=None,
-        help="Use the rewrite only if it is better than the prompt beyond the noise.  "
+        help="Use the rewrite only if it beats the prompt by more than the noise.  "
         "[default: guard, if there is a reward]",
     ),
     click.option(
         "--budget",
         type=BudgetType(),
-        help="What choosing may cost: tokens of the target, such as 2000, or time, such as 30s.",
+        metavar="TOKENS|SECONDSs",
+        help="What the choice may cost: tokens of the target, such as 2000, or time, such as 30s.",
     ),
     click.option(
         "--return",
@@ -290,86 +309,58 @@ _DRAW_OPTIONS: list[Callable[[Any], Any]] = [
         type=click.Choice(["scored", "fresh"]),
         default="scored",
         show_default=True,
-        help="Go on from the best answer so far, or ask the target once more.",
+        help="scored continues the best trial answer; fresh asks the target once more.",
     ),
 ]
 
-_DRAW_FIELDS = ("reward", "samples", "strength", "answers", "guard", "budget", "returns")
-_ANSWER_FIELDS = (
-    "system",
-    "max_tokens",
-    "stop",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "seed",
-    "protect",
-)
+
+_DISPLAY_OPTIONS: Sequence[Callable[[Any], Any]] = [
+    click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets."),
+    click.option("--explain", is_flag=True, help="Show on stderr how the rewrite was chosen."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+    click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors."),
+]
 
 
 def model_options(command: F) -> F:
-    """Add the model options; the command gets them as one `models: ModelOptions`."""
-    return _grouped(command, _MODEL_OPTIONS, "models", ModelOptions, _MODEL_FIELDS)
+    """Add the model options; the command gets them as `models: ModelOptions`."""
+    return _grouped(command, _MODEL_OPTIONS, "models", ModelOptions)
 
 
 def answer_options(command: F) -> F:
-    """Add the answer options; the command gets them as one `answer: AnswerOptions`."""
-    return _grouped(command, _ANSWER_OPTIONS, "answer", AnswerOptions, _ANSWER_FIELDS)
+    """Add the answer options; the command gets them as `answer: AnswerOptions`."""
+    return _grouped(command, _ANSWER_OPTIONS, "answer", AnswerOptions)
 
 
 def draw_options(command: F) -> F:
-    """Add the options of a draw; the command gets them as one `drawing: DrawOptions`."""
-    return _grouped(command, _DRAW_OPTIONS, "drawing", DrawOptions, _DRAW_FIELDS)
+    """Add the options of a draw; the command gets them as `drawing: DrawOptions`."""
+    return _grouped(command, _DRAW_OPTIONS, "drawing", DrawOptions)
 
 
-def _grouped(
-    command: F,
-    options: list[Callable[[Any], Any]],
-    name: str,
-    kind: type[Any],
-    fields: tuple[str, ...],
-) -> F:
+def display_options(command: F) -> F:
+    """Add the display options; the command gets them as `display: DisplayOptions`."""
+    return _grouped(command, _DISPLAY_OPTIONS, "display", DisplayOptions)
+
+
+def _grouped(command: F, options: Sequence[Callable[[Any], Any]], name: str, group: type[Any]) -> F:
+    """Add options whose values reach the command as the fields of one dataclass."""
+
+    @wraps(command)
     def collect(**values: Any) -> Any:  # click calls commands with keyword arguments only
-        values[name] = kind(*(values.pop(field) for field in fields))
+        values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         return command(**values)
 
-    collect.__name__ = command.__name__
-    collect.__doc__ = command.__doc__
-    collect.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
     decorated: Any = collect
     for option in reversed(options):
         decorated = option(decorated)
     return cast(F, decorated)
 
 
-def require_extra(work: str, packages: Sequence[str], extra: str) -> None:
-    """Name the pip line when a package of an extra is missing.
-
-    Args:
-        work: What needs it, such as "Training".
-        packages: What the extra brings, by import name.
-        extra: Its name.
-
-    Raises:
-        MissingDependencyError: One of them cannot be imported.
-    """
-    import_module("alignpro_lite.export")  # first: it switches onnxruntime's telemetry off
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{work} needs {error.name or package}, which is not installed.",
-                f'Run `pip install "alignpro-lite[cpu,{extra}]"`.',
-            ) from error
-
-
 def read_prompt(argument: str | None) -> str:
     """The prompt from the argument, or from stdin when that is a file or a pipe.
 
     Raises:
-        click.UsageError: There is neither.
+        click.UsageError: Neither is given.
         InputError: Stdin is not UTF-8.
     """
     if argument is not None and argument != "-":

@@ -12,18 +12,18 @@ import click
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.prompter.prompter import Rewrite
-    from alignpro_lite.rewriting.certificate import Certificate, Change, Estimate
+    from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice, Result
 
 
 def note(text: str) -> None:
-    """One line for the user on stderr."""
+    """Print one line for the user on stderr."""
     click.echo(text, err=True)
 
 
 def show_plan_notes(model: AlignedModel) -> None:
-    """What the user should know about the devices."""
+    """Print what the user should know about the devices."""
     for sentence in model.plan.notes:
         note(f"Note: {sentence}")
 
@@ -63,7 +63,7 @@ def rewrite_json(rewrite: Rewrite) -> dict[str, Any]:
 
 
 def show_rewrite(choice: Choice) -> None:
-    """What the target gets, or why the prompt stayed as it was."""
+    """Print what the target gets, or why the prompt is unchanged."""
     if choice.changed:
         note(click.style("Rewrite: ", bold=True) + choice.sent)
     else:
@@ -71,7 +71,7 @@ def show_rewrite(choice: Choice) -> None:
 
 
 def show_change(choice: Choice) -> None:
-    """The difference between prompt and rewrite: [-removed-] and {+added+} words."""
+    """Print the difference between prompt and rewrite: [-removed-] and {+added+} words."""
     if choice.changed:
         note(click.style("Change: ", bold=True) + marked(choice.certificate.changes))
     else:
@@ -82,15 +82,15 @@ def marked(changes: tuple[Change, ...]) -> str:
     """The difference as one text: [-removed-] and {+added+} words."""
     marks = {"removed": ("[-{}-]", "red"), "added": ("{{+{}+}}", "green")}
     return "".join(
-        click.style(marks[one.kind][0].format(one.text), fg=marks[one.kind][1])
-        if one.kind in marks
-        else one.text
-        for one in changes
+        click.style(marks[change.kind][0].format(change.text), fg=marks[change.kind][1])
+        if change.kind in marks
+        else change.text
+        for change in changes
     )
 
 
 def certificate_json(certificate: Certificate) -> dict[str, Any]:
-    """A certificate as plain data; what is infinite or no number becomes null."""
+    """A certificate as plain data; infinite numbers and NaN become null."""
     plain: dict[str, Any] = _finite(asdict(certificate))
     return plain
 
@@ -98,16 +98,16 @@ def certificate_json(certificate: Certificate) -> dict[str, Any]:
 def _finite(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _finite(one) for key, one in value.items()}
+            return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(one) for one in value]
+            return [_finite(item) for item in value]
         case float():
             return round(value, 6) if math.isfinite(value) else None
     return value
 
 
 def show_certificate(certificate: Certificate) -> None:
-    """The certificate as a small table."""
+    """Print the certificate as a small table."""
     rows = list(_certificate_rows(certificate))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
@@ -132,9 +132,9 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
         yield "value", f"{found.objective:.3f}, of which reward {found.reward:.3f}"
     if certificate.acceptance is not None:
         yield "acceptance", f"{certificate.acceptance:.0%}"
-    for name, one in (("R̂ before", certificate.before), ("R̂ after", certificate.after)):
-        if one is not None:
-            yield name, _estimate(one)
+    for name, reward in (("R̂ before", certificate.before), ("R̂ after", certificate.after)):
+        if reward is not None:
+            yield name, _reward_line(reward)
     if (gain := certificate.gain) is not None:
         yield "gain", f"{gain.estimate:+.3f}, above {gain.lower:+.3f} with probability 0.95"
     if certificate.target_tokens:
@@ -144,12 +144,13 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "change", marked(certificate.changes)
 
 
-def _estimate(one: Estimate) -> str:
-    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f}), {one.answers} answers"
+def _reward_line(reward: RewardEstimate) -> str:
+    interval = f"{reward.low:.3f} to {reward.high:.3f}"
+    return f"{reward.mean:.3f} ({interval}), {reward.answers} answers"
 
 
 def show_summary(result: Result, request: Request) -> None:
-    """How long it took, and whether the answer was cut."""
+    """Print how long it took, and whether the answer was cut."""
     timings = result.timings
     decoding = timings.total - timings.first_token
     speed = f", {(result.answer_tokens - 1) / decoding:.0f} tok/s" if decoding > 0 else ""

@@ -14,7 +14,7 @@ from alignpro_lite.cli import output
 from alignpro_lite.cli.options import cache_option, device_option, prompter_option, read_prompt
 
 
-@click.command()
+@click.command("rewrite")
 @click.argument("prompt", required=False)
 @prompter_option
 @device_option
@@ -22,10 +22,10 @@ from alignpro_lite.cli.options import cache_option, device_option, prompter_opti
 @click.option(
     "--count", "-n", type=click.IntRange(1, 16), default=1, show_default=True, help="How many."
 )
-@click.option("--temperature", type=float, help="0 always takes the likeliest token.")
-@click.option("--seed", type=int, help="Repeat a run.  [default: a new one each time]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a rewrite.")
-def rewrite(
+@click.option("--temperature", type=float, help="0 always takes the most likely token.")
+@click.option("--seed", type=int, help="Repeats a run.  [default: a new seed each time]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per rewrite.")
+def show_rewrites(
     prompt: str | None,
     prompter: str,
     device: Literal["auto", "cuda", "cpu"],
@@ -37,8 +37,8 @@ def rewrite(
 ) -> None:
     """Sample rewrites of PROMPT and print them without answering it.
 
-    Loads the prompter alone. Without PROMPT, it is read from stdin. Several
-    rewrites are divided by a line with three dashes.
+    Loads only the prompter. Without PROMPT, the prompt is read from stdin. Lines
+    of three dashes separate several rewrites.
     """
     from alignpro_lite.decoding.conversation import check_prompt
     from alignpro_lite.decoding.sampling import MAX_SEED

@@ -14,9 +14,11 @@ import click
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
     AnswerOptions,
+    DisplayOptions,
     DrawOptions,
     ModelOptions,
     answer_options,
+    display_options,
     draw_options,
     model_options,
     read_prompt,
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, AlignedStream
     from alignpro_lite.rewriting.request import Request
 
-Mode = Literal["auto", "preview", "approve", "off"]
+RunMode = Literal["auto", "preview", "approve", "off"]
 
 
-@click.command()
+@click.command("run")
 @click.argument("prompt", required=False)
 @model_options
 @draw_options
@@ -40,13 +42,10 @@ Mode = Literal["auto", "preview", "approve", "off"]
     type=click.Choice(["auto", "preview", "approve", "off"]),
     default="auto",
     show_default=True,
-    help="auto rewrites and says so; preview shows the change; approve asks first; "
-    "off sends the prompt as it is.",
+    help="auto rewrites and says so, preview also shows the change, approve also asks first, off "
+    "sends the prompt as it is.",
 )
-@click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets.")
-@click.option("--explain", is_flag=True, help="Show on stderr what the choice rests on.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors.")
+@display_options
 @click.option(
     "--input",
     "input_file",
@@ -57,70 +56,68 @@ Mode = Literal["auto", "preview", "approve", "off"]
     "--output",
     "output_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the answers to --input go, one a line; an interrupted run goes on from there.",
+    help="The file for the answers to --input, one a line; the same command resumes a stopped run.",
 )
-def run(
+def rewrite_and_answer(
     prompt: str | None,
     models: ModelOptions,
     drawing: DrawOptions,
     answer: AnswerOptions,
-    mode: Mode,
-    show_rewrite: bool,
-    explain: bool,
-    as_json: bool,
-    quiet: bool,
+    mode: RunMode,
+    display: DisplayOptions,
     input_file: Path | None,
     output_file: Path | None,
 ) -> None:
     """Rewrite PROMPT with the prompter and answer it with the target.
 
-    The answer alone goes to stdout, as it is decoded; the rest goes to stderr.
-    Without PROMPT, it is read from stdin.
+    Only the answer goes to stdout, as it is decoded; everything else goes to
+    stderr. Without PROMPT, the prompt is read from stdin.
     """
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        if prompt is not None or show_rewrite or explain or mode in ("preview", "approve"):
+        asks_or_shows = display.show_rewrite or display.explain or mode in ("preview", "approve")
+        if prompt is not None or asks_or_shows:
             raise click.UsageError(
-                "--input takes no PROMPT, no --show-rewrite, no --explain and no --mode that "
-                "shows or asks."
+                "--input does not go with PROMPT, --show-rewrite, --explain, --mode preview or "
+                "--mode approve."
             )
         request = answer.request(drawing.settings())
         loading = partial(models.load, with_prompter=mode != "off", reward=drawing.reward)
-        _run_file(input_file, output_file, loading, request, quiet)
+        _answer_file(input_file, output_file, loading, request, display.quiet)
         return
     if mode == "approve" and not sys.stdin.isatty():
-        raise click.UsageError("--mode approve asks in a terminal; pass PROMPT as an argument.")
+        raise click.UsageError("--mode approve asks in the terminal; pass PROMPT as an argument.")
     from alignpro_lite.decoding.conversation import check_prompt
 
     text = read_prompt(prompt)
     check_prompt(text)
     request = answer.request(drawing.settings())
     with models.load(with_prompter=mode != "off", reward=drawing.reward) as model:
-        if not quiet:
+        if not display.quiet:
             output.show_plan_notes(model)
         stream = model.stream(text, request)
-        if explain:
+        if display.explain:
             output.show_certificate(stream.prepare().certificate)
-        if not _confirm_rewrite(stream, mode, show_rewrite, quiet):
+        if not _confirm_rewrite(stream, mode, display):
             return
-        if as_json:
+        if display.as_json:
             click.echo(json.dumps(output.result_json(stream.result(), request)))
         else:
-            _print_stream(stream, request, quiet)
+            _print_stream(stream, request, display.quiet)
 
 
-def _confirm_rewrite(stream: AlignedStream, mode: Mode, show_rewrite: bool, quiet: bool) -> bool:
+def _confirm_rewrite(stream: AlignedStream, mode: RunMode, display: DisplayOptions) -> bool:
     """Show the rewrite as asked; False if the user wants no answer at all."""
     choice = stream.prepare()
     if mode in ("preview", "approve"):
         output.show_change(choice)
-    elif show_rewrite:
+    elif display.show_rewrite:
         output.show_rewrite(choice)
-    elif choice.changed and not quiet:
+    elif choice.changed and not display.quiet:
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
-    elif choice.certificate.strength is not None and not quiet:
-        output.show_rewrite(choice)  # who pays for a draw is told why it came to nothing
+    elif choice.certificate.strength is not None and not display.quiet:
+        output.show_rewrite(choice)  # a draw is expensive: say why it changed nothing
     if mode != "approve" or not choice.changed:
         return True
     reply = click.prompt(
@@ -142,7 +139,7 @@ def _print_stream(stream: AlignedStream, request: Request, quiet: bool) -> None:
         output.show_summary(stream.result(), request)
 
 
-def _run_file(
+def _answer_file(
     input_file: Path,
     output_file: Path,
     load: Callable[[], AlignedModel],
@@ -172,12 +169,12 @@ def _run_file(
     if failed:
         raise InputError(
             f"{failed} of {len(job.lines)} lines could not be answered.",
-            f'Look for "error" in {output_file}; the other lines are answered.',
+            f'Look for "error" in {output_file}; all other lines are answered.',
         )
 
 
 class _Answerer:
-    """Answers lines; the seed of each depends on the run's seed and the line, not on the order."""
+    """Answers lines; the seed of each depends on the run's seed and its number, not the order."""
 
     def __init__(self, model: AlignedModel, request: Request) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""`alignpro-lite train`: learn a reward model, a prompter against the frozen target, an oracle."""
+"""`alignpro-lite train`: a reward model, a prompter for the frozen target, or an oracle."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from typing import Any
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import cache_option, require_extra
-
-_EXTRA = ("torch", "transformers", "peft", "accelerate", "pydantic", "tensorboardX", "onnxruntime")
+from alignpro_lite.cli.extras import require_extra
+from alignpro_lite.cli.options import cache_option
 
 
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that both commands share."""
+    """Add the options that all training commands share."""
     for option in reversed(
         (
             click.option(
                 "--config",
                 required=True,
                 type=click.Path(path_type=Path, dir_okay=False, exists=True),
-                help="What to train; docs/configuration-keys.md lists every key.",
+                help="What to train; docs/configuration-keys.md lists all keys.",
             ),
             click.option(
                 "--output",
                 "folder",
                 required=True,
                 type=click.Path(path_type=Path, file_okay=False),
-                help="The folder of the run. An unfinished run that lies there is taken up.",
+                help="The folder of the run. An unfinished run in it is resumed.",
             ),
             click.option(
                 "--data",
                 type=click.Path(path_type=Path, file_okay=False, exists=True),
-                help="What relative data paths start from.  [default: the configuration's folder]",
+                help="What relative data paths start from.  [default: the folder of --config]",
             ),
             cache_option,
         )
@@ -45,21 +44,21 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def train() -> None:
-    """Learn a reward model, a prompter against the frozen target, or an oracle beside both.
+    """Train a reward model, a prompter for the frozen target, or an oracle to compare with.
 
     Needs the extra: pip install "alignpro-lite[cpu,train]".
     """
 
 
-@train.command()
+@train.command("reward")
 @_run_options
-def reward(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:
+def learn_reward(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:
     """Train a reward model on preference pairs or ratings, and export it.
 
     Prints the held-out accuracy and calibration. The folder gets the adapter (or
-    all weights) with its card, and the reward bundle in `bundle`.
+    all weights) with its card, and a reward bundle in `bundle`.
     """
-    require_extra("Training", _EXTRA, "train")
+    require_extra("train")
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.registry import ModelStore
     from alignpro_lite.train.reward_config import RewardConfig
@@ -71,24 +70,24 @@ def reward(config: Path, folder: Path, data: Path | None, cache: Path | None) ->
     click.echo(str(made))
 
 
-@train.command()
+@train.command("prompter")
 @_run_options
 @click.option(
     "--strength",
     type=click.FloatRange(min=0, min_open=True),
     help="λ, instead of objective.strength.",
 )
-def prompter(
+def learn_prompter(
     config: Path, folder: Path, data: Path | None, cache: Path | None, strength: float | None
 ) -> None:
     """Train a prompter towards ρ* against the frozen target.
 
-    Ctrl-C saves first; the same command goes on from there. At the end the
-    prompter is measured on held-out prompts: report.md, report.json. Its adapter
-    is for `export prompter --adapter`. Start it with `accelerate launch -m
-    alignpro_lite train prompter ...` to use several GPUs or machines.
+    Ctrl-C saves the run; the same command resumes it. At the end the prompter is
+    measured on held-out prompts, see report.md and report.json. Pass its adapter to
+    `export prompter --adapter`. To use several GPUs or machines, start it with
+    `accelerate launch -m alignpro_lite train prompter ...`.
     """
-    require_extra("Training", _EXTRA, "train")
+    require_extra("train")
     from accelerate import PartialState
 
     from alignpro_lite.experiment.config import read_config
@@ -108,16 +107,16 @@ def prompter(
         click.echo(str(folder))
 
 
-@train.command()
+@train.command("oracle")
 @_run_options
-def oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:
-    """Align the target itself on a reward, to know what a prompter could reach.
+def learn_oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:
+    """Train the target itself on a reward, to see what a prompter could reach.
 
-    Same objective as the prompter's, on answers instead of rewrites. Ctrl-C saves
-    first; the same command goes on from there. The folder gets the LoRA adapter
-    and oracle.gguf, the merged model, for a system of kind oracle of `eval`.
+    The objective is the prompter's, on answers instead of rewrites. Ctrl-C saves the
+    run; the same command resumes it. The folder gets the LoRA adapter and
+    oracle.gguf, the merged model, which `eval` takes as a system of kind oracle.
     """
-    require_extra("Training", _EXTRA, "train")
+    require_extra("train")
     from accelerate import PartialState
 
     from alignpro_lite.experiment.config import read_config

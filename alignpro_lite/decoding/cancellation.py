@@ -1,4 +1,4 @@
-"""Stops whatever stage of a request is under way, from any thread."""
+"""Stops whatever stage of a request is running, from any thread."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 
 
 class Stage(Protocol):
-    """Work that can be cut short."""
+    """Work that can be cancelled."""
 
     def cancel(self) -> None:
-        """Stop after the step under way."""
+        """Stop after the current step."""
 
 
 class Cancellation:
-    """The one switch of a request; stages that are entered later stop at once."""
+    """The off switch of one request; stages that are entered afterwards stop at once."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -24,24 +24,24 @@ class Cancellation:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants the work to stop."""
+        """Whether the work should stop."""
         return self._asked.is_set()
 
     def enter(self, stages: Sequence[Stage]) -> None:
-        """Name the work under way, instead of what was named before."""
+        """Make these the stages that `cancel` stops."""
         self._stages = stages
         if self.asked:
             _cancel(stages)
 
     def cancel(self) -> None:
-        """Stop the work under way and all that follows; safe from any thread, and twice."""
+        """Stop the current stages and all later ones; safe from any thread, and twice."""
         self._asked.set()
         _cancel(self._stages)
 
 
 @contextmanager
 def deadline(seconds: float | None, stages: Sequence[Stage]) -> Iterator[None]:
-    """Cancel stages that are still running after some seconds; None waits for ever."""
+    """Cancel stages that are still running after some seconds; None sets no deadline."""
     timer = None if seconds is None else threading.Timer(max(0.0, seconds), _cancel, [stages])
     try:
         if timer is not None:

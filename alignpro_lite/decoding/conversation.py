@@ -1,8 +1,7 @@
 """Chat messages to token runs, through a model's own chat template.
 
-A template comes with a model file and is rendered in `sandbox.py`. A user's
-text is data: special tokens written in it stay plain text. Both the target and
-the prompter go through here.
+A template comes with a model file and is rendered in `sandbox.py`. A user's text is data: special
+tokens written in it stay plain text. The target and the prompter both use this module.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from alignpro_lite.decoding.sandbox import render_template
 from alignpro_lite.errors import InputError
 
 _PAD = "\v"
-"""White space that no template writes itself: gone where a template trims."""
+"""White space that no template writes itself; it disappears where a template trims."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,12 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Run:
+class TextRun:
     """A stretch of a rendered prompt.
 
     Attributes:
         text: The characters.
-        special: True for a special token that the template itself put there.
+        special: True for a special token that the template itself wrote.
     """
 
     text: str
@@ -54,7 +53,7 @@ def render(
         special_tokens: Values for names such as `bos_token` and `eos_token`.
 
     Returns:
-        Segments in order: (text, True) is the template's own, (text, False) a message's.
+        Segments in order: (text, True) is the template's own text, (text, False) a message.
 
     Raises:
         ModelFileError: The template is broken, too slow or loses a message.
@@ -69,8 +68,8 @@ def render(
     lost = [turn.role for mark, turn in marks.items() if mark not in rendered]
     if lost and lost != ["assistant"] * len(lost):
         raise InputError(
-            f"The model's chat template has no place for a {lost[0]} message.",
-            "Leave the system prompt out, or use a model whose template has one.",
+            f"The model's chat template drops the {lost[0]} message.",
+            "Leave the system prompt out, or use a model whose template supports one.",
         )
     segments = []
     for part in re.split(f"({_PAD}?(?:{'|'.join(marks)}){_PAD}?)", rendered):
@@ -99,16 +98,16 @@ def check_prompt(prompt: str) -> None:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The prompt is not valid text: character {error.start} is no Unicode character.",
+            f"The prompt is not valid text: half a surrogate pair at character {error.start}.",
             "Convert it to UTF-8.",
         ) from error
 
 
-def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[Run]:
+def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[TextRun]:
     """Cut segments into special tokens and plain text.
 
-    Neighbouring plain texts are joined across the border of a message, so that
-    they are tokenised exactly as the whole prompt would be.
+    Neighbouring plain texts are joined across message boundaries, so that they are tokenised
+    exactly as the whole prompt would be.
 
     Args:
         segments: What `render` returns.
@@ -119,7 +118,7 @@ def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> 
     """
     ordered = sorted((re.escape(text) for text in special if text), key=len, reverse=True)
     pattern = re.compile("(" + "|".join(ordered) + ")") if ordered else None
-    runs: list[Run] = []
+    runs: list[TextRun] = []
     for text, from_template in segments:
         pieces = pattern.split(text) if pattern and from_template else [text]
         for place, piece in enumerate(pieces):
@@ -127,12 +126,12 @@ def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> 
                 continue
             is_special = place % 2 == 1
             if not is_special and runs and not runs[-1].special:
-                runs[-1] = Run(runs[-1].text + piece, False)
+                runs[-1] = TextRun(runs[-1].text + piece, False)
             else:
-                runs.append(Run(piece, is_special))
+                runs.append(TextRun(piece, is_special))
     return runs
 
 
 def _mark() -> str:
-    """A stand-in for a message that no template changes and no message contains."""
+    """A placeholder that no template changes and no message contains."""
     return f"message{secrets.token_hex(16)}"

@@ -4,8 +4,8 @@ A caller submits a prompt with any number of sequences to sample from it and
 reads their tokens as they come. The loop computes the shared prompt once,
 steps all live sequences of all callers together, lets each leave when it ends
 or is cancelled, and keeps finished prompts cached for the next caller that
-starts the same way. What a step means is the `Stepper`'s: llama.cpp in
-`target.py`, onnxruntime in `prompter.py`.
+starts the same way. What a step means is up to the `Stepper`: llama.cpp's is in
+`target/llama.py`, onnxruntime's in `prompter/decoder.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from alignpro_lite.decoding.rows import RowCache, chunk_end
 from alignpro_lite.decoding.sampling import Draw
+from alignpro_lite.decoding.stepper import Stepper
+from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
@@ -28,105 +31,7 @@ from alignpro_lite.errors import (
     InputError,
 )
 
-FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
-S_in = TypeVar("S_in", contravariant=True)
-
-_FRESH_TOKENS = 2
-"""The last tokens of a prompt are computed anew, and together, however much is cached: engines
-multiply a single row by another kernel, and the same seed must give the same answer."""
-
-_POLL_SECONDS = 0.2
-"""A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
-
-
-class Stepper(Protocol[S_in]):
-    """A native context as the loop sees it. Only the loop's thread calls it.
-
-    Rows are numbered 0 to rows - 1; each holds one sequence's KV cache.
-    """
-
-    @property
-    def rows(self) -> int:
-        """How many sequences the context holds at once."""
-
-    @property
-    def row_capacity(self) -> int:
-        """How many tokens one row holds at most."""
-
-    @property
-    def capacity(self) -> int:
-        """How many tokens all rows hold together; a prefix shared by rows counts once."""
-
-    @property
-    def micro_batch(self) -> int:
-        """How many prompt tokens one `prefill` may carry."""
-
-    def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
-        """Append prompt tokens to a row that holds `start` tokens; output 0 is the last one's."""
-
-    def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
-        """Append one token to each row; output i belongs to rows[i]."""
-
-    def draw(self, output: int, sampler: S_in) -> Draw:
-        """Draw a token from an output of the last `prefill` or `decode`."""
-
-    def is_stop(self, token: int) -> bool:
-        """Whether a token ends the sequence."""
-
-    def share(self, source: int, target: int, length: int) -> None:
-        """Make an empty row hold the first `length` tokens of another one."""
-
-    def trim(self, row: int, length: int) -> bool:
-        """Forget all but the first `length` tokens; False if only clearing the row is possible."""
-
-    def release(self, sampler: S_in) -> None:
-        """Give back what belongs to a sampler."""
-
-    def close(self) -> None:
-        """Give back the native context."""
-
-
-class Stream(Generic[S]):
-    """The tokens of one sequence, read once, in order, from any thread."""
-
-    def __init__(self, sampler: S) -> None:
-        self.sampler = sampler
-        self.finish_reason: FinishReason | None = None
-        self._failure: AlignProError | None = None
-        self.cancelled = threading.Event()
-        self.ended = False
-        """Set by the loop once it has let go of the sequence."""
-        self._events: queue.SimpleQueue[Draw | FinishReason | AlignProError] = queue.SimpleQueue()
-
-    def __iter__(self) -> Iterator[Draw]:
-        """Yield tokens until the sequence ends; the stop token is the last one.
-
-        Raises:
-            CancelledError: The model was closed meanwhile.
-            AlignProError: The engine failed.
-        """
-        while self.finish_reason is None:
-            try:
-                event = self._events.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if isinstance(event, Draw):
-                yield event
-            elif isinstance(event, AlignProError):
-                self.finish_reason, self._failure = "cancelled", event
-            else:
-                self.finish_reason = event
-        if self._failure is not None:
-            raise self._failure
-
-    def cancel(self) -> None:
-        """Stop after the step under way. Safe from any thread, and when already ended."""
-        self.cancelled.set()
-
-    def put(self, event: Draw | FinishReason | AlignProError) -> None:
-        """Hand an event to the reader (the loop's side)."""
-        self._events.put(event)
 
 
 @dataclass(frozen=True)
@@ -183,15 +88,6 @@ class _Filling(Generic[S]):
     """How many prompt tokens the row holds."""
 
 
-@dataclass
-class _Row:
-    """What a row's cache holds."""
-
-    tokens: list[int] = field(default_factory=list)
-    busy: bool = False
-    last_used: int = 0
-
-
 class Engine(Generic[S]):
     """Owns a stepper on a thread of its own and batches what callers submit."""
 
@@ -206,11 +102,10 @@ class Engine(Generic[S]):
         self._stepper = stepper
         self._name = name
         self._overflow_cure = overflow_cure
-        self._rows = [_Row() for _ in range(stepper.rows)]
+        self._rows = RowCache(stepper)
         self._live: list[_Live[S]] = []
         self._filling: _Filling[S] | None = None
         self._waiting: deque[_Job[S]] = deque()
-        self._clock = 0
         self._inbox: queue.SimpleQueue[tuple[_Job[S], ...] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
@@ -235,13 +130,14 @@ class Engine(Generic[S]):
     ) -> list[list[Stream[S]]]:
         """Queue works, all or none of them, that begin at one moment.
 
-        Which sequences are decoded side by side, and with it every rounding, then does not depend
-        on how soon the loop wakes.
+        Which sequences are decoded side by side, and so how every number is rounded, then does not
+        depend on how soon the loop wakes.
 
         Args:
             work: What to decode.
-            fresh: Whether to forget cached prompts first. Engines round by what was computed
-                before and lies beside; a number that is to depend on the prompt alone needs it.
+            fresh: Whether to forget cached prompts first. Rounding depends on what is cached and on
+                what is decoded at the same time; numbers that must depend on the prompt alone need
+                this.
 
         Returns:
             For each work one stream a sampler, in order.
@@ -251,10 +147,10 @@ class Engine(Generic[S]):
             DeviceError: The engine is closed.
             InputError: There is no prompt, or no token is asked for.
         """
-        for one in work:
-            self.require_room(one)
+        for job in work:
+            self.require_room(job)
         # Only the first one forgets: the others share what it computes.
-        jobs = tuple(_job(one, fresh and number == 0) for number, one in enumerate(work))
+        jobs = tuple(_job(item, fresh and number == 0) for number, item in enumerate(work))
         with self._gate:
             if self._closed:
                 raise DeviceError(f"The {self._name} is closed.", "Load the model again.")
@@ -262,12 +158,12 @@ class Engine(Generic[S]):
         return [list(job.streams) for job in jobs]
 
     def close(self) -> None:
-        """Cancel what is running and give back the native memory. Safe to call twice."""
+        """Cancel what is running and free the native memory. Safe to call twice."""
         self._inbox.put(None)
         self._thread.join()
 
     def require_room(self, work: Work[S]) -> None:
-        """Make sure that a work can be decoded at all.
+        """Refuse a work that can never be decoded.
 
         Raises:
             ContextOverflowError: The prompt and the tokens asked for can never fit.
@@ -356,74 +252,28 @@ class Engine(Generic[S]):
             self._waiting.popleft()
             return
         if job.fresh:
-            for idle in self._idle_rows():
-                self._clear(idle)
-        row = self._make_room(job)
+            self._rows.forget_idle()
+        row = self._rows.make_room(job.prompt, len(job.streams), self._promised() + job.cells)
         if row is not None:
-            self._filling = _Filling(job, row, self._reuse_prefix(row, job.prompt))
+            self._filling = _Filling(job, row, self._rows.begin(row, job.prompt))
             self._waiting.popleft()
 
-    def _make_room(self, job: _Job[S]) -> int | None:
-        """Evict cached prompts, oldest first, until the job fits beside what is running.
-
-        Returns:
-            The row for the prompt, or None if the job has to wait.
-        """
-        idle = self._idle_rows()
-        if len(idle) < len(job.streams):
-            return None
-        row = self._row_for(job.prompt, idle)
-        others = [other for other in idle if other != row]
-        for other in others:
-            if self._cells_in_use(others) + job.cells <= self._stepper.capacity:
-                break
-            self._clear(other)
-        fits = self._cells_in_use(others) + job.cells <= self._stepper.capacity
-        return row if fits else None
-
-    def _row_for(self, prompt: tuple[int, ...], idle: list[int]) -> int:
-        """The idle row that this prompt continues, else the one unused for longest."""
-        shared = {row: _common_prefix(self._rows[row].tokens, prompt) for row in idle}
-        # Of several alike not a copy: the sequences of this job need those.
-        best = max(idle, key=lambda row: (shared[row], self._rows[row].last_used))
-        cached = self._rows[best].tokens
-        # A row that shares little more than the template belongs to another conversation.
-        continues = 2 * shared[best] >= len(cached)
-        return best if continues else idle[0]
-
-    def _reuse_prefix(self, row: int, prompt: tuple[int, ...]) -> int:
-        """Keep or copy into a row what any row holds of a prompt; returns how many tokens."""
-        rows = range(len(self._rows))
-        source = max(rows, key=lambda other: _common_prefix(self._rows[other].tokens, prompt))
-        known = _common_prefix(self._rows[source].tokens, prompt)
-        start = min(known, max(len(prompt) - _FRESH_TOKENS, 0))
-        if _common_prefix(self._rows[row].tokens, prompt) < start:
-            self._clear(row)
-            self._stepper.share(source, row, start)
-        if not self._stepper.trim(row, start):
-            start = 0
-            self._stepper.trim(row, 0)
-        self._rows[row].tokens = list(prompt[:start])
-        self._rows[row].busy = True
-        return start
-
-    def _cells_in_use(self, idle: Sequence[int]) -> int:
-        """Cells promised to live sequences plus cells that idle rows keep cached."""
+    def _promised(self) -> int:
+        """Cells that live sequences hold or may still need; a shared prompt counts once."""
         prompts = {id(live.job): len(live.job.prompt) for live in self._live}
-        promised = sum(live.job.max_tokens for live in self._live)
-        return sum(prompts.values()) + promised + sum(len(self._rows[row].tokens) for row in idle)
+        return sum(prompts.values()) + sum(live.job.max_tokens for live in self._live)
 
     def _fill(self, filling: _Filling[S]) -> None:
         """Compute one chunk of a prompt; after the last one, its sequences start."""
         job, row = filling.job, filling.row
         if all(stream.ended for stream in job.streams):
-            self._rows[row].busy = False
+            self._rows.release(row, keep=True)
             self._filling = None
             return
-        end = _chunk_end(filling.done, len(job.prompt), self._stepper.micro_batch)
+        end = chunk_end(filling.done, len(job.prompt), self._stepper.micro_batch)
         chunk = job.prompt[filling.done : end]
         self._stepper.prefill(row, chunk, filling.done)
-        self._rows[row].tokens.extend(chunk)
+        self._rows.append(row, chunk)
         filling.done = end
         if end == len(job.prompt):
             self._start(job, row)
@@ -433,28 +283,20 @@ class Engine(Generic[S]):
         """Share the computed prompt and draw the first token of every sequence."""
         wanted = [stream for stream in job.streams if not stream.ended]
         for number, stream in enumerate(wanted):
-            row = first if number == 0 else self._copy_of(first, job.prompt)
+            row = first if number == 0 else self._rows.copy(first, job.prompt)
             draw = self._stepper.draw(0, stream.sampler)
             live = _Live(job, stream, row, number > 0, draw.token, job.max_tokens)
             self._live.append(live)
             self._deliver(live, draw)
 
-    def _copy_of(self, source: int, prompt: tuple[int, ...]) -> int:
-        row = self._idle_rows()[0]
-        self._clear(row)
-        self._stepper.share(source, row, len(prompt))
-        self._rows[row].tokens = list(prompt)
-        self._rows[row].busy = True
-        return row
-
     def _step(self) -> None:
         """Advance every live sequence by one token."""
         batch = list(self._live)
         rows = [live.row for live in batch]
-        starts = [len(self._rows[row].tokens) for row in rows]
+        starts = [self._rows.length(row) for row in rows]
         self._stepper.decode(rows, [live.pending for live in batch], starts)
         for output, live in enumerate(batch):
-            self._rows[live.row].tokens.append(live.pending)
+            self._rows.append(live.row, [live.pending])
             draw = self._stepper.draw(output, live.stream.sampler)
             live.pending = draw.token
             self._deliver(live, draw)
@@ -478,9 +320,7 @@ class Engine(Generic[S]):
 
     def _leave(self, live: _Live[S], reason: FinishReason) -> None:
         self._live.remove(live)
-        self._clock += 1
-        self._rows[live.row].busy = False
-        self._rows[live.row].last_used = 0 if live.is_copy else self._clock
+        self._rows.release(live.row, keep=not live.is_copy)
         self._end(live.stream, reason)
 
     def _end(self, stream: Stream[S], event: FinishReason | AlignProError) -> None:
@@ -489,26 +329,13 @@ class Engine(Generic[S]):
             self._stepper.release(stream.sampler)
             stream.put(event)
 
-    def _idle_rows(self) -> list[int]:
-        """Rows that nobody decodes in: copies first, then empty ones, then the longest unused.
-
-        An empty row may be one that has no memory yet, so a copy that ended goes before it.
-        """
-        idle = [row for row, state in enumerate(self._rows) if not state.busy]
-        rows = self._rows
-        return sorted(idle, key=lambda row: (rows[row].last_used, not rows[row].tokens))
-
-    def _clear(self, row: int) -> None:
-        self._stepper.trim(row, 0)
-        self._rows[row].tokens = []
-
 
 _running: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_running() -> None:
-    """End the loops before the interpreter goes: native code must not outlive what it calls."""
+    """End the loops before the interpreter exits: native code must not outlive what it calls."""
     for engine in list(_running):
         engine.close()
 
@@ -516,20 +343,3 @@ def _close_running() -> None:
 def _job(work: Work[S], fresh: bool) -> _Job[S]:
     streams = tuple(Stream(sampler) for sampler in work.samplers)
     return _Job(tuple(work.prompt), streams, work.max_tokens, fresh)
-
-
-def _chunk_end(start: int, end: int, size: int) -> int:
-    """Where the next chunk of at most `size` ends, leaving the last one _FRESH_TOKENS or more."""
-    stop = min(start + size, end)
-    short = 0 < end - stop < _FRESH_TOKENS and size > _FRESH_TOKENS
-    return end - _FRESH_TOKENS if short else stop
-
-
-def _common_prefix(cached: Sequence[int], prompt: Sequence[int]) -> int:
-    """How many leading tokens two sequences share."""
-    length = 0
-    for ours, theirs in zip(cached, prompt, strict=False):
-        if ours != theirs:
-            break
-        length += 1
-    return length

@@ -1,11 +1,14 @@
-"""The one place that imports onnxruntime at run time: on first use, with its telemetry off."""
+"""onnxruntime: opening a graph. The only file that imports it: on first use, its telemetry off."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-from alignpro_lite.errors import MissingDependencyError
+from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def onnxruntime() -> Any:
@@ -25,3 +28,56 @@ def onnxruntime() -> Any:
             "for an NVIDIA GPU.",
         ) from error
     return onnxruntime
+
+
+def supports_cuda() -> bool:
+    """Whether the installed onnxruntime was built with CUDA; a session may still fail to use it."""
+    return _CUDA in onnxruntime().get_available_providers()
+
+
+def open_session(
+    graph: Path, threads: int, *, gpu: int | None = None, spinning: bool = True, cure: str
+) -> Any:
+    """Load a graph.
+
+    Args:
+        graph: The .onnx file.
+        threads: CPU threads.
+        gpu: Index of the NVIDIA GPU to run on, None for the CPU.
+        spinning: Whether idle threads keep their cores busy while they wait for the next call.
+        cure: What the user can do about a graph that cannot be loaded.
+
+    Returns:
+        The `InferenceSession`.
+
+    Raises:
+        BundleError: onnxruntime cannot read the graph.
+        DeviceError: The GPU cannot be used.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.log_severity_level = 4  # errors come as exceptions
+    provider: tuple[str, dict[str, int]] = (_CPU, {})
+    if gpu is not None:
+        runtime.preload_dlls()
+        provider = (_CUDA, {"device_id": gpu})
+        if not supports_cuda():
+            raise _no_cuda("this build of onnxruntime has none")
+    try:
+        session = runtime.InferenceSession(graph, options, providers=[provider])
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise BundleError(f"onnxruntime cannot load {graph} ({error}).", cure) from error
+    # Without its libraries, onnxruntime makes a CPU session and says nothing.
+    if session.get_providers()[0] != provider[0]:
+        raise _no_cuda(f"onnxruntime fell back to {session.get_providers()[0]}")
+    return session
+
+
+def _no_cuda(found: str) -> DeviceError:
+    return DeviceError(
+        f"The prompter was to run on CUDA, but {found}.",
+        'Run `pip install "alignpro-lite[cuda]"`, or pass --device cpu.',
+    )

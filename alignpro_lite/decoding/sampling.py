@@ -1,8 +1,8 @@
 """How the next token is drawn: the settings, and the filters in pure numpy.
 
-The target hands the settings to llama.cpp's own sampler chain; the prompter
-applies the filters below, because it also needs the exact log-probabilities.
-Both work in the order top-k, top-p, min-p, temperature, draw.
+The target passes the settings to llama.cpp's own sampler chain; the prompter applies the filters
+below, because it also needs exact log-probabilities. Both use the order top-k, top-p, min-p,
+temperature, draw.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Sampling:
         Raises:
             InputError: Names the setting, the value and the range.
         """
-        _require(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
-        _require(self.top_k >= 0, "top-k", self.top_k, "0 or more")
-        _require(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
-        _require(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
-        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        _require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
+        _require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
+        _require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
+        _require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
+        _require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
 
-def _require(holds: bool, name: str, value: float, allowed: str) -> None:
+def _require_range(holds: bool, name: str, value: float, allowed: str) -> None:
     if not holds:
         raise InputError(
             f"{name} must be {allowed}, found {value}.", f"Pass a {name} in that range."
@@ -91,15 +91,15 @@ def _log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def filtered_log_probs(
     log_probs: NDArray[np.float64], sampling: Sampling
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The distribution that is really drawn from, after all filters.
+    """The distribution that tokens are drawn from, after all filters.
 
     Args:
         log_probs: Model log-probabilities at temperature 1, shape (vocab,).
         sampling: The settings; temperature must be above 0.
 
     Returns:
-        Token ids that survive, shape (k,), most likely first where a cut needed
-        an order, and their renormalised log-probabilities, shape (k,).
+        Token ids that survive, shape (k,), sorted by likelihood only where a filter needed it, and
+        their renormalised log-probabilities, shape (k,).
     """
     ids: NDArray[np.intp] = np.arange(log_probs.size)
     kept = log_probs
@@ -159,10 +159,10 @@ class TokenSource(Protocol):
 
 
 class Sampler:
-    """Draws the tokens of one sequence from a random stream of its own.
+    """Draws the tokens of one sequence from its own random stream.
 
-    The stream depends only on the seed and the stream number, so sequence i of
-    a batch is the same whatever the size of the batch.
+    The stream depends only on the seed and the stream number, so sequence i of a batch is the same
+    whatever the size of the batch.
     """
 
     def __init__(self, sampling: Sampling, stream: int) -> None:
@@ -195,8 +195,8 @@ class Sampler:
 class GivenTokens:
     """Replays tokens instead of drawing them, to score a text in the sampling loop.
 
-    Texts of different lengths may be scored together: behind its last token, a short one repeats
-    it until its reader, who knows the length, has left.
+    Texts of different lengths may be scored together: a short one repeats its last token until its
+    reader, who knows the length, cancels it.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:

@@ -1,9 +1,8 @@
 """Rendering a model file's chat template, which is foreign code, without trusting it.
 
-Jinja's own sandbox keeps a template from Python; this one also keeps it from
-the clock and the memory. A real template moves short strings about, so the
-limits are strict: known filters and methods only, no operation whose result
-could be large, and a deadline that every line is checked against.
+Jinja's own sandbox keeps a template away from Python; this one also limits its time and memory. A
+real template only moves short strings about, so the limits are strict: known filters and methods
+only, no operation whose result could be large, and a deadline that is checked at every line.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from alignpro_lite.errors import InputError, ModelFileError
 
 RENDER_SECONDS = 2.0
 MAX_SIZE = 100_000
-"""Characters and items that one operation may touch or make."""
+"""Most characters and items that one operation may read or make."""
 MAX_NUMBER = 10_000
-"""Largest number that may say how often, how wide or how far."""
+"""Largest number that may be a count, a width or an index."""
 
 _FILTERS = (
     *("default", "d", "trim", "upper", "lower", "capitalize", "title", "replace", "join"),
@@ -61,7 +60,7 @@ def render_template(
         special_tokens: Values for names such as `bos_token`.
 
     Raises:
-        ModelFileError: The template is broken, too slow or too greedy.
+        ModelFileError: The template is broken, too slow or uses too much memory.
         InputError: The template itself refuses the conversation.
     """
     refusals: list[str] = []
@@ -96,12 +95,12 @@ def render_template(
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox with a list of what chat templates need, each call held to a size."""
+    """Jinja's sandbox, reduced to what chat templates need, each call limited in size."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def __init__(self, raise_exception: Callable[[str], None]) -> None:
-        # Not optimised: the optimiser would compute constants before any limit holds.
+        # Not optimised: the optimiser would compute constants before any limit applies.
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -119,7 +118,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
-        """Leave str.format to `is_safe_attribute`, which does not know it."""
+        """Leave str.format to `is_safe_attribute`, which refuses it."""
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         _require_affordable((getattr(obj, "__self__", None), *args, *kwargs.values()))
@@ -129,7 +128,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "%" and isinstance(left, str):
             raise TemplateError("text formatting, which chat templates may not use")
         if operator == "+":
-            _require(_size(left) + _size(right))
+            _check_size(_size_of(left) + _size_of(right))
         else:
             _require_affordable((left, right))
         return super().call_binop(context, operator, left, right)
@@ -147,38 +146,38 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _require_affordable(arguments: Iterable[Any]) -> None:
-    """Bound every number, and the product of all sizes: the worst that a call can make of them."""
+    """Limit every number, and the product of all sizes, which bounds the size of the result."""
     sizes = []
     for argument in arguments:
         if isinstance(argument, int | float):
-            _require(MAX_SIZE * (abs(argument) / MAX_NUMBER))
+            _check_size(MAX_SIZE * (abs(argument) / MAX_NUMBER))
             sizes.append(max(1.0, abs(argument)))
         else:
-            sizes.append(_size(argument))
-    _require(math.prod(sizes))
+            sizes.append(_size_of(argument))
+    _check_size(math.prod(sizes))
 
 
-def _require(size: float) -> None:
+def _check_size(size: float) -> None:
     if not size <= MAX_SIZE:  # also refuses NaN
         raise TemplateError("an operation that would fill the memory")
 
 
-def _size(value: Any) -> int:
-    """Characters and items of a value, those of nested ones included."""
+def _size_of(value: Any) -> int:
+    """Characters and items of a value, including those of nested values."""
     if isinstance(value, str):
         return max(1, len(value))
     if isinstance(value, Mapping):
-        return 1 + sum(_size(key) + _size(item) for key, item in value.items())
+        return 1 + sum(_size_of(key) + _size_of(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return 1 + sum(map(_size, value))
+        return 1 + sum(map(_size_of, value))
     return 1
 
 
 def _with_deadline(render: Callable[[], str]) -> str:
     """Run a rendering and stop it after RENDER_SECONDS, or when a variable grows too large.
 
-    A trace function sees every line of the compiled template, works in any
-    thread and on any system, and needs no second process.
+    A trace function sees every line of the compiled template, works in any thread and on any
+    system, and needs no second process.
     """
     deadline = time.monotonic() + RENDER_SECONDS
 
@@ -199,12 +198,12 @@ def _with_deadline(render: Callable[[], str]) -> str:
 
 
 def _require_small(value: Any) -> None:
-    """Hold a variable to the size; `~` joins texts where no operator can be intercepted."""
+    """Limit a variable; `~` joins texts without an operator that could be intercepted."""
     if isinstance(value, Namespace):
         for inner in value._Namespace__attrs.values():
-            _require(inner if isinstance(inner, int) else _size(inner))
+            _check_size(inner if isinstance(inner, int) else _size_of(inner))
     elif isinstance(value, str):
-        _require(len(value))
+        _check_size(len(value))
 
 
 def _unusable(reason: str) -> ModelFileError:

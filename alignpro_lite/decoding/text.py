@@ -1,4 +1,4 @@
-"""From token bytes to readable text: whole characters only, and stop strings held back."""
+"""Token bytes to readable text: whole characters only, stop strings held back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 
 class Utf8Assembler:
-    """Joins token bytes into text without ever cutting a multi-byte character."""
+    """Joins token bytes into text without cutting a multi-byte character."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -17,12 +17,12 @@ class Utf8Assembler:
         return self._decoder.decode(piece)
 
     def end(self) -> str:
-        """Text of what is left; an incomplete character becomes U+FFFD."""
+        """The text that is left; an incomplete character becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
 
 
 class StopStrings:
-    """Passes text on up to the first stop string, holding back what may be its beginning."""
+    """Passes text on until the first stop string, holding back what may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -30,7 +30,7 @@ class StopStrings:
         self.found = False
 
     def feed(self, text: str) -> str:
-        """Add text; returns what can be shown now. After a stop string, nothing more is."""
+        """Add text; returns what can be shown now, which is nothing after a stop string."""
         if self.found:
             return ""
         self._held += text
@@ -47,7 +47,7 @@ class StopStrings:
         return shown
 
     def end(self) -> str:
-        """What was held back and turned out not to be a stop string."""
+        """The text that was held back but is not a stop string."""
         shown, self._held = self._held, ""
         return shown
 
@@ -60,12 +60,12 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def readable(pieces: Iterator[bytes], stops: StopStrings) -> Iterator[str]:
+def text_pieces(pieces: Iterator[bytes], stops: StopStrings) -> Iterator[str]:
     """Turn token bytes into non-empty pieces of text, ending at a stop string.
 
     Args:
         pieces: The bytes of each token, in order.
-        stops: Where to end; its `found` tells afterwards whether it did.
+        stops: Where to end; `stops.found` says afterwards whether it did.
 
     Yields:
         Text to show at once, never empty, never with half a character.

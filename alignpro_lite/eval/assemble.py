@@ -42,7 +42,7 @@ from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import Models
+from alignpro_lite.rewriting.draw import DrawModels
 from alignpro_lite.rewriting.request import RhoStar
 from alignpro_lite.target.rollout import GgufTarget, Target
 from alignpro_lite.target.target import LlamaTarget
@@ -207,7 +207,7 @@ def open_system(
                 returns=section.returns,
             )
             target = loaded.require_llama(section.name)
-            models = Models(loaded.prompter(section.bundle), target, loaded.reward)
+            models = DrawModels(loaded.prompter(section.bundle), target, loaded.reward)
             return Drawn(section.name, models, settings)
 
 

@@ -22,7 +22,7 @@ from alignpro_lite.eval.summary import ALL, ModelUsed, Summary, Versus
 from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.measure.statistics import Estimate
 from alignpro_lite.registry.storage import write_text
-from alignpro_lite.rewriting.certificate import changes_between
+from alignpro_lite.rewriting.certificate import word_changes
 
 PAGE = "report.html"
 TEXT = "summary.md"
@@ -324,7 +324,7 @@ def _run(record: Record) -> dict[str, Any]:
 def _pieces(prompt: str, sent: str) -> list[tuple[int, str]] | None:
     if sent == prompt:
         return None
-    changes = changes_between(prompt, sent)
+    changes = word_changes(prompt, sent)
     kept = sum(len(one.text.strip()) for one in changes if one.kind == "kept")
     if kept < _ALIKE * min(len(prompt), len(sent)):
         return [(_DIFFERENCE["removed"], prompt), (_DIFFERENCE["added"], sent)]

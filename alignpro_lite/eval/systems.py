@@ -18,7 +18,7 @@ from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.arms import Arm, Bench
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
-from alignpro_lite.rewriting.draw import Models, Outcome, draw
+from alignpro_lite.rewriting.draw import DrawModels, DrawnPrompt, draw
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.target.rollout import Target
@@ -151,7 +151,7 @@ class Drawn:
     """
 
     name: str
-    models: Models
+    models: DrawModels
     settings: RhoStar
 
     def respond(self, bench: Bench) -> Response:
@@ -170,7 +170,7 @@ class Drawn:
         nothing = ((),) * len(rows)
         return Response(arm, nothing, tuple("; ".join(_reasons(row)) for row in rows))
 
-    def _draw(self, bench: Bench, number: int, turn: int) -> Outcome:
+    def _draw(self, bench: Bench, number: int, turn: int) -> DrawnPrompt:
         seed = stream_seed(stream_seed(bench.seed, number), turn)
         request = Request(
             max_tokens=bench.plan.max_tokens,
@@ -180,12 +180,12 @@ class Drawn:
         return draw(self.models, protect(bench.prompts[number]), request, Cancellation())
 
 
-def _reasons(row: Sequence[Outcome]) -> dict[str, None]:
+def _reasons(row: Sequence[DrawnPrompt]) -> dict[str, None]:
     """Why those prompts were sent, each reason once."""
     return dict.fromkeys(one.choice.reason for one in row)
 
 
-def _scored_answer(outcome: Outcome) -> str:
+def _scored_answer(outcome: DrawnPrompt) -> str:
     """The best answer that the prompt in use has.
 
     Raises:

@@ -37,10 +37,10 @@ def open_target(
             key = section.key_variable
             return OpenAiTarget(section.url, section.model, key, parallel=section.parallel)
         case HuggingFaceSection():
-            from alignpro_lite.pretrained.source import load_source
+            from alignpro_lite.pretrained.torch_model import load_torch_model
             from alignpro_lite.target.torch_target import HfTarget
 
-            source = load_source(Path(section.source))
+            source = load_torch_model(Path(section.source))
             return HfTarget(source, section.device, section.dtype)
 
 

@@ -8,11 +8,11 @@ from peft import PeftModel
 
 
 def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
-    """Write what was trained, at half precision.
+    """Write the trained weights at half precision.
 
     Args:
         model: The base with its adapter.
-        base: Name of the base, written instead of where it lies on this machine.
+        base: Name of the base, written instead of its path on this machine.
         folder: Gets adapter_config.json and adapter_model.safetensors.
     """
     for config in model.peft_config.values():
@@ -26,4 +26,4 @@ def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
         safe_serialization=True,
         save_embedding_layers=False,  # "auto" asks the hub about the base
     )
-    (folder / "README.md").unlink(missing_ok=True)  # peft's, about nothing that is here
+    (folder / "README.md").unlink(missing_ok=True)  # peft writes a template without content

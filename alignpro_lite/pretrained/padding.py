@@ -11,7 +11,7 @@ from torch import Tensor
 def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask of sequences that end together, both (n, longest), int64.
 
-    The mask goes by length: the fill may be a real token of the sequences.
+    The mask follows the lengths: the fill may be a real token of the sequences.
     """
     longest = max(map(len, sequences))
     ids = torch.full((len(sequences), longest), fill)

@@ -27,18 +27,18 @@ _RULES: dict[str, tuple[str, ...]] = {
 }
 _ALIASES = {"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 
-# llama.cpp takes a whole word from the vocabulary before it tries merges under these rules.
 IGNORES_MERGES = frozenset({"llama-bpe"})
+"""Rules under which llama.cpp looks a whole word up in the vocabulary before it tries merges."""
 
 
 def pre_tokenizer(name: str) -> PreTokenizer | None:
-    """Build the pre-tokenizer that llama.cpp calls `name`, or None for an unknown name."""
+    """The pre-tokenizer that llama.cpp calls `name`, or None for an unknown name."""
     rule = _RULES.get(_ALIASES.get(name, name))
     return None if rule is None else Sequence(list(_steps(rule)))
 
 
 def rule_name(description: dict[str, Any] | None) -> str | None:
-    """Name the rule that the `pre_tokenizer` entry of a tokenizer.json describes, if known."""
+    """llama.cpp's name for the `pre_tokenizer` of a tokenizer.json, or None for an unknown one."""
     found = tuple(_splits(description or {}))
     return next((name for name, rule in _RULES.items() if rule == found), None)
 

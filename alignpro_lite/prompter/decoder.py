@@ -1,38 +1,31 @@
-"""A decoder graph in onnxruntime, stepped by the engine.
-
-Every graph takes `input_ids` and `attention_mask`, reads `past_key_values.i.key|value`
-of shape (batch, kv_heads, length, head_dim), and gives `logits` of shape (batch,
-positions, vocab) and `present.i.key|value`. A graph with a shared cache writes
-present into the past's own memory; one with a growing cache returns a copy
-that is longer by the new positions. A graph with a gate is two models on the same
-weights (see `bundle.Graph`); each of them has a cache of its own.
-"""
+"""A decoder graph as the decoding loop sees it: rows of a KV cache that are filled and stepped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignpro_lite.decoding.ort import onnxruntime
+from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.sampling import Draw, TokenSource
-from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
-from alignpro_lite.prompter.bundle import Bundle, Device, Graph
+from alignpro_lite.prompter.bundle import Bundle, Device
+from alignpro_lite.prompter.graph_runner import new_runner
+from alignpro_lite.prompter.kv_cache import SlotMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MICRO_BATCH = 40
+MAKE_AGAIN = "Make the bundle again with `alignpro-lite export bundle` or `export prompter`."
+"""What to do about a damaged file of a prompter bundle."""
+_CHUNK = 40
 """Prompt tokens computed between two looks at the cancel flags. The graph gives the logits of every
-one of them, 200 kB each for a vocabulary of 49,000: larger chunks would be the largest thing in
-memory after the weights, and hardly faster."""
-LENGTH_STEP = 128
+one of them, 200 kB each for a vocabulary of 49,000: after the weights, larger chunks would need the
+most memory, and be hardly faster."""
+_LENGTH_STEP = 128
 """The cache grows by this many tokens at a time."""
-
-_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +44,34 @@ class DecoderSettings:
     sequences: int
     threads: int
 
+    @property
+    def gpu_in_use(self) -> int | None:
+        """Index of the GPU it runs on, None on the CPU."""
+        return self.gpu if self.device == "cuda" else None
+
+
+def open_graph(bundle: Bundle, settings: DecoderSettings) -> Any:
+    """Load the graph of a bundle; returns onnxruntime's session.
+
+    Raises:
+        BundleError: onnxruntime cannot read the graph.
+        DeviceError: CUDA was asked for and cannot be used.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    return open_session(
+        bundle.graph_file,
+        settings.threads,
+        gpu=settings.gpu_in_use,
+        cure=MAKE_AGAIN,
+    )
+
 
 class OnnxDecoder:
-    """A session and a KV cache as the engine's loop sees them."""
+    """A session and a KV cache as the engine's loop sees them.
+
+    Attributes:
+        outputs: Logits of the last `prefill` or `decode`, shape (outputs, vocab).
+    """
 
     def __init__(
         self, bundle: Bundle, settings: DecoderSettings, session: Any, adapter: float = 1.0
@@ -61,18 +79,18 @@ class OnnxDecoder:
         """Begin with an empty cache.
 
         Args:
-            bundle: What the graph is.
+            bundle: Describes the graph.
             settings: Sizes and devices.
-            session: Of `open_session`; decoders on several threads may share it.
+            session: Of `open_graph`; decoders on several threads may share it.
             adapter: What a gate is set to: 1 decodes with ρ_θ, 0 with ρ_sft.
         """
         self._graph = bundle.sidecar.graph
         self._stops = frozenset(bundle.sidecar.tokens.stop)
         self.device: Device = settings.device
         self._rows = settings.sequences
-        self._slots = _SlotMap()
-        self._runner = _new_runner(session, self._graph, settings, adapter)
-        self._outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
+        self._slots = SlotMap()
+        self._runner = new_runner(session, self._graph, settings.gpu_in_use, adapter)
+        self.outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
 
     @property
     def rows(self) -> int:
@@ -92,15 +110,15 @@ class OnnxDecoder:
     @property
     def micro_batch(self) -> int:
         """Most prompt tokens of one `prefill`."""
-        return MICRO_BATCH
+        return _CHUNK
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
         """Append prompt tokens to a row; output 0 is the last one's."""
         self._make_room(start + len(tokens), [row])
         self._bring_to_front([row])
         ids = np.array([tokens], np.int64)
-        # A copy: a view would keep the logits of all positions, 200 kB each, in memory.
-        self._outputs = self._runner.run(ids, np.array([start]))[:, -1].copy()
+        # A copy, because a view would keep the logits of all positions in memory.
+        self.outputs = self._runner.run(ids, np.array([start]))[:, -1].copy()
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
         """Append one token to each row; output i belongs to rows[i]."""
@@ -111,11 +129,11 @@ class OnnxDecoder:
         lengths = np.empty(len(rows), np.int64)
         ids[order, 0] = tokens
         lengths[order] = starts
-        self._outputs = self._runner.run(ids, lengths)[order, -1]
+        self.outputs = self._runner.run(ids, lengths)[order, -1]
 
     def draw(self, output: int, sampler: TokenSource) -> Draw:
         """Draw a token from an output of the last `prefill` or `decode`."""
-        return sampler.draw(self._outputs[output])
+        return sampler.draw(self.outputs[output])
 
     def is_stop(self, token: int) -> bool:
         """Whether a token ends the sequence."""
@@ -127,16 +145,16 @@ class OnnxDecoder:
         self._runner.buffers.copy(self._slots.of(source), self._slots.of(target), length)
 
     def trim(self, row: int, length: int) -> bool:
-        """Forget the end of a row; what lies behind it is masked, so nothing moves."""
+        """Forget the end of a row; it is masked, so nothing moves."""
         if length == 0:
             self._slots.drop(row)
         return True
 
     def release(self, sampler: TokenSource) -> None:
-        """Nothing to give back: samplers are plain Python."""
+        """Do nothing: samplers are plain Python."""
 
     def close(self) -> None:
-        """Give back the cache, and the session if nobody else uses it."""
+        """Free the cache, and the session if nothing else uses it."""
         del self._runner
         trim_heap()
 
@@ -145,289 +163,11 @@ class OnnxDecoder:
             self._slots.assign(row)
         buffers = self._runner.buffers
         if len(self._slots) > buffers.rows or length > buffers.length:
-            steps = -(-length // LENGTH_STEP)
-            wanted = min(steps * LENGTH_STEP, self._graph.max_length)
+            steps = -(-length // _LENGTH_STEP)
+            wanted = min(steps * _LENGTH_STEP, self._graph.max_length)
             buffers.resize(max(len(self._slots), buffers.rows), max(wanted, buffers.length))
 
     def _bring_to_front(self, rows: Sequence[int]) -> None:
         """Move rows into slots 0 to len(rows) - 1, because a batch is a leading block."""
         for here, there in self._slots.moves_to_front(rows):
             self._runner.buffers.swap(here, there)
-
-
-class _SlotMap:
-    """Which slot of the cache holds which row of the engine."""
-
-    def __init__(self) -> None:
-        self._rows: list[int | None] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def of(self, row: int) -> int:
-        return self._rows.index(row)
-
-    def assign(self, row: int) -> None:
-        """Give a row a slot unless it has one."""
-        if row in self._rows:
-            return
-        if None in self._rows:
-            self._rows[self._rows.index(None)] = row
-        else:
-            self._rows.append(row)
-
-    def drop(self, row: int) -> None:
-        if row in self._rows:
-            self._rows[self._rows.index(row)] = None
-
-    def moves_to_front(self, rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Swap rows into the leading slots; yields each pair of slots swapped."""
-        count = len(rows)
-        misplaced = [self.of(row) for row in rows if self.of(row) >= count]
-        holes = [slot for slot in range(count) if self._rows[slot] not in rows]
-        for here, there in zip(misplaced, holes, strict=True):
-            self._rows[here], self._rows[there] = self._rows[there], self._rows[here]
-            yield here, there
-
-
-class _HostBuffers:
-    """KV buffers in main memory: one array of shape (rows, kv_heads, length, head_dim) a name."""
-
-    def __init__(self, session: Any, graph: Graph) -> None:
-        self._dtype = np.dtype(graph.io_dtype)
-        self._head = (graph.kv_heads, graph.head_dim)
-        self.rows = self.length = 0
-        self._buffers = {name: self._empty(0, 0) for name in _cache_names(session)}
-
-    def _empty(self, rows: int, length: int) -> NDArray[Any]:
-        # Zeros, not garbage: masked positions are still multiplied, and NaN times 0 is NaN.
-        heads, size = self._head
-        return np.zeros((rows, heads, length, size), self._dtype)
-
-    def resize(self, rows: int, length: int) -> None:
-        for name, old in self._buffers.items():
-            new = self._empty(rows, length)
-            new[: self.rows, :, : self.length] = old
-            self._buffers[name] = new
-        self.rows, self.length = rows, length
-        trim_heap()
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        for buffer in self._buffers.values():
-            buffer[target, :, :length] = buffer[source, :, :length]
-
-    def swap(self, one: int, other: int) -> None:
-        for buffer in self._buffers.values():
-            buffer[[one, other]] = buffer[[other, one]]
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return self._buffers
-
-    def addresses(self) -> dict[str, int]:
-        return {name: buffer.ctypes.data for name, buffer in self._buffers.items()}
-
-
-class _GpuBuffers:
-    """The same in GPU memory. Rows move through main memory: once a request, not once a token."""
-
-    def __init__(self, session: Any, graph: Graph, gpu: int) -> None:
-        self._host = _HostBuffers(session, graph)
-        self._gpu = gpu
-        self._buffers: dict[str, Any] = {}
-
-    @property
-    def rows(self) -> int:
-        return self._host.rows
-
-    @property
-    def length(self) -> int:
-        return self._host.length
-
-    def resize(self, rows: int, length: int) -> None:
-        self._fetch()
-        self._host.resize(rows, length)
-        ort_value = onnxruntime().OrtValue
-        self._buffers = {
-            name: ort_value.ortvalue_from_numpy(array, "cuda", self._gpu)
-            for name, array in self._host.arrays().items()
-        }
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        self._fetch()
-        self._host.copy(source, target, length)
-        self._store()
-
-    def swap(self, one: int, other: int) -> None:
-        self._fetch()
-        self._host.swap(one, other)
-        self._store()
-
-    def addresses(self) -> dict[str, int]:
-        return {name: buffer.data_ptr() for name, buffer in self._buffers.items()}
-
-    def _fetch(self) -> None:
-        for name, buffer in self._buffers.items():
-            self._host.arrays()[name][...] = buffer.numpy()
-
-    def _store(self) -> None:
-        for name, buffer in self._buffers.items():
-            buffer.update_inplace(self._host.arrays()[name])
-
-
-class _SharedRunner:
-    """Runs a graph that writes new keys and values into the buffers in place."""
-
-    def __init__(
-        self,
-        session: Any,
-        graph: Graph,
-        buffers: _HostBuffers | _GpuBuffers,
-        place: tuple[Device, int],
-        gate: Mapping[str, NDArray[Any]],
-    ) -> None:
-        self.buffers = buffers
-        self._gate = gate
-        self._session = session
-        self._graph = graph
-        self._place = place
-        self._dtype = np.dtype(graph.io_dtype)
-        self._binding = session.io_binding()
-        self._bound: tuple[int, int, int] | None = None
-
-    def run(self, ids: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        batch, positions = ids.shape
-        self._bind_cache(batch)
-        mask = _mask(starts + positions)
-        logits = np.empty((batch, positions, self._graph.vocab), self._dtype)
-        self._binding.bind_cpu_input("input_ids", ids)
-        self._binding.bind_cpu_input("attention_mask", mask)
-        for name, value in self._gate.items():
-            self._binding.bind_cpu_input(name, value)
-        self._binding.bind_output("logits", "cpu", 0, self._dtype, logits.shape, logits.ctypes.data)
-        self._session.run_with_iobinding(self._binding)
-        return logits.astype(np.float32, copy=False)
-
-    def _bind_cache(self, batch: int) -> None:
-        """Bind the leading slots; again only when their number or the buffers changed."""
-        shape = (batch, self._graph.kv_heads, self.buffers.length, self._graph.head_dim)
-        wanted = (batch, self.buffers.rows, self.buffers.length)
-        if self._bound == wanted:
-            return
-        for name, address in self.buffers.addresses().items():
-            memory = (*self._place, self._dtype, shape, address)
-            self._binding.bind_input(name, *memory)
-            self._binding.bind_output(_present_name(name), *memory)
-        self._bound = wanted
-
-
-class _GrowingRunner:
-    """Runs a graph that returns longer copies, and files the new positions in the buffers."""
-
-    def __init__(
-        self, session: Any, buffers: _HostBuffers, gate: Mapping[str, NDArray[Any]]
-    ) -> None:
-        self.buffers = buffers
-        self._gate = gate
-        self._session = session
-        self._inputs = {i.name for i in session.get_inputs()}
-
-    def run(self, ids: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        batch, positions = ids.shape
-        longest = int(starts.max())
-        arrays = self.buffers.arrays()
-        new = np.ones((batch, positions), np.int64)
-        feeds: dict[str, NDArray[Any]] = {
-            "input_ids": ids,
-            # Slots shorter than the longest one have a masked gap before the new tokens.
-            "attention_mask": np.concatenate([_mask(starts, longest), new], axis=1),
-            "position_ids": starts[:, None] + np.arange(positions),
-            **self._gate,
-            **{name: array[:batch, :, :longest] for name, array in arrays.items()},
-        }
-        logits, *present = self._session.run(
-            ["logits", *map(_present_name, arrays)],
-            {name: value for name, value in feeds.items() if name in self._inputs},
-        )
-        for array, grown in zip(arrays.values(), present, strict=True):
-            for slot, start in enumerate(starts):
-                array[slot, :, start : start + positions] = grown[slot, :, longest:]
-        result: NDArray[np.float32] = logits.astype(np.float32, copy=False)
-        return result
-
-
-def _mask(lengths: NDArray[np.int64], width: int | None = None) -> NDArray[np.int64]:
-    """1 where a slot holds a token: shape (batch, width), by default the longest length."""
-    columns = np.arange(int(lengths.max()) if width is None else width)
-    return (columns < lengths[:, None]).astype(np.int64)
-
-
-def _cache_names(session: Any) -> list[str]:
-    """Names of the cache inputs, such as `past_key_values.0.key`."""
-    return [i.name for i in session.get_inputs() if i.name.startswith("past_key_values.")]
-
-
-def _present_name(past: str) -> str:
-    return past.replace("past_key_values.", "present.")
-
-
-def _new_runner(
-    session: Any, graph: Graph, settings: DecoderSettings, adapter: float
-) -> _SharedRunner | _GrowingRunner:
-    gate = {} if graph.gate is None else {graph.gate: np.full(1, adapter, graph.io_dtype)}
-    if graph.cache == "growing":
-        return _GrowingRunner(session, _HostBuffers(session, graph), gate)
-    if settings.device == "cuda":
-        buffers = _GpuBuffers(session, graph, settings.gpu)
-        return _SharedRunner(session, graph, buffers, ("cuda", settings.gpu), gate)
-    return _SharedRunner(session, graph, _HostBuffers(session, graph), ("cpu", 0), gate)
-
-
-def cache_bytes(graph: Graph, rows: int, length: int) -> int:
-    """Bytes of the KV buffers for this many rows of this many tokens."""
-    per_token = 2 * graph.layers * graph.kv_heads * graph.head_dim
-    return per_token * rows * length * np.dtype(graph.io_dtype).itemsize
-
-
-def supports_cuda() -> bool:
-    """Whether the installed onnxruntime was built with CUDA; a session may still fail to use it."""
-    return _PROVIDERS["cuda"] in onnxruntime().get_available_providers()
-
-
-def open_session(bundle: Bundle, settings: DecoderSettings) -> Any:
-    """Load the graph of a bundle.
-
-    Raises:
-        BundleError: onnxruntime cannot read the graph.
-        DeviceError: CUDA was asked for and cannot be used.
-        MissingDependencyError: onnxruntime is not installed.
-    """
-    runtime = onnxruntime()
-    if settings.device == "cuda":
-        runtime.preload_dlls()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.log_severity_level = 4  # errors come as exceptions
-    provider = _PROVIDERS[settings.device]
-    place = {"device_id": settings.gpu} if settings.device == "cuda" else {}
-    if provider not in runtime.get_available_providers():
-        raise _no_cuda("this build of onnxruntime has none")
-    try:
-        session = runtime.InferenceSession(
-            bundle.graph_file, options, providers=[(provider, place)]
-        )
-    except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise BundleError(
-            f"onnxruntime cannot load {bundle.graph_file} ({error}).",
-            "Make the bundle again with `alignpro-lite export bundle` or `export prompter`.",
-        ) from error
-    # Without its libraries, onnxruntime makes a CPU session and says nothing.
-    if session.get_providers()[0] != provider:
-        raise _no_cuda(f"onnxruntime fell back to {session.get_providers()[0]}")
-    return session
-
-
-def _no_cuda(found: str) -> DeviceError:
-    return DeviceError(
-        f"The prompter was to run on CUDA, but {found}.",
-        'Run `pip install "alignpro-lite[cuda]"`, or pass --device cpu.',
-    )

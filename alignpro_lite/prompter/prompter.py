@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
+from alignpro_lite.decoding.engine import Engine
 from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
+from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import Bundle
-from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.decoder import MAKE_AGAIN, DecoderSettings, OnnxDecoder, open_graph
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
-_REMAKE = "Make the bundle again with `alignpro-lite export prompter`."
-_SCORED_TOGETHER = 4
-"""Outputs scored in one batch: each takes a row of the cache, 30 MB for the default prompter, and
-more than a few are hardly faster."""
+_OUTPUTS_SCORED_TOGETHER = 4
+"""Each takes a row of the cache, 30 MB for the default prompter; more are hardly faster."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class RewriteStream:
         self._tokens = tokens
 
     def cancel(self) -> None:
-        """Stop after the token under way; safe from any thread."""
+        """Stop after the current token; safe from any thread."""
         self._tokens.cancel()
 
     def result(self) -> Rewrite:
@@ -81,7 +80,7 @@ class RewriteStream:
 class OnnxPrompter:
     """A loaded prompter.
 
-    Use it as a context manager, or call `close`, to give its memory back.
+    Use it as a context manager, or call `close`, to free its memory.
     """
 
     def __init__(self, bundle: Bundle, settings: DecoderSettings, adapter: float = 1.0) -> None:
@@ -90,11 +89,11 @@ class OnnxPrompter:
         Args:
             bundle: What to load.
             settings: Sizes and devices.
-            adapter: What the adapter is multiplied with where it has a gate: 1 loads ρ_θ, 0 its
+            adapter: What the adapter is multiplied with, if it has a gate: 1 loads ρ_θ, 0 its
                 reference ρ_sft.
 
         Raises:
-            BundleError: The graph or the tokenizer cannot be read, or there is no such gate.
+            BundleError: The graph or the tokenizer cannot be read, or the adapter has no gate.
             DeviceError: CUDA was asked for and cannot be used.
             MissingDependencyError: onnxruntime is not installed.
         """
@@ -102,11 +101,11 @@ class OnnxPrompter:
             require_reference(bundle)
         self.bundle = bundle
         self.template = bundle.sidecar.template
-        tokenizer = read_tokenizer(bundle.tokenizer_file, _REMAKE)
+        tokenizer = read_tokenizer(bundle.tokenizer_file, MAKE_AGAIN)
         self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
         self.device = settings.device
         self._settings = settings
-        self._session = open_session(bundle, settings)
+        self._session = open_graph(bundle, settings)
         self._engine = self._new_engine("prompter", adapter)
         self._reference: Engine[TokenSource] | None = None
         self._starting = threading.Lock()
@@ -123,7 +122,7 @@ class OnnxPrompter:
         self.close()
 
     def close(self) -> None:
-        """Cancel what is running and give back the memory."""
+        """Cancel what is running and free the memory."""
         with self._starting:
             for engine in (self._engine, self._reference):
                 if engine is not None:
@@ -147,7 +146,7 @@ class OnnxPrompter:
             prompt: x.
             count: How many; number i is the same whatever the count.
             sampling: How tokens are drawn.
-            first: The number of the first one.
+            first: The number of the first rewrite.
 
         Raises:
             ContextOverflowError: The prompt does not fit.
@@ -176,7 +175,7 @@ class OnnxPrompter:
         """Score given outputs with the reference: log ρ_sft(output | x) each; see `score`.
 
         ρ_sft is the same graph with its adapter switched off. It needs a cache of its own, which
-        is made at the first call.
+        is allocated at the first call.
 
         Raises:
             BundleError: The adapter of this bundle is merged into its weights.
@@ -194,13 +193,13 @@ class OnnxPrompter:
     ) -> list[float]:
         tokens = self.prompt_tokens(prompt)
         scores: list[float] = []
-        together = min(_SCORED_TOGETHER, self.sequences)
+        together = min(_OUTPUTS_SCORED_TOGETHER, self.sequences)
         for start in range(0, len(outputs), together):
-            some = outputs[start : start + together]
-            samplers = [GivenTokens(output) for output in some]
-            streams = engine.submit(tokens, samplers, max(map(len, some)))
+            batch = outputs[start : start + together]
+            samplers = [GivenTokens(output) for output in batch]
+            streams = engine.submit(tokens, samplers, max(map(len, batch)))
             scores.extend(
-                _score(stream, len(out)) for stream, out in zip(streams, some, strict=True)
+                _score(stream, len(output)) for stream, output in zip(streams, batch, strict=True)
             )
         return scores
 
@@ -224,21 +223,21 @@ class OnnxPrompter:
 
 
 def require_reference(bundle: Bundle) -> None:
-    """Refuse a bundle that is ρ_θ whatever its adapter is multiplied with.
+    """Refuse a bundle whose adapter cannot be switched off.
 
     Raises:
         BundleError: Its adapter is merged into its weights.
     """
     if bundle.sidecar.provenance.adapter is not None and bundle.sidecar.graph.gate is None:
         raise BundleError(
-            f"{bundle.path} cannot tell how likely its base finds a rewrite: its adapter "
-            "changes more than its linear layers and is merged.",
-            "Draw one rewrite only, or train the adapter on linear layers.",
+            f"{bundle.path} cannot score rewrites with its base: its adapter changes more than "
+            "linear layers and is merged.",
+            "Draw a single rewrite, or train an adapter of linear layers only.",
         )
 
 
 def _score(stream: Stream[TokenSource], length: int) -> float:
-    """Log-probability of the first `length` tokens of a sequence, which is then let go."""
+    """Log-probability of the first `length` tokens of a sequence, which then stops."""
     try:
         return math.fsum(draw.log_prob for draw in islice(stream, length))
     finally:

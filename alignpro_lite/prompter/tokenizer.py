@@ -1,4 +1,4 @@
-"""Prompts and rewrites as the prompter's token ids: one way for training and run time."""
+"""Prompts and rewrites as the prompter's token ids, the same way in training and at run time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from alignpro_lite.decoding.conversation import Run, render, token_runs
+from alignpro_lite.decoding.conversation import TextRun, render, token_runs
 from alignpro_lite.prompter.bundle import Tokens
 from alignpro_lite.prompter.template import RewriteTemplate
 
@@ -18,7 +18,7 @@ class PrompterTokenizer:
         """Wrap a tokenizer.
 
         Args:
-            tokenizer: The prompter's own; from now on it reads special tokens in a text as text.
+            tokenizer: The prompter's own; it is set to read special tokens in a text as plain text.
             known: Special tokens and the chat template.
             template: What the prompter is asked.
         """
@@ -49,13 +49,13 @@ class PrompterTokenizer:
 
     def encode(self, output: str) -> list[int]:
         """Token ids of an output as the prompter would write it, stop token included."""
-        return [*self._encode(Run(output, special=False)), self.stop[0]]
+        return [*self._encode(TextRun(output, special=False)), self.stop[0]]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
-    def _encode(self, run: Run) -> list[int]:
+    def _encode(self, run: TextRun) -> list[int]:
         if run.special:
             return [self._special[run.text]]
         return list(self._tokenizer.encode(run.text, add_special_tokens=False).ids)

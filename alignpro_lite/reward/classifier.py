@@ -18,7 +18,7 @@ from transformers import (
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
-from alignpro_lite.pretrained.source import readable_folder
+from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.reward.exchange import Exchange
 
 if TYPE_CHECKING:

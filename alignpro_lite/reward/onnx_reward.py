@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from tokenizers import Tokenizer
 
-from alignpro_lite.decoding.ort import onnxruntime
+from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.tokenizer import read_tokenizer
-from alignpro_lite.errors import BundleError, RewardError
+from alignpro_lite.errors import RewardError
 from alignpro_lite.reward.bundle import RewardModel
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded
 
@@ -46,7 +46,10 @@ class OnnxScorer:
         self.names = model.parts
         self._model = model
         self._tokenizer = _plain_tokenizer(folder / model.tokenizer)
-        self._session: Any = _open_session(folder / model.graph, threads)
+        # The target decodes at the same time: threads that spin would take its cores.
+        self._session: Any = open_session(
+            folder / model.graph, threads, spinning=False, cure=_REMAKE
+        )
         self._inputs = {entry.name for entry in self._session.get_inputs()}
 
     def score(self, exchanges: Sequence[Exchange]) -> NDArray[np.float64]:
@@ -101,17 +104,3 @@ def _plain_tokenizer(file: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # special tokens that a user writes are text
     return tokenizer
-
-
-def _open_session(file: Path, threads: int) -> Any:
-    runtime = onnxruntime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # The target decodes at the same time: threads that spin between two calls would take its
-    # cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors come as exceptions
-    try:
-        return runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise BundleError(f"onnxruntime cannot load {file} ({error}).", _REMAKE) from error

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from alignpro_lite.errors import ModelFileError
-from alignpro_lite.pretrained.source import readable_folder
+from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, ExchangeLayout, encode, padded
 
 CARD = "reward_card.json"

@@ -1,4 +1,4 @@
-"""Candidates: rewrites of one prompt that may be used, drawn round by round."""
+"""Candidates for a draw: rewrites of one prompt that may be used, drawn round by round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Candidate:
     Attributes:
         number: i, its place among all that were drawn.
         rewrite: x'.
-        log_reference: log ρ_sft(x'|x), natural; of the only sample, which nobody weighs, 0.
+        log_reference: log ρ_sft(x'|x), natural; 0 for a single sample, which needs no weight.
     """
 
     number: int
@@ -35,13 +35,13 @@ class Candidate:
 
 
 @dataclass
-class Tally:
-    """What a draw has found so far; becomes its certificate.
+class CandidateLog:
+    """What happened to the candidates of a draw so far; becomes part of its certificate.
 
     Attributes:
         drawn: Rewrites drawn.
         refused: How many were refused, by kind.
-        last_refusal: The last of them.
+        last_refusal: The most recent one.
         dropped: Why a candidate has no reward, by its number.
     """
 
@@ -62,13 +62,13 @@ class CandidateSource:
         usual: Sampling,
         cancellation: Cancellation,
     ) -> None:
-        """Draw nothing yet.
+        """Prepare to draw.
 
         Args:
             prompter: ρ_θ and ρ_sft.
-            protected: The prompt and what every rewrite keeps.
+            protected: The prompt and what every rewrite must keep.
             request: What was asked.
-            usual: How rewrites are drawn unless the request says.
+            usual: How rewrites are drawn unless the request sets it.
             cancellation: Stops the drawing.
         """
         self.prompter = prompter
@@ -76,9 +76,9 @@ class CandidateSource:
         self.request = request
         self._sampling = replace(request.rewrite_sampling or usual, seed=request.sampling.seed)
         self.cancellation = cancellation
-        self.tally = Tally()
+        self.log = CandidateLog()
         self.first: Rewrite | None = None
-        """The first rewrite, to be shown if none is used."""
+        """The first rewrite, shown if none is used."""
 
     @property
     def prompt(self) -> str:
@@ -91,7 +91,7 @@ class CandidateSource:
         return self.request.rho_star
 
     def candidates(self, count: int, *, weighed: bool) -> list[Candidate]:
-        """Draw more rewrites and give those that may be used.
+        """Draw more rewrites and return those that may be used.
 
         Args:
             count: How many to draw.
@@ -99,7 +99,7 @@ class CandidateSource:
 
         Raises:
             ContextOverflowError: The prompt does not fit the prompter.
-            BundleError: The bundle cannot tell ρ_sft.
+            BundleError: The bundle cannot score with ρ_sft.
         """
         found: list[Candidate] = []
         together = self.prompter.sequences
@@ -108,14 +108,14 @@ class CandidateSource:
         return found
 
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
-        first = self.tally.drawn
+        first = self.log.drawn
         streams = self.prompter.start(self.prompt, count, self._sampling, first)
         self.cancellation.enter(streams)
         rewrites = [stream.result() for stream in streams]
-        numbered = list(enumerate(rewrites, start=self.tally.drawn))
-        self.tally.drawn += count
+        numbered = list(enumerate(rewrites, start=first))
+        self.log.drawn += count
         self.first = self.first or rewrites[0]
-        usable = [(number, one) for number, one in numbered if self._may_be_used(one)]
+        usable = [(number, rewrite) for number, rewrite in numbered if self._may_be_used(rewrite)]
         references = [0.0] * len(usable)
         if weighed and usable and not self.cancellation.asked:
             outputs = [rewrite.tokens for _, rewrite in usable]
@@ -126,15 +126,15 @@ class CandidateSource:
     def _may_be_used(self, rewrite: Rewrite) -> bool:
         refusal = refusal_of(self.protected, rewrite)
         if refusal is not None:
-            self.tally.refused[refusal.kind] += 1
-            self.tally.last_refusal = refusal
+            self.log.refused[refusal.kind] += 1
+            self.log.last_refusal = refusal
         return refusal is None
 
     def none_left(self) -> str:
         """Why the prompt goes out unchanged when there is no candidate."""
         if self.cancellation.asked:
             return "cancelled"
-        if self.tally.drawn == 1 and self.tally.last_refusal is not None:
-            return self.tally.last_refusal.reason
-        counted = ", ".join(f"{count} {kind}" for kind, count in self.tally.refused.items())
-        return f"none of {self.tally.drawn} rewrites may be used ({counted})"
+        if self.log.drawn == 1 and self.log.last_refusal is not None:
+            return self.log.last_refusal.reason
+        counted = ", ".join(f"{count} {kind}" for kind, count in self.log.refused.items())
+        return f"none of {self.log.drawn} rewrites may be used ({counted})"

@@ -1,4 +1,4 @@
-"""What a draw from ρ* rests on: how many candidates, how close, what was refused, and why."""
+"""The record of a draw from ρ*: how many candidates, how close, what was refused, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RewardEstimate:
     """An estimate of R(x, x') and its 90 % interval, by Student's t.
 
     Attributes:
@@ -41,21 +41,21 @@ class Estimate:
     answers: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """How a rewrite was chosen.
+    """How a rewrite was chosen. What has a default is measured only where there is a reward.
 
     Attributes:
-        drawn: N, candidates that were drawn; 0 if there was no prompter to ask.
+        drawn: N, candidates that were drawn; 0 without a prompter.
         scored: How many of them have a reward.
         answers: M, trial answers to each candidate; 0 if no reward was used.
         strength: λ; None if no reward was used.
-        diagnostics: What the weights say, see `rho_star`; None if no candidate has a reward.
+        diagnostics: What the weights show, see `rho_star`; None if no candidate has a reward.
         acceptance: Share of proposals that Metropolis-Hastings accepted; None for fewer than two.
         before: R̂ of the prompt as it is; None if it was not measured.
-        after: R̂ of the drawn rewrite. With the guard it rests on answers that had no part in the
-            draw; without, on those that did, which flatter it.
-        gain: What the guard compared; None if it was not asked.
+        after: R̂ of the drawn rewrite. With the guard it is computed from answers that had no part
+            in the draw; without, from those that decided the draw, which makes it too high.
+        gain: What the guard compared; None if it was not needed.
         refused: How many candidates were refused, by kind (see `refusal`).
         dropped: Candidates without a reward, a phrase each.
         target_tokens: Tokens that the target decoded for the choice.
@@ -65,36 +65,36 @@ class Certificate:
     """
 
     drawn: int
-    scored: int
-    answers: int
-    strength: float | None
-    diagnostics: Diagnostics | None
-    acceptance: float | None
-    before: Estimate | None
-    after: Estimate | None
-    gain: Gain | None
+    scored: int = 0
+    answers: int = 0
+    strength: float | None = None
+    diagnostics: Diagnostics | None = None
+    acceptance: float | None = None
+    before: RewardEstimate | None = None
+    after: RewardEstimate | None = None
+    gain: Gain | None = None
     refused: Mapping[str, int]
     dropped: tuple[str, ...]
-    target_tokens: int
-    notes: tuple[str, ...]
+    target_tokens: int = 0
+    notes: tuple[str, ...] = ()
     reason: str
     changes: tuple[Change, ...]
 
 
-def estimate(rewards: NDArray[np.float64]) -> Estimate | None:
+def estimate_reward(rewards: NDArray[np.float64]) -> RewardEstimate | None:
     """Estimate R from the rewards of some answers; None if there are none."""
     count = len(rewards)
     if count == 0:
         return None
     mean = float(rewards.mean())
     if count == 1:
-        return Estimate(mean, -math.inf, math.inf, 1)
+        return RewardEstimate(mean, -math.inf, math.inf, 1)
     width = student_95(count - 1) * float(rewards.std(ddof=1)) / math.sqrt(count)
-    return Estimate(mean, mean - width, mean + width, count)
+    return RewardEstimate(mean, mean - width, mean + width, count)
 
 
-def changes_between(before: str, after: str) -> tuple[Change, ...]:
-    """The difference of two texts, word by word, white space kept."""
+def word_changes(before: str, after: str) -> tuple[Change, ...]:
+    """The difference between two texts, word by word, including white space."""
     old, new = (re.findall(r"\S+|\s+", text) for text in (before, after))
     found = []
     for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new).get_opcodes():

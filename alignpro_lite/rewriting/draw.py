@@ -2,10 +2,10 @@
 
     prompter -> N candidates -> refusals -> trial answers -> rewards -> one candidate -> guard
 
-- One sample and no reward: the rewrite that ρ_θ draws.
-- Several and no reward: the one with the highest implicit reward λ log(ρ_θ/ρ_sft) (Lemma 5.1
-  read backwards). The target is not asked.
-- A reward: Metropolis-Hastings over the candidates, see `rho_star`.
+- Without a reward, one sample: the rewrite that ρ_θ draws.
+- Without a reward, several samples: the one with the highest implicit reward λ log(ρ_θ/ρ_sft)
+  (Lemma 5.1 read backwards). The target is not asked.
+- With a reward: Metropolis-Hastings over the candidates, see `rho_star`.
 
 Candidate i, its log-probabilities and the random streams of its answers depend on the seed and on i
 alone, never on N.
@@ -24,8 +24,8 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.candidates import Candidate, CandidateSource, Tally
-from alignpro_lite.rewriting.certificate import Certificate, changes_between, estimate
+from alignpro_lite.rewriting.candidates import Candidate, CandidateLog, CandidateSource
+from alignpro_lite.rewriting.certificate import Certificate, estimate_reward, word_changes
 from alignpro_lite.rewriting.guard import Gain, gain
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice
@@ -45,14 +45,14 @@ from alignpro_lite.target.target import LlamaTarget
 ROUND = 4
 """Candidates of the first round of `auto`; each round doubles what there is."""
 MOST_SAMPLES = 64
-"""Where `auto` stops, whatever the budget."""
+"""`auto` stops here, whatever the budget."""
 _RAW = 0
 """Owner of the random streams of the raw prompt; candidate i owns i + 1."""
 
 
 @dataclass(frozen=True)
-class Models:
-    """What takes part in a draw; without a prompter the prompt stays as it is."""
+class DrawModels:
+    """The models of a draw; without a prompter the prompt stays as it is."""
 
     prompter: OnnxPrompter | None
     target: LlamaTarget
@@ -60,21 +60,21 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The prompt in use, and the best of its answers so far; None if it has none."""
+class DrawnPrompt:
+    """The prompt to answer, and the best of its trial answers; None if it has none."""
 
     choice: Choice
     answer: Trial | None
 
 
 def draw(
-    models: Models, protected: Protected, request: Request, cancellation: Cancellation
-) -> Outcome:
+    models: DrawModels, protected: Protected, request: Request, cancellation: Cancellation
+) -> DrawnPrompt:
     """Draw a rewrite and decide whether it is used.
 
     Args:
-        models: What takes part.
-        protected: The prompt and what every rewrite keeps.
+        models: What draws, answers and scores.
+        protected: The prompt and what every rewrite must keep.
         request: How rewrites and answers are drawn.
         cancellation: Stops the work; the prompt then stays as it is.
 
@@ -82,52 +82,52 @@ def draw(
         InputError: The prompt is empty or not text, λ is not known, or several samples were asked
             for of an untrained prompter without a reward.
         ContextOverflowError: The prompt does not fit one of the models.
-        BundleError: The bundle cannot tell ρ_sft.
+        BundleError: The bundle cannot score with ρ_sft.
         RewardError: The reward failed.
     """
     check_prompt(protected.prompt)
     if models.prompter is None:
-        return Outcome(unchanged(protected.prompt, "no prompter is loaded"), None)
+        return DrawnPrompt(unchanged(protected.prompt, "no prompter is loaded"), None)
     if models.reward is None:
         usual = models.prompter.bundle.sidecar.sampling
         return _without_reward(
             CandidateSource(models.prompter, protected, request, usual, cancellation)
         )
-    # ρ_θ itself: a filter would leave rewrites out that ρ* may want, a temperature would bring the
-    # same ones again and again.
+    # ρ_θ itself: filters would exclude rewrites that ρ* may want, and a low temperature would draw
+    # the same ones again and again.
     source = CandidateSource(models.prompter, protected, request, Sampling(), cancellation)
     trials = Trials(models.target, models.reward, protected.prompt, request, cancellation)
     return _WithReward(source, trials).outcome()
 
 
 def unchanged(prompt: str, reason: str) -> Choice:
-    """The choice of a prompt that nobody tried to rewrite."""
-    return Choice(prompt, prompt, None, _certificate(Tally(), prompt, prompt, reason))
+    """The choice for a prompt that was never rewritten."""
+    return Choice(prompt, prompt, None, _certificate(CandidateLog(), prompt, prompt, reason))
 
 
-def _without_reward(source: CandidateSource) -> Outcome:
+def _without_reward(source: CandidateSource) -> DrawnPrompt:
     count = source.settings.samples
     if count == "auto":
         raise InputError(
-            "auto needs a reward: without one there is no distance to ρ*.",
+            "--samples auto needs a reward: without one, no distance to ρ* can be estimated.",
             "Pass --reward, or a number of samples.",
         )
     if count > 1 and source.prompter.bundle.sidecar.provenance.adapter is None:
         raise InputError(
-            f"{count} samples need a reward or a trained prompter, found an untrained one: its "
-            "implicit reward is the same for all.",
+            f"{count} samples need a reward or a trained prompter, found an untrained prompter, "
+            "whose implicit reward is the same for all rewrites.",
             "Pass --reward, or a trained bundle.",
         )
     found = source.candidates(count, weighed=count > 1)
     if not found or source.cancellation.asked:
-        return Outcome(_choice(source, None, source.none_left()), None)
-    best = max(found, key=lambda one: one.log_ratio) if count > 1 else found[0]
+        return DrawnPrompt(_choice(source, None, source.none_left()), None)
+    best = max(found, key=lambda candidate: candidate.log_ratio) if count > 1 else found[0]
     reason = "rewritten" if count == 1 else f"highest implicit reward of {len(found)}"
-    return Outcome(_choice(source, best.rewrite, reason), None)
+    return DrawnPrompt(_choice(source, best.rewrite, reason), None)
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class _GuardVerdict:
     """Whether the drawn rewrite is used, why, and the fresh answers that decided it, if any."""
 
     used: bool
@@ -143,13 +143,13 @@ class _WithReward:
         self._source = source
         self._settings = source.settings
         self._trials = trials
-        self._strength = _strength(source)
+        self._strength = _strength_for(source)
         self._candidates: list[Candidate] = []
         self._owners: dict[str, int] = {}
         """Number of the first candidate with each text; others with that text share its answers."""
         self._answers: dict[str, list[Trial]] = {source.prompt: []}
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> DrawnPrompt:
         """Go through all stages."""
         settings = self._settings
         judging = settings.guard_answers if settings.guard else 0
@@ -158,7 +158,7 @@ class _WithReward:
         if first == 0 and not self._source.cancellation.asked:
             needed = raw + settings.answers + judging
             return self._unchanged(
-                f"the budget does not pay for one candidate, which takes {needed} answers of up to "
+                f"the budget is too small for one candidate, which takes {needed} answers of up to "
                 f"{self._trials.trial_tokens} tokens"
             )
         self._try(first, [Ask(self._source.prompt, _RAW, raw)])
@@ -187,25 +187,25 @@ class _WithReward:
                 self._owners[text] = candidate.number
                 asks.append(ask)
             else:
-                self._source.tally.dropped[candidate.number] = "it does not fit the context"
+                self._source.log.dropped[candidate.number] = "it does not fit the context"
         if not asks or self._source.cancellation.asked:
             return
         for ask, answered in zip(asks, self._trials.answers(asks), strict=True):
             self._answers.setdefault(ask.sent, []).extend(answered)
             if ask.owner != _RAW and not len(rewards_of(answered)):
-                self._source.tally.dropped[ask.owner - 1] = (
-                    "its reward is no number" if answered else "the time was over"
+                self._source.log.dropped[ask.owner - 1] = (
+                    "its reward is not a number" if answered else "the time ran out"
                 )
 
     def _next_round(self, reserved: int) -> int:
-        """How many candidates to draw next: what is left of them, as far as the budget goes.
+        """How many candidates to draw next, within the budget.
 
         Args:
-            reserved: Answers that are to be paid besides, to the prompt and for the guard.
+            reserved: Answers that the budget must pay for too, to the prompt and for the guard.
         """
         if self._source.cancellation.asked:
             return 0
-        drawn, each = self._source.tally.drawn, self._settings.answers
+        drawn, each = self._source.log.drawn, self._settings.answers
         if self._settings.samples == "auto":
             size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
         else:
@@ -215,16 +215,17 @@ class _WithReward:
     def _scored(self) -> list[Candidate]:
         """The candidates that have a reward, in their order."""
         return [
-            one
-            for one in self._candidates
-            if len(rewards_of(self._answers.get(one.rewrite.text, [])))
+            candidate
+            for candidate in self._candidates
+            if len(rewards_of(self._answers.get(candidate.rewrite.text, [])))
         ]
 
     def _weighed(self, scored: Sequence[Candidate]) -> Candidates:
+        answers = [self._answers[candidate.rewrite.text] for candidate in scored]
         return Candidates(
-            reference=np.array([one.log_reference for one in scored]),
-            proposal=np.array([one.rewrite.log_proposal for one in scored]),
-            rewards=mean_rewards([rewards_of(self._answers[one.rewrite.text]) for one in scored]),
+            reference=np.array([candidate.log_reference for candidate in scored]),
+            proposal=np.array([candidate.rewrite.log_proposal for candidate in scored]),
+            rewards=mean_rewards([rewards_of(trials) for trials in answers]),
         )
 
     def _is_close(self) -> bool:
@@ -234,7 +235,7 @@ class _WithReward:
         found = diagnose(self._weighed(scored), self._strength)
         return found.distance <= self._settings.tolerance
 
-    def _guarded(self, scored: Sequence[Candidate]) -> Outcome:
+    def _guarded(self, scored: Sequence[Candidate]) -> DrawnPrompt:
         """Draw one of the candidates and decide whether it is used."""
         weighed = self._weighed(scored)
         found = diagnose(weighed, self._strength)
@@ -252,36 +253,36 @@ class _WithReward:
             scored=len(scored),
             diagnostics=found,
             acceptance=chain.acceptance if len(scored) > 1 else None,
-            after=estimate(rewards_of(verdict.judged or self._answers[chosen.text])),
+            after=estimate_reward(rewards_of(verdict.judged or self._answers[chosen.text])),
             gain=verdict.gain,
         )
         answers = [*self._answers[sent], *(verdict.judged if verdict.used else ())]
         choice = Choice(self._source.prompt, sent, chosen, certificate)
-        return Outcome(choice, self._best(answers))
+        return DrawnPrompt(choice, self._best(answers))
 
-    def _verdict(self, chosen: Rewrite) -> _Verdict:
-        """Hold the drawn rewrite against the prompt."""
+    def _verdict(self, chosen: Rewrite) -> _GuardVerdict:
+        """Compare the drawn rewrite with the prompt."""
         raw = rewards_of(self._answers[self._source.prompt])
         tried = rewards_of(self._answers[chosen.text])
         if chosen.text == self._source.prompt:
-            return _Verdict(False, "the drawn rewrite is the prompt")
+            return _GuardVerdict(False, "the drawn rewrite is the prompt")
         if not self._settings.guard:
-            return _Verdict(True, "drawn from ρ*")
+            return _GuardVerdict(True, "drawn from ρ*")
         if not len(raw) or tried.mean() <= raw.mean():
-            return _Verdict(False, "the drawn rewrite did no better than the prompt")
+            return _GuardVerdict(False, "the drawn rewrite did no better than the prompt")
         judged = self._judged(chosen)
         if not judged:
-            return _Verdict(False, "the budget left nothing to judge the rewrite by")
+            return _GuardVerdict(False, "the budget left no answers to judge the rewrite by")
         gained = gain(rewards_of(judged), raw)
         reason = (
             "drawn from ρ*, and better than the prompt beyond the noise"
             if gained.is_certain
             else "the drawn rewrite may be no better than the prompt"
         )
-        return _Verdict(gained.is_certain, reason, gained, judged)
+        return _GuardVerdict(gained.is_certain, reason, gained, judged)
 
     def _judged(self, chosen: Rewrite) -> list[Trial]:
-        """Fresh answers to the drawn rewrite, which had no part in its being drawn."""
+        """Fresh answers to the drawn rewrite, which had no part in the draw."""
         count = self._settings.guard_answers
         if self._trials.affordable(count) < count:
             return []
@@ -296,71 +297,61 @@ class _WithReward:
             return None
         return max(known, key=lambda trial: trial.reward)
 
-    def _unchanged(self, reason: str) -> Outcome:
+    def _unchanged(self, reason: str) -> DrawnPrompt:
         source = self._source
         choice = Choice(
             source.prompt, source.prompt, source.first, self._certificate(source.prompt, reason)
         )
-        return Outcome(choice, self._best(self._answers[source.prompt]))
+        return DrawnPrompt(choice, self._best(self._answers[source.prompt]))
 
     def _certificate(self, sent: str, reason: str) -> Certificate:
         prompt = self._source.prompt
         return replace(
-            _certificate(self._source.tally, prompt, sent, reason),
+            _certificate(self._source.log, prompt, sent, reason),
             answers=self._settings.answers,
             strength=self._strength,
-            before=estimate(rewards_of(self._answers[prompt])),
+            before=estimate_reward(rewards_of(self._answers[prompt])),
             target_tokens=self._trials.tokens_spent,
             notes=(*self._trials.notes, *self._shortfall()),
         )
 
     def _shortfall(self) -> Iterator[str]:
-        drawn, asked = self._source.tally.drawn, self._settings.samples
+        drawn, asked = self._source.log.drawn, self._settings.samples
         if isinstance(asked, int) and drawn < asked:
-            yield f"The budget paid for {drawn} of {asked} candidates."
+            yield f"The budget was enough for {drawn} of {asked} candidates."
 
 
 def _noise(found: Diagnostics) -> Iterator[str]:
     if found.noise > LARGEST_NOISE:
         yield (
-            f"The noise of R̂ is {found.noise:.0f} λ: the draw follows it more than R. More answers "
-            "or a larger λ mend that."
+            f"The noise of R̂ is {found.noise:.0f} λ, so that the draw follows noise more than R. "
+            "Use more answers or a larger λ."
         )
 
 
-def _strength(source: CandidateSource) -> float:
+def _strength_for(source: CandidateSource) -> float:
     trained = source.prompter.bundle.sidecar.provenance.strength
     strength = source.settings.strength or trained
     if strength is None:
         raise InputError(
-            "A draw from ρ* needs λ, and this prompter was trained with none.",
-            "Pass --lambda, for example a tenth of the spread of the rewards.",
+            "A draw from ρ* needs λ, and this prompter was trained without one.",
+            "Pass --lambda, for example a tenth of the standard deviation of the rewards.",
         )
     return strength
 
 
 def _choice(source: CandidateSource, used: Rewrite | None, reason: str) -> Choice:
     sent = source.prompt if used is None else used.text
-    certificate = _certificate(source.tally, source.prompt, sent, reason)
+    certificate = _certificate(source.log, source.prompt, sent, reason)
     return Choice(source.prompt, sent, used or source.first, certificate)
 
 
-def _certificate(tally: Tally, prompt: str, sent: str, reason: str) -> Certificate:
+def _certificate(log: CandidateLog, prompt: str, sent: str, reason: str) -> Certificate:
     """What is known without a reward."""
     return Certificate(
-        drawn=tally.drawn,
-        scored=0,
-        answers=0,
-        strength=None,
-        diagnostics=None,
-        acceptance=None,
-        before=None,
-        after=None,
-        gain=None,
-        refused=dict(tally.refused),
-        dropped=tuple(f"candidate {number}: {why}" for number, why in tally.dropped.items()),
-        target_tokens=0,
-        notes=(),
+        drawn=log.drawn,
+        refused=dict(log.refused),
+        dropped=tuple(f"candidate {number}: {why}" for number, why in log.dropped.items()),
         reason=reason,
-        changes=changes_between(prompt, sent),
+        changes=word_changes(prompt, sent),
     )

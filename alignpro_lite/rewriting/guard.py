@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-Vector = NDArray[np.float64]
+from alignpro_lite.rewriting.rho_star import Vector
 
 # The 0.95 quantiles of Student's t with 1, 2, 3 ... degrees of freedom.
 _T_95 = (
@@ -24,8 +21,8 @@ class Gain:
 
     Attributes:
         estimate: Of R(x, x') - R(x, x).
-        lower: A bound that the true difference exceeds with probability 0.95; -inf where one side
-            has fewer than two answers, because nothing tells their noise.
+        lower: A bound that the true difference exceeds with probability 0.95; -inf if one side has
+            fewer than two answers, because their noise is unknown.
     """
 
     estimate: float
@@ -40,9 +37,10 @@ class Gain:
 def gain(rewritten: Vector, raw: Vector) -> Gain:
     """Compare rewards of answers to a rewrite with those of answers to the prompt itself.
 
-    The bound is Welch's (1947), which lets both sides have their own variance. Its 0.95 is that of
-    normal rewards; of two-valued ones against exponential ones, 8 each, it keeps 0.91. It holds for
-    answers that had no part in choosing the rewrite: the best of many looks better than it is.
+    The bound is Welch's (1947), which allows each side its own variance. It covers 0.95 for normal
+    rewards, and 0.91 for two-valued against exponential rewards with 8 answers each. It is valid
+    only for answers that had no part in choosing the rewrite: the best of many looks better than it
+    is.
 
     Args:
         rewritten: Rewards of answers to x', at least one.
@@ -63,5 +61,5 @@ def gain(rewritten: Vector, raw: Vector) -> Gain:
 
 
 def student_95(degrees: int) -> float:
-    """The 0.95 quantile of Student's t; beyond the table, its last entry, which is wider."""
+    """The 0.95 quantile of Student's t; beyond the table its last entry, which is larger."""
     return _T_95[min(max(degrees, 1), len(_T_95)) - 1]

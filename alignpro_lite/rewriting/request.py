@@ -1,4 +1,4 @@
-"""What a caller may ask: how one prompt is rewritten and answered."""
+"""What a caller may set: how one prompt is rewritten and answered."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Returns = Literal["scored", "fresh"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What a draw may cost; no round of candidates begins that would cost more.
+    """What a draw may cost; a round of candidates that would cost more does not begin.
 
     Attributes:
         tokens: Tokens of the target, over all answers; None for no limit.
-        seconds: Wall-clock time until the rewrite is chosen; answers under way are dropped then.
+        seconds: Wall-clock time until the rewrite is chosen; unfinished answers are dropped then.
             None for no limit.
     """
 
@@ -29,7 +29,7 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse amounts that buy nothing.
+        """Refuse amounts that are not above 0.
 
         Raises:
             InputError: Names the amount.
@@ -45,21 +45,21 @@ class Budget:
 class RhoStar:
     """How a rewrite is drawn from ρ*; see `draw`.
 
-    Without a reward, one sample is used as it is, and of several the one with the highest
-    implicit reward; the other settings then do nothing.
+    Without a reward, a single sample is used as it is, and the best of several by implicit reward;
+    the other settings then have no effect.
 
     Attributes:
-        samples: N, candidates; `auto` adds rounds of them until the estimated distance to ρ* is
-            at most `tolerance`, or the budget or MOST_SAMPLES is reached.
-        strength: λ > 0; None for the one that the prompter was trained with.
+        samples: N, candidates; `auto` adds rounds until the estimated distance to ρ* is at most
+            `tolerance`, or the budget or MOST_SAMPLES is reached.
+        strength: λ > 0; None for the value that the prompter was trained with.
         answers: M, trial answers to each candidate.
         guard: Whether the rewrite is used only if it is better than the prompt beyond the noise.
         guard_answers: Answers to the prompt, and to the chosen rewrite, that the guard compares.
         trial_tokens: The most tokens of a trial; the reward judges an answer by its beginning.
-        tolerance: Where `auto` may stop, as a total variation.
+        tolerance: Total variation at which `auto` may stop.
         budget: What it may cost.
-        returns: `scored` goes on from the best of the answers that the prompt in use has already;
-            `fresh` asks the target once more, which is π_F(·|x') and nothing else.
+        returns: `scored` continues the best of the trial answers to the prompt in use; `fresh` asks
+            the target once more, which samples π_F(·|x') exactly.
     """
 
     samples: int | Literal["auto"] = 1
@@ -87,7 +87,8 @@ class RhoStar:
             raise InputError(f"λ must be above 0, found {self.strength}.", "Pass a larger λ.")
         if not 0 < self.tolerance < 1:
             raise InputError(
-                f"tolerance must be between 0 and 1, found {self.tolerance}.", "Pass such a one."
+                f"tolerance must be between 0 and 1, found {self.tolerance}.",
+                "Pass a number in that range.",
             )
 
 
@@ -108,8 +109,8 @@ class Request:
         sampling: How the answer is drawn; its seed serves the rewrite too.
         rewrite_sampling: How the rewrite is drawn; None takes the bundle's own, or with a reward
             ρ_θ at temperature 1 without filters.
-        protect: Regular expressions of text that a rewrite must keep, besides what `spans`
-            protects anyway.
+        protect: Regular expressions of text that a rewrite must keep, in addition to what `spans`
+            always protects.
         rho_star: How many rewrites are tried and how one of them is chosen.
     """
 
@@ -131,11 +132,11 @@ class Request:
         compile_patterns(self.protect)
 
     def with_seed(self, seed: int) -> Request:
-        """The same request with another seed."""
+        """This request with another seed."""
         return replace(self, sampling=replace(self.sampling, seed=seed))
 
     def question(self, prompt: str) -> Question:
-        """What the target is asked when a prompt goes out.
+        """The question to the target for a prompt, x or x'.
 
         Raises:
             InputError: The prompt is empty or not text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.decoding.stream import FinishReason
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.rewriting.certificate import Certificate
 
@@ -16,8 +16,8 @@ class Choice:
     Attributes:
         prompt: x, the user's own, without `<keep>` markers.
         sent: What the target gets: x' or x unchanged.
-        rewrite: The rewrite that was drawn, used or not; None if there was none to draw.
-        certificate: What the choice rests on.
+        rewrite: The rewrite that was drawn, used or not; None if none was drawn.
+        certificate: How it was chosen.
     """
 
     prompt: str
@@ -32,7 +32,7 @@ class Choice:
 
     @property
     def changed(self) -> bool:
-        """Whether the target gets something else than the user wrote."""
+        """Whether the target gets something other than what the user wrote."""
         return self.sent != self.prompt
 
 
@@ -65,5 +65,5 @@ class Result:
 
     @property
     def certificate(self) -> Certificate:
-        """What the choice of the prompt rests on."""
+        """How the prompt was chosen."""
         return self.choice.certificate

@@ -1,4 +1,4 @@
-"""Draws from ρ*, the optimum of Lemma 5.1, for one prompt. Pure numpy: knows no model.
+"""Draws from ρ*, the optimum of Lemma 5.1, for one prompt. Pure numpy, independent of any model.
 
 N candidates x'_i come independently from a proposal q, each with its log-probabilities and an
 estimate R̂_i of R(x, x'_i), the mean reward of a few answers. Their importance weights
@@ -13,9 +13,9 @@ probability w_i / Σw (Rubin 1987). Both are exact as N grows; the chain is clos
 rewrites whose answers vary more are drawn too often. The correction lowers each noisy exponent by
 half its variance, after which the weights are right on average and the chain is a pseudo-marginal
 one, exact as N grows (Andrieu and Roberts 2009). The penalty method (Ceperley and Dewing 1999)
-lowers the difference of two exponents by half the sum of their variances; that is right where
-the noise of both is drawn anew at every comparison, and wrong here, where a candidate keeps its
-answers: docs/sampling.md has the figures.
+lowers the difference of two exponents by half the sum of their variances. That is right if the
+noise of both is drawn anew at every comparison, and wrong here, where a candidate keeps its
+answers; docs/sampling.md has the figures.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ LARGEST_NOISE = 2.0
 The correction is a property of normal noise that is not much wider than λ; without a limit, λ → 0
 would return the candidate whose answers vary least instead of the best one."""
 PRIOR_DEGREES = 4.0
-"""How many degrees of freedom the pooled variance counts in `mean_rewards`."""
+"""Degrees of freedom that the pooled variance counts for in `mean_rewards`."""
 
 
 @dataclass(frozen=True)
 class MeanRewards:
-    """What a few answers of each candidate say about R.
+    """Estimates of R from a few answers to each candidate.
 
     Attributes:
         mean: R̂, the mean over the answers of each candidate; shape (n,).
@@ -91,7 +91,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What the weights say about ρ* and about how close a draw comes to it.
+    """What the weights show about ρ*, and how close a draw comes to it.
 
     Attributes:
         size: N.
@@ -120,12 +120,12 @@ class Diagnostics:
 
 
 def mean_rewards(answers: Sequence[Vector]) -> MeanRewards:
-    """Mean reward of each candidate and how far to trust it.
+    """Mean reward of each candidate, with its variance.
 
-    The sample variance of two answers says little, so it is drawn towards the one pooled over
-    all candidates, which counts as PRIOR_DEGREES degrees of freedom. With one answer each there
-    is nothing to pool: the variance is taken as 0, and since the weights only matter up to a
-    factor, that is right whenever it is the same for all.
+    The sample variance of two answers is a poor estimate, so it is shrunk towards the variance
+    pooled over all candidates, which counts for PRIOR_DEGREES degrees of freedom. With one answer
+    each there is nothing to pool: the variance is taken as 0, which is right if it is the same for
+    all, because the weights only matter up to a factor.
 
     Args:
         answers: Rewards of the answers of each candidate, at least one each.
@@ -177,7 +177,7 @@ def metropolis_hastings(weights: Vector, random: np.random.Generator) -> Chain:
     current = weights[..., 0]
     for place in range(1, weights.shape[-1]):
         new = weights[..., place]
-        # Not the difference of the two: it is no number where both are -inf.
+        # Not their difference, which is not a number where both are -inf.
         accepts = new > current + thresholds[..., place]
         states[..., place] = np.where(accepts, place, states[..., place - 1])
         current = np.where(accepts, new, current)

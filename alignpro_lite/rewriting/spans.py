@@ -1,10 +1,10 @@
 """Protected spans: what every rewrite must keep as the user wrote it.
 
-Code, quoted strings, options of a multiple-choice question, what the user's own patterns match,
-text between `<keep>` and `</keep>`, and every word with a digit or a sign of code in it: URLs,
-e-mail addresses, file paths, numbers with their units. A rewrite keeps a span if the same
-characters stand in it as often as in the prompt, each time as a thing of its own: the 15 of
-"15 km" is kept neither by "115 km" nor by "15 km/h".
+These are code, quoted strings, options of a multiple-choice question, what the user's own patterns
+match, text between `<keep>` and `</keep>`, and every word with a digit or a sign of code in it:
+URLs, e-mail addresses, file paths, numbers with their units. A rewrite keeps a span if it contains
+the same characters as often as the prompt does, each time as a word of its own: neither "115 km"
+nor "15 km/h" keeps "15 km".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 
 from alignpro_lite.errors import InputError
 
-Kind = Literal["keep", "code", "quote", "option", "pattern", "number", "word"]
+SpanKind = Literal["keep", "code", "quote", "option", "pattern", "number", "word"]
 
 # Scripts written without spaces: a word ends where they begin.
 _UNSPACED = (
@@ -28,7 +28,7 @@ _LETTER = f"[^\\W{_UNSPACED}]"
 _TOKEN = re.compile(f"[^\\s{_UNSPACED}\"'“”„«»‹›‘’`]+")
 _AROUND = "([{<.,;:!?>}])*…،؛؟|"
 _SIGN = re.compile(r"\d|[/\\@_=#$<>{}\[\]|~^*&+%]|\w{2,}\.\w|\w\.\w{2,}")
-_NUMBER = re.compile(r"[-+±−€$£¥₹]*\d(?:[\d.,:/٫٬-]*\d)?")
+_PLAIN_NUMBER = re.compile(r"[-+±−€$£¥₹]*\d(?:[\d.,:/٫٬-]*\d)?")
 _UNIT = re.compile(
     r"[%‰°€$£¥₹]|°[CF]|[munpkcdMGTP]?(?:m|s|g|l|L|B|W|V|A|J|N|Hz|Pa|eV|bit|mol|cal)[²³]?"
     r"|[KMGTP]i?[Bb](?:ps|/s)?|km/h|mph|m/s|min|hrs?|h|d|ft|yd|mi|lbs?|oz|px|pt|rem|em|dpi|fps"
@@ -39,7 +39,7 @@ _UNIT = re.compile(
 )
 _KEEP = re.compile(r"<keep>(.*?)</keep>", re.DOTALL)
 _OPTION = r"\(?(?:[A-Za-z]|\d{1,2})[).][ \t]"
-_WHOLE: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+_WHOLE: tuple[tuple[SpanKind, re.Pattern[str]], ...] = (
     ("code", re.compile(r"(?s)(`{3,}|~{3,}).*?(?:\1[`~]*|\Z)")),
     ("code", re.compile(r"(?<!`)(?:``(?!`)[^\n]+?(?<!`)``|`(?!`)[^`\n]+`)(?!`)")),
     ("quote", re.compile(r'"[^"\n]+"|“[^”\n]+”|„[^“”\n]+[“”]|«[^»\n]+»|‹[^›\n]+›|「[^」\n]+」')),
@@ -61,13 +61,13 @@ class Span:
         text: The characters.
     """
 
-    kind: Kind
+    kind: SpanKind
     start: int
     text: str
 
     @property
     def end(self) -> int:
-        """Index behind its last character."""
+        """Index after its last character."""
         return self.start + len(self.text)
 
 
@@ -77,7 +77,7 @@ class Protected:
 
     Attributes:
         prompt: x, without `<keep>` markers.
-        spans: In the order of the prompt; one within another is left out.
+        spans: In the order of the prompt; spans inside other spans are left out.
     """
 
     prompt: str
@@ -94,7 +94,9 @@ class Protected:
 
     def broken_by(self, rewrite: str) -> tuple[Span, ...]:
         """The spans that a rewrite does not keep, in the order of the prompt."""
-        words = [Counter(span.text for span in _words(text)) for text in (self.prompt, rewrite)]
+        words = [
+            Counter(span.text for span in _code_like_words(text)) for text in (self.prompt, rewrite)
+        ]
         broken = []
         for span in self.spans:
             if span.kind in ("word", "number"):
@@ -111,7 +113,7 @@ def compile_patterns(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     """The user's own regular expressions.
 
     Raises:
-        InputError: One of them is none, or matches nothing at all.
+        InputError: One of them is not a regular expression, or matches the empty string.
     """
     compiled = []
     for pattern in patterns:
@@ -125,7 +127,7 @@ def compile_patterns(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
         if expression.match(""):
             raise InputError(
                 f"A pattern to protect must match some text, found {pattern!r}, which also "
-                "matches none.",
+                "matches the empty string.",
                 "Use + instead of *.",
             )
         compiled.append(expression)
@@ -133,14 +135,14 @@ def compile_patterns(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
 
 
 def protect(text: str, patterns: Sequence[re.Pattern[str]] = ()) -> Protected:
-    """Find what must survive, and take the `<keep>` markers out.
+    """Find what a rewrite must keep, and take out the `<keep>` markers.
 
     Args:
         text: What the user wrote.
         patterns: The user's own, see `compile_patterns`.
     """
     prompt, kept = _without_markers(text)
-    found = [*kept, *_wholes(prompt), *_words(prompt)]
+    found = [*kept, *_wholes(prompt), *_code_like_words(prompt)]
     for pattern in patterns:
         found += [Span("pattern", hit.start(), hit[0]) for hit in pattern.finditer(prompt)]
     return Protected(prompt, tuple(_outermost(found)))
@@ -160,20 +162,20 @@ def _without_markers(text: str) -> tuple[str, list[Span]]:
 
 
 def _wholes(text: str) -> Iterator[Span]:
-    """Spans that may hold spaces."""
+    """Spans that may contain spaces."""
     for kind, pattern in _WHOLE:
         for hit in pattern.finditer(text):
             kept = hit[0].strip()
             yield Span(kind, hit.start() + hit[0].index(kept), kept)
 
 
-def _words(text: str) -> Iterator[Span]:
+def _code_like_words(text: str) -> Iterator[Span]:
     """Words with a digit or a sign of code; numbers with their units."""
     cores = [core for hit in _TOKEN.finditer(text) if (core := _core(hit))]
     for place, (start, word) in enumerate(cores):
         if not _SIGN.search(word):
             continue
-        if not _NUMBER.fullmatch(word):
+        if not _PLAIN_NUMBER.fullmatch(word):
             yield Span("word", start, word)
             continue
         end = start + len(word)
@@ -195,14 +197,14 @@ def _core(token: re.Match[str]) -> tuple[int, str] | None:
 
 def _outermost(spans: Sequence[Span]) -> Iterator[Span]:
     end = 0
-    for span in sorted(spans, key=lambda one: (one.start, -len(one.text))):
+    for span in sorted(spans, key=lambda span: (span.start, -len(span.text))):
         if span.end > end:
             yield span
             end = span.end
 
 
 def _as_it_stands(span: Span, prompt: str) -> re.Pattern[str]:
-    """The characters of a span, not as a part of a longer word unless it is one in the prompt."""
+    """The characters of a span, inside a longer word only if they are so in the prompt."""
     before = _end_of_word(prompt[: span.start][-1:], span.text[0])
     after = _end_of_word(prompt[span.end : span.end + 1], span.text[-1])
     return re.compile(

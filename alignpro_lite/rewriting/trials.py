@@ -1,7 +1,7 @@
-"""Trial answers: what the target says to each of several prompts, all decoded together and scored.
+"""Trial answers: the target's answers to several prompts, all decoded together and scored.
 
-An answer is judged by its beginning. One that was cut there can be gone on from, so that what was
-decoded to choose a prompt is not lost.
+An answer is judged by its beginning. One that was cut there can be continued, so that nothing that
+was decoded to choose a prompt is lost.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.decoding.cancellation import Cancellation, deadline
-from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.stream import FinishReason
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, complaints
@@ -31,8 +31,8 @@ class Trial:
     Attributes:
         sent: The prompt it answers, x or x'.
         tokens: Its token ids, the stop token included.
-        text: What they say.
-        finish_reason: `length` if it can be gone on from.
+        text: Its text.
+        finish_reason: `length` if it can be continued.
         reward: r*(x, y); NaN if it could not be scored.
     """
 
@@ -45,13 +45,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ask:
-    """A prompt to be tried.
+    """A prompt to try.
 
     Attributes:
         sent: x or x'.
-        owner: Number of its random streams; the same one gives the same answers.
+        owner: Selects its random streams; the same number gives the same answers.
         count: How many answers.
-        first: The number of the first one.
+        first: The number of the first answer.
     """
 
     sent: str
@@ -71,14 +71,14 @@ class Trials:
         request: Request,
         cancellation: Cancellation,
     ) -> None:
-        """Begin to count.
+        """Start the clock of the budget.
 
         Args:
             target: π_F.
             reward: r*; it scores the original prompt.
             prompt: x.
             request: How answers are drawn, and the budget.
-            cancellation: Stops the answers under way.
+            cancellation: Stops running answers.
         """
         self._target = target
         self._reward = reward
@@ -100,7 +100,7 @@ class Trials:
         return self._request.rho_star.budget
 
     def affordable(self, count: int) -> int:
-        """How many of so many answers the budget still pays for."""
+        """How many of `count` answers the budget still covers."""
         if self._seconds_left == 0:
             return 0
         if self._budget.tokens is None:
@@ -115,7 +115,7 @@ class Trials:
         return max(0.0, self._begun + self._budget.seconds - time.monotonic())
 
     def fits(self, ask: Ask) -> bool:
-        """Whether the context holds a prompt and its trials."""
+        """Whether a prompt and its trials fit into the context."""
         try:
             self._target.require_room(self._question(ask))
         except ContextOverflowError:
@@ -126,14 +126,14 @@ class Trials:
         """Answer prompts together, and score the answers together.
 
         Returns:
-            For each prompt the answers that were finished before the time of the budget was over,
-            or the request cancelled.
+            For each prompt, the answers that were finished before the budget's time ran out or the
+            request was cancelled.
 
         Raises:
             ContextOverflowError: A prompt does not fit, see `fits`.
             RewardError: The reward failed.
         """
-        # Fresh: the same seed is to give the same answers, whatever was asked before.
+        # Fresh: the same seed must give the same answers, whatever was asked before.
         questions = [self._question(ask) for ask in asks]
         started = self._target.answer_together(questions, fresh=True)
         flat = [stream for streams in started for stream in streams]

@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
-from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Work
+from alignpro_lite.decoding.engine import Engine, Work
+from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
-from alignpro_lite.decoding.text import StopStrings, readable
+from alignpro_lite.decoding.stream import FinishReason, Stream
+from alignpro_lite.decoding.text import StopStrings, text_pieces
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
-from alignpro_lite.target.llama import LlamaModel, LlamaStepper, Source, TargetSettings
+from alignpro_lite.target.llama import (
+    LlamaStepper,
+    TargetSampler,
+    TargetSettings,
+    free_sampler,
+    new_sampler,
+    open_model,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,9 +44,9 @@ class Question:
         max_tokens: The most tokens of each answer.
         sampling: How tokens are drawn.
         stop: Strings that end an answer and are not part of it.
-        count: How many answers; number i has a random stream of its own.
-        first: The number of the first one.
-        begun: Token ids that every answer begins with; decoding goes on behind them.
+        count: How many answers; each has its own random stream.
+        first: The number of the first answer's random stream.
+        begun: Token ids that every answer begins with; decoding continues after them.
     """
 
     messages: Sequence[Message]
@@ -52,14 +61,16 @@ class Question:
 class AnswerStream:
     """The text of one answer, read once, as it is decoded."""
 
-    def __init__(self, target: LlamaTarget, tokens: Stream[Source], question: Question) -> None:
+    def __init__(
+        self, target: LlamaTarget, tokens: Stream[TargetSampler], question: Question
+    ) -> None:
         self._target = target
         self._tokens = tokens
         self._begun = question.begun
         self._stops = StopStrings(question.stop)
         self.tokens: list[int] = []
         self.log_prob = 0.0
-        """Of the tokens decoded here, without those the answer began with."""
+        """Natural, of the tokens decoded here, without those that the answer began with."""
 
     @property
     def token_count(self) -> int:
@@ -74,12 +85,12 @@ class AnswerStream:
     def __iter__(self) -> Iterator[str]:
         """Yield pieces of text; leaving early stops the decoding."""
         try:
-            yield from readable(self._pieces(), self._stops)
+            yield from text_pieces(self._pieces(), self._stops)
         finally:
             self._tokens.cancel()
 
     def cancel(self) -> None:
-        """Stop after the token under way; safe from any thread."""
+        """Stop after the current token; safe from any thread."""
         self._tokens.cancel()
 
     def _pieces(self) -> Iterator[bytes]:
@@ -93,9 +104,9 @@ class AnswerStream:
 
 
 class LlamaTarget:
-    """A loaded target. Its answers are decoded together, whoever asks for them.
+    """A loaded target. All answers are decoded together, whichever caller asked for them.
 
-    Use it as a context manager, or call `close`, to give its memory back.
+    Use it as a context manager, or call `close`, to free its memory.
     """
 
     def __init__(self, path: Path, file: GgufFile, settings: TargetSettings) -> None:
@@ -108,15 +119,16 @@ class LlamaTarget:
 
         Raises:
             ModelFileError: llama.cpp cannot open the file.
-            DeviceError: The memory or the GPU does not suffice.
+            DeviceError: There is not enough memory, or the GPU cannot be used.
         """
         self.file = file
-        self._open: LlamaModel | None = LlamaModel(path, settings)
-        self._engine: Engine[Source] = Engine(
-            LlamaStepper(self._native),
+        model = open_model(path, settings)
+        self._engine: Engine[TargetSampler] = Engine(
+            LlamaStepper(model, settings),
             "target",
             "Shorten the prompt, lower --max-tokens, or raise --ctx.",
         )
+        self._model: LlamaModel | None = model
         self.path = path
         self.settings = settings
 
@@ -127,16 +139,16 @@ class LlamaTarget:
         self.close()
 
     def close(self) -> None:
-        """Cancel what is running and give back the memory."""
+        """Cancel what is running and free the memory."""
         self._engine.close()
-        self._open = None
+        self._model = None
 
     @property
     def _native(self) -> LlamaModel:
-        """The model; whoever holds it keeps it alive, also while another thread closes it."""
-        if self._open is None:
+        """The open model; who holds it keeps it alive while another thread closes the target."""
+        if self._model is None:
             raise DeviceError("The target is closed.", "Load the model again.")
-        return self._open
+        return self._model
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation under the file's own chat template.
@@ -145,16 +157,23 @@ class LlamaTarget:
         as plain text, whatever it contains.
 
         Raises:
-            ModelFileError, InputError: See `chat.render`.
+            ModelFileError, InputError: See `render`.
         """
         native = self._native
         special = {
-            "bos_token": native.special_text("bos"),
-            "eos_token": native.special_text("eos"),
+            "bos_token": native.special_text(native.bos),
+            "eos_token": native.special_text(native.eos),
         }
         segments = render(self.file.chat_template, messages, special)
         written = native.special_texts_in("".join(text for text, own in segments if own))
-        return native.tokenize_runs(token_runs(segments, written))
+        tokens = [
+            token
+            for run in token_runs(segments, written)
+            for token in native.tokenize(run.text, special=run.special)
+        ]
+        if native.add_bos and native.bos is not None and tokens[:1] != [native.bos]:
+            tokens.insert(0, native.bos)
+        return tokens
 
     def answer(self, question: Question) -> list[AnswerStream]:
         """Start the answers to one question; they are decoded together."""
@@ -168,8 +187,8 @@ class LlamaTarget:
 
         Args:
             questions: What to answer.
-            fresh: Whether to forget cached prompts first, so that the roundings of the answers
-                depend on the questions alone; see `Engine.submit_together`.
+            fresh: Whether to forget cached prompts first, so that rounding depends on the questions
+                alone; see `Engine.submit_together`.
 
         Returns:
             For each question one stream an answer.
@@ -184,7 +203,7 @@ class LlamaTarget:
             started = self._engine.submit_together(works, fresh=fresh)
         except AlignProError:
             for sampler in (sampler for work in works for sampler in work.samplers):
-                self._native.free_sampler(sampler)  # the engine frees those it takes
+                free_sampler(sampler)  # the engine frees only those that it accepts
             raise
         return [
             [AnswerStream(self, stream, question) for stream in streams]
@@ -192,33 +211,35 @@ class LlamaTarget:
         ]
 
     def require_room(self, question: Question) -> None:
-        """Make sure that a question can be answered in this context at all.
+        """Refuse a question that can never be answered in this context.
 
         Raises:
             ContextOverflowError: The conversation and its answers can never fit.
         """
-        samplers: list[Source] = [GivenTokens([0])] * question.count  # only their number counts
+        samplers: list[TargetSampler] = [
+            GivenTokens([0])
+        ] * question.count  # only their number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
         self._engine.require_room(Work(tokens, samplers, _left(question)))
 
-    def _work(self, question: Question) -> Work[Source]:
+    def _work(self, question: Question) -> Work[TargetSampler]:
         prompt = [*self.prompt_tokens(question.messages), *question.begun]
         numbers = range(question.first, question.first + question.count)
         seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
-        samplers: list[Source] = [
-            self._native.new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
+        samplers: list[TargetSampler] = [
+            new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
         ]
         return Work(prompt, samplers, _left(question))
 
     def choice_log_probs(
         self, messages: Sequence[Message], choices: Sequence[str]
     ) -> NDArray[np.float64]:
-        """How likely the answer to a conversation begins with each of several texts.
+        """How likely it is that the answer to a conversation begins with each of several texts.
 
         Args:
             messages: The conversation.
-            choices: At most as many texts as the target has sequences; the first token of each
-                one counts.
+            choices: At most as many texts as the target has sequences; only the first token of each
+                counts.
 
         Returns:
             Log-probabilities at temperature 1, natural, shape (choices,).
@@ -235,7 +256,7 @@ class LlamaTarget:
                 "Choose other words.",
             )
         prompt = self.prompt_tokens(messages)
-        given: list[Source] = [GivenTokens(first) for first in firsts]
+        given: list[TargetSampler] = [GivenTokens(first) for first in firsts]
         streams = self._engine.submit(prompt, given, 1, fresh=True)
         return np.array([draw.log_prob for stream in streams for draw in stream])
 
@@ -253,9 +274,9 @@ class LlamaTarget:
     ) -> list[list[float]]:
         """Score answers to each of several conversations: log π_F(y|x), natural, at temperature 1.
 
-        Batches of other sizes round differently, by about a thousandth of a nat a token; answers
-        that were sampled afresh, as many together as are scored here, get what they were drawn
-        with.
+        Rounding depends on the size of a batch, by about a thousandth of a nat a token. Answers
+        that were sampled with `fresh`, as many together as are scored here, get exactly the
+        log-probability that they were drawn with.
 
         Args:
             conversations: The same answers are scored under each; its prompt is computed once.
@@ -263,21 +284,21 @@ class LlamaTarget:
 
         Returns:
             For each conversation one number a continuation, summed over its tokens. Minus infinity
-            for one that goes on behind a token that ends an answer: the target never writes it.
+            for a continuation beyond a token that ends an answer: the target never writes it.
 
         Raises:
             ContextOverflowError: A conversation and a continuation do not fit.
             InputError: A continuation is empty, or holds a token that the target does not have.
         """
         native = self._native
-        for one in continuations:
-            _require_tokens(one, native.n_vocab)
+        for tokens in continuations:
+            _require_tokens(tokens, native.n_vocab)
         places = [
             place
-            for place, one in enumerate(continuations)
-            if not any(native.is_stop(token) for token in one[:-1])
+            for place, tokens in enumerate(continuations)
+            if not any(native.is_stop(token) for token in tokens[:-1])
         ]
-        # Those of like length together: a batch lasts as long as its longest.
+        # Similar lengths together, because a batch takes as long as its longest sequence.
         places.sort(key=lambda place: len(continuations[place]))
         written = [continuations[place] for place in places]
         found = iter(self._scored(conversations, written))
@@ -291,11 +312,13 @@ class LlamaTarget:
         self, conversations: Sequence[Sequence[Message]], written: Sequence[Sequence[int]]
     ) -> list[float]:
         """Scores under the first conversation, then under the next one; all decoded together."""
-        works = [work for one in conversations for work in self._scoring_works(one, written)]
-        # Fresh: the same answers are to get the same score, whatever was computed before.
+        works = [
+            work for messages in conversations for work in self._scoring_works(messages, written)
+        ]
+        # Fresh: the same answers must get the same score, whatever was computed before.
         started = self._engine.submit_together(works, fresh=True)
         streams = [stream for batch in started for stream in batch]
-        lengths = [len(one) for one in written] * len(conversations)
+        lengths = [len(tokens) for tokens in written] * len(conversations)
         try:
             return [
                 math.fsum(draw.log_prob for draw in islice(stream, length))
@@ -307,18 +330,19 @@ class LlamaTarget:
 
     def _scoring_works(
         self, messages: Sequence[Message], written: Sequence[Sequence[int]]
-    ) -> Iterator[Work[Source]]:
-        """As few batches as rows and context allow."""
+    ) -> Iterator[Work[TargetSampler]]:
+        """The answers to one conversation, in as few batches as rows and context allow."""
         prompt = self.prompt_tokens(messages)
         longest = max(map(len, written), default=1)
         fitting = (self.settings.context - len(prompt)) // longest
         together = max(1, min(self.settings.sequences, fitting))
         for start in range(0, len(written), together):
-            some = written[start : start + together]
-            yield Work(prompt, [GivenTokens(one) for one in some], max(map(len, some)))
+            batch = written[start : start + together]
+            samplers = [GivenTokens(tokens) for tokens in batch]
+            yield Work(prompt, samplers, max(map(len, batch)))
 
     def is_like(self, other: LlamaTarget) -> bool:
-        """Whether both write with the same tokens, so that each can score what the other wrote."""
+        """Whether both have the same vocabulary, so that each can score what the other wrote."""
         ours, theirs = self._native, other._native
         return ours.n_vocab == theirs.n_vocab and all(
             ours.piece(token) == theirs.piece(token)
@@ -339,11 +363,11 @@ def _require_tokens(tokens: Sequence[int], size: int) -> None:
     """
     if not tokens or not all(0 <= token < size for token in tokens):
         raise InputError(
-            f"An answer to be scored needs tokens from 0 to {size - 1}, found {list(tokens)[:8]}.",
-            "Score what this target wrote, or another one with the same vocabulary.",
+            f"An answer to score needs tokens from 0 to {size - 1}, found {list(tokens)[:8]}.",
+            "Score answers of this target, or of another one with the same vocabulary.",
         )
 
 
 def _left(question: Question) -> int:
-    """How many tokens its answers may still get."""
+    """How many more tokens its answers may get."""
     return question.max_tokens - len(question.begun)

@@ -20,7 +20,7 @@ from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import ContextOverflowError, DeviceError
 from alignpro_lite.pretrained.padding import left_padded
-from alignpro_lite.pretrained.source import Source
+from alignpro_lite.pretrained.torch_model import TorchModel
 from alignpro_lite.target.rollout import (
     Answer,
     AnswerOrFailure,
@@ -39,7 +39,7 @@ class HfTarget:
 
     def __init__(
         self,
-        source: Source,
+        source: TorchModel,
         device: str = "cpu",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         *,
@@ -48,7 +48,7 @@ class HfTarget:
         """Take over a loaded model.
 
         Args:
-            source: What `load_source` read from a folder or GGUF file; its model is moved to
+            source: What `load_torch_model` read from a folder or GGUF file; its model is moved to
                 the device.
             device: A torch device, such as `cpu` or `cuda:0`.
             dtype: Type of its weights.

@@ -24,7 +24,7 @@ from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.target import export_target
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import save_adapter
-from alignpro_lite.pretrained.source import load_source, merge_adapter
+from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
@@ -100,7 +100,7 @@ def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:
     shutil.rmtree(merged, ignore_errors=True)  # what a killed run left
     merged.mkdir()
     try:
-        merge_adapter(load_source(base), run / ADAPTER).save_folder(merged)
+        merge_adapter(load_torch_model(base), run / ADAPTER).save_folder(merged)
         made = export_target(merged, run / ORACLE, QUANTISATION)
     finally:
         shutil.rmtree(merged)

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from alignpro_lite.export.decoder import tokens_of
 from alignpro_lite.pretrained.padding import left_padded
-from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 from alignpro_lite.train.prompter_config import LoraSection
@@ -74,7 +74,7 @@ class Policy:
         Raises:
             ExportError: The base cannot be read.
         """
-        source = load_source(base)
+        source = load_torch_model(base)
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
         self.settings = settings
         frozen = cast(nn.Module, source.model).to(settings.dtype)

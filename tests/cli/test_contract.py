@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import subprocess
@@ -166,7 +167,7 @@ def test_a_bad_prompt_on_stdin_is_1_before_any_model_is_looked_for(name, stdin, 
     ("line", "code"), [("run <&-", 1), ("--help >&-", 0), ("--no-such-option 2>&-", 2)]
 )
 def test_a_closed_stream_gives_no_traceback(line, code):
-    """Python shows it as None, on which `isatty` and `flush` failed."""
+    """Python sets a closed stream to None, on which `isatty` and `flush` failed."""
     program = f'"{sys.executable}" -c "from alignpro_lite.cli import main; main()" {line}'
     ended = subprocess.run(program, shell=True, capture_output=True, text=True, timeout=60)
     assert ended.returncode == code
@@ -230,6 +231,14 @@ def test_every_public_name_resolves_and_is_listed():
     assert "no_such_name" not in dir(alignpro_lite)
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         _ = alignpro_lite.no_such_name
+
+
+def test_type_checkers_see_every_public_name():
+    tree = ast.parse(Path(alignpro_lite.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    aliases = [alias for imported in block.body for alias in imported.names]
+    assert all(alias.name == alias.asname for alias in aliases)
+    assert {alias.name for alias in aliases} == set(alignpro_lite.__all__)
 
 
 def test_the_package_is_typed():

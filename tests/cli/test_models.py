@@ -14,7 +14,8 @@ import pytest
 
 from alignpro_lite import cli
 from alignpro_lite.cli import models as models_module
-from alignpro_lite.cli.models import Meter, models
+from alignpro_lite.cli.meter import Meter
+from alignpro_lite.cli.models import models
 from alignpro_lite.registry import Cache, download, load
 from alignpro_lite.registry.storage import Progress
 from tests.support import TINY_BUNDLE

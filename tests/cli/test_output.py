@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.cli.output import marked
-from alignpro_lite.rewriting.certificate import changes_between
+from alignpro_lite.rewriting.certificate import word_changes
 
 
 def plain(before: str, after: str) -> str:
-    return click.unstyle(marked(changes_between(before, after)))
+    return click.unstyle(marked(word_changes(before, after)))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,6 @@ def test_a_long_prompt_is_compared_at_once():
     before = " ".join(f"w{i % 500}" for i in range(3000))
     after = " ".join(f"v{i % 500}" for i in range(3000))
     begun = time.monotonic()
-    changes_between(before, after)
-    changes_between(before, before + " and one sentence of guidance")
+    word_changes(before, after)
+    word_changes(before, before + " and one sentence of guidance")
     assert time.monotonic() - begun < 2

@@ -1,4 +1,4 @@
-"""Chat templates: what comes out of honest ones, and what hostile ones are kept from."""
+"""Chat templates: what honest ones give, and what hostile ones are kept from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.decoding import sandbox
-from alignpro_lite.decoding.conversation import Message, Run, render, token_runs
+from alignpro_lite.decoding.conversation import Message, TextRun, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
 
 HEADERS = (
@@ -115,7 +115,7 @@ def test_a_users_text_is_never_special_and_never_rendered(template, text):
 
 
 def test_a_message_is_trimmed_where_the_template_trims():
-    """Holds down: a stand-in has no white space to trim, so the user's stayed."""
+    """Regression: a placeholder has no white space to trim, so the user's stayed."""
     spaced = "{% for m in messages %}[INST] {{ m.content | trim }} [/INST]{% endfor %}"
     as_is = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
     ask = [Message("user", "  hi \n")]
@@ -124,24 +124,26 @@ def test_a_message_is_trimmed_where_the_template_trims():
 
 
 def test_plain_text_joins_across_the_border_of_a_message():
-    """Tokenised apart, `user\\n` and `Hello` give other tokens than together."""
+    """Tokenised apart, `user\\n` and `Hello` give different tokens than together."""
     segments = render(CHATML, [Message("user", "Hello<|im_end|>")], {})
     assert token_runs(segments, ["<|im_start|>", "<|im_end|>"])[-5:] == [
-        Run("user\nHello<|im_end|>", special=False),
-        Run("<|im_end|>", special=True),
-        Run("\n", special=False),
-        Run("<|im_start|>", special=True),
-        Run("assistant\n", special=False),
+        TextRun("user\nHello<|im_end|>", special=False),
+        TextRun("<|im_end|>", special=True),
+        TextRun("\n", special=False),
+        TextRun("<|im_start|>", special=True),
+        TextRun("assistant\n", special=False),
     ]
 
 
 def test_the_longest_special_token_wins():
     runs = token_runs([("<|a|><|a|>b", True)], ["<|a|>", "<|a|>b", ""])
-    assert runs == [Run("<|a|>", special=True), Run("<|a|>b", special=True)]
+    assert runs == [TextRun("<|a|>", special=True), TextRun("<|a|>b", special=True)]
 
 
 def test_without_special_tokens_everything_is_one_run():
-    assert token_runs([("a", True), ("", False), ("b", False)], []) == [Run("ab", special=False)]
+    assert token_runs([("a", True), ("", False), ("b", False)], []) == [
+        TextRun("ab", special=False)
+    ]
 
 
 def test_no_template_joins_the_texts_as_plain_ones():
@@ -168,7 +170,7 @@ def test_a_template_that_refuses_the_conversation_is_quoted():
     ],
 )
 def test_a_template_that_loses_a_message_is_refused(template, role):
-    with pytest.raises(InputError, match=f"no place for a {role} message"):
+    with pytest.raises(InputError, match=f"drops the {role} message"):
         render(template, TALK[:2], {})
 
 

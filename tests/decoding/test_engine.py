@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.engine import Engine, Stream, Work, _chunk_end
+from alignpro_lite.decoding.engine import Engine, Work
+from alignpro_lite.decoding.rows import chunk_end
 from alignpro_lite.decoding.sampling import Draw
+from alignpro_lite.decoding.stream import Stream
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
@@ -26,7 +28,7 @@ PATIENCE = 10.0
 
 @dataclass
 class Script:
-    """A sampler that says given tokens, and the prompt that its row must begin with."""
+    """A sampler that draws given tokens, and the prompt that its row must begin with."""
 
     prompt: tuple[int, ...]
     tokens: list[int]
@@ -40,7 +42,7 @@ class Script:
 
 @dataclass
 class FakeStepper:
-    """Rows of cells that may be shared; breaks at once when the loop asks for nonsense."""
+    """Rows of cells that may be shared; fails at once if the loop asks for nonsense."""
 
     rows: int = 4
     row_capacity: int = 100
@@ -210,16 +212,16 @@ def test_sequences_of_one_job_share_one_prefill(start):
 
 def test_max_tokens_ends_a_sequence_with_length(start):
     stepper = FakeStepper()
-    (one,) = start(stepper).submit([5], scripts([5], [1, 2, 3]), 3)
-    assert read(one) == [1, 2, 3]
-    assert one.finish_reason == "length"
+    (stream,) = start(stepper).submit([5], scripts([5], [1, 2, 3]), 3)
+    assert read(stream) == [1, 2, 3]
+    assert stream.finish_reason == "length"
     assert len(stepper.named("decode")) == 2, "the last token is never decoded"
 
 
 def test_a_stop_token_at_the_limit_is_a_stop(start):
-    (one,) = start(FakeStepper()).submit([5], scripts([5], [1, STOP]), 2)
-    assert read(one) == [1, STOP]
-    assert one.finish_reason == "stop"
+    (stream,) = start(FakeStepper()).submit([5], scripts([5], [1, STOP]), 2)
+    assert read(stream) == [1, STOP]
+    assert stream.finish_reason == "stop"
 
 
 def test_all_rows_may_end_at_their_first_token(start):
@@ -263,7 +265,7 @@ def test_works_submitted_together_share_their_common_beginning(start):
     shared = list(range(10, 20))
     works = [joint([*shared, 30 + n, 40, 41], [1, STOP]) for n in range(3)]
     streams = start(stepper).submit_together(works)
-    assert [read(one) for (one,) in streams] == [[1, STOP]] * 3
+    assert [read(stream) for (stream,) in streams] == [[1, STOP]] * 3
     assert [call[3] for call in stepper.named("prefill")] == [0, 10, 10]
 
 
@@ -276,7 +278,7 @@ def test_fresh_works_forget_what_was_there_and_still_share(start):
     streams = engine.submit_together(
         [joint(prompt, [1, STOP]), joint(prompt, [2, STOP])], fresh=True
     )
-    assert [read(one) for (one,) in streams] == [[1, STOP], [2, STOP]]
+    assert [read(stream) for (stream,) in streams] == [[1, STOP], [2, STOP]]
     assert [call[3] for call in stepper.named("prefill")] == [0, 0, 8]
 
 
@@ -336,12 +338,12 @@ def test_cancel_in_prefill_stops_between_micro_batches(start):
     stepper = FakeStepper(before_prefill=gate)
     engine = start(stepper)
     prompt = [5] * 40
-    (one,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+    (stream,) = engine.submit(prompt, scripts(prompt, [1]), 1)
     gate.wait_for_loop()
-    one.cancel()
+    stream.cancel()
     gate.open()
-    assert read(one) == []
-    assert one.finish_reason == "cancelled"
+    assert read(stream) == []
+    assert stream.finish_reason == "cancelled"
     assert len(stepper.named("prefill")) == 1
     (again,) = engine.submit(prompt, scripts(prompt, [1]), 1)
     assert read(again) == [1]
@@ -351,20 +353,20 @@ def test_cancel_in_prefill_stops_between_micro_batches(start):
 def test_cancel_while_decoding_leaves_after_the_step(start):
     gate = Gate()
     engine = start(FakeStepper(before_decode=gate))
-    (one,) = engine.submit([5], scripts([5], [1] * 50), 50)
+    (stream,) = engine.submit([5], scripts([5], [1] * 50), 50)
     gate.wait_for_loop()
-    one.cancel()
+    stream.cancel()
     gate.open()
-    assert len(read(one)) <= 2
-    assert one.finish_reason == "cancelled"
+    assert len(read(stream)) <= 2
+    assert stream.finish_reason == "cancelled"
 
 
 def test_cancel_after_the_end_changes_nothing(start):
-    (one,) = start(FakeStepper()).submit([5], scripts([5], [STOP]), 5)
-    read(one)
-    one.cancel()
-    assert one.finish_reason == "stop"
-    assert read(one) == []
+    (stream,) = start(FakeStepper()).submit([5], scripts([5], [STOP]), 5)
+    read(stream)
+    stream.cancel()
+    assert stream.finish_reason == "stop"
+    assert read(stream) == []
 
 
 def test_close_wakes_readers_with_cancelled_error(start):
@@ -435,8 +437,8 @@ def test_an_engine_that_cannot_trim_computes_the_prompt_anew(start):
     stepper = FakeStepper(can_trim=False, micro_batch=50)
     engine = start(stepper)
     for _ in range(2):
-        (one,) = engine.submit([5, 6, 7], scripts([5, 6, 7], [1, STOP]), 5)
-        assert read(one) == [1, STOP]
+        (stream,) = engine.submit([5, 6, 7], scripts([5, 6, 7], [1, STOP]), 5)
+        assert read(stream) == [1, STOP]
     assert [call[3] for call in stepper.named("prefill")] == [0, 0]
 
 
@@ -446,8 +448,8 @@ def test_the_prompt_unused_for_longest_makes_room(start):
 
     def ask(first: int, length: int) -> int:
         prompt = [first] * length
-        (one,) = engine.submit(prompt, scripts(prompt, [1]), 1)
-        read(one)
+        (stream,) = engine.submit(prompt, scripts(prompt, [1]), 1)
+        read(stream)
         return stepper.named("prefill")[-1][3]
 
     assert ask(5, 10) == 0
@@ -496,11 +498,11 @@ def test_a_job_that_fills_the_context_exactly_runs(start):
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(3, 20))
 def test_chunks_cover_the_prompt_and_never_end_with_one_token(start_at, length, size):
-    """One row is multiplied by another kernel than two: the same seed gave other answers."""
+    """A single row uses another kernel than two rows: the same seed gave different answers."""
     end = start_at + length
     chunks, begin = [], start_at
     while begin < end:
-        chunks.append((begin, _chunk_end(begin, end, size)))
+        chunks.append((begin, chunk_end(begin, end, size)))
         begin = chunks[-1][1]
     covered = [place for begin, stop in chunks for place in range(begin, stop)]
     assert covered == list(range(start_at, end))

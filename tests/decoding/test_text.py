@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.text import StopStrings, Utf8Assembler, readable
+from alignpro_lite.decoding.text import StopStrings, Utf8Assembler, text_pieces
 
 
 def cut(whole, places):
@@ -22,7 +22,7 @@ cuts = st.lists(st.integers(0, 60), max_size=12)
 
 @given(st.text(max_size=40), cuts)
 def test_any_split_of_the_bytes_gives_the_same_text(text, places):
-    pieces = list(readable(iter(cut(text.encode(), places)), StopStrings([])))
+    pieces = list(text_pieces(iter(cut(text.encode(), places)), StopStrings([])))
     assert "".join(pieces) == text
     assert all(pieces), "an empty piece"
 
@@ -41,12 +41,12 @@ def test_a_character_comes_with_its_last_byte_and_not_later(text, places):
 
 @given(st.binary(max_size=40), cuts)
 def test_any_split_of_damaged_bytes_gives_the_same_text(raw, places):
-    pieces = readable(iter(cut(raw, places)), StopStrings([]))
+    pieces = text_pieces(iter(cut(raw, places)), StopStrings([]))
     assert "".join(pieces) == raw.decode(errors="replace")
 
 
 def test_an_unfinished_character_at_the_end_is_shown_as_damaged():
-    assert "".join(readable(iter([b"a\xf0\x9f", b"\x98"]), StopStrings([]))) == "a\ufffd"
+    assert "".join(text_pieces(iter([b"a\xf0\x9f", b"\x98"]), StopStrings([]))) == "a\ufffd"
 
 
 def up_to_first_stop(text, stops):
@@ -64,7 +64,7 @@ def up_to_first_stop(text, stops):
 def test_text_ends_at_the_first_stop_string_whatever_the_pieces(text, stops, places):
     """With `b` and `abc`, the pieces a|b|c used to give `a` where abc gave nothing."""
     watcher = StopStrings(stops)
-    shown = "".join(readable((piece.encode() for piece in cut(text, places)), watcher))
+    shown = "".join(text_pieces((piece.encode() for piece in cut(text, places)), watcher))
     assert (shown, watcher.found) == up_to_first_stop(text, stops)
 
 
@@ -87,7 +87,7 @@ def test_nothing_is_read_after_a_stop_string():
         yield b"ND two"
         pytest.fail("read on after the stop string")
 
-    assert list(readable(pieces(), StopStrings(["END"]))) == ["one "]
+    assert list(text_pieces(pieces(), StopStrings(["END"]))) == ["one "]
 
 
 def test_nothing_is_shown_after_a_stop_string():
@@ -100,8 +100,8 @@ def test_nothing_is_shown_after_a_stop_string():
 def test_a_stop_string_may_hold_multi_byte_characters():
     raw = "schön 🙂 weiter".encode()
     pieces = (raw[i : i + 1] for i in range(len(raw)))
-    assert "".join(readable(pieces, StopStrings(["🙂"]))) == "schön "
+    assert "".join(text_pieces(pieces, StopStrings(["🙂"]))) == "schön "
 
 
 def test_an_empty_stop_string_stops_nothing():
-    assert list(readable(iter([b"text"]), StopStrings([""]))) == ["text"]
+    assert list(text_pieces(iter([b"text"]), StopStrings([""]))) == ["text"]

@@ -1,4 +1,4 @@
-"""What an adapter changed, as factors of its own rank; and that quantising keeps it."""
+"""What an adapter changed, as factors of its own rank, and that quantising keeps it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from alignpro_lite.export.decoder import export_decoder
 from alignpro_lite.export.low_rank import factorise
-from alignpro_lite.pretrained.source import load_source, merge_adapter
+from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from tests.support.tiny_models import configurations, write_adapter, write_model
 
 
@@ -49,12 +49,12 @@ def faint(folder, base):
 def constants(folder):
     """The constants of the graph in a folder, by name."""
     graph = onnx.load(folder / "model.onnx").graph
-    return {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 def test_an_adapter_smaller_than_the_grid_survives_quantising(base, tmp_path, precision):
-    """Bug: merged into a base on the grid, the default prompter's adapter was rounded away."""
+    """Regression: merged into a base on the grid, the default adapter was rounded away."""
     adapter = faint(tmp_path / "adapter", base)
     found = []
     for chosen in (None, adapter):
@@ -71,7 +71,10 @@ def test_an_adapter_smaller_than_the_grid_survives_quantising(base, tmp_path, pr
     ]
     before, after = (
         {name: value.numpy() for name, value in model.state_dict().items() if "_proj" in name}
-        for model in (load_source(base).model, merge_adapter(load_source(base), adapter).model)
+        for model in (
+            load_torch_model(base).model,
+            merge_adapter(load_torch_model(base), adapter).model,
+        )
     )
     wanted = sum(float(np.linalg.norm(after[name] - before[name]) ** 2) for name in before)
     assert sum(norm**2 for norm in kept) == pytest.approx(wanted, rel=1e-3)

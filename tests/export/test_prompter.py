@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export import quantise
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
 from alignpro_lite.export.low_rank import GATE
-from alignpro_lite.export.onnx_engine import OnnxEngine
+from alignpro_lite.export.onnx_logits import OnnxLogits
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained import pretokenizers
-from alignpro_lite.pretrained.source import load_source, merge_adapter
-from alignpro_lite.prompter.bundle import Precision
+from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
+from alignpro_lite.prompter.bundle import Graph, Precision
 from tests.support.tiny_models import (
     BOS,
     CHAT_TEMPLATE,
@@ -119,18 +120,18 @@ def test_a_mismatch_is_refused_by_how_much_and_can_be_allowed(llama: Path, tmp_p
 
 
 @pytest.fixture(scope="module")
-def merged(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The llama folder exported in fp32 with an adapter."""
-    work = tmp_path_factory.mktemp("merged")
+def adapted(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph]:
+    """The llama folder exported in fp32 with an adapter: the graph and its description."""
+    work = tmp_path_factory.mktemp("adapted")
     result = export(llama, work / "out", adapter=write_adapter(work / "adapter", llama))
     assert result.parity.max_error < 1e-3
-    return work / "out"
+    return work / "out" / result.graph.file, result.graph
 
 
 def test_an_adapter_is_merged(llama: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", llama)
-    plain = load_source(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
-    adapted = merge_adapter(load_source(llama), adapter).model.state_dict()
+    plain = load_torch_model(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
+    adapted = merge_adapter(load_torch_model(llama), adapter).model.state_dict()
     assert not plain.equal(adapted["model.layers.0.self_attn.q_proj.weight"])
 
 
@@ -138,7 +139,7 @@ def test_an_adapter_of_another_model_is_refused(llama: Path, tmp_path: Path) -> 
     other = write_model(tmp_path / "other", configurations()["qwen3"])
     adapter = write_adapter(tmp_path / "adapter", other)
     with pytest.raises(ExportError):
-        merge_adapter(load_source(llama), adapter)
+        merge_adapter(load_torch_model(llama), adapter)
 
 
 def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_path: Path) -> None:
@@ -156,8 +157,10 @@ def test_a_gguf_source_gives_its_own_tokens_and_the_same_graph(llama: Path, tmp_
         )
 
 
-def test_rows_of_different_lengths_decode_as_each_row_alone(merged: Path) -> None:
-    engine = OnnxEngine(merged / "model.onnx", "shared", head_dim=16, threads=1)
+def test_rows_of_different_lengths_decode_as_each_row_alone(adapted: tuple[Path, Graph]) -> None:
+    file, graph = adapted
+    session = open_session(file, threads=1, cure="")
+    exported = OnnxLogits(session, graph)
     rows = [np.arange(10, 10 + length) for length in (5, 9, 2)]
     total = max(len(row) for row in rows)
     ids = np.zeros((3, total), np.int64)
@@ -166,12 +169,12 @@ def test_rows_of_different_lengths_decode_as_each_row_alone(merged: Path) -> Non
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
     feeds = {"input_ids": ids, "attention_mask": mask, GATE: np.ones(1, np.float32)}
-    shape = (3, engine.kv_heads, 32, engine.head_dim)
-    names = [entry.name for entry in engine._session.get_inputs() if "past" in entry.name]
+    shape = (3, graph.kv_heads, 32, graph.head_dim)
+    names = [entry.name for entry in session.get_inputs() if "past" in entry.name]
     feeds.update({name: np.zeros(shape, np.float32) for name in names})
-    batch = engine._session.run(["logits"], feeds)[0]
+    batch = session.run(["logits"], feeds)[0]
     for index, row in enumerate(rows):
-        alone = engine.logits(row)
+        alone = exported.logits(row)
         np.testing.assert_allclose(batch[index, : len(row)], alone, atol=1e-4)
 
 
@@ -181,46 +184,46 @@ def test_a_configuration_that_names_code_is_refused(copy: Path, key: str) -> Non
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "text_config": {key: {"AutoModel": "evil.Model"}}}))
     with pytest.raises(ExportError, match=key):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_published_code_of_a_built_in_architecture_is_left_out(copy: Path) -> None:
-    """Holds down: Phi-3.5-mini-instruct names code that transformers no longer needs."""
+    """Regression: Phi-3.5-mini-instruct names code that transformers no longer needs."""
     path = copy / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "auto_map": {"AutoConfig": "evil.Config"}}))
     (copy / "evil.py").write_text("raise SystemExit('this ran')")
-    assert load_source(copy).model.config.architectures == config["architectures"]
+    assert load_torch_model(copy).model.config.architectures == config["architectures"]
     path.write_text(json.dumps({**config, "architectures": ["Evil"], "auto_map": {"A": "b.C"}}))
     with pytest.raises(ExportError, match="auto_map"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_code_named_by_the_tokenizer_is_refused(copy: Path) -> None:
     path = copy / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {}}))
     with pytest.raises(ExportError, match="auto_map"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_pickled_weights_are_refused(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ExportError, match="safetensors"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_truncated_weights_are_refused(copy: Path) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ExportError, match="cannot be loaded"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 def test_missing_tensors_are_refused_and_not_filled_with_noise(copy: Path) -> None:
     path = copy / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 3}))
     with pytest.raises(ExportError, match="lacks 9 tensors"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all", b"GGUF\x03" + bytes(99)])
@@ -228,18 +231,18 @@ def test_a_foreign_or_truncated_file_is_refused(content: bytes, tmp_path: Path) 
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     with pytest.raises(ExportError):
-        load_source(path)
+        load_torch_model(path)
 
 
 def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="found nothing"):
-        load_source(tmp_path / "absent")
+        load_torch_model(tmp_path / "absent")
 
 
 def test_a_broken_config_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     with pytest.raises(ExportError, match="not valid JSON"):
-        load_source(copy)
+        load_torch_model(copy)
 
 
 @settings(max_examples=25, deadline=None)

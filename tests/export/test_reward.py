@@ -1,4 +1,4 @@
-"""Reward bundles: what torch scores the graph scores, and everything else is refused."""
+"""Reward bundles: the graph scores what torch scores, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def made(trained, tmp_path_factory):
 
 
 def test_parts_weigh_what_is_asked_for_and_otherwise_one(trained, tmp_path):
-    """Holds down: a bundle always weighed its parts alike, whatever a prompter was trained on."""
+    """Regression: parts always had equal weights, whatever a prompter was trained on."""
     first, *others = CARD.parts
     request = RewardRequest(trained, trained, "fp32", False, ((first, 0.3),))
     made = export_reward(request, tmp_path / "out")
@@ -144,7 +144,7 @@ def test_an_fp32_graph_equals_torch_and_replaces_the_old_bundle(trained, tmp_pat
 def test_a_score_does_not_depend_on_the_batch_and_markers_in_a_text_are_text(made):
     """Padding that is attended to, or a user's [SEP] taken for the model's own, would show."""
     scorer = OnnxScorer(made.path, made.sidecar.model, threads=1)
-    alone = np.concatenate([scorer.score([one]) for one in TALK])
+    alone = np.concatenate([scorer.score([exchange]) for exchange in TALK])
     np.testing.assert_allclose(scorer.score(TALK), alone, atol=1e-3)
     marked = scorer._tokenizer.encode("[SEP]", add_special_tokens=False).ids
     assert 3 not in marked
@@ -170,7 +170,7 @@ def test_figures_of_a_comparison_by_hand():
 def test_the_parity_exchanges_are_of_many_lengths():
     exchanges = parity_exchanges()
     assert len(exchanges) >= 40
-    assert len({len(one.answer) for one in exchanges}) > 20
+    assert len({len(exchange.answer) for exchange in exchanges}) > 20
 
 
 def test_a_graph_that_disagrees_is_refused_unless_allowed(trained, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_graph_that_disagrees_is_refused_unless_allowed(trained, tmp_path, mon
 
 def test_a_folder_of_the_users_is_not_replaced(trained, tmp_path):
     (tmp_path / "mine").write_text("x")
-    with pytest.raises(ExportError, match="no bundle"):
+    with pytest.raises(ExportError, match="Expected a bundle"):
         export_reward(RewardRequest(trained, trained, "fp32", False), tmp_path)
     assert (tmp_path / "mine").exists()
 
@@ -285,8 +285,10 @@ def test_a_published_classifier_is_scored_as_a_pair(tmp_path):
     plain = [Exchange("Why is the sky blue?", "It is."), Exchange("Say [SEP]", "no")]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = BertForSequenceClassification.from_pretrained(folder).eval()
-    for one, scores in zip(plain, scorer.score(plain), strict=True):
-        pair = tokenizer(one.prompt, one.answer, split_special_tokens=True, return_tensors="pt")
+    for exchange, scores in zip(plain, scorer.score(plain), strict=True):
+        pair = tokenizer(
+            exchange.prompt, exchange.answer, split_special_tokens=True, return_tensors="pt"
+        )
         with torch.no_grad():
             np.testing.assert_allclose(scores, model(**pair).logits[0].numpy(), atol=1e-5)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from alignpro_lite.decoding.llamacpp import open_vocabulary
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.llama_engine import LlamaVocabulary
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target, quantisations, required_agreement
 from tests.support.tiny_models import (
@@ -40,9 +40,9 @@ def test_float_file_of_every_architecture_equals_torch(name: str, tmp_path: Path
     assert result.parity.argmax_agreement >= 0.999
     assert result.parity.max_error < 1e-2
     assert result.parity.greedy_same_tokens == result.parity.greedy_tokens
-    with LlamaVocabulary(result.file) as vocabulary:
-        assert vocabulary.eos == EOS
-        assert vocabulary.chat_template == CHAT_TEMPLATE
+    vocabulary = open_vocabulary(result.file)
+    assert vocabulary.eos == EOS
+    assert vocabulary.chat_template == CHAT_TEMPLATE
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["target.gguf"]
 
 

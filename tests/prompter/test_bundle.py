@@ -268,7 +268,7 @@ def test_no_file_is_used_without_its_digest(bundle, part, name):
     ],
 )
 def test_values_that_would_reach_native_code_are_in_range(part, key, value, tmp_path):
-    """Holds down: a token beyond the vocabulary was handed to onnxruntime."""
+    """Regression: a token beyond the vocabulary was handed to onnxruntime."""
     raw = json.loads((TINY_BUNDLE / "bundle.json").read_text("utf-8"))
     raw[part][key] = value
     (tmp_path / "bundle.json").write_text(json.dumps(raw), "utf-8")

@@ -1,4 +1,4 @@
-"""The prompter on the tiny committed bundle, against a computation of its own."""
+"""The prompter on the tiny committed bundle, compared with an independent computation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignpro_lite import Sampling
 from alignpro_lite.decoding.sampling import log_softmax
 from alignpro_lite.errors import BundleError, ContextOverflowError, DeviceError
 from alignpro_lite.prompter.bundle import open_bundle
-from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_session
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from tests.support import TINY_BUNDLE
 
@@ -29,20 +29,20 @@ def prompter():
 @pytest.fixture
 def decoder():
     bundle = open_bundle(TINY_BUNDLE)
-    loaded = OnnxDecoder(bundle, SETTINGS, open_session(bundle, SETTINGS))
+    loaded = OnnxDecoder(bundle, SETTINGS, open_graph(bundle, SETTINGS))
     yield loaded
     loaded.close()
 
 
 def reference_log_prob(prompter, prompt, tokens):
     """One full forward pass over prompt and tokens, nothing cached, nothing batched."""
-    decoder = OnnxDecoder(prompter.bundle, SETTINGS, open_session(prompter.bundle, SETTINGS))
+    decoder = OnnxDecoder(prompter.bundle, SETTINGS, open_graph(prompter.bundle, SETTINGS))
     start = prompter.prompt_tokens(prompt)
     total = 0.0
     for place, token in enumerate(tokens):
         decoder.trim(0, 0)
         decoder.prefill(0, [*start, *tokens[:place]], 0)
-        total += float(log_softmax(decoder._outputs[0])[token])
+        total += float(log_softmax(decoder.outputs[0])[token])
     decoder.close()
     return total
 
@@ -122,20 +122,20 @@ class TestDecoder:
         alone = []
         for ids in prompts:
             decoder.prefill(0, [*ids, 99], 0)
-            alone.append(decoder._outputs[0].copy())
+            alone.append(decoder.outputs[0].copy())
             decoder.trim(0, 0)
         for row, ids in enumerate(prompts):
             decoder.prefill(row, ids, 0)
         decoder.decode([2, 0, 1], [99, 99, 99], [17, 5, 40])
         expected = [alone[2], alone[0], alone[1]]
-        np.testing.assert_allclose(decoder._outputs, expected, atol=1e-4)
+        np.testing.assert_allclose(decoder.outputs, expected, atol=1e-4)
 
     def test_the_cache_grows_and_shrinks_without_losing_rows(self, decoder):
-        """Rows leave and join in any order; what stays must not notice."""
+        """Rows leave and join in any order; the other rows must not be affected."""
         ids = list(range(20, 45))
         decoder.prefill(0, ids, 0)
         decoder.decode([0], [7], [25])
-        expected = decoder._outputs[0].copy()
+        expected = decoder.outputs[0].copy()
         decoder.trim(0, 0)
         decoder.prefill(3, ids, 0)
         for row in (0, 1, 2, 4):
@@ -143,15 +143,15 @@ class TestDecoder:
         decoder.trim(0, 0)
         decoder.trim(2, 0)
         decoder.decode([3], [7], [25])
-        np.testing.assert_allclose(decoder._outputs[0], expected, atol=1e-4)
+        np.testing.assert_allclose(decoder.outputs[0], expected, atol=1e-4)
 
     def test_chunked_prefill_equals_whole(self, decoder):
         ids = list(range(5, 105))
         decoder.prefill(0, ids, 0)
-        whole = decoder._outputs[0].copy()
+        whole = decoder.outputs[0].copy()
         for start in range(0, 100, 20):
             decoder.prefill(1, ids[start : start + 20], start)
-        np.testing.assert_allclose(decoder._outputs[0], whole, atol=1e-4)
+        np.testing.assert_allclose(decoder.outputs[0], whole, atol=1e-4)
 
 
 def test_a_graph_that_is_no_graph_is_one_line(tmp_path):
@@ -166,6 +166,6 @@ def test_a_graph_that_is_no_graph_is_one_line(tmp_path):
 
 
 def test_cuda_that_falls_back_is_an_error():
-    """Holds down: onnxruntime makes a CPU session without a word when CUDA is missing."""
+    """Regression: onnxruntime silently makes a CPU session when CUDA is missing."""
     with pytest.raises(DeviceError, match="CUDA"):
         OnnxPrompter(open_bundle(TINY_BUNDLE), replace(SETTINGS, device="cuda"))

@@ -1,4 +1,4 @@
-"""One rewrite for one prompt: what is tried, what is refused, what is chosen, and what it cost."""
+"""One rewrite for one prompt: what is tried, refused and chosen, and what it costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import MOST_SAMPLES, Models, draw
+from alignpro_lite.rewriting.draw import MOST_SAMPLES, DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.target.target import Question
 from tests.support import TINY_BUNDLE, TINY_TARGET
@@ -112,7 +112,9 @@ class FakeScorer:
 
     def score(self, exchanges):
         self.calls += 1
-        assert all(one.prompt == PROMPT for one in exchanges), "r* scores the original prompt"
+        assert all(exchange.prompt == PROMPT for exchange in exchanges), (
+            "r* scores the original prompt"
+        )
         split = [one.answer.rsplit("#", 1) for one in exchanges]
         return np.array([[self.function(sent, int(number))] for sent, number in split])
 
@@ -126,7 +128,7 @@ def rewarded(worth):
 
 
 def drawn(prompter, reward=None, target=None, prompt=PROMPT, seed=0, **settings):
-    models = Models(prompter, target or FakeTarget(), reward)
+    models = DrawModels(prompter, target or FakeTarget(), reward)
     request = Request(rho_star=RhoStar(**settings), sampling=Sampling(seed=seed))
     return draw(models, protect(prompt), request, Cancellation())
 
@@ -199,7 +201,7 @@ def test_without_the_guard_a_worse_rewrite_goes_out():
 
 
 def test_the_answers_that_chose_a_rewrite_do_not_judge_it():
-    """Trials say 1.0, fresh answers -1.0: the guard must look at the fresh ones alone."""
+    """Trials score 1.0, fresh answers -1.0: the guard must use only the fresh ones."""
     reward = Reward(
         [FakeScorer(lambda sent, n: 0.0 if sent == PROMPT else (1.0 if n < 2 else -1.0))],
         {"r": 1.0},
@@ -258,7 +260,7 @@ def test_a_candidate_whose_reward_is_no_number_is_dropped_and_named():
     reward = rewarded(lambda sent: math.nan if sent == BAD else worth(sent))
     outcome = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
     assert outcome.choice.sent == GOOD
-    assert outcome.choice.certificate.dropped == ("candidate 0: its reward is no number",)
+    assert outcome.choice.certificate.dropped == ("candidate 0: its reward is not a number",)
     assert outcome.choice.certificate.scored == 1
 
 
@@ -287,7 +289,7 @@ def test_a_budget_too_small_for_one_candidate_asks_nothing():
     target = FakeTarget()
     outcome = drawn(FakePrompter([GOOD]), rewarded(worth), target, budget=Budget(tokens=100))
     assert outcome.choice.sent == PROMPT
-    assert outcome.choice.reason.startswith("the budget does not pay for one candidate")
+    assert outcome.choice.reason.startswith("the budget is too small for one candidate")
     assert not target.asked
 
 
@@ -300,7 +302,7 @@ def test_a_budget_limits_how_many_candidates_are_answered():
         FakePrompter(texts), reward, target, samples=8, guard=False, budget=budget
     ).choice.certificate
     assert (found.drawn, found.scored, found.target_tokens) == (3, 3, budget.tokens)
-    assert found.notes == ("The budget paid for 3 of 8 candidates.",)
+    assert found.notes == ("The budget was enough for 3 of 8 candidates.",)
 
 
 def test_what_short_answers_leave_of_a_budget_buys_more_candidates():
@@ -358,7 +360,7 @@ def test_a_reward_that_fails_stops_the_request():
 def test_cancelling_leaves_the_prompt():
     cancellation = Cancellation()
     cancellation.cancel()
-    models = Models(FakePrompter([GOOD]), FakeTarget(), None)
+    models = DrawModels(FakePrompter([GOOD]), FakeTarget(), None)
     outcome = draw(models, protect(PROMPT), Request(), cancellation)
     assert (outcome.choice.sent, outcome.choice.reason) == (PROMPT, "cancelled")
 
@@ -462,5 +464,5 @@ def test_scores_do_not_depend_on_what_is_scored_beside(model):
     rewrites = model.prompter.rewrite(PROMPT, 6, Sampling(temperature=2.0, seed=2))
     outputs = [rewrite.tokens[: 3 + place] for place, rewrite in enumerate(rewrites)]
     together = model.prompter.reference_score(PROMPT, outputs)
-    alone = [model.prompter.reference_score(PROMPT, [one])[0] for one in outputs]
+    alone = [model.prompter.reference_score(PROMPT, [output])[0] for output in outputs]
     assert together == pytest.approx(alone, abs=1e-4)

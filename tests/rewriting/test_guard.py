@@ -1,4 +1,4 @@
-"""The guard: its bound covers the truth as often as it says, and no choice is its own judge."""
+"""The guard: its bound covers the truth as often as promised, and judges on fresh answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRIALS = 20_000
 
 
 def covered(draw):
-    """Share of trials in which the bound lies below the true difference."""
+    """Share of trials in which the bound is below the true difference."""
     random = np.random.default_rng(0)
     return np.mean([truth >= found.lower for truth, found in (draw(random) for _ in range(TRIALS))])
 

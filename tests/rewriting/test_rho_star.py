@@ -145,8 +145,8 @@ def test_the_error_of_log_z_is_its_spread():
     for _ in range(4000):
         drawn = random.choice(len(STAR), size=64, p=PROPOSAL)
         found.append(diagnose(candidates(SFT[drawn], PROPOSAL[drawn], REWARD[drawn]), STRENGTH))
-    spread = np.std([one.log_z for one in found])
-    assert np.mean([one.log_z_error for one in found]) == pytest.approx(spread, rel=0.1)
+    spread = np.std([estimate.log_z for estimate in found])
+    assert np.mean([estimate.log_z_error for estimate in found]) == pytest.approx(spread, rel=0.1)
 
 
 def test_an_endless_lambda_gives_the_reference_and_none_the_best():

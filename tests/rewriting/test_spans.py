@@ -153,7 +153,7 @@ def test_a_number_is_kept_only_as_it_stands(rewrite):
 
 
 def test_a_number_in_code_does_not_stand_for_the_one_outside():
-    """Bug: the 15 within the code was counted for the lost one."""
+    """Regression: the 15 inside the code was counted instead of the lost one."""
     protected = protect("Use 15 and `ls 15`.")
     assert [span.text for span in protected.broken_by("Use `ls 15`.")] == ["15"]
 

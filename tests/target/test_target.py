@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 
 from alignpro_lite import Message, Sampling
+from alignpro_lite.decoding.llamacpp import SPIN_COUNT
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
-from alignpro_lite.target.llama import SPIN_COUNT, TargetSettings
+from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget, Question
 from tests.support import TINY_TARGET
 
@@ -48,10 +49,10 @@ def test_pieces_never_cut_a_character(target):
 
 
 def test_a_seed_repeats_and_another_differs(target):
-    one, same, other = (
+    first, same, other = (
         text_of(target, sampling=Sampling(temperature=2.0, seed=seed)) for seed in (1, 1, 2)
     )
-    assert one == same != other
+    assert first == same != other
 
 
 def test_answer_i_does_not_depend_on_the_count(target):
@@ -59,8 +60,8 @@ def test_answer_i_does_not_depend_on_the_count(target):
     three = [
         "".join(s) for s in target.answer(Question(ASK, count=3, max_tokens=20, sampling=sampling))
     ]
-    (one,) = target.answer(Question(ASK, count=1, max_tokens=20, sampling=sampling))
-    assert three[0] == "".join(one)
+    (alone,) = target.answer(Question(ASK, count=1, max_tokens=20, sampling=sampling))
+    assert three[0] == "".join(alone)
     assert len(set(three)) == 3
 
 
@@ -168,7 +169,7 @@ def test_the_numbers_of_an_overflow(target):
 
 
 def test_a_context_below_the_micro_batch_is_an_error_not_an_abort():
-    """Holds down: llama.cpp aborts the process when a batch is larger than its context."""
+    """Regression: llama.cpp aborts the process when a batch is larger than its context."""
     small = replace(SETTINGS, context=40)
     with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), small) as target:
         with pytest.raises(ContextOverflowError):
@@ -215,15 +216,15 @@ def test_a_closed_target_refuses(target):
 
 
 def test_threads_do_not_spin_for_milliseconds():
-    """Holds down: one busy neighbour on two cores made decoding a hundred times slower.
+    """Regression: one busy neighbour on two cores made decoding a hundred times slower.
 
     GNU OpenMP reads the setting when llama.cpp is loaded, so it must be there before.
     """
     code = (
         "import os, sys; os.environ.pop('GOMP_SPINCOUNT', None)\n"
-        "from alignpro_lite.target import llama\n"
+        "from alignpro_lite.decoding import llamacpp\n"
         "assert 'llama_cpp' not in sys.modules\n"
-        "llama.supports_gpu_offload()\n"
+        "llamacpp.supports_gpu_offload()\n"
         "print(os.environ['GOMP_SPINCOUNT'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -231,7 +232,7 @@ def test_threads_do_not_spin_for_milliseconds():
 
 
 def test_leaving_the_interpreter_while_answering_does_not_crash():
-    """Holds down: the weights were freed at exit while the engine's thread was decoding."""
+    """Regression: the weights were freed at exit while the engine's thread was decoding."""
     code = (
         "from alignpro_lite import AlignedModel, Request\n"
         f"model = AlignedModel.load({str(TINY_TARGET)!r}, None)\n"
@@ -244,7 +245,7 @@ def test_leaving_the_interpreter_while_answering_does_not_crash():
 
 
 def test_llama_cpps_own_reason_is_shown(tmp_path):
-    """Holds down: its error level was taken for another, and the reason was lost."""
+    """Regression: the wrong log level was kept, and the reason was lost."""
     damaged = bytearray(TINY_TARGET.read_bytes())
     at = damaged.index(b"llama.attention.head_count\x04\x00\x00\x00") + 30
     damaged[at] = 7

@@ -12,7 +12,7 @@ from alignpro_lite import Message, Sampling
 from alignpro_lite.decoding.sampling import filtered_log_probs, log_softmax
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.reading import read_header
-from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
 from alignpro_lite.target.target import LlamaTarget
@@ -45,7 +45,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def target():
-    return HfTarget(load_source(TINY_TARGET), rows=3)
+    return HfTarget(load_torch_model(TINY_TARGET), rows=3)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_prompts_are_the_token_ids_of_the_gguf(target, llama):
 
 def test_a_folder_gives_the_same_token_ids(tmp_path, llama):
     folder = write_model(tmp_path / "model", configurations()["llama"])
-    from_folder = HfTarget(load_source(folder))
+    from_folder = HfTarget(load_torch_model(folder))
     for messages in CONVERSATIONS:
         assert from_folder.prompt_tokens(messages) == llama.prompt_tokens(messages)
 
@@ -98,7 +98,7 @@ def test_the_global_random_state_is_left_alone(target):
 
 def test_a_stop_token_ends_an_answer_and_counts(target):
     """Every fourth token is made a stop token, so that a short answer meets one."""
-    source = load_source(TINY_TARGET)
+    source = load_torch_model(TINY_TARGET)
     special = replace(source.special, stop=tuple(range(0, 384, 4)))
     stopping = HfTarget(replace(source, special=special))
     for whole, short in zip(
@@ -133,7 +133,7 @@ def test_the_filters_make_the_packages_own_distribution(sampling):
 
 def test_what_the_model_recommends_is_not_applied():
     """Holds down: generate mixes in the model's own settings, and a top-k of 50 by default."""
-    source = load_source(TINY_TARGET)
+    source = load_torch_model(TINY_TARGET)
     source.model.generation_config.top_k = 2
     plain = HfTarget(source, rows=200)
     (answers,) = answers_of(plain, CONVERSATIONS[:1], 200, 1, Sampling(temperature=100))
@@ -150,7 +150,7 @@ def test_one_bad_conversation_does_not_lose_the_others(target):
 
 
 def test_logits_that_are_not_finite_are_failures_of_their_batch():
-    broken = HfTarget(load_source(TINY_TARGET), rows=1)
+    broken = HfTarget(load_torch_model(TINY_TARGET), rows=1)
     broken._model.lm_head.weight.data.fill_(torch.nan)
     ((outcome,),) = answers_of(broken, CONVERSATIONS[:1], 1, 4, WARM)
     assert isinstance(outcome, TargetFailure)
@@ -158,7 +158,7 @@ def test_logits_that_are_not_finite_are_failures_of_their_batch():
 
 
 def test_a_closed_target_refuses():
-    target = HfTarget(load_source(TINY_TARGET))
+    target = HfTarget(load_torch_model(TINY_TARGET))
     target.close()
     with pytest.raises(DeviceError, match="closed"):
         answers_of(target, CONVERSATIONS, 1, 1, GREEDY)

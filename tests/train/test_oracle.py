@@ -13,7 +13,7 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
-from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, AnswerPlan
 from alignpro_lite.train import oracle_run
@@ -105,7 +105,7 @@ def test_it_is_asked_what_the_target_is_asked(run):
     config, places, _ = run
     base = places.data / "base"
     policy = open_policy(config.oracle, base, DIRECT, "cpu", 0)
-    tokenizer = load_source(base).tokenizer
+    tokenizer = load_torch_model(base).tokenizer
     asked = tokenizer.decode(policy.tokens.request("Name a river?"), skip_special_tokens=False)
     assert asked == "<|im_start|>user\nName a river?<|im_end|>\n<|im_start|>assistant\n"
 

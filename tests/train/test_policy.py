@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignpro_lite.pretrained.source import load_source
+from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.train.policy import LoraSettings, Policy, PolicySettings
 from tests.support.tiny_models import configurations, write_model
@@ -26,7 +26,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def decided(base, tmp_path_factory):
     """The same model with logits so large that every draw takes the most likely token."""
-    source = load_source(base)
+    source = load_torch_model(base)
     source.model.model.norm.weight.data *= 500
     folder = tmp_path_factory.mktemp("policy") / "decided"
     source.save_folder(folder)

@@ -1,15 +1,11 @@
-"""Load the model to export: a Hugging Face folder or a GGUF file, with an optional LoRA adapter.
+"""A model in torch, from a Hugging Face folder or a GGUF file, with an optional LoRA adapter.
 
-Only data is read, never code: `trust_remote_code` stays off, configurations that name code are
-refused (CVE-2026-4372), weights come from safetensors or GGUF and never from a pickle.
+Only data is read, never code: `trust_remote_code` stays off, and weights come from safetensors or
+GGUF, never from a pickle.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,22 +22,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignpro_lite.errors import ExportError
-from alignpro_lite.pretrained import gguf_source
+from alignpro_lite.decoding.llamacpp import open_vocabulary
+from alignpro_lite.errors import AlignProError, ExportError
+from alignpro_lite.pretrained import gguf_tokenizer
+from alignpro_lite.pretrained.folder import read_json, readable_folder
 
-# Architectures the builder is tested with here. It knows more; they go by the reference export
-# until a test holds them.
-ARCHITECTURES = frozenset(
-    {
-        "LlamaForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM",
-        "Phi3ForCausalLM",
-        "Gemma3ForCausalLM",
-    }
-)
-_CODE_KEYS = frozenset({"auto_map", "_attn_implementation_internal"})
-_CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")
 _GGUF_MAGIC = b"GGUF"
 
 
@@ -51,7 +36,7 @@ class SpecialTokens:
 
     Attributes:
         bos: Beginning of sequence, or None.
-        eos: The id that ends an answer first of all.
+        eos: The model's own end of an answer.
         stop: Every id that ends an answer, in ascending order.
         add_bos: Whether the model expects `bos` before every text.
     """
@@ -63,13 +48,13 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
-class Source:
+class TorchModel:
     """A model in torch (fp32, on the CPU) with its tokenizer.
 
     Attributes:
-        name: The path it came from, for messages.
+        name: The path it was loaded from, for messages.
         model: The causal language model, adapter merged, in evaluation mode.
-        tokenizer: The fast tokenizer that becomes tokenizer.json.
+        tokenizer: The fast tokenizer, which an export writes as tokenizer.json.
         special: Special ids.
         chat_template: The Jinja chat template, or None.
     """
@@ -100,8 +85,8 @@ class Source:
         wrapped.save_pretrained(folder)
 
 
-def load_source(path: Path) -> Source:
-    """Load a model to export.
+def load_torch_model(path: Path) -> TorchModel:
+    """Load a model.
 
     Args:
         path: A Hugging Face folder or a GGUF file.
@@ -124,11 +109,11 @@ def load_source(path: Path) -> Source:
     )
 
 
-def merge_adapter(source: Source, adapter: Path) -> Source:
+def merge_adapter(base: TorchModel, adapter: Path) -> TorchModel:
     """Merge a LoRA adapter into the weights.
 
     Args:
-        source: The base model; its weights are changed in place.
+        base: The base model; its weights are changed in place.
         adapter: The folder that peft's `save_pretrained` wrote.
 
     Returns:
@@ -137,91 +122,24 @@ def merge_adapter(source: Source, adapter: Path) -> Source:
     Raises:
         ExportError: The adapter is missing, damaged, or made for another model.
     """
-    return replace(source, model=_merged(source.model, adapter))
+    return replace(base, model=_merged(base.model, adapter))
 
 
-@contextmanager
-def readable_folder(folder: Path) -> Iterator[Path]:
-    """Check a Hugging Face folder and yield one that names no code to run.
-
-    Published folders of architectures that transformers adopted later (Phi-3.5) still name the
-    code they once came with. For architectures that are tested here it is neither needed nor
-    run: they are read through a view of the folder without that key.
-
-    Args:
-        folder: The folder as published.
-
-    Yields:
-        The folder itself, or a temporary view of it.
-
-    Raises:
-        ExportError: See `check_folder`.
-    """
-    config = check_folder(folder)
-    if "auto_map" not in config:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="alignpro-lite-") as view:
-        for path in folder.resolve().iterdir():
-            if path.name != "config.json":
-                Path(view, path.name).symlink_to(path)
-        plain = {key: value for key, value in config.items() if key != "auto_map"}
-        Path(view, "config.json").write_text(json.dumps(plain), encoding="utf-8")
-        yield Path(view)
-
-
-def check_folder(folder: Path) -> dict[str, Any]:
-    """Refuse a Hugging Face folder that cannot be read safely.
-
-    Returns:
-        What config.json holds.
-
-    Raises:
-        ExportError: config.json is missing or damaged, a configuration names code to run, the
-            weights are quantised already, or there is no safetensors file.
-    """
-    config = _read_json(folder / "config.json")
-    built_in = ARCHITECTURES.issuperset(config.get("architectures") or ["unnamed"])
-    for name in _CONFIGURATIONS:
-        path = folder / name
-        if not path.exists():
-            continue
-        content = _read_json(path)
-        if name == "config.json" and built_in:
-            content.pop("auto_map", None)
-        if named := _CODE_KEYS.intersection(_keys(content)):
-            raise ExportError(
-                f"{path} names code to run ({', '.join(sorted(named))}), which is refused.",
-                "Export a model whose architecture ships with transformers.",
-            )
-    if "quantization_config" in config:
-        raise ExportError(
-            f"{folder} holds weights that are quantised already.",
-            "Export the original float weights of the model instead.",
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise ExportError(
-            f"Expected *.safetensors weights in {folder}, found none (pickled .bin is refused).",
-            "Save the model again with save_pretrained(folder, safe_serialization=True).",
-        )
-    return config
-
-
-def _load_folder(folder: Path) -> Source:
+def _load_folder(folder: Path) -> TorchModel:
     try:
         model, loading = _read_weights(folder, gguf_file=None)
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise _unreadable(folder, error) from error
+        raise _cannot_load(folder, error) from error
     _require_all_weights(folder, loading)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ExportError(
             f"{folder} has no tokenizer.json, only a {type(tokenizer).__name__}.",
             "Convert it to a fast tokenizer with transformers and save it into the folder.",
         )
-    return Source(
+    return TorchModel(
         str(folder),
         model,
         tokenizer.backend_tokenizer,
@@ -230,27 +148,28 @@ def _load_folder(folder: Path) -> Source:
     )
 
 
-def _load_gguf(path: Path) -> Source:
+def _load_gguf(path: Path) -> TorchModel:
     try:
-        with gguf_source.recognised_by_transformers():
+        with gguf_tokenizer.recognised_by_transformers():
             model, loading = _read_weights(path.parent, gguf_file=path.name)
-        vocabulary = gguf_source.read_vocabulary(path)
-    except ExportError:
+        vocabulary = open_vocabulary(path)
+        tokenizer = gguf_tokenizer.read_tokenizer(path, vocabulary)
+    except AlignProError:
         raise
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _cannot_load(path, error) from error
     _require_all_weights(path, loading)
-    return Source(
-        str(path),
-        model,
-        vocabulary.tokenizer,
-        SpecialTokens(vocabulary.bos, vocabulary.eos, vocabulary.stop, vocabulary.add_bos),
-        vocabulary.chat_template,
-    )
+    if vocabulary.eos is None:
+        raise ExportError(
+            f"{path} names no end-of-sequence token, so nothing would ever stop the model.",
+            "Export from the model's Hugging Face folder, with an eos_token_id.",
+        )
+    special = SpecialTokens(vocabulary.bos, vocabulary.eos, vocabulary.stop, vocabulary.add_bos)
+    return TorchModel(str(path), model, tokenizer, special, vocabulary.chat_template)
 
 
 def _read_weights(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Read weights in fp32, with transformers' account of what was missing."""
+    """Read weights in fp32, with transformers' report of what was missing."""
     model, loading = cast(Any, AutoModelForCausalLM).from_pretrained(
         folder,
         gguf_file=gguf_file,
@@ -270,22 +189,22 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             f"Expected a peft adapter with {weights.name} in {adapter}, found none.",
             "Give the folder that peft's save_pretrained wrote.",
         )
-    _read_json(adapter / "adapter_config.json")
+    read_json(adapter / "adapter_config.json")
     try:
         adapted = PeftModel.from_pretrained(cast(Any, model), adapter)
         with safe_open(weights, framework="pt") as file:
             stored = set(file.keys())
-        # Told, not "auto", which asks the hub about the base.
+        # Explicit, because "auto" asks the hub about the base.
         embeds = any("embed" in name for name in stored)
         loaded = set(get_peft_model_state_dict(adapted, save_embedding_layers=embeds))
         merged: PreTrainedModel = cast(Any, adapted).merge_and_unload().eval()
     except Exception as error:
-        raise _unreadable(adapter, error) from error
+        raise _cannot_load(adapter, error) from error
     if stored != loaded:
         raise ExportError(
             f"The adapter in {adapter} does not fit the model: "
-            f"{len(stored ^ loaded)} of {len(stored)} tensors have no partner.",
-            "Give the adapter that was trained on this very base model.",
+            f"{len(stored ^ loaded)} of {len(stored)} tensors have no counterpart.",
+            "Give the adapter that was trained on this base model.",
         )
     return merged
 
@@ -314,7 +233,7 @@ def _folder_special_tokens(
 
 
 def _single_template(template: str | dict[str, str] | None) -> str | None:
-    """Take the default of several chat templates, as transformers itself does."""
+    """The default of several chat templates, as in transformers itself."""
     return template.get("default") if isinstance(template, dict) else template
 
 
@@ -328,42 +247,12 @@ def _require_all_weights(path: Path, loading: dict[str, Any]) -> None:
         )
 
 
-def _unreadable(path: Path, error: Exception) -> ExportError:
+def _cannot_load(path: Path, error: Exception) -> ExportError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ExportError(
         f"{path} cannot be loaded ({type(error).__name__}: {reason.rstrip('.')}).",
         "Check that the model is complete and of an architecture that transformers knows.",
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExportError(
-            f"Expected {path.name} in {path.parent}, found none.",
-            "Give the folder that save_pretrained wrote.",
-        ) from error
-    except ValueError as error:
-        raise ExportError(
-            f"{path} is not valid JSON ({error}).", "Fetch or save the model again."
-        ) from error
-    if not isinstance(content, dict):
-        raise ExportError(
-            f"Expected a JSON object in {path}, found a {type(content).__name__}.",
-            "Fetch or save the model again.",
-        )
-    return content
-
-
-def _keys(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _keys(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _keys(inner)
 
 
 def _is_gguf(path: Path) -> bool:

@@ -1,14 +1,13 @@
-"""Read tokenizer, special ids and chat template from a GGUF file's own metadata.
+"""Rebuild the tokenizer of a GGUF file from the file's own metadata.
 
 The tokenizer that transformers derives from a GGUF file can swap special ids and drop the splitting
-rule (both seen with SmolLM2), so it is rebuilt here and held against llama.cpp's own tokenizer.
+rule (both seen with SmolLM2), so it is rebuilt here and compared with llama.cpp's own tokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.llama_engine import LlamaVocabulary
 from alignpro_lite.pretrained import pretokenizers
 
 # Whitespace runs, digits, scripts, emoji, quotes and byte fallbacks: where tokenizers differ.
@@ -37,33 +36,12 @@ _HARD_TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class GgufVocabulary:
-    """What a GGUF file says about its tokens.
-
-    Attributes:
-        tokenizer: Equivalent fast tokenizer, verified against llama.cpp.
-        bos: Beginning-of-sequence id, or None.
-        eos: End-of-sequence id.
-        stop: Every id that llama.cpp takes as the end of an answer.
-        add_bos: Whether `bos` goes before every text.
-        chat_template: The Jinja chat template, or None.
-    """
-
-    tokenizer: Tokenizer
-    bos: int | None
-    eos: int
-    stop: tuple[int, ...]
-    add_bos: bool
-    chat_template: str | None
-
-
 @contextmanager
 def recognised_by_transformers() -> Iterator[None]:
     """Let transformers use the `gguf` module that comes with llama.cpp's converter.
 
-    Transformers looks for a distribution named `gguf`; the same module is installed here under the
-    converter's name, so the check fails although the import works.
+    Transformers looks for a distribution named `gguf`; the same module is installed here as part of
+    the converter, so the check fails although the import works.
     """
     saved = transformers_imports._is_gguf_available, transformers_imports._gguf_version
     transformers_imports._is_gguf_available = True
@@ -74,34 +52,31 @@ def recognised_by_transformers() -> Iterator[None]:
         transformers_imports._is_gguf_available, transformers_imports._gguf_version = saved
 
 
-def read_vocabulary(path: Path) -> GgufVocabulary:
-    """Read the vocabulary of a GGUF file.
+def read_tokenizer(path: Path, reference: LlamaModel) -> Tokenizer:
+    """Rebuild the tokenizer of a GGUF file.
 
     Args:
         path: The file.
+        reference: The same file, opened by llama.cpp.
 
     Returns:
-        Tokenizer, special ids and chat template.
+        A fast tokenizer that gives the same ids as llama.cpp.
 
     Raises:
         ExportError: The tokenizer is of an unknown kind or disagrees with llama.cpp.
     """
     reader = GGUFReader(path)
-    with LlamaVocabulary(path) as reference:
-        bos, eos, stop = reference.bos, reference.eos, reference.stop
-        add_bos = reference.add_bos
-        if _field(reader, "tokenizer.ggml.model") == "gpt2":
-            tokenizer = _byte_level_bpe(reader)
-        else:
-            tokenizer = _derived_by_transformers(path)
-        _require_agreement(path, tokenizer, reference)
-    if bos is not None and add_bos:
-        token = tokenizer.id_to_token(bos)
+    if _field(reader, "tokenizer.ggml.model") == "gpt2":
+        tokenizer = _byte_level_bpe(reader)
+    else:
+        tokenizer = _derived_by_transformers(path)
+    _require_agreement(path, tokenizer, reference)
+    if reference.bos is not None and reference.add_bos:
+        token = tokenizer.id_to_token(reference.bos)
         tokenizer.post_processor = TemplateProcessing(
-            single=f"{token} $A", special_tokens=[(token, bos)]
+            single=f"{token} $A", special_tokens=[(token, reference.bos)]
         )
-    template = _field(reader, "tokenizer.chat_template")
-    return GgufVocabulary(tokenizer, bos, eos, stop, add_bos, template)
+    return tokenizer
 
 
 def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
@@ -140,10 +115,12 @@ def _derived_by_transformers(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _require_agreement(path: Path, tokenizer: Tokenizer, reference: LlamaVocabulary) -> None:
+def _require_agreement(path: Path, tokenizer: Tokenizer, reference: LlamaModel) -> None:
     prose = resources.files("alignpro_lite.pretrained").joinpath("parity_text.txt")
     for text in (*_HARD_TEXTS, prose.read_text(encoding="utf-8")):
-        if tokenizer.encode(text, add_special_tokens=False).ids != reference.tokenize(text):
+        if tokenizer.encode(text, add_special_tokens=False).ids != reference.tokenize(
+            text, special=True
+        ):
             raise ExportError(
                 f"The tokenizer rebuilt from {path} disagrees with llama.cpp on {text[:40]!r}.",
                 "Export from the model's Hugging Face folder instead.",

@@ -1,0 +1,287 @@
+"""llama.cpp: an opened model, its vocabulary and its context. The only file that imports llama_cpp.
+
+The classes are thin: they turn llama.cpp's C calls into Python values and its failures into errors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPIN_COUNT = 3000
+"""How long llama.cpp's threads spin at a barrier before they sleep. By default they spin for
+milliseconds, so that one other program that keeps a core busy makes every token wait for a
+descheduled thread at hundreds of barriers. Measured on 2 cores with one of them busy: 1 to 2 tok/s
+by default, 33 with this; with both free, 137 and 139."""
+
+_ERROR_LEVEL = 4
+_KEPT_COMPLAINTS = 20
+_LONGEST_PIECE = 256
+_complaints: list[str] = []
+_log_callback: Any = None
+_log_lock = threading.Lock()
+
+
+def llama_cpp() -> ModuleType:
+    """Import llama_cpp on first use, its log captured.
+
+    Raises:
+        MissingDependencyError: It is not installed or its library does not load.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
+    # GNU OpenMP reads it when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"The target needs llama-cpp-python, which does not load ({error}).",
+            'Run `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall llama-cpp-python`.',
+        ) from error
+    _capture_log(llama_cpp)
+    return llama_cpp
+
+
+def _capture_log(lib: ModuleType) -> None:
+    """Keep llama.cpp off stderr, and keep its last complaints for error messages."""
+    global _log_callback
+    with _log_lock:  # llama.cpp must never hold a callback that Python has freed
+        if _log_callback is None:
+            _log_callback = lib.llama_log_callback(_keep_complaint)
+        # Each time: other users of the library in this process may have replaced it.
+        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+
+
+def _keep_complaint(level: int, text: bytes, _: object) -> None:
+    line = text.decode("utf-8", errors="replace").strip()
+    if level == _ERROR_LEVEL and line:
+        _complaints.append(line)
+        del _complaints[:-_KEPT_COMPLAINTS]
+
+
+def _last_complaint() -> str:
+    return _complaints[-1] if _complaints else "it gave no reason"
+
+
+def supports_gpu_offload() -> bool:
+    """Whether the installed llama.cpp was built with a GPU backend."""
+    return bool(llama_cpp().llama_supports_gpu_offload())
+
+
+def open_vocabulary(path: Path) -> LlamaModel:
+    """Open a GGUF file without its weights, which is enough to tokenise.
+
+    Raises:
+        MissingDependencyError: llama-cpp-python is not installed.
+        ModelFileError: llama.cpp cannot open the file.
+    """
+    params = llama_cpp().llama_model_default_params()
+    params.vocab_only = True
+    params.n_gpu_layers = 0
+    return LlamaModel(path, params)
+
+
+class LlamaModel:
+    """A GGUF file that llama.cpp has opened: its vocabulary and its weights.
+
+    The weights are freed with the last reference to this object, because other threads may still
+    tokenise while one of them closes the model.
+
+    Attributes:
+        lib: The llama_cpp module.
+        pointer: The `struct llama_model`.
+        n_vocab: How many tokens there are.
+    """
+
+    def __init__(self, path: Path, params: Any) -> None:
+        """Open a file.
+
+        Args:
+            path: The GGUF file.
+            params: A `struct llama_model_params`.
+
+        Raises:
+            MissingDependencyError: llama-cpp-python is not installed.
+            ModelFileError: llama.cpp cannot open the file.
+        """
+        lib = self.lib = llama_cpp()
+        self.pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise ModelFileError(
+                f"llama.cpp cannot open {path}: {_last_complaint()}.",
+                "Check it with `alignpro-lite models verify`, or upgrade llama-cpp-python "
+                "if the model is newer than it.",
+            )
+        freeing = weakref.finalize(self, lib.llama_model_free, self.pointer)
+        freeing.atexit = False  # a thread may still be decoding then
+        self._vocab: Any = lib.llama_model_get_vocab(self.pointer)
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
+
+    @property
+    def bos(self) -> int | None:
+        """Beginning-of-sequence id, or None."""
+        return self._special_id("bos")
+
+    @property
+    def eos(self) -> int | None:
+        """End-of-sequence id, or None."""
+        return self._special_id("eos")
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model expects `bos` before every text."""
+        return bool(self.lib.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Every id that ends an answer, ascending."""
+        return tuple(token for token in range(self.n_vocab) if self.is_stop(token))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The file's own chat template, or None."""
+        template = self.lib.llama_model_chat_template(self.pointer, None)
+        return None if template is None else bytes(template).decode("utf-8")
+
+    def is_stop(self, token: int) -> bool:
+        """Whether a token ends an answer."""
+        return bool(self.lib.llama_vocab_is_eog(self._vocab, token))
+
+    def special_text(self, token: int | None) -> str:
+        """How a special token is written, empty for None."""
+        if token is None:
+            return ""
+        return bytes(self.lib.llama_vocab_get_text(self._vocab, token)).decode("utf-8")
+
+    def special_texts_in(self, text: str) -> list[str]:
+        """Texts of the special tokens that llama.cpp recognises in a template's own text."""
+        plain = self.lib.LLAMA_TOKEN_ATTR_NORMAL | self.lib.LLAMA_TOKEN_ATTR_BYTE
+        return [
+            self.special_text(token)
+            for token in set(self.tokenize(text, special=True))
+            if not self.lib.llama_vocab_get_attr(self._vocab, token) & plain
+        ]
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, no bos or eos added.
+
+        Args:
+            text: Any text.
+            special: Whether special tokens that are written in it count as such.
+        """
+        raw = text.encode("utf-8")
+        size = len(raw) + 2  # no tokenizer makes more tokens than bytes, except for a space prefix
+        buffer = (self.lib.llama_token * size)()
+        count = self.lib.llama_tokenize(self._vocab, raw, len(raw), buffer, size, False, special)
+        if count < 0:
+            raise InputError(
+                f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
+            )
+        return list(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; control tokens have none."""
+        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
+        length = self.lib.llama_token_to_piece(self._vocab, token, buffer, _LONGEST_PIECE, 0, False)
+        return buffer.raw[: max(length, 0)]
+
+    def _special_id(self, kind: str) -> int | None:
+        token = int(getattr(self.lib, f"llama_vocab_{kind}")(self._vocab))
+        return None if token < 0 else token
+
+
+class LlamaContext:
+    """A KV cache of an opened model, and the batch that fills it. For one thread at a time.
+
+    Attributes:
+        pointer: The `struct llama_context`.
+        memory: Its KV cache, a `llama_memory_t`.
+        batch_size: Most tokens of one `decode`: llama.cpp lowers what was asked for to the context,
+            and aborts the process above it.
+        sequence_capacity: Most tokens of one sequence.
+    """
+
+    def __init__(self, model: LlamaModel, params: Any) -> None:
+        """Allocate the cache.
+
+        Args:
+            model: Kept open until this context is closed.
+            params: A `struct llama_context_params`.
+
+        Raises:
+            DeviceError: There is not enough memory.
+        """
+        self._model = model
+        lib = self._lib = model.lib
+        self.pointer: Any = lib.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise DeviceError(
+                f"llama.cpp cannot make a context of {params.n_ctx} tokens: {_last_complaint()}.",
+                "Lower --ctx or --n-gpu-layers.",
+            )
+        self.memory: Any = lib.llama_get_memory(self.pointer)
+        self.batch_size = int(lib.llama_n_batch(self.pointer))
+        self.sequence_capacity = int(lib.llama_n_ctx_seq(self.pointer))
+        self._batch: Any = lib.llama_batch_init(self.batch_size, 0, 1)
+        shape = (self.batch_size,)
+        self._token = np.ctypeslib.as_array(self._batch.token, shape)
+        self._position = np.ctypeslib.as_array(self._batch.pos, shape)
+        self._wanted = np.ctypeslib.as_array(self._batch.logits, shape)
+        np.ctypeslib.as_array(self._batch.n_seq_id, shape)[:] = 1
+        self._sequence = [self._batch.seq_id[place] for place in range(self.batch_size)]
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        wanted: Sequence[int],
+    ) -> None:
+        """Compute tokens and append them to their sequences.
+
+        Args:
+            tokens: Ids, at most `batch_size`.
+            positions: Place of each token in its sequence.
+            sequences: Number of the sequence of each token.
+            wanted: Which of the tokens need `logits`, as indices into `tokens`.
+
+        Raises:
+            DeviceError: llama.cpp failed.
+        """
+        count = self._batch.n_tokens = len(tokens)
+        self._token[:count] = tokens
+        self._position[:count] = positions
+        self._wanted[:count] = 0
+        self._wanted[list(wanted)] = 1
+        for place, sequence in enumerate(sequences):
+            self._sequence[place][0] = sequence
+        status = self._lib.llama_decode(self.pointer, self._batch)
+        if status != 0:
+            raise DeviceError(
+                f"llama.cpp failed to decode {count} tokens (status {status}).",
+                "Lower --ctx or --n-gpu-layers, and run `alignpro-lite doctor`.",
+            )
+
+    def logits(self, place: int) -> NDArray[np.float32]:
+        """Logits behind a wanted token of the last `decode`: (n_vocab,), valid until the next."""
+        pointer = self._lib.llama_get_logits_ith(self.pointer, place)
+        return np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
+
+    def close(self) -> None:
+        """Give back the cache, and the model if nothing else refers to it."""
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self.pointer)
+        del self._model

@@ -1,0 +1,154 @@
+"""Which tokens the rows of a context hold: a prompt stays cached for others that begin alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignpro_lite.decoding.stepper import Stepper
+
+FRESH_TOKENS = 2
+"""The last tokens of a prompt are computed anew, and together, however much of it is cached:
+engines use a different kernel for a single row, and the same seed must give the same answer."""
+
+
+@dataclass
+class _Row:
+    """What a row's cache holds."""
+
+    tokens: list[int] = field(default_factory=list)
+    busy: bool = False
+    last_used: int = 0
+
+
+class RowCache:
+    """The rows of a stepper; only the loop's thread uses it."""
+
+    def __init__(self, stepper: Stepper[Any]) -> None:
+        self._stepper = stepper
+        self._rows = [_Row() for _ in range(stepper.rows)]
+        self._clock = 0
+
+    def length(self, row: int) -> int:
+        """How many tokens a row holds."""
+        return len(self._rows[row].tokens)
+
+    def append(self, row: int, tokens: Sequence[int]) -> None:
+        """Note what the stepper has appended to a row."""
+        self._rows[row].tokens.extend(tokens)
+
+    def forget_idle(self) -> None:
+        """Clear every row that nobody decodes in."""
+        for row in self._idle():
+            self._clear(row)
+
+    def make_room(self, prompt: Sequence[int], sequences: int, cells: int) -> int | None:
+        """Evict cached prompts, oldest first, until new sequences fit.
+
+        Args:
+            prompt: What the new sequences continue.
+            sequences: How many there are.
+            cells: What they and the running ones may need together, in tokens.
+
+        Returns:
+            The row for the prompt, or None if the sequences have to wait.
+        """
+        idle = self._idle()
+        if len(idle) < sequences:
+            return None
+        chosen = self._row_for(prompt, idle)
+        idle.remove(chosen)
+        for row in idle:
+            if self._fits(cells, idle):
+                break
+            self._clear(row)
+        return chosen if self._fits(cells, idle) else None
+
+    def begin(self, row: int, prompt: Sequence[int]) -> int:
+        """Take a row for a prompt, and keep or copy into it what any row holds of that prompt.
+
+        Returns:
+            How many tokens of the prompt the row holds.
+        """
+        source = max(range(len(self._rows)), key=lambda other: self._shared(other, prompt))
+        start = min(self._shared(source, prompt), max(len(prompt) - FRESH_TOKENS, 0))
+        if self._shared(row, prompt) < start:
+            self._clear(row)
+            self._stepper.share(source, row, start)
+        if not self._stepper.trim(row, start):
+            start = 0
+            self._stepper.trim(row, 0)
+        self._take(row, prompt[:start])
+        return start
+
+    def copy(self, source: int, prompt: Sequence[int]) -> int:
+        """Take another row that holds a whole prompt, and give its number."""
+        row = self._idle()[0]
+        self._clear(row)
+        self._stepper.share(source, row, len(prompt))
+        self._take(row, prompt)
+        return row
+
+    def release(self, row: int, *, keep: bool) -> None:
+        """Leave a row; what it holds stays cached.
+
+        Args:
+            row: The row.
+            keep: Whether it should be among the last to be evicted; not if another row holds the
+                same prompt.
+        """
+        self._clock += 1
+        self._rows[row].busy = False
+        self._rows[row].last_used = self._clock if keep else 0
+
+    def _take(self, row: int, tokens: Sequence[int]) -> None:
+        self._rows[row].tokens = list(tokens)
+        self._rows[row].busy = True
+
+    def _clear(self, row: int) -> None:
+        self._stepper.trim(row, 0)
+        self._rows[row].tokens = []
+
+    def _idle(self) -> list[int]:
+        """Rows that nobody decodes in: copies first, then empty ones, then the longest unused.
+
+        An empty row may be one that has no memory yet, so a copy that ended goes before it.
+        """
+        rows = self._rows
+        idle = [row for row, state in enumerate(rows) if not state.busy]
+        return sorted(idle, key=lambda row: (rows[row].last_used, not rows[row].tokens))
+
+    def _row_for(self, prompt: Sequence[int], idle: Sequence[int]) -> int:
+        """The idle row that this prompt continues, else the one unused for longest."""
+        # Of several alike not a copy: the new sequences need those.
+        best = max(idle, key=lambda row: (self._shared(row, prompt), self._rows[row].last_used))
+        # A row that shares little more than the template belongs to another conversation.
+        continues = 2 * self._shared(best, prompt) >= self.length(best)
+        return best if continues else idle[0]
+
+    def _fits(self, cells: int, idle: Sequence[int]) -> bool:
+        """Whether sequences fit next to what idle rows keep cached."""
+        return cells + sum(map(self.length, idle)) <= self._stepper.capacity
+
+    def _shared(self, row: int, prompt: Sequence[int]) -> int:
+        """How many leading tokens of a prompt a row holds."""
+        length = 0
+        for cached, wanted in zip(self._rows[row].tokens, prompt, strict=False):
+            if cached != wanted:
+                break
+            length += 1
+        return length
+
+
+def chunk_end(start: int, end: int, size: int) -> int:
+    """Where the next chunk of a prompt ends, so that the last one has FRESH_TOKENS or more.
+
+    Args:
+        start: How many tokens are computed.
+        end: How many the prompt has.
+        size: The most tokens of a chunk.
+    """
+    stop = min(start + size, end)
+    short = 0 < end - stop < FRESH_TOKENS and size > FRESH_TOKENS
+    return end - FRESH_TOKENS if short else stop
