@@ -11,26 +11,24 @@ from alignpro_lite.errors import ExportError
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
 from alignpro_lite.export.folder import whole_folder
 from alignpro_lite.export.parity import ParityReport
+from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.bundle import (
-    FORMAT_VERSION,
-    SIDECAR,
+    PROMPTER_BUNDLE,
     Bundle,
-    Device,
     Parity,
-    Precision,
     Provenance,
     Sidecar,
     open_bundle,
-    write_sidecar,
 )
 from alignpro_lite.prompter.card import PrompterCard, read_prompter_card
-from alignpro_lite.prompter.template import TEMPLATES, Mode
+from alignpro_lite.prompter.template import TEMPLATES
 from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.registry.models_toml import Precision, RewriteMode
 
-DEFAULT_MODE: Mode = "augment"
+DEFAULT_MODE: RewriteMode = "augment"
 SAMPLING = Sampling(temperature=0.5, top_p=0.9)
 """How an untrained prompter is sampled: small base models ramble at temperature 1."""
-MAX_TOKENS: dict[Mode, int] = {"augment": 64, "rewrite": 256}
+MAX_TOKENS: dict[RewriteMode, int] = {"augment": 64, "rewrite": 256}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class BundleRequest:
     source: Path
     base_model: str
     adapter: Path | None
-    mode: Mode | None
+    mode: RewriteMode | None
     precision: Precision
     device: Device
     allow_mismatch: bool
@@ -79,7 +77,7 @@ def export_bundle(
         RegistryError: The disk is full or read-only.
     """
     card = _card_for(request)
-    with whole_folder(destination, SIDECAR) as folder:
+    with whole_folder(destination, PROMPTER_BUNDLE.name) as folder:
         made = export_decoder(
             request.source,
             request.adapter,
@@ -89,7 +87,7 @@ def export_bundle(
             request.allow_mismatch,
             on_stage,
         )
-        write_sidecar(folder, _prompter_sidecar(request, card, made, folder))
+        PROMPTER_BUNDLE.write(folder, _prompter_sidecar(request, card, made, folder))
     return open_bundle(destination), made.parity
 
 
@@ -107,7 +105,7 @@ def _card_for(request: BundleRequest) -> PrompterCard:
     return card
 
 
-def _untrained(base: str, mode: Mode) -> PrompterCard:
+def _untrained(base: str, mode: RewriteMode) -> PrompterCard:
     return PrompterCard(
         base=base,
         template=TEMPLATES[mode],
@@ -124,7 +122,7 @@ def _prompter_sidecar(
 ) -> Sidecar:
     parity = made.parity
     return Sidecar(
-        format=FORMAT_VERSION,
+        format=PROMPTER_BUNDLE.version,
         graph=made.graph,
         tokens=made.tokens,
         template=card.template,

@@ -20,6 +20,7 @@ from alignpro_lite.export.onnx_logits import OnnxLogits
 from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
 from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.export.reference import export_reference
+from alignpro_lite.hardware.device import Device
 from alignpro_lite.pretrained.folder import ARCHITECTURES
 from alignpro_lite.pretrained.torch_model import (
     SpecialTokens,
@@ -27,7 +28,8 @@ from alignpro_lite.pretrained.torch_model import (
     load_torch_model,
     merge_adapter,
 )
-from alignpro_lite.prompter.bundle import CacheLayout, Device, Graph, IoDtype, Precision, Tokens
+from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Tokens
+from alignpro_lite.registry.models_toml import Precision
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
 GRAPH = "model.onnx"

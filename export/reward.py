@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
@@ -23,17 +23,13 @@ from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.export.reference import export_reference
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.registry.models_toml import RewardPrecision
 from alignpro_lite.reward.bundle import (
-    REWARD_FORMAT,
-    REWARD_SIDECAR,
-    RewardBundle,
+    REWARD_BUNDLE,
     RewardModel,
     RewardParity,
-    RewardPrecision,
     RewardProvenance,
     RewardSidecar,
-    open_reward_bundle,
-    write_reward_sidecar,
 )
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.onnx_reward import OnnxScorer
@@ -65,14 +61,14 @@ class RewardRequest:
     base: Path
     precision: RewardPrecision
     allow_mismatch: bool
-    part_weights: tuple[tuple[str, float], ...] = ()
+    part_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def export_reward(
     request: RewardRequest,
     destination: Path,
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> RewardBundle:
+) -> RewardSidecar:
     """Make a reward bundle at `destination`, replacing a bundle that is already there.
 
     Args:
@@ -89,7 +85,7 @@ def export_reward(
     on_stage(f"reading {request.trained.name}")
     reward = load_trained(request.trained, request.base)
     weights = _checked_weights(request, reward.card.parts)
-    with whole_folder(destination, REWARD_SIDECAR) as folder:
+    with whole_folder(destination, REWARD_BUNDLE.name) as folder:
         on_stage(f"writing the {request.precision} graph")
         _write_scorer(reward, request.precision, folder)
         reward.tokenizer.save(str(folder / TOKENIZER))
@@ -103,14 +99,14 @@ def export_reward(
         )
         on_stage("comparing it with torch")
         parity = _check_parity(reward, OnnxScorer(folder, model, usable_cores()), request)
-        write_reward_sidecar(
+        REWARD_BUNDLE.write(
             folder, _reward_sidecar(request, reward, model, parity, weights, folder)
         )
-    return open_reward_bundle(destination)
+    return REWARD_BUNDLE.open(destination)
 
 
 def _checked_weights(request: RewardRequest, parts: Sequence[str]) -> dict[str, float]:
-    given = dict(request.part_weights)
+    given = request.part_weights
     if unknown := sorted(given.keys() - set(parts)):
         raise ExportError(
             f"{request.trained.name} has no part {unknown[0]}, only {', '.join(parts)}.",
@@ -215,7 +211,7 @@ def _reward_sidecar(
 ) -> RewardSidecar:
     has_adapter = (request.trained / ADAPTER).is_file()
     return RewardSidecar(
-        format=REWARD_FORMAT,
+        format=REWARD_BUNDLE.version,
         model=model,
         weights=weights,
         parity=parity,

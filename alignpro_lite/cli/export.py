@@ -43,7 +43,7 @@ def build_entry(name: str, cache: Path | None) -> None:
     from alignpro_lite import registry
 
     store = registry.ModelStore.open(cache)
-    kind: registry.Kind = "reward" if name.startswith("reward/") else "bundle"
+    kind: registry.ModelKind = "reward" if name.startswith("reward/") else "bundle"
     entry = store.registry.find(kind, name.removeprefix(f"{kind}/"))
     match entry.source:
         case registry.BundleRecipe() as recipe:
@@ -82,7 +82,7 @@ def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None
     )
     with store.cache.locked(entry):
         made = export_reward(request, store.cache.path(entry), on_stage=output.note)
-    _print_made(made.path, made.sidecar.parity.summary())
+    _print_made(store.cache.path(entry), made.parity.summary())
 
 
 @export.command("prompter")
@@ -193,9 +193,9 @@ def make_reward(
 
     name = base or read_card(trained).base
     path = ModelStore.open(cache).path("reward", name)
-    request = RewardRequest(trained, path, precision, allow_mismatch, weights)
+    request = RewardRequest(trained, path, precision, allow_mismatch, dict(weights))
     made = export_reward(request, out, on_stage=output.note)
-    _print_made(made.path, made.sidecar.parity.summary())
+    _print_made(out, made.parity.summary())
 
 
 @export.command("target")

@@ -15,9 +15,9 @@ _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
     ),
     "train": (
         "Training",
-        ("torch", "transformers", "peft", "accelerate", "pydantic", "tensorboardX", "onnxruntime"),
+        ("torch", "transformers", "peft", "accelerate", "tensorboardX", "onnxruntime"),
     ),
-    "eval": ("An evaluation", ("pydantic", "matplotlib", "tqdm", "onnxruntime")),
+    "eval": ("An evaluation", ("matplotlib", "tqdm", "onnxruntime")),
 }
 """What needs each extra, and the packages it brings, by import name."""
 

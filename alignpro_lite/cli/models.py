@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+from msgspec.structs import asdict
 
 from alignpro_lite import registry
 from alignpro_lite.cli.meter import Meter
@@ -20,7 +21,7 @@ from alignpro_lite.registry.models_toml import (
     KINDS,
     BundleRecipe,
     Entry,
-    Kind,
+    ModelKind,
     Recipe,
     Registry,
 )
@@ -69,7 +70,7 @@ def models() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
 @_json_option
 @cache_option
-def list_models(kind: Kind | None, as_json: bool, cache: Path | None) -> None:
+def list_models(kind: ModelKind | None, as_json: bool, cache: Path | None) -> None:
     """List the models of models.toml and which are installed.
 
     Your own rows are read from $ALIGNPRO_LITE_MODELS, or else from models.toml in the
@@ -211,7 +212,9 @@ def _as_json(entry: Entry, store: ModelStore) -> dict[str, object]:
 
 
 def _describe_recipe(recipe: Recipe) -> dict[str, str]:
-    return {key: str(value) for key, value in vars(recipe).items() if value is not None}
+    values = asdict(recipe)
+    values.pop("description")  # the entry has it
+    return {key: str(value) for key, value in values.items() if value is not None}
 
 
 def _table_row(entry: Entry, store: ModelStore) -> tuple[str, ...]:
@@ -241,13 +244,13 @@ def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
     if not isinstance(entry.source, Recipe):
         return cache.verify(entry, meter)
     # What was built here lists its digests in its own sidecar.
-    from alignpro_lite.prompter.bundle import read_sidecar
+    from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
     from alignpro_lite.registry.digests import check_files
-    from alignpro_lite.reward.bundle import read_reward_sidecar
+    from alignpro_lite.reward.bundle import REWARD_BUNDLE
 
     folder = cache.path(entry)
     is_prompter = isinstance(entry.source, BundleRecipe)
-    sidecar = read_sidecar(folder) if is_prompter else read_reward_sidecar(folder)
+    sidecar = PROMPTER_BUNDLE.read(folder) if is_prompter else REWARD_BUNDLE.read(folder)
     return check_files(folder, sidecar.files)
 
 

@@ -89,6 +89,7 @@ def learn_prompter(
     """
     require_extra("train")
     from accelerate import PartialState
+    from msgspec.structs import replace
 
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places
@@ -98,8 +99,7 @@ def learn_prompter(
 
     wanted = read_config(config, PrompterConfig)
     if strength is not None:
-        objective = wanted.objective.model_copy(update={"strength": strength})
-        wanted = wanted.model_copy(update={"objective": objective})
+        wanted = replace(wanted, objective=replace(wanted.objective, strength=strength))
     places = Places(data or config.parent, folder, ModelStore.open(cache))
     if not train_prompter(wanted, places, output.note):
         raise click.Abort

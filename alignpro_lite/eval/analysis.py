@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.results import ResultRow
 from alignpro_lite.eval.summary import ALL, Agreement, Cell, Versus, WinMatrix
 from alignpro_lite.measure.comparisons import (
     answer_win_matrix,
@@ -45,14 +45,14 @@ class Answers:
     """
 
     config: EvalConfig
-    rows: Mapping[str, Mapping[Place, Record]]
+    rows: Mapping[str, Mapping[Place, ResultRow]]
 
     @classmethod
-    def of(cls, config: EvalConfig, records: Sequence[Record]) -> Answers:
+    def of(cls, config: EvalConfig, records: Sequence[ResultRow]) -> Answers:
         """Sort records by system and prompt."""
         order = {section.name: place for place, section in enumerate(config.data)}
         ordered = sorted(records, key=lambda one: (order[one.data], one.number))
-        rows: dict[str, dict[Place, Record]] = {one.name: {} for one in config.system}
+        rows: dict[str, dict[Place, ResultRow]] = {one.name: {} for one in config.system}
         for one in ordered:
             rows[one.system][one.data, one.number] = one
         return cls(config, {name: found for name, found in rows.items() if found})

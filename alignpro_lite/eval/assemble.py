@@ -15,7 +15,7 @@ from alignpro_lite.eval.config import (
     AnySystem,
     BestOfSection,
     BoundSection,
-    DataSection,
+    DataSetSection,
     DialSection,
     EvalConfig,
     GivenSection,
@@ -23,6 +23,7 @@ from alignpro_lite.eval.config import (
     NoPrompterSection,
     OracleSystemSection,
     PrompterSystemSection,
+    ReferenceSystemSection,
     RhoStarSection,
 )
 from alignpro_lite.eval.summary import ModelUsed
@@ -37,7 +38,7 @@ from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.registry import Kind
+from alignpro_lite.registry import ModelKind
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.loading import open_reward
@@ -77,7 +78,7 @@ def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]]
     return chosen, notes
 
 
-def _is_wanted(config: EvalConfig, section: DataSection, prompt: str) -> bool:
+def _is_wanted(config: EvalConfig, section: DataSetSection, prompt: str) -> bool:
     held_out = section.part == "all" or prompt_position(prompt) < config.held_out
     return held_out and len(prompt) <= config.longest_prompt
 
@@ -144,8 +145,9 @@ class Loaded:
             InputError: It is another kind.
         """
         if self.llama is None:
+            kind = self.config.target.__struct_config__.tag
             raise InputError(
-                f"{what} needs a target of kind gguf, found {self.config.target.kind}.",
+                f"{what} needs a target of kind gguf, found {kind}.",
                 "Change [target], or leave that out.",
             )
         return self.llama
@@ -190,7 +192,7 @@ def open_system(
             return Fixed(section.name, {}, target=GgufTarget(loaded.oracle(section)))
         case BestOfSection():
             return BestOf(section.name, section.samples, loaded.config.judge[0].name)
-        case PrompterSystemSection(kind="reference"):
+        case ReferenceSystemSection():
             prompter = loaded.prompter(section.bundle, adapter=0.0)
             return Prompted(section.name, prompter, Sampling(), is_reference=True)
         case PrompterSystemSection():
@@ -240,7 +242,7 @@ def models_used(config: EvalConfig, places: Places) -> tuple[ModelUsed, ...]:
 
 
 def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
-    def used(role: str, kind: Kind, name: str) -> ModelUsed:
+    def used(role: str, kind: ModelKind, name: str) -> ModelUsed:
         return _model(role, name, places.store.path(kind, name))
 
     match config.target:
@@ -261,7 +263,7 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
 
 
 def _scorer(
-    role: str, part: RewardSection, used: Callable[[str, Kind, str], ModelUsed]
+    role: str, part: RewardSection, used: Callable[[str, ModelKind, str], ModelUsed]
 ) -> ModelUsed:
     match part.kind:
         case "onnx":

@@ -16,7 +16,7 @@ from alignpro_lite.eval.journal import CURE
 from alignpro_lite.eval.opening import opened
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.measure.bound import PromptTerms, bound_table
-from alignpro_lite.registry.record import parse_record
+from alignpro_lite.registry.record import Origin, parse_written
 from alignpro_lite.registry.storage import write_text
 
 FILE = "bound.json"
@@ -51,14 +51,13 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             oracle=loaded.oracle(config.oracle) if config.oracle else None,
         )
         plan = BoundPlan(
+            draws=section,
             strength=_strength(section, loaded),
-            rewrites=section.rewrites,
-            answers=section.answers,
             max_tokens=config.answers.max_tokens,
-            r_max=None,
             seed=config.seed,
         )
-        known = [parse_record(PromptTerms, row, journal.file, CURE) for row in journal.read()]
+        origin = Origin(journal.file, InputError, CURE)
+        known = [parse_written(PromptTerms, row, origin) for row in journal.read()]
         with tqdm(total=section.prompts, initial=len(known), unit="prompt") as bar:
 
             def on_terms(terms: PromptTerms) -> None:

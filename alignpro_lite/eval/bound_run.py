@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import InputError, RewardError
+from alignpro_lite.eval.config import BoundSection
 from alignpro_lite.measure.bound import (
     Bound,
     OracleTerms,
@@ -52,22 +53,19 @@ class BoundModels:
 
 @dataclass(frozen=True)
 class BoundPlan:
-    """How much is drawn.
+    """How much is drawn, and with which λ.
 
     Attributes:
+        draws: Rewrites of each prompt, of which more than exp(KL) are needed, and answers to each
+            prompt and rewrite, at most the sequences of the target.
         strength: λ > 0.
-        rewrites: x' ~ ρ_sft for each prompt; more than exp(KL) are needed.
-        answers: To each prompt and rewrite; 2 or more, and at most the sequences of the target.
         max_tokens: Of each answer.
-        r_max: Width of the range of rewards; None takes that of the rewards seen.
         seed: Of rewrites, answers and the bootstrap.
     """
 
+    draws: BoundSection
     strength: float
-    rewrites: int = 16
-    answers: int = 4
     max_tokens: int = 64
-    r_max: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,10 +74,11 @@ class BoundPlan:
         Raises:
             InputError: Names the numbers.
         """
-        if self.strength <= 0 or self.rewrites < 1 or self.answers < 2 or self.max_tokens < 1:
+        rewrites, answers = self.draws.rewrites, self.draws.answers
+        if self.strength <= 0 or rewrites < 1 or answers < 2 or self.max_tokens < 1:
             raise InputError(
                 "The bound needs λ above 0, a rewrite, 2 answers and a token, found "
-                f"{self.strength:g}, {self.rewrites}, {self.answers} and {self.max_tokens}.",
+                f"{self.strength:g}, {rewrites}, {answers} and {self.max_tokens}.",
                 "Raise what is too small.",
             )
 
@@ -112,8 +111,8 @@ def measure_bound(
     Raises:
         BundleError: ρ_sft cannot be had from this bundle.
         ContextOverflowError: A prompt or one of its rewrites does not fit.
-        InputError: There are fewer than two prompts, the oracle has other tokens than the target,
-            or `r_max` is less than the range of the rewards.
+        InputError: There are fewer than two prompts, or the oracle has other tokens than the
+            target.
         RewardError: The reward failed, or an answer has no score.
     """
     require_reference(models.reference.bundle)
@@ -131,7 +130,7 @@ def measure_bound(
     for number, prompt in enumerate(prompts[len(known) :], start=len(known)):
         terms.append(_PromptRun(models, plan, prompt, stream_seed(plan.seed, number)).terms())
         on_terms(terms[-1])
-    return theorem_bound(terms, plan.strength, plan.r_max, plan.seed)
+    return theorem_bound(terms, plan.strength, None, plan.seed)
 
 
 class _PromptRun:
@@ -165,7 +164,7 @@ class _PromptRun:
 
     def _rewrites(self) -> list[str]:
         """Draw x' ~ ρ_sft."""
-        reference, count = self._models.reference, self._plan.rewrites
+        reference, count = self._models.reference, self._plan.draws.rewrites
         sampling = Sampling(seed=stream_seed(self._seed, _REWRITES))
         texts: list[str] = []
         for first in range(0, count, reference.sequences):
@@ -182,7 +181,7 @@ class _PromptRun:
                 [Message("user", text)],
                 plan.max_tokens,
                 Sampling(seed=stream_seed(seed, place)),
-                count=plan.answers,
+                count=plan.draws.answers,
             )
             for place, text in enumerate(sent)
         ]

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from msgspec import Meta
 
+from alignpro_lite.errors import InputError
 from alignpro_lite.eval.summary import ALL
-from alignpro_lite.experiment.config import Section
 from alignpro_lite.experiment.sections import (
-    AnswerSection,
-    Count,
     GgufSection,
-    Name,
-    Positive,
+    Label,
     PromptFileSection,
     RewardSection,
+    Seed,
     TargetSection,
+    TwoOrMore,
 )
+from alignpro_lite.registry.record import Count, NonEmpty, Positive, Record
+from alignpro_lite.rewriting.request import Returns
+from alignpro_lite.target.rollout import AnswerPlan
 
-SystemName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^|\x00-\x1f]+$")]
+SystemName = Annotated[str, Meta(max_length=40, pattern=r"^[^|\x00-\x1f]+\Z")]
 
 
-class DataSection(PromptFileSection):
+class DataSetSection(PromptFileSection):
     """[[data]]: a set of prompts.
 
     Attributes:
-        path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
-        format: instruction (rows with an instruction and a context) or prompt (rows with a prompt).
         name: What the report calls it.
         part: held_out takes only prompts that training never sees, all takes every one.
-        prompts: How many, at most.
+        prompts: The most prompts that are used.
     """
 
-    name: Name
+    name: Label
     part: Literal["held_out", "all"] = "held_out"
-    prompts: int = Field(50, ge=2)
+    prompts: TwoOrMore = 50
 
 
-class JudgeSection(Section):
+class JudgeSection(Record):
     """[[judge]]: a reward that scores every answer, against the original prompt.
 
     Attributes:
@@ -46,11 +46,11 @@ class JudgeSection(Section):
         reward: Its parts, as [[reward]] of prompter.toml.
     """
 
-    name: Name
-    reward: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
+    name: Label
+    reward: Annotated[tuple[RewardSection, ...], Meta(min_length=1)]
 
 
-class PairJudgeSection(Section):
+class PairJudgeSection(Record):
     """[pair_judge]: a chat model that is shown two answers, in both orders.
 
     Attributes:
@@ -60,51 +60,40 @@ class PairJudgeSection(Section):
     source: str
 
 
-class SystemSection(Section):
+class SystemSection(Record, tag_field="kind"):
     """What every system has.
 
     Attributes:
         name: What the report calls it.
-        data: Data sets it answers; none for all.
+        data: Data sets that it answers; none for all.
     """
 
     name: SystemName
-    data: tuple[Name, ...] = ()
+    data: tuple[Label, ...] = ()
 
 
-class NoPrompterSection(SystemSection):
-    """[[system]] of kind none: the prompt as it is.
-
-    Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all.
-        kind: Which system it is.
-    """
-
-    kind: Literal["none"]
+class NoPrompterSection(SystemSection, tag="none"):
+    """[[system]] of kind none: the prompt as it is."""
 
 
-class PrompterSystemSection(SystemSection):
-    """[[system]] of kind prompter: a bundle as users run it, a rewrite for every answer.
+class PrompterSystemSection(SystemSection, tag="prompter"):
+    """[[system]] of kind prompter: a bundle as users run it, ρ_θ, with a rewrite for every answer.
 
     Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all.
-        kind: prompter is ρ_θ with the sampling of its bundle, reference is ρ_sft at temperature 1.
         bundle: A bundle of models.toml or a folder.
     """
 
-    kind: Literal["prompter", "reference"]
     bundle: str = "default"
 
 
-class RhoStarSection(SystemSection):
+class ReferenceSystemSection(PrompterSystemSection, tag="reference"):
+    """[[system]] of kind reference: the untrained ρ_sft at temperature 1."""
+
+
+class RhoStarSection(SystemSection, tag="rho_star"):
     """[[system]] of kind rho_star: draws from ρ*, see docs/sampling.md.
 
     Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all.
-        kind: Which system it is.
         bundle: A bundle of models.toml or a folder.
         samples: N, candidates.
         strength: λ; without it, the one the prompter was trained with.
@@ -114,189 +103,198 @@ class RhoStarSection(SystemSection):
             scored draws one for every answer and returns its best trial, as `run` does.
     """
 
-    kind: Literal["rho_star"]
     bundle: str = "default"
     samples: Count = 8
     strength: Positive | None = None
     trials: Count = 2
     guard: bool = False
-    returns: Literal["fresh", "scored"] = "fresh"
+    returns: Returns = "fresh"
 
 
-class BestOfSection(SystemSection):
+class BestOfSection(SystemSection, tag="best_of"):
     """[[system]] of kind best_of: the best of several answers to the prompt, by the first judge.
 
     Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all.
-        kind: Which system it is.
-        samples: Answers of which each best one is taken.
+        samples: Answers of which the best is taken.
     """
 
-    kind: Literal["best_of"]
-    samples: int = Field(4, ge=2)
+    samples: TwoOrMore = 4
 
 
-class InstructionSection(SystemSection):
+class InstructionSection(SystemSection, tag="instruction", kw_only=True):
     """[[system]] of kind instruction: a fixed text before every prompt.
 
     Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all.
-        kind: Which system it is.
-        text: Stands before the prompt, a blank line between them.
+        text: Goes before the prompt, with a blank line between them.
     """
 
-    kind: Literal["instruction"]
-    text: Annotated[str, Field(min_length=1)]
+    text: NonEmpty
 
 
-class GivenSection(SystemSection):
+class GivenSection(SystemSection, tag="given", kw_only=True):
     """[[system]] of kind given: rewrites that were made elsewhere, such as BPO's.
 
     Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all. Every prompt of them needs a rewrite.
-        kind: Which system it is.
+        data: Data sets that it answers; none for all. Every prompt of them needs a rewrite.
         path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
-        prompt_key: Where a row holds x.
-        rewrite_key: Where a row holds x'.
+        prompt_key: Key of x in a row.
+        rewrite_key: Key of x' in a row.
     """
 
-    kind: Literal["given"]
     path: str
     prompt_key: str = "prompt"
     rewrite_key: str = "optimized_prompt"
 
 
-class OracleSystemSection(SystemSection):
+class OracleSystemSection(SystemSection, tag="oracle", kw_only=True):
     """[[system]] of kind oracle: the target itself, aligned by `train oracle`.
 
     Attributes:
-        name: What the report calls it.
-        data: Data sets it answers; none for all.
-        kind: Which system it is.
         source: A GGUF file, or a target of models.toml.
-        context: Tokens that all answers under way share, prompts included.
+        context: Tokens of all answers that are decoded together, prompts included.
     """
 
-    kind: Literal["oracle"]
     source: str
-    context: int = Field(8192, ge=256)
+    context: Annotated[int, Meta(ge=256)] = 8192
 
 
-AnySystem = Annotated[
+AnySystem = (
     NoPrompterSection
     | PrompterSystemSection
+    | ReferenceSystemSection
     | RhoStarSection
     | BestOfSection
     | InstructionSection
     | GivenSection
-    | OracleSystemSection,
-    Field(discriminator="kind"),
-]
+    | OracleSystemSection
+)
 
 
-class DialSection(Section):
+class DialSection(Record):
     """[dial]: reward against KL as λ moves, for sampling and for the adapter.
 
     Attributes:
         bundle: A bundle of models.toml or a folder.
-        prompts: How many, taken from all data sets in turn.
+        prompts: How many prompts, taken from all data sets in turn.
         samples: Candidates of each prompt.
-        trials: Trial answers to each; one half chooses, the other half judges.
+        trials: Trial answers to each candidate; one half chooses, the other half judges.
         strengths: λ, from the weakest to the strongest KL term.
-        gates: What the adapter is multiplied with: 0 is ρ_sft, 1 is ρ_θ.
+        gates: Factors of the adapter: 0 is ρ_sft, 1 is ρ_θ.
     """
 
     bundle: str = "default"
-    prompts: int = Field(24, ge=2)
-    samples: int = Field(8, ge=2)
-    trials: int = Field(4, ge=2, le=16, multiple_of=2)
+    prompts: TwoOrMore = 24
+    samples: TwoOrMore = 8
+    trials: Annotated[int, Meta(ge=2, le=16, multiple_of=2)] = 4
     strengths: tuple[Positive, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    gates: tuple[Annotated[float, Field(ge=0, le=4)], ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
+    gates: tuple[Annotated[float, Meta(ge=0, le=4)], ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
 
 
-class BoundSection(Section):
+class BoundSection(Record):
     """[bound]: what `eval bound` measures of theorem 6.1.
 
     Attributes:
         bundle: A bundle of models.toml or a folder.
-        prompts: How many, taken from all data sets in turn.
+        prompts: How many prompts, taken from all data sets in turn.
         rewrites: Rewrites of each prompt, from ρ_sft.
         answers: Answers to each prompt and rewrite.
         strength: λ; without it, the one the prompter was trained with.
     """
 
     bundle: str = "default"
-    prompts: int = Field(16, ge=2)
-    rewrites: int = Field(8, ge=2)
-    answers: int = Field(4, ge=2)
+    prompts: TwoOrMore = 16
+    rewrites: TwoOrMore = 8
+    answers: TwoOrMore = 4
     strength: Positive | None = None
 
 
-class EvalConfig(Section):
+class EvalConfig(Record, kw_only=True):
     """eval.toml: systems x data sets under judges.
 
     Attributes:
-        seed: Of prompts, rewrites and answers. Every system answers with the same seeds.
+        seed: Seed of prompts, rewrites and answers. Every system answers with the same seeds.
         held_out: Share of prompts, by their hash, that training never sees; as in prompter.toml.
-        longest_prompt: Prompts of more characters are left out.
+        longest_prompt: Prompts with more characters are left out.
         target: The frozen target, one of three kinds.
         answers: How it is asked, the same for all systems.
         data: The prompts.
         judge: What scores the answers.
-        pair_judge: A chat model that compares pairs of answers besides.
+        pair_judge: A chat model that also compares pairs of answers.
         system: What is compared; the first one of kind none is the baseline.
         dial: Reward against KL as λ moves; left out, it is not measured.
         bound: What `eval bound` measures; left out, it has nothing to measure.
     """
 
-    seed: int = Field(0, ge=0, lt=2**32)
-    held_out: float = Field(0.25, gt=0, le=1)
+    seed: Seed = 0
+    held_out: Annotated[float, Meta(gt=0, le=1)] = 0.25
     longest_prompt: Count = 800
     target: TargetSection = GgufSection()
-    answers: AnswerSection = AnswerSection(count=4, max_tokens=64)
-    data: Annotated[tuple[DataSection, ...], Field(min_length=1)]
-    judge: Annotated[tuple[JudgeSection, ...], Field(min_length=1)]
+    answers: AnswerPlan = AnswerPlan(count=4, max_tokens=64)
+    data: Annotated[tuple[DataSetSection, ...], Meta(min_length=1)]
+    judge: Annotated[tuple[JudgeSection, ...], Meta(min_length=1)]
     pair_judge: PairJudgeSection | None = None
-    system: Annotated[tuple[AnySystem, ...], Field(min_length=1)]
+    system: Annotated[tuple[AnySystem, ...], Meta(min_length=1)]
     dial: DialSection | None = None
     bound: BoundSection | None = None
 
     @property
     def baseline(self) -> str:
-        """Name of the system that the others are held against."""
-        return next(one.name for one in self.system if isinstance(one, NoPrompterSection))
+        """Name of the system that the others are compared with."""
+        return self._without_prompter().name
 
     @property
     def oracle(self) -> OracleSystemSection | None:
         """The oracle, if there is one."""
-        return next((one for one in self.system if isinstance(one, OracleSystemSection)), None)
+        oracles = (system for system in self.system if isinstance(system, OracleSystemSection))
+        return next(oracles, None)
 
-    @model_validator(mode="after")
-    def _names_fit(self) -> EvalConfig:
-        for what, names in (
-            ("data", [one.name for one in self.data]),
-            ("judge", [one.name for one in self.judge]),
-            ("system", [one.name for one in self.system]),
-        ):
-            if len(set(names)) < len(names):
-                raise ValueError(f"{what} names must be unique, found {', '.join(sorted(names))}")
-        baseline = next((one for one in self.system if isinstance(one, NoPrompterSection)), None)
-        if baseline is None:
-            raise ValueError("a system of kind none is needed, to hold the others against")
+    def __post_init__(self) -> None:
+        """Refuse names that clash or point nowhere, and a comparison without a baseline.
+
+        Raises:
+            InputError: Names them, and what is needed.
+        """
+        self._require_unique_names()
+        baseline = self._without_prompter()
         if baseline.data:
-            raise ValueError(
-                f"system {baseline.name} must answer all data sets, because the others are held "
-                f"against it; found data = {list(baseline.data)}"
+            raise InputError(
+                f"system {baseline.name} must answer all data sets, because the others are "
+                f"compared with it, found data = {list(baseline.data)}.",
+                f"Remove data from system {baseline.name}.",
             )
         if self.answers.count < 2:
-            raise ValueError("answers.count must be at least 2, for the variance within a prompt")
-        known = {one.name for one in self.data}
+            raise InputError(
+                "answers.count must be at least 2, for the variance within a prompt, found "
+                f"{self.answers.count}.",
+                "Raise answers.count.",
+            )
+        known = {data.name for data in self.data}
         if ALL in known:
-            raise ValueError(f"no data set may be named {ALL}, which stands for all of them")
+            raise InputError(
+                f"no data set may be named {ALL}, which stands for all of them.", "Rename it."
+            )
         for system in self.system:
             if unknown := set(system.data) - known:
-                raise ValueError(f"system {system.name} names unknown data {sorted(unknown)}")
-        return self
+                raise InputError(
+                    f"system {system.name} names unknown data {sorted(unknown)}.",
+                    f"Choose from {', '.join(sorted(known))}.",
+                )
+
+    def _without_prompter(self) -> NoPrompterSection:
+        for system in self.system:
+            if isinstance(system, NoPrompterSection):
+                return system
+        raise InputError(
+            "a system of kind none is needed, to compare the others with, found none.",
+            'Add a [[system]] with kind = "none".',
+        )
+
+    def _require_unique_names(self) -> None:
+        tables = {"data": self.data, "judge": self.judge, "system": self.system}
+        for what, sections in tables.items():
+            names = [section.name for section in sections]
+            if len(set(names)) < len(names):
+                raise InputError(
+                    f"{what} names must be unique, found {', '.join(sorted(names))}.",
+                    "Rename one.",
+                )

@@ -24,7 +24,6 @@ from alignpro_lite.eval.arms import Bench
 from alignpro_lite.eval.config import DialSection
 from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.summary import DialCurve, DialPoint
-from alignpro_lite.experiment.models import answer_plan
 from alignpro_lite.measure.statistics import bootstrap_mean
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
@@ -75,7 +74,7 @@ class DialRun:
         self._evaluation = evaluation
         self._section = section
         self._loaded = evaluation.loaded
-        self._plan = answer_plan(evaluation.config.answers)
+        self._plan = evaluation.config.answers
 
     def curves(self, on_step: Callable[[int, int], None]) -> tuple[DialCurve, ...]:
         """Measure what is missing and draw the curves.

@@ -11,16 +11,17 @@ from importlib import metadata
 from tqdm import tqdm
 
 from alignpro_lite.eval.analysis import Answers, agreements, cells, matrices, versus
-from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.config import EvalConfig, RhoStarSection
 from alignpro_lite.eval.dial import DialRun
 from alignpro_lite.eval.opening import Evaluation, opened
 from alignpro_lite.eval.pairs import pair_notes
 from alignpro_lite.eval.report import write_report
-from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.results import ResultRow
 from alignpro_lite.eval.runner import run
 from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
+from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import write_text
 
 SUMMARY = "summary.json"
@@ -69,7 +70,7 @@ def _dial(evaluation: Evaluation, note: Callable[[str], None]) -> tuple[DialCurv
 
 def summarise(
     config: EvalConfig,
-    records: Sequence[Record],
+    records: Sequence[ResultRow],
     models: Sequence[ModelUsed],
     dial: tuple[DialCurve, ...],
     notes: Sequence[str],
@@ -91,7 +92,7 @@ def summarise(
         agreements=agreements(answers),
         dial=dial,
         models=tuple(models),
-        configuration=config.model_dump(mode="json"),
+        configuration=plain(config),
         versions=dict(_versions()),
         cost=cost,
         notes=(*notes, *_scope(config)),
@@ -103,12 +104,12 @@ def _scope(config: EvalConfig) -> Iterator[str]:
     for system in config.system:
         if system.data:
             yield f"{system.name} answers only {', '.join(system.data)}."
-        if system.kind == "rho_star" and system.returns == "scored":
+        if isinstance(system, RhoStarSection) and system.returns == "scored":
             yield (
                 f"{system.name} returns the best of the {system.trials} or more trial answers that "
                 "the drawn rewrite has by then: the answer is chosen by the reward too."
             )
-        elif system.kind == "rho_star":
+        elif isinstance(system, RhoStarSection):
             yield (
                 f"{system.name} draws one rewrite a prompt and answers it {config.answers.count} "
                 "times; prompters draw one for every answer."

@@ -16,6 +16,7 @@ from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.experiment.run_folder import Places, claim
+from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import locked, write_text
 
 LOCK = "evaluation.lock"
@@ -108,7 +109,7 @@ def _identify(
                 f"The evaluation in {folder} was begun with other texts of {name}.",
                 "Choose another --output, or bring its file back.",
             )
-    return _digest([config.model_dump(mode="json"), begun])[:12]
+    return _digest([plain(config), begun])[:12]
 
 
 def _recorded(file: Path, now: Any) -> Any:

@@ -13,7 +13,7 @@ from alignpro_lite.eval.analysis import Answers
 from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.pair_judge import PairJudgement, judge_pairs
-from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.results import ResultRow
 from alignpro_lite.eval.summary import ALL
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.measure.statistics import Estimate
@@ -23,7 +23,7 @@ FILE = "pairs.jsonl"
 
 
 def pair_notes(
-    evaluation: Evaluation, records: Sequence[Record], note: Callable[[str], None]
+    evaluation: Evaluation, records: Sequence[ResultRow], note: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Have the pair judge compare every system with the baseline; a sentence each.
 

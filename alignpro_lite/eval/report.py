@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from alignpro_lite.eval.figures import inline_figures, looks, overall, write_figures
 from alignpro_lite.eval.progress import duration
-from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.results import ResultRow
 from alignpro_lite.eval.summary import ALL, ModelUsed, Summary, Versus
 from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.measure.statistics import Estimate
@@ -115,7 +115,7 @@ class Drawing:
     svg: Markup
 
 
-def write_report(folder: Path, summary: Summary, records: Sequence[Record]) -> None:
+def write_report(folder: Path, summary: Summary, records: Sequence[ResultRow]) -> None:
     """Write report.html, summary.md and the folder of figures.
 
     Args:
@@ -128,7 +128,7 @@ def write_report(folder: Path, summary: Summary, records: Sequence[Record]) -> N
     write_text(folder / PAGE, as_page(summary, records))
 
 
-def as_page(summary: Summary, records: Sequence[Record]) -> str:
+def as_page(summary: Summary, records: Sequence[ResultRow]) -> str:
     """Render the page; it needs no other file and no network."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -273,7 +273,7 @@ def comparison(summary: Summary, data: str, judge: str) -> Table:
     return Table(_title(data, judge), head, tuple(rows))
 
 
-def examples(summary: Summary, records: Sequence[Record]) -> dict[str, Any]:
+def examples(summary: Summary, records: Sequence[ResultRow]) -> dict[str, Any]:
     """Lay out the records for the page's browser: a card a prompt.
 
     Args:
@@ -303,11 +303,11 @@ def examples(summary: Summary, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _runs(found: Sequence[Record | None]) -> list[dict[str, Any] | None]:
+def _runs(found: Sequence[ResultRow | None]) -> list[dict[str, Any] | None]:
     return [None if one is None else _run(one) for one in found]
 
 
-def _run(record: Record) -> dict[str, Any]:
+def _run(record: ResultRow) -> dict[str, Any]:
     different = list(dict.fromkeys(record.sent))
     return {
         "rewrites": [_pieces(record.prompt, sent) for sent in different],

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 
+import msgspec
+
+from alignpro_lite.errors import InputError
 from alignpro_lite.eval.journal import CURE, Journal
-from alignpro_lite.registry.record import parse_record
+from alignpro_lite.registry.record import Origin, Record, parse_written
 
 FILE = "results.jsonl"
 
 
-@dataclass(frozen=True)
-class Record:
+class ResultRow(Record):
     """What one system did with one prompt.
 
     Attributes:
@@ -45,24 +46,20 @@ class Record:
         return self.data, self.system, self.number
 
 
-def append(journal: Journal, records: Sequence[Record]) -> None:
+def append(journal: Journal, rows: Sequence[ResultRow]) -> None:
     """Add finished prompts to the results of an evaluation, all of them at once."""
-    journal.append([asdict(one) for one in records])
+    journal.append([msgspec.to_builtins(row) for row in rows])
 
 
-def read(journal: Journal) -> list[Record]:
+def read(journal: Journal) -> list[ResultRow]:
     """Read what is done, each prompt of a system once.
 
     Args:
         journal: `FILE` of an evaluation.
 
     Raises:
-        InputError: A line is damaged, or belongs to another configuration.
-        BundleError: A line lacks a value.
+        InputError: A line is damaged, lacks a value, or belongs to another configuration.
     """
-    records = [parse_record(Record, row, journal.file, CURE) for row in journal.read()]
-    plain = [
-        replace(one, rewards={name: tuple(values) for name, values in one.rewards.items()})
-        for one in records
-    ]
-    return list({one.key: one for one in plain}.values())
+    origin = Origin(journal.file, InputError, CURE)
+    rows = [parse_written(ResultRow, row, origin) for row in journal.read()]
+    return list({row.key: row for row in rows}.values())

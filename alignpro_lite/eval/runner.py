@@ -17,9 +17,8 @@ from alignpro_lite.eval.assemble import Loaded, open_system
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.opening import Evaluation
 from alignpro_lite.eval.progress import Bar, TimeLeft
-from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.results import ResultRow
 from alignpro_lite.eval.systems import Response, System
-from alignpro_lite.experiment.models import answer_plan
 
 TOGETHER = 8
 """Prompts that a system answers in one go; part of what fixes the answers."""
@@ -58,7 +57,7 @@ def tasks_of(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Iterat
                     yield Task(data, system.name, first, some)
 
 
-def run(evaluation: Evaluation, note: Callable[[str], None]) -> list[Record]:
+def run(evaluation: Evaluation, note: Callable[[str], None]) -> list[ResultRow]:
     """Answer what is not answered yet.
 
     Args:
@@ -107,20 +106,20 @@ def run(evaluation: Evaluation, note: Callable[[str], None]) -> list[Record]:
     return list(done.values())
 
 
-def _answered(task: Task, system: System, config: EvalConfig, loaded: Loaded) -> list[Record]:
+def _answered(task: Task, system: System, config: EvalConfig, loaded: Loaded) -> list[ResultRow]:
     """Let a system answer; the seed is that of the prompts, the same for every system."""
     begun = time.monotonic()
     seed = stream_seed(config.seed, task.first)
-    plan = answer_plan(config.answers)
+    plan = config.answers
     bench = Bench(loaded.target, loaded.judges, task.prompts, plan, seed)
     response = system.respond(bench)
     seconds = (time.monotonic() - begun) / len(task.prompts)
     return [_record(task, place, response, seconds) for place in range(len(task.prompts))]
 
 
-def _record(task: Task, place: int, response: Response, seconds: float) -> Record:
+def _record(task: Task, place: int, response: Response, seconds: float) -> ResultRow:
     arm = response.arm
-    return Record(
+    return ResultRow(
         data=task.data,
         system=task.system,
         number=task.first + place,

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.prompts import Prompts, read_prompts, split_prompts
 from alignpro_lite.experiment.sections import (
-    AnswerSection,
     EndpointSection,
     GgufSection,
     HuggingFaceSection,
     PromptDataSection,
+    TargetSection,
 )
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.loading import plan_models
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.openai import OpenAiTarget
-from alignpro_lite.target.rollout import AnswerPlan, GgufTarget, Target
+from alignpro_lite.target.rollout import GgufTarget, Target
 from alignpro_lite.target.target import LlamaTarget
 
 
-def open_target(
-    section: GgufSection | EndpointSection | HuggingFaceSection, store: ModelStore
-) -> Target:
+def open_target(section: TargetSection, store: ModelStore) -> Target:
     """Load or reach the frozen target.
 
     Raises:
@@ -52,12 +49,6 @@ def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:
     """
     request = DeviceRequest("auto", None, section.context)
     return plan_models(section.source, None, store, request).load_target()
-
-
-def answer_plan(section: AnswerSection) -> AnswerPlan:
-    """How the target is asked."""
-    sampling = Sampling(section.temperature, section.top_k, section.top_p, section.min_p)
-    return AnswerPlan(section.count, section.max_tokens, sampling)
 
 
 def load_prompts(

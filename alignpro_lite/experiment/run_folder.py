@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.experiment.config import Section
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.registry.record import Record, plain
 from alignpro_lite.registry.storage import write_text
 
 CONFIG = "config.json"
@@ -30,7 +30,7 @@ class Places:
     store: ModelStore
 
 
-def claim(run: Path, config: Section) -> None:
+def claim(run: Path, config: Record) -> None:
     """Write the resolved configuration, or check that the run was started with the same one.
 
     Raises:
@@ -38,7 +38,7 @@ def claim(run: Path, config: Section) -> None:
     """
     run.mkdir(parents=True, exist_ok=True)
     file = run / CONFIG
-    own = config.model_dump(mode="json")
+    own = plain(config)
     if not file.exists():
         write_text(file, json.dumps(own, indent=2) + "\n")
         return

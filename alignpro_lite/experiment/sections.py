@@ -1,93 +1,66 @@
-"""Tables that several configurations hold: how the target is asked, what scores, which prompts."""
+"""Tables that several configurations hold: which target, what scores, which prompts."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
-from alignpro_lite.experiment.config import Section
+from alignpro_lite.registry.record import Count, Record
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-
-
-class AnswerSection(Section):
-    """[answers]: how the target is sampled; the defaults are those of `run`.
-
-    Attributes:
-        count: M, answers to each rewrite.
-        max_tokens: Most tokens of an answer.
-        temperature: 0 takes the most likely token.
-        top_k: Only that many of the likeliest tokens are drawn; 0 for all.
-        top_p: Only the likeliest tokens that together have this probability are drawn.
-        min_p: Tokens below this share of the likeliest one's probability are not drawn.
-    """
-
-    count: Count = 1
-    max_tokens: Count = 128
-    temperature: float = Field(0.8, ge=0, le=100)
-    top_k: int = Field(40, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    min_p: float = Field(0.05, ge=0, lt=1)
+Label = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
+"""How people call a part of a reward, a data set or a judge."""
+TwoOrMore = Annotated[int, Meta(ge=2)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
-class GgufSection(Section):
+class GgufSection(Record, tag_field="kind", tag="gguf"):
     """[target] of kind gguf: the deployed file itself, decoded in batches.
 
     Attributes:
-        kind: Which of the three it is.
         source: A target of models.toml or a GGUF file.
-        context: Tokens that all answers under way share, prompts included.
+        context: Tokens of all answers that are decoded together, prompts included.
     """
 
-    kind: Literal["gguf"] = "gguf"
     source: str = "smollm2-135m-instruct"
-    context: int = Field(8192, ge=256)
+    context: Annotated[int, Meta(ge=256)] = 8192
 
 
-class EndpointSection(Section):
+class EndpointSection(Record, tag_field="kind", tag="openai"):
     """[target] of kind openai: any OpenAI-compatible endpoint.
 
     Attributes:
-        kind: Which of the three it is.
-        url: Its base, such as http://localhost:8000/v1.
-        model: The name of the model there.
+        url: Base URL, such as http://localhost:8000/v1.
+        model: Name of the model there.
         key_variable: Environment variable that holds the key; without it, none is sent.
-        parallel: Requests under way at a time.
+        parallel: Requests sent at a time.
     """
 
-    kind: Literal["openai"]
     url: str
     model: str
     key_variable: str | None = None
     parallel: Count = 8
 
 
-class HuggingFaceSection(Section):
-    """[target] of kind huggingface: a model run in torch, the slow way.
+class HuggingFaceSection(Record, tag_field="kind", tag="huggingface"):
+    """[target] of kind huggingface: a model in torch, which is slow.
 
     Attributes:
-        kind: Which of the three it is.
         source: A Hugging Face folder or a GGUF file.
-        device: Of torch, such as cpu or cuda:0.
-        dtype: Of the weights.
+        device: Device of torch, such as cpu or cuda:0.
+        dtype: Type of the weights.
     """
 
-    kind: Literal["huggingface"]
     source: str
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-TargetSection = Annotated[
-    GgufSection | EndpointSection | HuggingFaceSection, Field(discriminator="kind")
-]
+TargetSection = GgufSection | EndpointSection | HuggingFaceSection
 """[target]: one of three kinds."""
 
 
-class RewardSection(Section):
+class RewardSection(Record):
     """[[reward]]: one scorer and the weights of its parts.
 
     Attributes:
@@ -100,10 +73,10 @@ class RewardSection(Section):
 
     kind: Literal["onnx", "huggingface", "judge", "python"]
     source: str
-    weights: Annotated[dict[Name, float], Field(min_length=1)]
+    weights: Annotated[dict[Label, float], Meta(min_length=1)]
 
 
-class PromptFileSection(Section):
+class PromptFileSection(Record):
     """[[data.prompts]]: a file of prompts.
 
     Attributes:
@@ -115,7 +88,7 @@ class PromptFileSection(Section):
     format: Literal["instruction", "prompt"]
 
 
-class PromptDataSection(Section):
+class PromptDataSection(Record):
     """[data]: the prompts.
 
     Attributes:
@@ -124,6 +97,6 @@ class PromptDataSection(Section):
         max_prompt_tokens: Longer prompts are left out.
     """
 
-    prompts: Annotated[tuple[PromptFileSection, ...], Field(min_length=1)]
-    held_out: float = Field(0.25, gt=0, lt=1)
+    prompts: Annotated[tuple[PromptFileSection, ...], Meta(min_length=1)]
+    held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.25
     max_prompt_tokens: Count = 200

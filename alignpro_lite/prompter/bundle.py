@@ -1,34 +1,27 @@
-"""The bundle: a folder that holds a prompter, and the sidecar that describes it.
-
-The sidecar is the contract between export and runtime. Unknown keys and
-versions are refused, every file's sha256 is checked before it is used.
-"""
+"""The bundle: a folder that holds a prompter, and the sidecar that describes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.errors import BundleError
+from alignpro_lite.errors import InputError
+from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.registry.digests import require_names, require_unaltered
-from alignpro_lite.registry.record import parse_record, read_table, require_format, write_record
+from alignpro_lite.registry.models_toml import Precision
+from alignpro_lite.registry.record import Count, Record, TokenId
+from alignpro_lite.registry.sidecar import SidecarFile
 
-FORMAT_VERSION = 2
-SIDECAR = "bundle.json"
-_REMAKE = "Make it again with `alignpro-lite export bundle` or `export prompter`."
-
-Precision = Literal["int4", "int8", "fp16", "fp32"]
-Device = Literal["cpu", "cuda"]
 CacheLayout = Literal["shared", "growing"]
 IoDtype = Literal["float32", "float16"]
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(Record):
     """The decoder graph and the sizes of its buffers.
 
     Attributes:
@@ -44,7 +37,7 @@ class Graph:
         vocab: Size of the logits.
         max_length: Most tokens of a sequence.
         gate: Name of the input of shape (1,) that multiplies what the adapter adds: at 1 the graph
-            is ρ_θ, at 0 it is ρ_sft. None if there is no adapter, or one that is merged for good.
+            is ρ_θ, at 0 it is ρ_sft. None if there is no adapter or it is merged into the weights.
     """
 
     file: str
@@ -52,16 +45,15 @@ class Graph:
     device: Device
     precision: Precision
     io_dtype: IoDtype
-    layers: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    max_length: int
+    layers: Count
+    kv_heads: Count
+    head_dim: Count
+    vocab: Count
+    max_length: Count
     gate: str | None
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(Record):
     """Special tokens and how a prompt is tokenised.
 
     Attributes:
@@ -73,14 +65,13 @@ class Tokens:
     """
 
     file: str
-    bos: int | None
-    stop: tuple[int, ...]
+    bos: TokenId | None
+    stop: Annotated[tuple[TokenId, ...], Meta(min_length=1)]
     chat_template: str | None
     names: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Parity:
+class Parity(Record):
     """How close the graph is to the torch model it was made from.
 
     Attributes:
@@ -100,8 +91,7 @@ class Parity:
     mismatch_allowed: bool
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(Record):
     """What the prompter was made from.
 
     Attributes:
@@ -117,8 +107,7 @@ class Provenance:
     reward: str | None
 
 
-@dataclass(frozen=True)
-class Sidecar:
+class Sidecar(Record):
     """All that the runtime has to know about a bundle.
 
     Attributes:
@@ -139,11 +128,39 @@ class Sidecar:
     tokens: Tokens
     template: RewriteTemplate
     sampling: Sampling
-    max_tokens: int
+    max_tokens: Count
     parity: Parity
     provenance: Provenance
     files: Mapping[str, str]
     eval_card: Mapping[str, Any]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of the files that are read."""
+        return self.graph.file, self.tokens.file
+
+    def __post_init__(self) -> None:
+        """Refuse tokens that would reach native code out of range.
+
+        Raises:
+            InputError: Names the token.
+        """
+        for token in (*self.tokens.stop, self.tokens.bos or 0):
+            if token >= self.graph.vocab:
+                raise InputError(
+                    f"tokens must be below the size of the vocabulary, {self.graph.vocab}, found "
+                    f"{token}.",
+                    "Correct bos and stop.",
+                )
+
+
+PROMPTER_BUNDLE = SidecarFile(
+    kind=Sidecar,
+    name="bundle.json",
+    what="prompter bundle",
+    version=2,
+    cure="Make it again with `alignpro-lite export bundle` or `export prompter`.",
+)
 
 
 @dataclass(frozen=True)
@@ -175,42 +192,4 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: Something is missing, altered or of an unknown format.
     """
-    bundle = Bundle(path, read_sidecar(path))
-    require_unaltered(path, bundle.sidecar.files, _REMAKE)
-    return bundle
-
-
-def read_sidecar(path: Path) -> Sidecar:
-    """Read the description of a bundle without touching its other files.
-
-    Raises:
-        BundleError: It is missing or not understood.
-    """
-    file = path / SIDECAR
-    raw = read_table(file, "prompter bundle", _REMAKE)
-    require_format(raw, FORMAT_VERSION, file, _REMAKE)
-    sidecar = parse_record(Sidecar, raw, file, _REMAKE)
-    require_names(sidecar.files, (sidecar.graph.file, sidecar.tokens.file), file, _REMAKE)
-    _check_values(sidecar, file)
-    return sidecar
-
-
-def write_sidecar(path: Path, sidecar: Sidecar) -> None:
-    """Write the description into a bundle under construction."""
-    write_record(path / SIDECAR, sidecar)
-
-
-def _check_values(sidecar: Sidecar, file: Path) -> None:
-    """Sizes and ids that would reach native code are in range."""
-    graph, tokens = sidecar.graph, sidecar.tokens
-    sizes = (graph.layers, graph.kv_heads, graph.head_dim, graph.vocab, graph.max_length)
-    ids = (*tokens.stop, *(() if tokens.bos is None else (tokens.bos,)))
-    wrong = {
-        "a size below 1": min(*sizes, sidecar.max_tokens) < 1,
-        "no stop token": not tokens.stop,
-        "a token outside its vocabulary": not all(0 <= token < graph.vocab for token in ids),
-        "a template without {prompt}": "{prompt}" not in sidecar.template.request,
-    }
-    for what, found in wrong.items():
-        if found:
-            raise BundleError(f"{file} has {what}.", _REMAKE)
+    return Bundle(path, PROMPTER_BUNDLE.open(path))

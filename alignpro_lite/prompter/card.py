@@ -1,24 +1,28 @@
-"""The card of a trained prompter: beside its adapter, how it was trained and is to be asked."""
+"""The card of a trained prompter: how it was trained and is asked, in the folder of its adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.errors import InputError
+from alignpro_lite.errors import BundleError
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.registry.record import parse_record, read_table, write_record
+from alignpro_lite.registry.record import (
+    Count,
+    Origin,
+    Record,
+    parse_written,
+    read_json,
+    write_record,
+)
 
 PROMPTER_CARD = "prompter_card.json"
-_RESTORE = "Restore the file, or train the prompter again."
 
 
-@dataclass(frozen=True)
-class PrompterCard:
-    """What an export has to know about a prompter besides its weights.
+class PrompterCard(Record):
+    """What an export has to know about a prompter in addition to its weights.
 
     Attributes:
         base: Name of the base model.
@@ -35,23 +39,8 @@ class PrompterCard:
     strength: float | None
     reward: str | None
     sampling: Sampling
-    max_tokens: int
+    max_tokens: Count
     metrics: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        """Refuse what no bundle could hold.
-
-        Raises:
-            InputError: Names the key, the value and what is allowed.
-        """
-        if self.max_tokens < 1:
-            raise InputError(
-                f"max_tokens must be at least 1, found {self.max_tokens}.", "Correct max_tokens."
-            )
-        if "{prompt}" not in self.template.request:
-            raise InputError(
-                "The template's request must hold {prompt}, found none.", "Put {prompt} into it."
-            )
 
 
 def read_prompter_card(adapter: Path) -> PrompterCard | None:
@@ -63,9 +52,8 @@ def read_prompter_card(adapter: Path) -> PrompterCard | None:
     file = adapter / PROMPTER_CARD
     if not file.exists():
         return None
-    return parse_record(
-        PrompterCard, read_table(file, "trained prompter", _RESTORE), file, _RESTORE
-    )
+    origin = Origin(file, BundleError, "Restore the file, or train the prompter again.")
+    return parse_written(PrompterCard, read_json(origin, "trained prompter"), origin)
 
 
 def write_prompter_card(adapter: Path, card: PrompterCard) -> None:

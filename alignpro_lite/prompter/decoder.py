@@ -10,16 +10,15 @@ import numpy as np
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.sampling import Draw, TokenSource
+from alignpro_lite.hardware.device import Device
 from alignpro_lite.hardware.system import trim_heap
-from alignpro_lite.prompter.bundle import Bundle, Device
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
 from alignpro_lite.prompter.graph_runner import new_runner
 from alignpro_lite.prompter.kv_cache import SlotMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAKE_AGAIN = "Make the bundle again with `alignpro-lite export bundle` or `export prompter`."
-"""What to do about a damaged file of a prompter bundle."""
 _CHUNK = 40
 """Prompt tokens computed between two looks at the cancel flags. The graph gives the logits of every
 one of them, 200 kB each for a vocabulary of 49,000: after the weights, larger chunks would need the
@@ -62,7 +61,7 @@ def open_graph(bundle: Bundle, settings: DecoderSettings) -> Any:
         bundle.graph_file,
         settings.threads,
         gpu=settings.gpu_in_use,
-        cure=MAKE_AGAIN,
+        cure=PROMPTER_BUNDLE.cure,
     )
 
 

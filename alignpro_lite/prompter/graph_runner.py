@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignpro_lite.prompter.bundle import Device, Graph
+from alignpro_lite.hardware.device import Device
+from alignpro_lite.prompter.bundle import Graph
 from alignpro_lite.prompter.kv_cache import GpuBuffers, HostBuffers, present_name
 
 if TYPE_CHECKING:

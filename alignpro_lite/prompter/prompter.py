@@ -14,8 +14,8 @@ from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
-from alignpro_lite.prompter.bundle import Bundle
-from alignpro_lite.prompter.decoder import MAKE_AGAIN, DecoderSettings, OnnxDecoder, open_graph
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
 _OUTPUTS_SCORED_TOGETHER = 4
@@ -101,7 +101,7 @@ class OnnxPrompter:
             require_reference(bundle)
         self.bundle = bundle
         self.template = bundle.sidecar.template
-        tokenizer = read_tokenizer(bundle.tokenizer_file, MAKE_AGAIN)
+        tokenizer = read_tokenizer(bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
         self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
         self.device = settings.device
         self._settings = settings

@@ -6,16 +6,13 @@ words it was not trained on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.errors import InputError
+from alignpro_lite.registry.models_toml import RewriteMode
+from alignpro_lite.registry.record import Record
 
-Mode = Literal["rewrite", "augment"]
 
-
-@dataclass(frozen=True)
-class RewriteTemplate:
+class RewriteTemplate(Record):
     """How a prompt x becomes a request to the prompter, and its output becomes x'.
 
     Attributes:
@@ -26,10 +23,22 @@ class RewriteTemplate:
         examples: Pairs (prompt, output) shown before the real one.
     """
 
-    mode: Mode
+    mode: RewriteMode
     system: str
     request: str
     examples: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a template that would ask without the prompt.
+
+        Raises:
+            InputError: Says what it asks.
+        """
+        if "{prompt}" not in self.request:
+            raise InputError(
+                f"The request of a template must hold {{prompt}}, found {self.request!r:.80}.",
+                "Put {prompt} into it.",
+            )
 
     def messages(self, prompt: str) -> list[Message]:
         """The conversation that asks the prompter to rewrite x."""
@@ -102,4 +111,4 @@ AUGMENT = RewriteTemplate(
     ),
 )
 
-TEMPLATES: dict[Mode, RewriteTemplate] = {"rewrite": REWRITE, "augment": AUGMENT}
+TEMPLATES: dict[RewriteMode, RewriteTemplate] = {"rewrite": REWRITE, "augment": AUGMENT}

@@ -10,7 +10,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.models_toml import (
     BundleRecipe,
     Entry,
-    Kind,
+    ModelKind,
     Registry,
     RewardRecipe,
     load,
@@ -22,7 +22,7 @@ __all__ = [
     "BundleRecipe",
     "Cache",
     "Entry",
-    "Kind",
+    "ModelKind",
     "ModelStore",
     "Registry",
     "RewardRecipe",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class Cache:
             case LocalSource(path):
                 return path
             case BundleRecipe(adapter=adapter):
-                return self.root / "bundles" / _built_name(entry.name, adapter)
+                return self.root / "bundles" / _built_name(entry.name, adapter, {})
             case RewardRecipe(adapter=adapter, part_weights=weights):
                 return self.root / "rewards" / _built_name(entry.name, adapter, weights)
 
@@ -237,15 +237,13 @@ class Cache:
                 write_text(self.root / _DIGESTS, json.dumps(digests, indent=1, sort_keys=True))
 
 
-def _built_name(
-    name: str, adapter: Path | None, weights: tuple[tuple[str, float], ...] = ()
-) -> str:
+def _built_name(name: str, adapter: Path | None, weights: Mapping[str, float]) -> str:
     """A folder name that changes with what it is built of, so that an upgrade is noticed."""
     if adapter is None or not adapter.is_dir():
         return name
     files = sorted(path for path in adapter.iterdir() if path.is_file())
     parts = [sha256_of(path, path.name) for path in files]
-    parts += [f"{part} {weight}" for part, weight in weights]
+    parts += [f"{part} {weight}" for part, weight in weights.items()]
     return f"{name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
 
 

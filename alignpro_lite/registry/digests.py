@@ -1,13 +1,12 @@
-"""The files of a bundle: they lie in its folder, and each is what its sidecar says it is."""
+"""The sha256 of the files of a folder: listed, and compared with those that a sidecar lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from alignpro_lite.errors import BundleError
 from alignpro_lite.registry.cache import Check
 from alignpro_lite.registry.storage import sha256_of
 
@@ -27,36 +26,6 @@ def check_files(folder: Path, files: Mapping[str, str]) -> tuple[Check, ...]:
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         return tuple(pool.map(_check_file, repeat(folder), files.items()))
-
-
-def require_unaltered(folder: Path, files: Mapping[str, str], cure: str) -> None:
-    """Refuse a bundle with a file that is missing or altered.
-
-    Raises:
-        BundleError: Names the first such file.
-    """
-    for check in check_files(folder, files):
-        if check.state == "missing":
-            raise BundleError(f"{check.path} of the bundle is missing.", cure)
-        if check.state == "altered":
-            raise BundleError(
-                f"{check.path} was altered: sha256 {check.expected} expected, {check.found} found.",
-                cure,
-            )
-
-
-def require_names(files: Mapping[str, str], used: Iterable[str], sidecar: Path, cure: str) -> None:
-    """Every file lies in the bundle, and none is used without a digest.
-
-    Raises:
-        BundleError: Names the file.
-    """
-    for name in files:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{sidecar} names a file outside the bundle: {name}.", cure)
-    for name in used:
-        if name not in files:
-            raise BundleError(f"{sidecar} has no digest of {name}.", cure)
 
 
 def _check_file(folder: Path, file: tuple[str, str]) -> Check:

@@ -6,20 +6,21 @@ Nothing here touches the cache or a network.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 import platformdirs
+from msgspec import Meta
+from msgspec.structs import replace
 
 from alignpro_lite.errors import RegistryError
+from alignpro_lite.registry.record import Count, NonEmpty, Origin, Record, near, parse, read_toml
 from alignpro_lite.registry.sources import (
     HubSource,
     LocalSource,
@@ -28,31 +29,23 @@ from alignpro_lite.registry.sources import (
     parse_source,
 )
 
-Kind = Literal["bundle", "prompter", "target", "reward"]
-Mode = Literal["rewrite", "augment"]
+ModelKind = Literal["bundle", "prompter", "target", "reward"]
+RewriteMode = Literal["rewrite", "augment"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 RewardPrecision = Literal["fp32", "int8"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
 SHIPPED_FILE = Path(__file__).parents[1] / "models.toml"
 SHIPPED_ADAPTERS = Path(__file__).parents[1] / "adapters"
 USER_FILE_VARIABLE = "ALIGNPRO_LITE_MODELS"
 
-_ROW_KEYS = frozenset(
-    ("source", "files", "size", "sha256", "licence", "context", "template", "description")
-)
-_BUNDLE_RECIPE_KEYS = frozenset(("prompter", "adapter", "mode", "precision", "description"))
-_REWARD_RECIPE_KEYS = frozenset(("base", "adapter", "precision", "weights", "description"))
-_FILE_KEYS = frozenset(("path", "sha256", "size"))
+_UNREADABLE = f"Create it, or unset {USER_FILE_VARIABLE}."
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_T = TypeVar("_T", str, int, list[object], dict[str, object])
-_TYPE_NAMES = {str: "a string", int: "a whole number", list: "a list", dict: "a table"}
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
 
 
-@dataclass(frozen=True)
-class File:
+class File(Record):
     """One file of a model.
 
     Attributes:
@@ -61,56 +54,102 @@ class File:
         size: Bytes, or None when the row declares none.
     """
 
-    path: str
-    sha256: str | None = None
-    size: int | None = None
+    path: NonEmpty
+    sha256: Sha256 | None = None
+    size: Count | None = None
 
 
-@dataclass(frozen=True)
-class BundleRecipe:
-    """How a bundle is built on this machine from a prompter of the registry.
+class ModelRow(Record):
+    """A row as it is written, of a model that is downloaded or the user's own.
+
+    Attributes:
+        source: Where it comes from.
+        files: Files of a folder, by path or with their digests; None for a single file.
+        sha256: Digest of a single file.
+        size: Bytes of all files together.
+        licence: SPDX identifier or name of the licence of the weights, empty when unknown.
+        context: Longest context in tokens.
+        template: Name of the chat template.
+        description: One line for people.
+    """
+
+    source: NonEmpty
+    files: tuple[str | File, ...] | None = None
+    sha256: Sha256 | None = None
+    size: Count | None = None
+    licence: str = ""
+    context: Count | None = None
+    template: str | None = None
+    description: str = ""
+
+
+class BundleRecipe(Record):
+    """A row of a bundle that is built on this machine from a prompter of the registry.
 
     Attributes:
         prompter: Name of the prompter.
         mode: How its output becomes x'.
         precision: Of the weights.
         adapter: Folder of the LoRA adapter to merge, None for the prompter as it is.
+        description: One line for people.
     """
 
-    prompter: str
-    mode: Mode
+    prompter: NonEmpty
+    mode: RewriteMode
     precision: Precision
     adapter: Path | None = None
+    description: str = ""
 
     @property
-    def needs(self) -> tuple[Kind, str]:
+    def needs(self) -> tuple[ModelKind, str]:
         """Kind and name of the row that has to be downloaded."""
         return "prompter", self.prompter
 
 
-@dataclass(frozen=True)
-class RewardRecipe:
-    """How a reward bundle is built on this machine from another reward row.
+class RewardRecipe(Record):
+    """A row of a reward bundle that is built on this machine from another reward row.
 
     Attributes:
         base: Name of the reward row that holds the base model.
         adapter: Folder of what was trained on it.
         precision: Of the weights.
-        part_weights: Weight of each named part in the sum; parts that are not named weigh 1.
+        part_weights: `weights` in the file: of each named part in the sum; parts that are not
+            named weigh 1.
+        description: One line for people.
     """
 
-    base: str
+    base: NonEmpty
     adapter: Path
     precision: RewardPrecision
-    part_weights: tuple[tuple[str, float], ...] = ()
+    part_weights: Mapping[str, float] = msgspec.field(default_factory=dict, name="weights")
+    description: str = ""
 
     @property
-    def needs(self) -> tuple[Kind, str]:
+    def needs(self) -> tuple[ModelKind, str]:
         """Kind and name of the row that has to be downloaded."""
         return "reward", self.base
 
 
 Recipe = BundleRecipe | RewardRecipe
+
+
+class Defaults(Record):
+    """[defaults]: the name that each kind uses when none is given."""
+
+    bundle: NonEmpty | None = None
+    prompter: NonEmpty | None = None
+    target: NonEmpty | None = None
+    reward: NonEmpty | None = None
+
+
+class ModelsFile(Record):
+    """A models.toml whose rows are still to be read, by kind and name."""
+
+    defaults: Defaults = Defaults()
+    bundle: Mapping[str, Any] = {}
+    prompter: Mapping[str, Any] = {}
+    target: Mapping[str, Any] = {}
+    reward: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -130,9 +169,9 @@ class Entry:
         description: One line for people.
     """
 
-    kind: Kind
+    kind: ModelKind
     name: str
-    source: Source | Recipe
+    source: Source | Recipe = field(hash=False)  # weights of a recipe are a mapping
     files: tuple[File, ...] = ()
     is_folder: bool = False
     licence: str = ""
@@ -165,9 +204,9 @@ class Registry:
     """
 
     entries: tuple[Entry, ...]
-    defaults: Mapping[Kind, str]
+    defaults: Mapping[ModelKind, str]
 
-    def find(self, kind: Kind, name: str) -> Entry:
+    def find(self, kind: ModelKind, name: str) -> Entry:
         """Return the row of that kind and name.
 
         Raises:
@@ -191,7 +230,7 @@ class Registry:
         names = [entry.key if "/" in name else entry.name for entry in self.entries]
         raise RegistryError(f"No model is named {name!r}{near(name, names)}.", _LIST_CURE)
 
-    def default(self, kind: Kind) -> Entry:
+    def default(self, kind: ModelKind) -> Entry:
         """Return the row that a kind uses when none is named.
 
         Raises:
@@ -238,7 +277,7 @@ def load() -> Registry:
 
 
 def default_user_file() -> Path:
-    """Return where the user's own models.toml lies unless the environment says otherwise."""
+    """Return where the user's own models.toml is unless the environment says otherwise."""
     return platformdirs.user_config_path("alignpro-lite", appauthor=False) / "models.toml"
 
 
@@ -249,15 +288,13 @@ def load_files(paths: Iterable[Path]) -> Registry:
         RegistryError: A file cannot be read, a row is wrong, or a name points nowhere.
     """
     entries: dict[str, Entry] = {}
-    defaults: dict[Kind, str] = {}
+    defaults: dict[ModelKind, str] = {}
     for path in paths:
-        document = _read_toml(path)
-        with _located(f"{path}"):
-            _check_keys(document, (*KINDS, "defaults"))
-        with _located(f"[defaults] of {path}"):
-            defaults |= _parse_defaults(document.get("defaults", {}))
-        for kind in KINDS:
-            entries |= {entry.key: entry for entry in _parse_kind(kind, document, path)}
+        origin = Origin(path, RegistryError)
+        written = parse(ModelsFile, read_toml(origin, _UNREADABLE), origin)
+        named = {kind: getattr(written.defaults, kind) for kind in KINDS}
+        defaults |= {kind: name for kind, name in named.items() if name is not None}
+        entries |= {entry.key: entry for entry in _entries(written, origin)}
     registry = Registry(tuple(entries.values()), MappingProxyType(defaults))
     for kind in defaults:
         registry.default(kind)
@@ -266,225 +303,93 @@ def load_files(paths: Iterable[Path]) -> Registry:
     return registry
 
 
-def near(name: str, names: Iterable[str]) -> str:
-    """Return ` (near: a, b)` with the names most like `name`, or nothing."""
-    matches = difflib.get_close_matches(name, sorted(set(names)), n=3, cutoff=0.5)
-    return f" (near: {', '.join(matches)})" if matches else ""
+def _entries(written: ModelsFile, origin: Origin) -> Iterator[Entry]:
+    folder = origin.file.resolve().parent
+    for kind in KINDS:
+        for name, raw in getattr(written, kind).items():
+            place = origin.at(kind, name)
+            row = parse(_row_type(kind, raw), raw, place, lambda _, text: _adapter(text, folder))
+            try:
+                yield _entry(kind, name, row, folder)
+            except RegistryError as error:
+                raise place.located(error) from error
 
 
-def _read_toml(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RegistryError(
-            f"Expected a models.toml at {path}: {error.strerror}.",
-            f"Create it, or unset {USER_FILE_VARIABLE}.",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RegistryError(f"{path} is not valid TOML: {error}.", "Correct that line.") from error
+def _row_type(kind: ModelKind, raw: Any) -> type[ModelRow | Recipe]:
+    """A bundle is built here unless it has a source, a reward if it has a base."""
+    if kind == "bundle" and isinstance(raw, dict) and "source" not in raw:
+        return BundleRecipe
+    if kind == "reward" and isinstance(raw, dict) and "base" in raw:
+        return RewardRecipe
+    return ModelRow
 
 
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Say in every error of the block where it was found."""
-    try:
-        yield
-    except RegistryError as error:
-        raise RegistryError(f"{where}: {error.problem}", error.cure) from error
-
-
-def _parse_kind(kind: Kind, document: Mapping[str, object], path: Path) -> list[Entry]:
-    with _located(f"[{kind}] of {path}"):
-        rows = _table(document.get(kind, {}))
-    entries = []
-    for name, values in rows.items():
-        with _located(f"[{kind}.{name}] of {path}"):
-            _check_name(name)
-            row = _table(values)
-            entries.append(_parse_entry(kind, name, row, path.resolve().parent))
-    return entries
-
-
-def _parse_defaults(value: object) -> dict[Kind, str]:
-    row = _table(value)
-    _check_keys(row, KINDS)
-    return {kind: _required(row, kind) for kind in KINDS if kind in row}
-
-
-def _parse_entry(kind: Kind, name: str, row: Mapping[str, object], folder: Path) -> Entry:
-    if kind == "bundle" and "source" not in row:
-        recipe: Recipe = _parse_bundle_recipe(row, folder)
-    elif kind == "reward" and "base" in row:
-        recipe = _parse_reward_recipe(row, folder)
-    else:
-        return _parse_row(kind, name, row, folder)
-    description = _optional(row, "description", str) or ""
-    return Entry(kind, name, recipe, is_folder=True, description=description)
-
-
-def _parse_bundle_recipe(row: Mapping[str, object], folder: Path) -> BundleRecipe:
-    _check_keys(row, _BUNDLE_RECIPE_KEYS)
-    return BundleRecipe(
-        prompter=_required(row, "prompter"),
-        mode=cast(Mode, _one_of(row, "mode", get_args(Mode))),
-        precision=cast(Precision, _one_of(row, "precision", get_args(Precision))),
-        adapter=_adapter(row, folder) if "adapter" in row else None,
-    )
-
-
-def _parse_reward_recipe(row: Mapping[str, object], folder: Path) -> RewardRecipe:
-    _check_keys(row, _REWARD_RECIPE_KEYS)
-    return RewardRecipe(
-        base=_required(row, "base"),
-        adapter=_adapter(row, folder),
-        precision=cast(RewardPrecision, _one_of(row, "precision", get_args(RewardPrecision))),
-        part_weights=_part_weights(row),
-    )
-
-
-def _part_weights(row: Mapping[str, object]) -> tuple[tuple[str, float], ...]:
-    found = []
-    for name, weight in (_optional(row, "weights", dict) or {}).items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise RegistryError(
-                f"Expected the weight of {name} to be a number, found {weight!r}.",
-                "Correct weights.",
-            )
-        found.append((name, float(weight)))
-    return tuple(found)
-
-
-def _adapter(row: Mapping[str, object], folder: Path) -> Path:
+def _adapter(text: Any, folder: Path) -> Path:
     """The folder of an adapter: a name of those in the package, or `file:path` for the user's."""
-    text = _required(row, "adapter")
-    if text.startswith("file:"):
+    if isinstance(text, str) and text.startswith("file:"):
         return Path(parse_source(text, folder).path)
     shipped = [path.name for path in SHIPPED_ADAPTERS.glob("*")]
     if text not in shipped:
         raise RegistryError(
-            f"No adapter named {text!r} comes with the package{near(text, shipped)}.",
+            f"No adapter named {text!r} comes with the package{near(str(text), shipped)}.",
             'Correct it, or name a folder of your own with adapter = "file:path".',
         )
     return SHIPPED_ADAPTERS / text
 
 
-def _parse_row(kind: Kind, name: str, row: Mapping[str, object], folder: Path) -> Entry:
-    _check_keys(row, _ROW_KEYS)
-    source = parse_source(_required(row, "source"), folder)
-    is_folder = "files" in row
-    files = _listed_files(row) if is_folder else _single_file(source, row)
-    return Entry(
-        kind=kind,
-        name=name,
-        source=source,
-        files=files,
-        is_folder=is_folder,
-        licence=_optional(row, "licence", str) or "",
-        size=_count(row, "size") or _total(files),
-        context=_count(row, "context"),
-        template=_optional(row, "template", str),
-        description=_optional(row, "description", str) or "",
-    )
-
-
-def _listed_files(row: Mapping[str, object]) -> tuple[File, ...]:
-    if "sha256" in row:
-        raise RegistryError(
-            "Expected a sha256 for each file, found one for the folder.",
-            'Write files = [{ path = "...", sha256 = "..." }].',
-        )
-    items = _optional(row, "files", list) or []
-    files = tuple(_parse_file(item) for item in items)
-    if not files or len({file.path for file in files}) < len(files):
-        raise RegistryError("Expected files = [...] with different paths.", "Correct the list.")
-    return files
-
-
-def _parse_file(item: object) -> File:
-    if isinstance(item, str):
-        return File(check_relative(item))
-    row = _table(item)
-    _check_keys(row, _FILE_KEYS)
-    return File(check_relative(_required(row, "path")), _digest(row), _count(row, "size"))
-
-
-def _single_file(source: Source, row: Mapping[str, object]) -> tuple[File, ...]:
-    if isinstance(source, HubSource) and not source.path:
-        raise RegistryError(
-            f"{source} is a whole repository.",
-            "List its files = [...], or add /file to the source.",
-        )
-    if isinstance(source, LocalSource) and "sha256" not in row:
-        return ()
-    path = Path(source.path).name
-    return (File(path, _digest(row), _count(row, "size")),)
-
-
-def _total(files: tuple[File, ...]) -> int | None:
-    sizes = [file.size for file in files if file.size is not None]
-    return sum(sizes) if files and len(sizes) == len(files) else None
-
-
-def _check_name(name: str) -> None:
+def _entry(kind: ModelKind, name: str, row: ModelRow | Recipe, folder: Path) -> Entry:
     if not _NAME.fullmatch(name):
         raise RegistryError(
             f"Expected a name of letters and digits joined by . _ or -, found {name!r}.",
             "Rename the row.",
         )
+    if not isinstance(row, ModelRow):
+        return Entry(kind, name, row, is_folder=True, description=row.description)
+    source = parse_source(row.source, folder)
+    files = _single_file(source, row) if row.files is None else _listed_files(row.files, row.sha256)
+    return Entry(
+        kind=kind,
+        name=name,
+        source=source,
+        files=files,
+        is_folder=row.files is not None,
+        licence=row.licence,
+        size=row.size or _total(files),
+        context=row.context,
+        template=row.template,
+        description=row.description,
+    )
 
 
-def _check_keys(row: Mapping[str, object], known: Collection[str]) -> None:
-    for key in row:
-        if key not in known:
-            raise RegistryError(
-                f"Unknown key {key!r}{near(key, known)}.",
-                f"Known keys: {', '.join(sorted(known))}.",
-            )
-
-
-def _table(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise RegistryError(f"Expected a table, found {value!r}.", "Write it as [kind.name].")
-    return value
-
-
-def _optional(row: Mapping[str, object], key: str, expected: type[_T]) -> _T | None:
-    value = row.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, expected) or isinstance(value, bool):
+def _listed_files(listed: tuple[str | File, ...], sha256: str | None) -> tuple[File, ...]:
+    if sha256 is not None:
         raise RegistryError(
-            f"Expected {key} to be {_TYPE_NAMES[expected]}, found {value!r}.", f"Correct {key}."
+            "Expected a sha256 for each file, found one for the folder.",
+            'Write files = [{ path = "...", sha256 = "..." }].',
         )
-    return value
+    files = [File(item) if isinstance(item, str) else item for item in listed]
+    if not files or len({file.path for file in files}) < len(files):
+        raise RegistryError("Expected files = [...] with different paths.", "Correct the list.")
+    return tuple(
+        replace(file, path=check_relative(file.path), sha256=_lower(file.sha256)) for file in files
+    )
 
 
-def _required(row: Mapping[str, object], key: str) -> str:
-    value = _optional(row, key, str)
-    if not value:
-        raise RegistryError(f"The key {key} is missing or empty.", f'Add {key} = "...".')
-    return value
-
-
-def _count(row: Mapping[str, object], key: str) -> int | None:
-    value = _optional(row, key, int)
-    if value is not None and value < 1:
-        raise RegistryError(f"Expected {key} above zero, found {value}.", f"Correct {key}.")
-    return value
-
-
-def _digest(row: Mapping[str, object]) -> str | None:
-    value = _optional(row, "sha256", str)
-    if value is not None and not _SHA256.fullmatch(value.lower()):
+def _single_file(source: Source, row: ModelRow) -> tuple[File, ...]:
+    if isinstance(source, HubSource) and not source.path:
         raise RegistryError(
-            f"Expected a sha256 of 64 hexadecimal digits, found {value!r}.",
-            "Correct it, or leave it out to record the digest of the first pull.",
+            f"{source} is a whole repository.",
+            "List its files = [...], or add /file to the source.",
         )
-    return value.lower() if value else None
+    if isinstance(source, LocalSource) and row.sha256 is None:
+        return ()
+    return (File(Path(source.path).name, _lower(row.sha256), row.size),)
 
 
-def _one_of(row: Mapping[str, object], key: str, choices: tuple[str, ...]) -> str:
-    value = _required(row, key)
-    if value not in choices:
-        raise RegistryError(f"Unknown {key} {value!r}.", f"Choose from {', '.join(choices)}.")
-    return value
+def _lower(digest: str | None) -> str | None:
+    return digest and digest.lower()
+
+
+def _total(files: tuple[File, ...]) -> int | None:
+    sizes = [file.size for file in files if file.size is not None]
+    return sum(sizes) if files and len(sizes) == len(files) else None

@@ -1,136 +1,248 @@
-"""Records: JSON files that are read into frozen dataclasses, key by key and type by type."""
+"""Records: tables of JSON and TOML files, read into frozen structs, key by key and type by type.
+
+Everything the package reads settings from goes through `parse`: configurations, models.toml, the
+sidecars of bundles, the cards of adapters, the rows of an evaluation. Nothing is converted: a
+number in quotes is text, and true is not 1. Only a whole number may take the place of a float.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+import math
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
-from alignpro_lite.errors import BundleError, InputError
+import msgspec
 
-T = TypeVar("T")
+from alignpro_lite.errors import AlignProError
+from alignpro_lite.registry.allowed import (
+    Place,
+    in_words,
+    known_keys,
+    missing_key,
+    place_of,
+)
+
+RecordT = TypeVar("RecordT")
+ReadValue = Callable[[type, Any], Any]
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+TokenId = Annotated[int, msgspec.Meta(ge=0)]
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-def read_table(file: Path, what: str, cure: str) -> dict[str, Any]:
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table: immutable, without unknown keys, each value of the type that its field states.
+
+    Ranges are part of the annotations, which `parse` checks and the constructor does not. Rules
+    about several fields are in `__post_init__`, which raises an `InputError`.
+    """
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a table was read, and what its errors look like.
+
+    Attributes:
+        file: The file.
+        error: The class of its errors.
+        cure: What to do about any of them; None for a file that people write, where each error
+            says what to correct.
+        key: The table's own key in the file, dotted; empty for the whole file.
+    """
+
+    file: Path
+    error: type[AlignProError]
+    cure: str | None = None
+    key: str = ""
+
+    def at(self, *keys: str) -> Origin:
+        """A table inside this one."""
+        return replace(self, key=".".join(filter(None, (self.key, *keys))))
+
+    def dotted(self, *keys: str) -> str:
+        """A key below the table, as the file has it."""
+        return self.at(*keys).key or "the file"
+
+    def refusal(self, problem: str, cure: str) -> AlignProError:
+        """The error that says so.
+
+        Args:
+            problem: The rest of a sentence that begins with the file.
+            cure: What to do about it in a file that people write.
+        """
+        return self.error(f"{self.file}{problem}", self.cure or cure)
+
+    def located(self, error: AlignProError) -> AlignProError:
+        """What another part of the package found wrong with the table, with its place."""
+        where = f", [{self.key}]" if self.key else ""
+        return self.refusal(f"{where}: {error.problem}", error.cure)
+
+
+def read_json(origin: Origin, what: str) -> dict[str, Any]:
     """Read a JSON file that holds a table.
 
     Args:
-        file: The file.
+        origin: The file.
         what: What the folder around it is, for messages.
-        cure: What the user can do when it is missing or damaged.
 
     Raises:
-        BundleError: It is missing, or no table.
+        AlignProError: Of the origin's class: it is missing, or not a table.
     """
+    file = origin.file
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleError(
-            f"A {what} is a folder with a {file.name}, found none in {file.parent}.", cure
+        raise origin.error(
+            f"A {what} is a folder with a {file.name}, found none in {file.parent}.",
+            origin.cure or "Check the path.",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file} is not valid JSON ({error}).", cure) from error
+        raise origin.refusal(f" is not valid JSON ({error}).", "Correct it.") from error
     if not isinstance(raw, dict):
-        raise BundleError(f"{file} must hold a table, found {type(raw).__name__}.", cure)
+        raise origin.refusal(f" must hold a table, found {type(raw).__name__}.", "Correct it.")
     return raw
 
 
-def require_format(raw: Mapping[str, Any], version: int, file: Path, cure: str) -> None:
-    """Refuse a table whose `format` is another version.
-
-    Raises:
-        BundleError: It is.
-    """
-    found = raw.get("format")
-    if found != version:
-        raise BundleError(
-            f"{file} must have format {version}, found {found!r}.",
-            f"{cure[:-1]}, or upgrade alignpro-lite if it is newer.",
-        )
-
-
-def parse_record(kind: type[T], raw: Any, file: Path, cure: str) -> T:
-    """Make a dataclass of a JSON table, its inner tables included.
+def read_toml(origin: Origin, unreadable: str = "Check the path.") -> dict[str, Any]:
+    """Read a TOML file whose numbers are all finite.
 
     Args:
-        kind: The dataclass. Each of its fields must be there, and nothing else.
-        raw: What `json` read.
-        file: Where it was read, for messages.
-        cure: What the user can do about a wrong value.
+        origin: The file.
+        unreadable: What to do when it cannot be read.
 
     Raises:
-        BundleError: A key is missing or unknown, or a value has another type or range.
+        AlignProError: Of the origin's class: it cannot be read, or a number is not finite.
     """
-    what = kind.__name__.lower()
-    _require_keys(raw, kind, what, file, cure)
-    values = {}
-    for key, expected in get_type_hints(kind).items():
-        if not _is_a(raw[key], expected):
-            raise BundleError(
-                f"{file}: {key!r} of {what} must be {expected}, found {raw[key]!r:.80}.", cure
-            )
-        values[key] = _value(raw[key], expected, file, cure)
+    file = origin.file
     try:
-        return kind(**values)
-    except InputError as error:
-        raise BundleError(f"{file}: {error.problem}", cure) from error
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise origin.refusal(f" cannot be read ({error.strerror}).", unreadable) from error
+    except (ValueError, RecursionError) as error:
+        raise origin.refusal(f" is not valid TOML: {error}.", "Correct that line.") from error
+    for key, number in _not_finite(raw):
+        raise origin.refusal(f": {key} must be a finite number, found {number}.", f"Correct {key}.")
+    return raw
+
+
+def parse(
+    kind: type[RecordT], raw: Any, origin: Origin, read_value: ReadValue | None = None
+) -> RecordT:
+    """Make a record of a table, its inner tables included.
+
+    Args:
+        kind: The record.
+        raw: What was read.
+        origin: Where, for messages.
+        read_value: Makes values of types that JSON does not have, such as `Path`, of what was
+            read; takes the type and the value.
+
+    Raises:
+        AlignProError: Of the origin's class: a key is missing or unknown, or a value has another
+            type or range; names the file, the key, the value and what is allowed.
+    """
+    try:
+        return msgspec.convert(raw, kind, dec_hook=read_value)
+    except msgspec.ValidationError as error:
+        raise _refusal(place_of(kind, raw, str(error)), str(error), origin) from error
+    except UnicodeEncodeError as error:  # JSON can spell halves of characters
+        raise origin.refusal(
+            f" holds {error.object!r:.80}, which is not text.", "Correct it."
+        ) from error
+    except AlignProError as error:
+        raise origin.located(error) from error
+
+
+def parse_written(kind: type[RecordT], raw: Any, origin: Origin) -> RecordT:
+    """Make a record of a table that this package wrote: keys with a default must be there too.
+
+    Raises:
+        AlignProError: See `parse`.
+    """
+    record = parse(kind, raw, origin)
+    _require_every_key(record, raw, origin)
+    return record
+
+
+def plain(record: Any) -> Any:
+    """A record as JSON has it: tables, lists, text and numbers."""
+    return json.loads(json.dumps(msgspec.to_builtins(record)))
 
 
 def write_record(file: Path, record: Any) -> None:
-    """Write a dataclass as a JSON table."""
-    text = json.dumps(asdict(record), indent=2, ensure_ascii=False)
+    """Write a record as a JSON table."""
+    text = json.dumps(msgspec.to_builtins(record), indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
 
 
-def _require_keys(raw: Any, kind: type, what: str, file: Path, cure: str) -> None:
-    if not isinstance(raw, dict):
-        raise BundleError(f"{file}: {what} must be a table, found {type(raw).__name__}.", cure)
-    expected = {field.name for field in fields(cast(Any, kind))}
-    if unknown := sorted(raw.keys() - expected):
-        raise BundleError(f"{file}: {what} has an unknown key {unknown[0]!r}.", cure)
-    if missing := sorted(expected - raw.keys()):
-        raise BundleError(f"{file}: {what} lacks the key {missing[0]!r}.", cure)
+def near(name: str, names: Iterable[str]) -> str:
+    """Return ` (near: a, b)` with the names most like `name`, or nothing."""
+    matches = difflib.get_close_matches(name, sorted(set(names)), n=3, cutoff=0.5)
+    return f" (near: {', '.join(matches)})" if matches else ""
 
 
-def _value(raw: Any, expected: Any, file: Path, cure: str) -> Any:
-    """A JSON value that fits the type of a field, as that type."""
-    if get_origin(expected) is UnionType and raw is not None:
-        expected = next(part for part in get_args(expected) if _is_a(raw, part))
-    if is_dataclass(expected):
-        return parse_record(cast(type, expected), raw, file, cure)
-    if get_origin(expected) is tuple:
-        item = get_args(expected)[0]
-        return tuple(_value(value, item, file, cure) for value in raw)
-    return raw
+def _refusal(place: Place, complaint: str, origin: Origin) -> AlignProError:
+    """What is wrong at a place of a table, in one sentence."""
+    if name := missing_key(complaint):
+        return _lacks(origin.at(*place.keys), name)
+    keys = known_keys(place)
+    if keys and isinstance(place.value, dict) and place.value.keys() - set(keys):
+        return _does_not_know(origin.at(*place.keys), place.value, keys)
+    key = origin.dotted(*place.keys)
+    return origin.refusal(
+        f": {key} must be {in_words(place.allowed)}, found {place.value!r:.80}.",
+        f"Correct {key}.",
+    )
 
 
-def _is_a(value: Any, expected: Any) -> bool:
-    """Whether a JSON value fits the type of a field."""
-    origin, parts = get_origin(expected), get_args(expected)
-    if expected is Any:
-        return True
-    if origin is Literal:
-        return value in parts
-    if origin is UnionType:
-        return any(_is_a(value, part) for part in parts)
-    if origin is tuple:
-        return isinstance(value, list) and _are_all(value, parts)
-    if origin is Mapping:
-        return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
-    if is_dataclass(expected):
-        return isinstance(value, dict)
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, expected)
+def _lacks(origin: Origin, name: str) -> AlignProError:
+    key = origin.dotted(name)
+    return origin.refusal(f" lacks the key {key}.", f"Add {key} = ...")
 
 
-def _are_all(values: list[Any], parts: tuple[Any, ...]) -> bool:
-    """Whether a JSON list fits `tuple[part, ...]` or `tuple[part, part]`, all parts alike."""
-    if parts[-1] is Ellipsis:
-        return all(_is_a(value, parts[0]) for value in values)
-    return len(values) == len(parts) and all(map(_is_a, values, parts))
+def _does_not_know(
+    origin: Origin, table: Mapping[str, Any], keys: Collection[str]
+) -> AlignProError:
+    """The error for the first key of a table that is none of `keys`."""
+    name = min(table.keys() - set(keys))
+    return origin.refusal(
+        f" has an unknown key {origin.dotted(name)} = {table[name]!r:.80}{near(name, keys)}.",
+        f"Remove or correct it; known keys: {', '.join(keys)}.",
+    )
+
+
+def _require_every_key(record: Any, raw: Any, origin: Origin) -> None:
+    """Compare the keys of a table, and of the tables in it, with those of its record."""
+    if isinstance(record, tuple):
+        for number, (item, written) in enumerate(zip(record, raw, strict=True)):
+            _require_every_key(item, written, origin.at(str(number)))
+    elif names := _keys(record):
+        if missing := [name for name in names if name not in raw]:
+            raise _lacks(origin, missing[0])
+        if raw.keys() - set(names):
+            raise _does_not_know(origin, raw, names)
+        for name, value in raw.items():
+            _require_every_key(getattr(record, name, None), value, origin.at(name))
+
+
+def _keys(record: Any) -> tuple[str, ...]:
+    """The keys that a record is written with; none for other values."""
+    if isinstance(record, msgspec.Struct):
+        tag = record.__struct_config__.tag_field
+        return (*((tag,) if tag else ()), *record.__struct_fields__)
+    return tuple(field.name for field in fields(record)) if is_dataclass(record) else ()
+
+
+def _not_finite(raw: Any, *keys: str) -> Iterator[tuple[str, float]]:
+    """The dotted key of each number that is NaN or infinite, and the number."""
+    if isinstance(raw, float) and not math.isfinite(raw):
+        yield ".".join(keys), raw
+    elif isinstance(raw, dict | list):
+        for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
+            yield from _not_finite(value, *keys, str(key))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import Kind, Registry, load, near
+from alignpro_lite.registry.models_toml import ModelKind, Registry, load
+from alignpro_lite.registry.record import near
 
 DEFAULT = "default"
 """Stands for the model that models.toml names as the default of its kind."""
@@ -38,7 +39,7 @@ class ModelStore:
         """
         return cls(load(), Cache.open(cache))
 
-    def path(self, kind: Kind, name_or_path: str | Path) -> Path:
+    def path(self, kind: ModelKind, name_or_path: str | Path) -> Path:
         """The file or folder of a model.
 
         Args:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from alignpro_lite.errors import BundleError
-from alignpro_lite.registry.digests import require_names, require_unaltered
-from alignpro_lite.registry.record import parse_record, read_table, require_format, write_record
+from msgspec import Meta
+
+from alignpro_lite.errors import InputError
+from alignpro_lite.registry.models_toml import RewardPrecision
+from alignpro_lite.registry.record import Record, TokenId
+from alignpro_lite.registry.sidecar import SidecarFile
 from alignpro_lite.reward.exchange import ExchangeLayout
 
-REWARD_FORMAT = 2
-REWARD_SIDECAR = "reward.json"
-_REMAKE = "Make it again with `alignpro-lite export reward`."
 
-RewardPrecision = Literal["int8", "fp32"]
-
-
-@dataclass(frozen=True)
-class RewardModel:
+class RewardModel(Record):
     """The graph, and how an exchange becomes its input.
 
     Attributes:
@@ -37,13 +31,12 @@ class RewardModel:
     graph: str
     tokenizer: str
     layout: ExchangeLayout
-    pad: int
-    parts: tuple[str, ...]
+    pad: TokenId
+    parts: Annotated[tuple[str, ...], Meta(min_length=1)]
     precision: RewardPrecision
 
 
-@dataclass(frozen=True)
-class RewardParity:
+class RewardParity(Record):
     """How close the graph is to torch; each figure is that of the worst part.
 
     Attributes:
@@ -53,7 +46,7 @@ class RewardParity:
         pair_agreement: Share of pairs of exchanges that both put in the same order.
         required_agreement: The least that this precision has to reach.
         max_error: Largest absolute difference of a score.
-        spread: Standard deviation of torch's scores, to hold the error against.
+        spread: Standard deviation of torch's scores, to compare the error with.
         mismatch_allowed: True if it was below and written all the same.
     """
 
@@ -76,8 +69,7 @@ class RewardParity:
         )
 
 
-@dataclass(frozen=True)
-class RewardProvenance:
+class RewardProvenance(Record):
     """What the reward model was made from.
 
     Attributes:
@@ -89,8 +81,7 @@ class RewardProvenance:
     adapter: str | None
 
 
-@dataclass(frozen=True)
-class RewardSidecar:
+class RewardSidecar(Record):
     """All that the runtime has to know about a reward bundle.
 
     Attributes:
@@ -111,59 +102,39 @@ class RewardSidecar:
     files: Mapping[str, str]
     card: Mapping[str, Any]
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of the files that are read."""
+        return self.model.graph, self.model.tokenizer
 
-@dataclass(frozen=True)
-class RewardBundle:
-    """A reward bundle whose files have been checked."""
+    def __post_init__(self) -> None:
+        """Refuse weights that do not belong to the parts, or count for nothing.
 
-    path: Path
-    sidecar: RewardSidecar
-
-
-def open_reward_bundle(path: Path) -> RewardBundle:
-    """Read a reward bundle and check every file of it.
-
-    Raises:
-        BundleError: Something is missing, altered or of an unknown format.
-    """
-    sidecar = read_reward_sidecar(path)
-    require_unaltered(path, sidecar.files, _REMAKE)
-    return RewardBundle(path, sidecar)
-
-
-def read_reward_sidecar(path: Path) -> RewardSidecar:
-    """Read the description of a reward bundle without touching its other files.
-
-    Raises:
-        BundleError: It is missing or not understood.
-    """
-    file = path / REWARD_SIDECAR
-    raw = read_table(file, "reward bundle", _REMAKE)
-    require_format(raw, REWARD_FORMAT, file, _REMAKE)
-    sidecar = parse_record(RewardSidecar, raw, file, _REMAKE)
-    require_names(sidecar.files, (sidecar.model.graph, sidecar.model.tokenizer), file, _REMAKE)
-    _check_values(sidecar, file)
-    return sidecar
+        Raises:
+            InputError: Names them.
+        """
+        parts = self.model.parts
+        if len(set(parts)) < len(parts):
+            raise InputError(
+                f"parts must be unique, found {', '.join(parts)}.", "Correct the parts."
+            )
+        if set(self.weights) != set(parts):
+            raise InputError(
+                f"weights must be those of {', '.join(parts)}, found {', '.join(self.weights)}.",
+                "Correct the weights.",
+            )
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise InputError(
+                    f"the weight of {name} must be a finite number, found {weight}.",
+                    "Correct the weight.",
+                )
 
 
-def write_reward_sidecar(path: Path, sidecar: RewardSidecar) -> None:
-    """Write the description into a reward bundle under construction."""
-    write_record(path / REWARD_SIDECAR, sidecar)
-
-
-def _check_values(sidecar: RewardSidecar, file: Path) -> None:
-    """Names match, and ids and sizes are in range."""
-    model, layout = sidecar.model, sidecar.model.layout
-    ids = (model.pad, *layout.before, *layout.between, *layout.after)
-    wrong = {
-        "no parts, or one of them twice": not 0 < len(model.parts) == len(set(model.parts)),
-        "weights for other parts than its own": set(sidecar.weights) != set(model.parts),
-        "a weight that is no finite number": not all(
-            math.isfinite(weight) for weight in sidecar.weights.values()
-        ),
-        "a token below 0": min(ids) < 0,
-        "a size below 1": min(layout.prompt_tokens, layout.answer_tokens) < 1,
-    }
-    for what, found in wrong.items():
-        if found:
-            raise BundleError(f"{file} has {what}.", _REMAKE)
+REWARD_BUNDLE = SidecarFile(
+    kind=RewardSidecar,
+    name="reward.json",
+    what="reward bundle",
+    version=2,
+    cure="Make it again with `alignpro-lite export reward`.",
+)

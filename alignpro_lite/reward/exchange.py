@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from alignpro_lite.registry.record import Count, Record, TokenId
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -23,8 +25,7 @@ class Exchange:
     answer: str
 
 
-@dataclass(frozen=True)
-class ExchangeLayout:
+class ExchangeLayout(Record):
     """Where prompt and answer go in the input of a reward model.
 
     Attributes:
@@ -37,12 +38,12 @@ class ExchangeLayout:
         answer_tokens: Most tokens of the answer; a longer one loses its end.
     """
 
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
+    before: tuple[TokenId, ...]
+    between: tuple[TokenId, ...]
+    after: tuple[TokenId, ...]
     segments: bool
-    prompt_tokens: int
-    answer_tokens: int
+    prompt_tokens: Count
+    answer_tokens: Count
 
 
 @dataclass(frozen=True)

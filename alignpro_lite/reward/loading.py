@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.reward.bundle import open_reward_bundle
+from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.judge import load_judge
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
@@ -89,9 +89,9 @@ def _open_scorer(
     """A scorer and the weights that it brings itself."""
     match source.kind:
         case "onnx":
-            bundle = open_reward_bundle(store.path("reward", source.source))
-            scorer = OnnxScorer(bundle.path, bundle.sidecar.model, threads)
-            return scorer, bundle.sidecar.weights
+            folder = store.path("reward", source.source)
+            sidecar = REWARD_BUNDLE.open(folder)
+            return OnnxScorer(folder, sidecar.model, threads), sidecar.weights
         case "huggingface":
             from alignpro_lite.reward.classifier import HfScorer
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import RewardError
-from alignpro_lite.reward.bundle import RewardModel
+from alignpro_lite.reward.bundle import REWARD_BUNDLE, RewardModel
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 2048
 """Tokens of one call of the graph, padding included; bounds its memory."""
-
-_REMAKE = "Make the bundle again with `alignpro-lite export reward`."
 
 
 class OnnxScorer:
@@ -48,7 +46,7 @@ class OnnxScorer:
         self._tokenizer = _plain_tokenizer(folder / model.tokenizer)
         # The target decodes at the same time: threads that spin would take its cores.
         self._session: Any = open_session(
-            folder / model.graph, threads, spinning=False, cure=_REMAKE
+            folder / model.graph, threads, spinning=False, cure=REWARD_BUNDLE.cure
         )
         self._inputs = {entry.name for entry in self._session.get_inputs()}
 
@@ -73,13 +71,15 @@ class OnnxScorer:
         try:
             (logits,) = self._session.run(["logits"], {name: feeds[name] for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise RewardError(f"The reward graph failed ({str(error)[:200]}).", _REMAKE) from error
+            raise RewardError(
+                f"The reward graph failed ({str(error)[:200]}).", REWARD_BUNDLE.cure
+            ) from error
         mask = feeds["attention_mask"]
         if logits.shape != (*mask.shape, len(self.names)):
             raise RewardError(
                 f"The reward graph must give {len(self.names)} parts for each of {mask.shape} "
                 f"tokens, found outputs of shape {logits.shape}.",
-                _REMAKE,
+                REWARD_BUNDLE.cure,
             )
         # The head is linear: the mean of its outputs is its output for the mean of the tokens.
         total = np.einsum("btp,bt->bp", logits, mask.astype(np.float32))
@@ -99,7 +99,7 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _plain_tokenizer(file: Path) -> Tokenizer:
-    tokenizer = read_tokenizer(file, _REMAKE)
+    tokenizer = read_tokenizer(file, REWARD_BUNDLE.cure)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # special tokens that a user writes are text

@@ -7,9 +7,8 @@ head on the mean-pooled last layer: sentence encoders keep what they know there,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +28,14 @@ from transformers import (
 
 from alignpro_lite.errors import ModelFileError
 from alignpro_lite.pretrained.folder import readable_folder
+from alignpro_lite.registry.record import (
+    Count,
+    Origin,
+    Record,
+    parse_written,
+    read_json,
+    write_record,
+)
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, ExchangeLayout, encode, padded
 
 CARD = "reward_card.json"
@@ -36,8 +43,7 @@ ADAPTER = "adapter_model.safetensors"
 _SCORED_TOGETHER = 32
 
 
-@dataclass(frozen=True)
-class RewardCard:
+class RewardCard(Record):
     """What a trained reward model is.
 
     Attributes:
@@ -50,8 +56,8 @@ class RewardCard:
 
     base: str
     parts: tuple[str, ...]
-    prompt_tokens: int
-    answer_tokens: int
+    prompt_tokens: Count
+    answer_tokens: Count
     metrics: Mapping[str, Any]
 
 
@@ -201,20 +207,14 @@ def read_card(folder: Path) -> RewardCard:
     Raises:
         ModelFileError: There is none, or it is damaged.
     """
-    try:
-        raw = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return RewardCard(**{**raw, "parts": tuple(raw["parts"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(
-            f"Expected a readable {CARD} in {folder} ({error}).",
-            "Give the folder that `alignpro-lite train reward` wrote.",
-        ) from error
+    cure = "Give the folder that `alignpro-lite train reward` wrote."
+    origin = Origin(folder / CARD, ModelFileError, cure)
+    return parse_written(RewardCard, read_json(origin, "trained reward model"), origin)
 
 
 def write_card(folder: Path, card: RewardCard) -> None:
     """Write the card next to the weights."""
-    text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
-    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+    write_record(folder / CARD, card)
 
 
 def _plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:

@@ -6,13 +6,16 @@ The other two kinds are an endpoint (`openai.py`) and a model in torch (`torch_t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Protocol, TypeAlias, TypeVar
+
+from msgspec import Meta, structs
 
 from alignpro_lite.decoding.conversation import Message, check_prompt
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
-from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
+from alignpro_lite.registry.record import Count, Record
+from alignpro_lite.target.target import DEFAULT_SAMPLING, AnswerStream, LlamaTarget, Question
 
 Prepared = TypeVar("Prepared")
 
@@ -48,27 +51,32 @@ class TargetFailure:
 AnswerOrFailure: TypeAlias = Answer | TargetFailure
 
 
-@dataclass(frozen=True)
-class AnswerPlan:
-    """How the target is asked.
+class AnswerPlan(Record):
+    """[answers]: how the target is asked; the defaults are those of `run`.
 
     Attributes:
-        count: Answers to each prompt (or, in training, to each rewrite).
+        count: M, answers to each rewrite.
         max_tokens: The most tokens of an answer.
-        sampling: How answers are drawn; the seed is set for each use.
+        temperature: 0 takes the most likely token.
+        top_k: Only that many of the likeliest tokens are drawn; 0 for all.
+        top_p: Only the likeliest tokens that together have this probability are drawn.
+        min_p: Tokens below this share of the likeliest one's probability are not drawn.
     """
 
-    count: int
-    max_tokens: int
-    sampling: Sampling
+    count: Count = 1
+    max_tokens: Count = 128
+    temperature: Annotated[float, Meta(ge=0, le=100)] = DEFAULT_SAMPLING.temperature
+    top_k: Annotated[int, Meta(ge=0)] = DEFAULT_SAMPLING.top_k
+    top_p: Annotated[float, Meta(gt=0, le=1)] = DEFAULT_SAMPLING.top_p
+    min_p: Annotated[float, Meta(ge=0, lt=1)] = DEFAULT_SAMPLING.min_p
 
     def seeded(self, seed: int) -> Sampling:
-        """The sampling with another seed."""
-        return replace(self.sampling, seed=seed)
+        """How tokens are drawn with a seed."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, seed)
 
     def with_count(self, count: int) -> AnswerPlan:
         """The same plan with another number of answers."""
-        return replace(self, count=count)
+        return structs.replace(self, count=count)
 
 
 class Target(Protocol):

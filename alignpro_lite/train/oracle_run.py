@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.models import load_prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.target import export_target
@@ -81,7 +80,7 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed)
         tell_of_prompts(prompts, tell)
         reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        plan = AnswerPlan(1, config.oracle.max_tokens, Sampling())
+        plan = AnswerPlan(max_tokens=config.oracle.max_tokens)
         learner = Learner(policy, Verbatim(), reward, plan, prompts.train, accelerator)
         trainer = PrompterTrainer(learner, config.objective, config.training, places.run)
         if not train_to_the_end(trainer, places.run, accelerator.is_main_process, tell):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,66 +25,37 @@ _ADAPTER = "default"
 """Peft's name for the only adapter."""
 
 
-@dataclass(frozen=True)
-class LoraSettings:
-    """The adapter.
-
-    Attributes:
-        rank: Of the two factors.
-        alpha: The update is scaled by alpha / rank.
-        modules: Names of the linear layers that get one; "all-linear" for all but the head.
-    """
-
-    rank: int
-    alpha: float
-    modules: str | list[str]
-
-
-@dataclass(frozen=True)
-class PolicySettings:
-    """How a policy is held.
-
-    Attributes:
-        device: Of torch, such as cpu or cuda:0.
-        dtype: Of the frozen weights and of the arithmetic; the adapter is always float32.
-        max_tokens: Most tokens of a rewrite, the stop token included; a longer one is cut there,
-            and the cut text is the rewrite.
-    """
-
-    device: str
-    dtype: torch.dtype
-    max_tokens: int
-
-
 class Policy:
     """A trainable prompter with its reference."""
 
     def __init__(
-        self, base: Path, template: RewriteTemplate, lora: LoraSettings, settings: PolicySettings
+        self, base: Path, template: RewriteTemplate, lora: LoraSection, device: str
     ) -> None:
         """Load a base model and give it a fresh adapter, with which ρ_θ is ρ_sft.
 
         Args:
             base: A Hugging Face folder or a GGUF file.
             template: What the prompter is asked.
-            lora: The adapter; its factors come from torch's random state.
-            settings: Device and sizes.
+            lora: What is trained; the adapter's factors come from torch's random state.
+            device: Of torch, such as cpu or cuda:0.
 
         Raises:
             ExportError: The base cannot be read.
         """
         source = load_torch_model(base)
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
-        self.settings = settings
-        frozen = cast(nn.Module, source.model).to(settings.dtype)
-        self._sampler = copy.deepcopy(frozen).to(settings.device)
+        self._device = device
+        self._dtype: torch.dtype = getattr(torch, lora.dtype)
+        self._max_tokens = lora.max_tokens
+        frozen = cast(nn.Module, source.model).to(self._dtype)
+        self._sampler = copy.deepcopy(frozen).to(device)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=lora.rank,
             lora_alpha=cast(int, lora.alpha),
-            target_modules=lora.modules,
+            target_modules=lora.modules if isinstance(lora.modules, str) else list(lora.modules),
         )
-        self.model = cast(PeftModel, get_peft_model(frozen, config).to(settings.device))
+        self.model = cast(PeftModel, get_peft_model(frozen, config).to(device))
 
     def log_probs(self, trie: TokenTrie, temperature: float = 1.0) -> Tensor:
         """Log ρ_θ of packed rewrites at a temperature, shape (sequences,), differentiable."""
@@ -140,7 +110,7 @@ class Policy:
         """
         generator = torch.Generator().manual_seed(seed)
         ids, mask = left_padded([self.tokens.request(prompt) for prompt in prompts], fill=0)
-        mask = mask.to(self.settings.device)
+        mask = mask.to(self._device)
         cache = DynamicCache()
         logits = self._step(ids, mask, cache)
         cache.batch_repeat_interleave(count)
@@ -153,7 +123,7 @@ class Policy:
             for row, token in zip(live, drawn, strict=True):
                 outputs[row].append(token)
             going = [place for place, token in enumerate(drawn) if not self._ends(token)]
-            if not going or len(outputs[live[0]]) == self.settings.max_tokens:
+            if not going or len(outputs[live[0]]) == self._max_tokens:
                 break
             if len(going) < len(live):
                 kept = torch.tensor(going, device=mask.device)
@@ -182,8 +152,8 @@ class Policy:
         return cast(Tensor, output.logits[:, -1])
 
     def _logits(self, trie: TokenTrie) -> Tensor:
-        device = self.settings.device
-        mixed = self.settings.dtype != torch.float32
+        device = self._device
+        mixed = self._dtype != torch.float32
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=mixed):
             output = self.model(
                 input_ids=trie.ids[None].to(device),
@@ -212,7 +182,4 @@ def open_policy(
         seed: Of the adapter's factors.
     """
     torch.manual_seed(seed)
-    modules = section.modules if isinstance(section.modules, str) else list(section.modules)
-    settings = PolicySettings(device, getattr(torch, section.dtype), section.max_tokens)
-    lora = LoraSettings(section.rank, section.alpha, modules)
-    return Policy(base, template, lora, settings)
+    return Policy(base, template, section, device)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from msgspec import Meta
 
-from alignpro_lite.experiment.config import Section
+from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.sections import (
-    AnswerSection,
-    Count,
     GgufSection,
-    Positive,
     PromptDataSection,
     RewardSection,
+    Seed,
     TargetSection,
+    TwoOrMore,
 )
+from alignpro_lite.registry.models_toml import RewriteMode
+from alignpro_lite.registry.record import Count, Positive, Record
+from alignpro_lite.target.rollout import AnswerPlan
 
 
-class LoraSection(Section):
+class LoraSection(Record):
     """What is trained of a base model.
 
     Attributes:
-        max_tokens: Most tokens of what it writes, the stop token included.
-        dtype: Of the frozen weights; the adapter is always float32.
-        rank: Of the LoRA adapter.
-        alpha: Its update is scaled by alpha / rank.
-        modules: Linear layers that get an adapter, all-linear for all but the head.
+        max_tokens: The most tokens it writes, the stop token included.
+        dtype: Type of the frozen weights; the adapter is always float32.
+        rank: Rank of the LoRA adapter.
+        alpha: The update of the adapter is scaled by alpha / rank.
+        modules: Linear layers that get an adapter; all-linear means all but the head.
     """
 
-    max_tokens: int = Field(48, ge=2)
+    max_tokens: TwoOrMore = 48
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    rank: int = Field(16, ge=1, le=256)
+    rank: Annotated[int, Meta(ge=1, le=256)] = 16
     alpha: Positive = 32.0
     modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
@@ -40,85 +42,81 @@ class PrompterSection(LoraSection):
     """[prompter]: what is trained.
 
     Attributes:
-        max_tokens: Most tokens of a rewrite, the stop token included.
-        dtype: Of the frozen weights; the adapter is always float32.
-        rank: Of the LoRA adapter.
-        alpha: Its update is scaled by alpha / rank.
-        modules: Linear layers that get an adapter, all-linear for all but the head.
+        max_tokens: The most tokens of a rewrite, the stop token included.
         base: A prompter of models.toml, a Hugging Face folder or a GGUF file.
         mode: augment adds a hint to the prompt, rewrite replaces it.
-        temperature: Of the rewrites that users get, and that the report measures; training always
-            draws at 1. Below 1 a rewrite is likelier to be the one the prompter prefers.
+        temperature: Temperature of the rewrites that users get and the report measures; training
+            always draws at 1. Below 1, the rewrites that the prompter prefers are likelier.
     """
 
     base: str = "smollm2-135m-instruct"
-    mode: Literal["augment", "rewrite"] = "augment"
-    temperature: float = Field(1.0, gt=0, le=2)
+    mode: RewriteMode = "augment"
+    temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0
 
 
-class ObjectiveSection(Section):
+class ObjectiveSection(Record):
     """[objective]: λ, and how rewrites are grouped and replayed.
 
     Attributes:
         strength: λ, the weight of the KL term, in units of the reward.
-        prompts: Prompts of a step, over all processes.
+        prompts: Prompts in a step, over all processes.
         rewrites: K, rewrites of each prompt.
         replayed: Older groups of rewrites that each step learns from again.
-        buffer: Groups that are kept for that.
+        buffer: Groups kept for that.
     """
 
     strength: Positive
     prompts: Count = 4
-    rewrites: int = Field(4, ge=2)
-    replayed: int = Field(4, ge=0)
+    rewrites: TwoOrMore = 4
+    replayed: Annotated[int, Meta(ge=0)] = 4
     buffer: Count = 256
 
 
-class OptimisationSection(Section):
+class OptimisationSection(Record):
     """[training]: the optimiser and the limits of a run.
 
     Attributes:
         steps: Optimiser steps.
-        learning_rate: Its highest value.
-        warmup: Steps until the learning rate is reached; it falls to a tenth from there on.
-        clip: Largest norm of the gradient.
+        learning_rate: Highest learning rate.
+        warmup: Steps until the learning rate is reached; it then falls to a tenth.
+        clip: Largest norm of the gradient; a larger one is scaled down.
         checkpoint: Steps between two checkpoints.
         failures: Share of failed items in the last ten steps that stops the run.
-        seed: Of the adapter, the order of the prompts, the rewrites and the answers.
+        seed: Seed of the adapter, the order of the prompts, the rewrites and the answers.
     """
 
     steps: Count = 300
     learning_rate: Positive = 3e-4
-    warmup: int = Field(10, ge=0)
+    warmup: Annotated[int, Meta(ge=0)] = 10
     clip: Positive = 1.0
     checkpoint: Count = 20
-    failures: float = Field(0.3, gt=0, le=1)
-    seed: int = Field(0, ge=0, lt=2**32)
+    failures: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    seed: Seed = 0
 
 
-class ReportSection(Section):
+class ReportSection(Record):
     """[report]: the measurement on held-out prompts after training.
 
     Attributes:
-        prompts: How many, at most.
+        prompts: The most prompts that are measured.
         answers: Answers to each prompt and kind of rewrite.
         best_of: Rewrites of the untrained prompter among which the best is taken.
     """
 
-    prompts: int = Field(150, ge=2)
-    answers: int = Field(4, ge=2)
-    best_of: int = Field(8, ge=1)
+    prompts: TwoOrMore = 150
+    answers: TwoOrMore = 4
+    best_of: Count = 8
 
 
-class PrompterConfig(Section):
+class PrompterConfig(Record, kw_only=True):
     """prompter.toml: how a prompter is trained against a frozen target.
 
     Attributes:
         prompter: What is trained.
         target: The frozen target, one of three kinds.
         answers: How the target is sampled.
-        reward: What training raises, the weighted sum of all parts.
-        second_reward: What only the report sees, best learned from other data.
+        reward: What training raises: the weighted sum of all parts.
+        second_reward: A reward that only the report uses, best trained on other data.
         objective: λ, and how rewrites are grouped and replayed.
         training: The optimiser and the limits of a run.
         data: The prompts.
@@ -127,18 +125,24 @@ class PrompterConfig(Section):
 
     prompter: PrompterSection = PrompterSection()
     target: TargetSection = GgufSection()
-    answers: AnswerSection = AnswerSection()
-    reward: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
+    answers: AnswerPlan = AnswerPlan()
+    reward: Annotated[tuple[RewardSection, ...], Meta(min_length=1)]
     second_reward: tuple[RewardSection, ...] = ()
     objective: ObjectiveSection
     training: OptimisationSection = OptimisationSection()
     data: PromptDataSection
     report: ReportSection = ReportSection()
 
-    @model_validator(mode="after")
-    def _parts_are_unique(self) -> PrompterConfig:
+    def __post_init__(self) -> None:
+        """Refuse a part that two scorers have.
+
+        Raises:
+            InputError: Names the parts.
+        """
         for rewards in (self.reward, self.second_reward):
             names = [name for section in rewards for name in section.weights]
             if len(set(names)) < len(names):
-                raise ValueError(f"part names must be unique, found {', '.join(sorted(names))}")
-        return self
+                raise InputError(
+                    f"part names must be unique, found {', '.join(sorted(names))}.",
+                    "Rename one in weights.",
+                )

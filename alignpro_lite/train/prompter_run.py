@@ -12,7 +12,7 @@ import torch
 
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.eval.arms import Bench
-from alignpro_lite.experiment.models import answer_plan, load_prompts, open_target
+from alignpro_lite.experiment.models import load_prompts, open_target
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
@@ -77,9 +77,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         tell_of_prompts(prompts, tell)
         target = stack.enter_context(closing(open_target(config.target, places.store)))
         reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        learner = Learner(
-            policy, target, reward, answer_plan(config.answers), prompts.train, accelerator
-        )
+        learner = Learner(policy, target, reward, config.answers, prompts.train, accelerator)
         trainer = PrompterTrainer(learner, config.objective, config.training, places.run)
         if not train_to_the_end(trainer, places.run, accelerator.is_main_process, tell):
             return False
@@ -115,7 +113,7 @@ def _measured(
         rewards[SECOND] = stack.enter_context(
             open_reward(config.second_reward, places.store, usable_cores())
         )
-    plan = answer_plan(config.answers.model_copy(update={"count": section.answers}))
+    plan = config.answers.with_count(section.answers)
     policy, temperature = learner.policy, config.prompter.temperature
     learned = PolicyRewriter(policy, policy.refresh_sampler, temperature)
     untrained = PolicyRewriter(policy, policy.reset_sampler, 1.0)

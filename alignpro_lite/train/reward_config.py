@@ -4,56 +4,56 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
-from alignpro_lite.experiment.config import Section
+from alignpro_lite.experiment.sections import Label, Seed
+from alignpro_lite.registry.record import Count, Positive, Record
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class RewardModelSection(Section):
+class RewardModelSection(Record):
     """[model]: what is trained.
 
     Attributes:
         base: Name of models.toml or a Hugging Face folder.
         method: `lora` trains an adapter and the head, `full` all weights.
-        rank: Of the LoRA adapter.
-        prompt_tokens: Most tokens read of a prompt; its end counts.
-        answer_tokens: Most tokens read of an answer; its beginning counts.
+        rank: Rank of the LoRA adapter.
+        prompt_tokens: The most tokens read of a prompt; the end of a longer one is read.
+        answer_tokens: The most tokens read of an answer; the beginning of a longer one is read.
     """
 
     base: str = "all-minilm-l6-v2"
     method: Literal["lora", "full"] = "lora"
-    rank: int = Field(16, ge=1, le=256)
-    prompt_tokens: int = Field(96, ge=8)
-    answer_tokens: int = Field(192, ge=8)
+    rank: Annotated[int, Meta(ge=1, le=256)] = 16
+    prompt_tokens: Annotated[int, Meta(ge=8)] = 96
+    answer_tokens: Annotated[int, Meta(ge=8)] = 192
 
 
-class RewardTrainingSection(Section):
+class RewardTrainingSection(Record):
     """[training]: how it is trained.
 
     Attributes:
-        epochs: Times that every example is seen.
-        batch: Examples of a step; a pair counts once.
-        learning_rate: Its highest value; it falls to zero.
-        weight_decay: Of AdamW.
+        epochs: How often every example is seen.
+        batch: Examples in a step; a pair counts as one.
+        learning_rate: Highest learning rate; it falls to zero.
+        weight_decay: Weight decay of AdamW.
         held_out: Prompts whose hash falls into [from, to) are only measured; [0.25, 1] trains a
             second model on just the pairs that [0, 0.25] holds out.
-        rating_weight: Weight of the squared error of ratings beside the loss of pairs.
-        seed: Of the new weights and the order of the examples.
+        rating_weight: Weight of the squared error of ratings, relative to the loss of pairs.
+        seed: Seed of the new weights and the order of the examples.
     """
 
-    epochs: float = Field(2.0, gt=0)
-    batch: int = Field(16, ge=1)
-    learning_rate: float = Field(3e-4, gt=0, le=0.1)
-    weight_decay: float = Field(0.01, ge=0)
-    rating_weight: float = Field(0.3, ge=0)
+    epochs: Positive = 2.0
+    batch: Count = 16
+    learning_rate: Annotated[float, Meta(gt=0, le=0.1)] = 3e-4
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    rating_weight: Annotated[float, Meta(ge=0)] = 0.3
     held_out: tuple[Share, Share] = (0.0, 0.25)
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: Seed = 0
 
 
-class DataSection(Section):
+class PreferenceSection(Record):
     """[[data]]: one file of preference pairs or ratings.
 
     Attributes:
@@ -62,12 +62,12 @@ class DataSection(Section):
         format: The form it is published in; helpsteer and ratings hold scores, the others pairs.
     """
 
-    part: Name
+    part: Label
     path: str
     format: Literal["hh", "bpo", "ultrafeedback", "orca", "jsonl", "helpsteer", "ratings"]
 
 
-class RewardConfig(Section):
+class RewardConfig(Record, kw_only=True):
     """reward.toml: how a reward model is trained.
 
     Attributes:
@@ -78,7 +78,7 @@ class RewardConfig(Section):
 
     model: RewardModelSection = RewardModelSection()
     training: RewardTrainingSection = RewardTrainingSection()
-    data: Annotated[tuple[DataSection, ...], Field(min_length=1)]
+    data: Annotated[tuple[PreferenceSection, ...], Meta(min_length=1)]
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.rows import BadRow, Rows
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.train.preferences import Pair, Rating, read_pairs, read_ratings
-from alignpro_lite.train.reward_config import DataSection
+from alignpro_lite.train.reward_config import PreferenceSection
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RewardData:
 
 
 def read_data(
-    sections: Sequence[DataSection],
+    sections: Sequence[PreferenceSection],
     parts: Sequence[str],
     folder: Path,
     held_out: tuple[float, float],
@@ -87,7 +87,7 @@ def read_data(
     return RewardData(tuple(train), tuple(held), bad)
 
 
-def _read(path: Path, section: DataSection) -> Rows[Pair] | Rows[Rating]:
+def _read(path: Path, section: PreferenceSection) -> Rows[Pair] | Rows[Rating]:
     if section.format == "helpsteer":
         return read_ratings(path, "helpsteer")
     if section.format == "ratings":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from msgspec import structs
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid, mse_loss
@@ -172,7 +173,7 @@ def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Pat
     with redirect_stdout(sys.stderr):  # it prints its figures, and stdout is for results
         trainer.train(resume_from_checkpoint=last)
     reward.model.eval()
-    card = replace(card, metrics=held_out_metrics(reward, data.held_out))
+    card = structs.replace(card, metrics=held_out_metrics(reward, data.held_out))
     _save(reward, model.method, base, output)
     write_card(output, card)
     return card

@@ -12,17 +12,17 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from alignpro_lite.errors import TrainingError
-from alignpro_lite.experiment.config import Section
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.rows import described
 from alignpro_lite.experiment.run_folder import claim
+from alignpro_lite.registry.record import Record
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.loop import PrompterTrainer, StepReport
 from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.prompter_config import ObjectiveSection
 
 
-def start_run(run: Path, config: Section, objective: ObjectiveSection) -> Accelerator:
+def start_run(run: Path, config: Record, objective: ObjectiveSection) -> Accelerator:
     """Find the other processes of a run and claim its folder.
 
     Raises:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec import structs
 
 from alignpro_lite.errors import BundleError, InputError, RewardError
 from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
+from alignpro_lite.eval.config import BoundSection
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.measure.bound import PromptTerms
 from alignpro_lite.prompter.bundle import open_bundle
@@ -21,7 +23,8 @@ from alignpro_lite.target.target import LlamaTarget
 from tests.support import TINY_BUNDLE, TINY_TARGET
 
 PROMPTS = ["What is 12 + 345?", "Name a colour.", "Why?"]
-PLAN = BoundPlan(strength=0.5, rewrites=10, answers=2, max_tokens=12, seed=1)
+DRAWS = BoundSection(rewrites=10, answers=2)
+PLAN = BoundPlan(DRAWS, strength=0.5, max_tokens=12, seed=1)
 
 
 def ignore(terms):
@@ -112,10 +115,10 @@ def test_an_oracle_with_other_tokens_is_refused(tiny, monkeypatch):
 
 def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
     sidecar = tiny.reference.bundle.sidecar
-    merged = replace(
+    merged = structs.replace(
         sidecar,
-        graph=replace(sidecar.graph, gate=None),
-        provenance=replace(sidecar.provenance, adapter="adapter"),
+        graph=structs.replace(sidecar.graph, gate=None),
+        provenance=structs.replace(sidecar.provenance, adapter="adapter"),
     )
     bundle = replace(tiny.reference.bundle, sidecar=merged)
     monkeypatch.setattr(tiny.reference, "bundle", bundle)
@@ -123,7 +126,10 @@ def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
         measure_bound(tiny, PROMPTS, PLAN, [], ignore)
 
 
-@pytest.mark.parametrize("wrong", [{"strength": 0.0}, {"rewrites": 0}, {"answers": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"strength": 0.0}, {"draws": BoundSection(rewrites=0)}, {"draws": BoundSection(answers=1)}],
+)
 def test_a_plan_that_measures_nothing_is_refused(wrong):
     with pytest.raises(InputError, match="The bound needs"):
         replace(PLAN, **wrong)

@@ -10,12 +10,13 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from msgspec import structs
 
 pytest.importorskip("matplotlib")
 
 from alignpro_lite.eval import report
 from alignpro_lite.eval.figures import PALETTE, inline_figures, looks, write_figures
-from alignpro_lite.eval.results import Record
+from alignpro_lite.eval.results import ResultRow
 from alignpro_lite.eval.summary import (
     ALL,
     Agreement,
@@ -100,9 +101,9 @@ def summary() -> Summary:
 
 
 @pytest.fixture(scope="module")
-def records() -> list[Record]:
+def records() -> list[ResultRow]:
     return [
-        Record(
+        ResultRow(
             data=data,
             system=system,
             number=number,
@@ -347,7 +348,7 @@ def test_numbers_read_well():
 
 
 def test_a_reward_that_is_no_number_does_not_break_the_page(summary, records):
-    broken = replace(records[0], rewards={"default": (float("nan"), 1.0)})
+    broken = structs.replace(records[0], rewards={"default": (float("nan"), 1.0)})
     page = Page(report.as_page(summary, [broken, *records[1:]]))
     run = json.loads(page.scripts[0])["cards"][0]["runs"][0]
     assert run["rewards"] == {"default": [None, 1.0]}

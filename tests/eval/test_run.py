@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from msgspec.structs import replace
 
 from alignpro_lite.cli import exit_code_of
-from alignpro_lite.errors import AlignProError, BundleError, InputError
+from alignpro_lite.errors import AlignProError, InputError
 from alignpro_lite.eval import QUICK, bound_evaluation, runner
 from alignpro_lite.eval.assemble import prompts_of
 from alignpro_lite.eval.bound_evaluation import evaluate_bound
@@ -197,7 +198,7 @@ def test_an_interrupted_bound_goes_on_and_computes_nothing_twice(places, monkeyp
     assert again == whole
     assert (places.run / bound_evaluation.TERMS).read_text() == "".join(lines)
     (places.run / bound_evaluation.TERMS).write_text(lines[0].replace("variation", "variance"))
-    with pytest.raises(BundleError, match=r"bound.jsonl: .* Delete that line"):
+    with pytest.raises(InputError, match=r"bound.jsonl lacks the key .* Delete that line"):
         evaluate_bound(config, places, silent)
 
 
@@ -253,10 +254,10 @@ def test_a_mistake_that_shows_while_models_load_is_corrected_in_place(places):
     """Holds down: the folder was claimed for a configuration that could never run."""
     config = config_of(places, NONE)
     judge = config.judge[0]
-    wrong = judge.reward[0].model_copy(update={"source": "tests.support.reward_functions:lenght"})
+    wrong = replace(judge.reward[0], source="tests.support.reward_functions:lenght")
     with pytest.raises(AlignProError, match="lenght"):
         evaluate(
-            config.model_copy(update={"judge": (judge.model_copy(update={"reward": (wrong,)}),)}),
+            replace(config, judge=(replace(judge, reward=(wrong,)),)),
             places,
             silent,
         )
@@ -284,9 +285,7 @@ def test_a_model_that_changed_under_its_name_is_refused(places):
     model = places.data / "model.gguf"
     shutil.copy(TINY_TARGET, model)
     config = config_of(places, NONE)
-    config = config.model_copy(
-        update={"target": config.target.model_copy(update={"source": str(model)})}
-    )
+    config = replace(config, target=replace(config.target, source=str(model)))
     evaluate(config, places, silent)
     with model.open("ab") as handle:
         handle.write(b" ")
@@ -319,7 +318,7 @@ def test_what_is_missing_is_named_before_anything_is_answered(places, systems, p
         (NONE + '[[system]]\nname = "b"\nkind = "best_of"\ndata = ["seas"]\n', "unknown data"),
         # Held down: "all data sets" then spoke for one of them.
         (NONE.replace("kind", 'data = ["lakes"]\nkind'), "must answer all data sets"),
-        (NONE.replace('"none"\nkind', '"a|b"\nkind'), "not allowed"),
+        (NONE.replace('"none"\nkind', '"a|b"\nkind'), "system.0.name must be text"),
         (NONE + '[[data]]\nname = "all"\npath = "p"\nformat = "prompt"\n', "may be named all"),
     ],
 )
@@ -340,9 +339,7 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
 @pytest.mark.real
 def test_the_quick_evaluation_runs_on_the_default_models(tmp_path):
     config = read_config(QUICK / "eval.toml", EvalConfig)
-    few = config.model_copy(
-        update={"data": tuple(one.model_copy(update={"prompts": 2}) for one in config.data)}
-    )
+    few = replace(config, data=tuple(replace(data, prompts=2) for data in config.data))
     places = Places(QUICK, tmp_path / "out", ModelStore.open())
     summary = evaluate(few, places, silent)
     assert len(summary.systems) == 4

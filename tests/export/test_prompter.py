@@ -23,7 +23,8 @@ from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained import pretokenizers
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
-from alignpro_lite.prompter.bundle import Graph, Precision
+from alignpro_lite.prompter.bundle import Graph
+from alignpro_lite.registry.models_toml import Precision
 from tests.support.tiny_models import (
     BOS,
     CHAT_TEMPLATE,

@@ -34,11 +34,11 @@ from alignpro_lite.export.reward import (
     export_reward,
     parity_exchanges,
 )
-from alignpro_lite.prompter.bundle import read_sidecar
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, write_prompter_card
 from alignpro_lite.prompter.template import REWRITE
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.reward.bundle import REWARD_SIDECAR, open_reward_bundle
+from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.classifier import HfScorer
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.loading import named, open_reward
@@ -103,7 +103,7 @@ def test_parts_weigh_what_is_asked_for_and_otherwise_one(trained, tmp_path):
     made = export_reward(request, tmp_path / "out")
     assert made.sidecar.weights == {first: 0.3, **dict.fromkeys(others, 1.0)}
     with pytest.raises(ExportError, match=f"has no part wit, only {first}"):
-        export_reward(replace(request, part_weights=(("wit", 1.0),)), tmp_path / "other")
+        export_reward(replace(request, part_weights={"wit": 1.0}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -192,45 +192,51 @@ def test_a_folder_of_the_users_is_not_replaced(trained, tmp_path):
 
 def changed(bundle, **values):
     """Write the sidecar with other values; `model__pad` is the pad of the model."""
-    raw = json.loads((bundle / REWARD_SIDECAR).read_text("utf-8"))
+    raw = json.loads((bundle / REWARD_BUNDLE.name).read_text("utf-8"))
     for path, value in values.items():
         *parents, last = path.split("__")
         table = raw
         for parent in parents:
             table = table[parent]
         table[last] = value
-    (bundle / REWARD_SIDECAR).write_text(json.dumps(raw), "utf-8")
+    (bundle / REWARD_BUNDLE.name).write_text(json.dumps(raw), "utf-8")
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"format": 1}, "must have format 2"),
-        ({"surprise": 1}, "unknown key 'surprise'"),
-        ({"model__layout__surprise": 1}, "unknown key 'surprise'"),
-        ({"model__pad": "0"}, "'pad'"),
-        ({"model__pad": -1}, "a token below 0"),
-        ({"model__parts": []}, "no parts"),
-        ({"model__parts": ["good", "good"]}, "twice"),
-        ({"weights": {"good": 1.0}}, "weights for other parts"),
-        ({"weights": {"good": 1.0, "kind": float("nan")}}, "no finite number"),
+        ({"surprise": 1}, "unknown key surprise = 1"),
+        ({"model__layout__surprise": 1}, "unknown key model.layout.surprise = 1"),
+        ({"model__pad": "0"}, "model.pad must be a whole number, at least 0, found '0'"),
+        ({"model__pad": -1}, "model.pad must be a whole number, at least 0, found -1"),
+        ({"model__parts": []}, "model.parts must be a list that is not empty"),
+        ({"model__parts": ["good", "good"]}, "parts must be unique"),
+        ({"weights": {"good": 1.0}}, "weights must be those of good, kind, found good"),
+        (
+            {"weights": {"good": 1.0, "kind": float("nan")}},
+            "weight of kind must be a finite number",
+        ),
         ({"model__graph": "../x.onnx"}, "no digest of"),
         ({"files": {"/etc/passwd": ""}}, "outside the bundle"),
-        ({"model__layout__answer_tokens": 0}, "a size below 1"),
+        (
+            {"model__layout__answer_tokens": 0},
+            "model.layout.answer_tokens must be a whole number, at least 1",
+        ),
     ],
 )
 def test_a_sidecar_that_is_not_understood_is_refused(bundle, values, message):
     changed(bundle, **values)
     with pytest.raises(BundleError, match=message) as caught:
-        open_reward_bundle(bundle)
+        REWARD_BUNDLE.open(bundle)
     assert "alignpro-lite export reward" in caught.value.cure
 
 
 def test_altered_missing_and_foreign_files_are_refused(bundle, tmp_path):
-    model = open_reward_bundle(bundle).sidecar.model
+    model = REWARD_BUNDLE.open(bundle).model
     (bundle / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"model\.onnx was altered"):
-        open_reward_bundle(bundle)
+        REWARD_BUNDLE.open(bundle)
     with pytest.raises(BundleError, match="onnxruntime cannot load"):
         OnnxScorer(bundle, model, 1)
     (bundle / "tokenizer.json").write_text("{}")
@@ -238,9 +244,9 @@ def test_altered_missing_and_foreign_files_are_refused(bundle, tmp_path):
         OnnxScorer(bundle, model, 1)
     (bundle / "model.onnx").unlink()
     with pytest.raises(BundleError, match=r"model\.onnx of the bundle is missing"):
-        open_reward_bundle(bundle)
-    with pytest.raises(BundleError, match=f"folder with a {REWARD_SIDECAR}"):
-        open_reward_bundle(tmp_path)
+        REWARD_BUNDLE.open(bundle)
+    with pytest.raises(BundleError, match=f"folder with a {REWARD_BUNDLE.name}"):
+        REWARD_BUNDLE.open(tmp_path)
 
 
 @pytest.fixture
@@ -272,7 +278,7 @@ def test_the_command_line_builds_a_recipe_and_exports_a_folder(place, trained, c
     assert exit_code_of(["export", "bundle", "reward/tiny-bert"]) == 1
     out = str(place / "out")
     assert exit_code_of(["export", "reward", str(trained), out, "--precision", "fp32"]) == 0
-    assert open_reward_bundle(place / "out").sidecar.model.precision == "fp32"
+    assert REWARD_BUNDLE.open(place / "out").model.precision == "fp32"
 
 
 def test_a_published_classifier_is_scored_as_a_pair(tmp_path):
@@ -336,7 +342,7 @@ def test_the_card_of_an_adapter_decides_how_the_bundle_is_asked(tmp_path):
     with pytest.raises(ExportError, match="trained to rewrite"):
         export_bundle(request("augment"), tmp_path / "out")
     made, _ = export_bundle(request(None), tmp_path / "out")
-    sidecar = read_sidecar(made.path)
+    sidecar = PROMPTER_BUNDLE.read(made.path)
     assert sidecar.template == REWRITE
     assert sidecar.sampling == card.sampling
     assert sidecar.max_tokens == 33

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from alignpro_lite import Sampling
 from alignpro_lite.decoding.sampling import log_softmax
@@ -95,8 +96,8 @@ def test_augment_keeps_the_words_of_the_user(prompter):
 
 def test_rewrite_mode_takes_the_output_alone():
     bundle = open_bundle(TINY_BUNDLE)
-    template = replace(bundle.sidecar.template, mode="rewrite")
-    other = replace(bundle, sidecar=replace(bundle.sidecar, template=template))
+    template = structs.replace(bundle.sidecar.template, mode="rewrite")
+    other = replace(bundle, sidecar=structs.replace(bundle.sidecar, template=template))
     with OnnxPrompter(other, SETTINGS) as prompter:
         (rewrite,) = prompter.rewrite(PROMPT, 1, Sampling(seed=3))
     assert rewrite.text == rewrite.output.strip()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import models_toml as registry
@@ -166,31 +167,61 @@ def test_a_users_file_that_is_named_and_missing_is_an_error(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[target.x]\nsource='hf:a/b@c/d'\nsha265='0'", "Unknown key 'sha265' (near: sha256)"),
-        ("[targets.x]\nsource='hf:a/b@c/d'", "Unknown key 'targets' (near: target)"),
-        ("[target.x]\nlicence='MIT'", "source is missing"),
-        ("[target.x]\nsource=3", "source to be a string"),
-        ("[target.x]\nsource='hf:a/b@c/d'\nsize='big'", "size to be a whole number"),
-        ("[target.x]\nsource='hf:a/b@c/d'\nsize=true", "size to be a whole number"),
-        ("[target.x]\nsource='hf:a/b@c/d'\nsize=0", "size above zero"),
-        ("[target.x]\nsource='hf:a/b@c/d'\ncontext=-1", "context above zero"),
-        ("[target.x]\nsource='hf:a/b@c/d'\nsha256='abc'", "64 hexadecimal digits"),
+        (
+            "[target.x]\nsource='hf:a/b@c/d'\nsha265='0'",
+            "unknown key target.x.sha265 = '0' (near: sha256)",
+        ),
+        (
+            "[targets.x]\nsource='hf:a/b@c/d'",
+            "unknown key targets = {'x': {'source': 'hf:a/b@c/d'}} (near: target)",
+        ),
+        ("[target.x]\nlicence='MIT'", "lacks the key target.x.source"),
+        ("[target.x]\nsource=3", "target.x.source must be text that is not empty, found 3"),
+        (
+            "[target.x]\nsource='hf:a/b@c/d'\nsize='big'",
+            "target.x.size must be a whole number, at least 1",
+        ),
+        ("[target.x]\nsource='hf:a/b@c/d'\nsize=true", "target.x.size must be a whole number"),
+        (
+            "[target.x]\nsource='hf:a/b@c/d'\nsize=0",
+            "target.x.size must be a whole number, at least 1, found 0",
+        ),
+        (
+            "[target.x]\nsource='hf:a/b@c/d'\ncontext=-1",
+            "target.x.context must be a whole number, at least 1, found -1",
+        ),
+        (
+            "[target.x]\nsource='hf:a/b@c/d'\nsha256='abc'",
+            "target.x.sha256 must be text like `[0-9a-fA-F]{64}`, found 'abc'",
+        ),
         ("[target.x]\nsource='hf:a/b@c'", "whole repository"),
         ("[target.x]\nsource='hf:a/b@c'\nfiles=[]", "different paths"),
         ("[target.x]\nsource='hf:a/b@c'\nfiles=['a','a']", "different paths"),
         ("[target.x]\nsource='hf:a/b@c'\nfiles=['../a']", "stays inside"),
-        ("[target.x]\nsource='hf:a/b@c'\nfiles=[{path='a', md5='x'}]", "Unknown key 'md5'"),
-        ("[target.x]\nsource='hf:a/b@c'\nfiles=[3]", "Expected a table"),
-        ("[target.x]\nsource='hf:a/b@c'\nfiles=['a']\nsha256='a'", "for each file"),
+        (
+            "[target.x]\nsource='hf:a/b@c'\nfiles=[{path='a', md5='x'}]",
+            "unknown key target.x.files.0.md5 = 'x'",
+        ),
+        (
+            "[target.x]\nsource='hf:a/b@c'\nfiles=[3]",
+            "target.x.files.0 must be text or a table, found 3",
+        ),
+        (f"[target.x]\nsource='hf:a/b@c'\nfiles=['a']\nsha256='{'a' * 64}'", "for each file"),
         ("[target.'../x']\nsource='hf:a/b@c/d'", "Expected a name"),
         ("[target.'a/b']\nsource='hf:a/b@c/d'", "Expected a name"),
-        ("target = 3", "Expected a table"),
-        ("[target]\nx = 3", "Expected a table"),
+        ("target = 3", "target must be a table, found 3"),
+        ("[target]\nx = 3", "target.x must be a table, found 3"),
         ("[defaults]\ntarget='nope'", "No target is named 'nope'"),
         ("[bundle.b]\nprompter='nope'\nmode='augment'\nprecision='int4'", "No prompter is named"),
-        ("[bundle.b]\nprompter='p'\nmode='shout'\nprecision='int4'", "Unknown mode 'shout'"),
-        ("[bundle.b]\nprompter='p'\nmode='rewrite'\nprecision='int2'", "Unknown precision 'int2'"),
-        ("[bundle.b]\nprompter='p'\nsize=3", "Unknown key 'size'"),
+        (
+            "[bundle.b]\nprompter='p'\nmode='shout'\nprecision='int4'",
+            'bundle.b.mode must be "augment" or "rewrite", found \'shout\'',
+        ),
+        (
+            "[bundle.b]\nprompter='p'\nmode='rewrite'\nprecision='int2'",
+            'bundle.b.precision must be "fp16"',
+        ),
+        ("[bundle.b]\nprompter='p'\nsize=3", "unknown key bundle.b.size = 3"),
         ("= 3", "not valid TOML"),
         ("x = " + "[" * 20000, "not valid TOML"),
     ],
@@ -424,7 +455,7 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     )
     bundle, reward = known.find("bundle", "b"), known.find("reward", "mine")
     assert bundle.source == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
-    assert reward.source == RewardRecipe("r", tmp_path / "own", "int8", (("kind", 0.5),))
+    assert reward.source == RewardRecipe("r", tmp_path / "own", "int8", {"kind": 0.5})
     assert known.downloadable(reward).name == "r"
     assert reward.install_command == "alignpro-lite export bundle reward/mine"
     assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
@@ -433,19 +464,22 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     (tmp_path / "own/weights").write_bytes(b"1")
     second = Cache(tmp_path).path(reward)
     assert second != first, "a new adapter must not find the old bundle"
-    heavier = replace(reward, source=replace(reward.source, part_weights=(("kind", 1.0),)))
+    heavier = replace(reward, source=structs.replace(reward.source, part_weights={"kind": 1.0}))
     assert Cache(tmp_path).path(heavier) != second, "nor must new weights"
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('base = "r"\nprecision = "int8"', "adapter is missing"),
+        ('base = "r"\nprecision = "int8"', "lacks the key reward.x.adapter"),
         ('base = "r"\nadapter = "../x"\nprecision = "int8"', "No adapter named '../x'"),
-        ('base = "r"\nadapter = "file:x"\nprecision = "int4"', "Unknown precision 'int4'"),
+        ('base = "r"\nadapter = "file:x"\nprecision = "int4"', "reward.x.precision must be"),
         ('base = "no"\nadapter = "file:x"\nprecision = "int8"', "No reward is named 'no'"),
         ('base = "x"\nadapter = "file:x"\nprecision = "int8"', "built here itself"),
-        ('base = "r"\nadapter = "file:x"\nprecision = "int8"\nmode = "a"', "Unknown key 'mode'"),
+        (
+            'base = "r"\nadapter = "file:x"\nprecision = "int8"\nmode = "a"',
+            "unknown key reward.x.mode = 'a'",
+        ),
     ],
 )
 def test_a_reward_recipe_that_cannot_work_is_refused(tmp_path, row, message):

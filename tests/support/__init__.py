@@ -14,4 +14,6 @@ TINY_BUNDLE = DATA / "tiny-bundle"
 
 def answers_of(target, conversations, count, max_tokens, sampling):
     """Ask a target; the sampling brings the seed."""
-    return target.answers(conversations, AnswerPlan(count, max_tokens, sampling), sampling.seed)
+    temperature, top_p = sampling.temperature, sampling.top_p
+    plan = AnswerPlan(count, max_tokens, temperature, sampling.top_k, top_p, sampling.min_p)
+    return target.answers(conversations, plan, sampling.seed)

@@ -308,7 +308,7 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
         f"target = OpenAiTarget({chat.url!r}, 'tiny', parallel=1)\n"
         "threading.Timer(0.2, _thread.interrupt_main).start()\n"
         "try:\n"
-        "    target.answers([[Message('user', 'hi')]] * 9, AnswerPlan(1, 4, Sampling()), 0)\n"
+        "    target.answers([[Message('user', 'hi')]] * 9, AnswerPlan(1, 4), 0)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )

@@ -8,7 +8,6 @@ import pytest
 from safetensors.torch import load_file
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.gguf.kind import require_text_generation
@@ -112,5 +111,5 @@ def test_it_is_asked_what_the_target_is_asked(run):
 
 def test_the_stand_in_for_the_target_says_what_it_is_told():
     told = [[Message("user", "a")], [Message("user", "b")]]
-    said = Verbatim().answers(told, AnswerPlan(2, 9, Sampling()), 0)
+    said = Verbatim().answers(told, AnswerPlan(2, 9), 0)
     assert said == [[Answer("a", None, "stop")] * 2, [Answer("b", None, "stop")] * 2]

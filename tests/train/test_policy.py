@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.train.policy import LoraSettings, Policy, PolicySettings
+from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter_config import LoraSection
 from tests.support.tiny_models import configurations, write_model
 
 TEMPLATE = RewriteTemplate("augment", "Help.", "{prompt}", ())
 PROMPTS = ["Name a river.", "Why is the sky blue? Explain it in three plain sentences.", "Go"]
-LORA = LoraSettings(rank=4, alpha=8.0, modules="all-linear")
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +32,10 @@ def decided(base, tmp_path_factory):
     return folder
 
 
-def policy_of(base, max_tokens=6, dtype=torch.float32):
+def policy_of(base, max_tokens=6, dtype="float32"):
     torch.manual_seed(0)
-    return Policy(base, TEMPLATE, LORA, PolicySettings("cpu", dtype, max_tokens))
+    lora = LoraSection(max_tokens=max_tokens, dtype=dtype, rank=4, alpha=8.0)
+    return Policy(base, TEMPLATE, lora, "cpu")
 
 
 def moved(policy):
@@ -60,7 +60,7 @@ def plain_log_prob(policy, prompt, output):
     return logits.log_softmax(-1).gather(1, torch.tensor(output)[:, None]).sum()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_fresh_adapter_changes_nothing_at_all(base, dtype):
     policy = policy_of(base, dtype=dtype)
     trie = policy.pack(*drawn(policy))
