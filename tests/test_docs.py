@@ -14,9 +14,9 @@ import pytest
 
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.experiment.config import read_config
-from alignpro_lite.train.oracle_config import OracleConfig
-from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.reward_config import RewardConfig
+from alignpro_lite.train.oracle.config import OracleConfig
+from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.reward.config import RewardConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from msgspec.inspect import Field, StructType, VarTupleType
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.registry.allowed import in_words, parts
 from alignpro_lite.registry.record import Record
-from alignpro_lite.train.oracle_config import OracleConfig
-from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.reward_config import RewardConfig
+from alignpro_lite.train.oracle.config import OracleConfig
+from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.reward.config import RewardConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration-keys.md"
 FILES: dict[str, type[Record]] = {

@@ -103,18 +103,18 @@ def evaluate_theorem(
     if config is None:
         raise click.UsageError("Missing option '--config'.")
     wanted, places = _prepared(config, data or config.parent, folder, cache)
-    from alignpro_lite.eval.bound_evaluation import evaluate_bound
+    from alignpro_lite.eval.bound.evaluate import evaluate_bound
 
     click.echo(evaluate_bound(wanted, places, output.note))
 
 
 def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> None:
     wanted, places = _prepared(config, data, folder, cache)
-    from alignpro_lite.eval.evaluate import REPORT, evaluate
+    from alignpro_lite.eval.evaluate import PAGE, TEXT, evaluate
 
     evaluate(wanted, places, output.note)
-    click.echo((folder / "summary.md").read_text(encoding="utf-8"))
-    output.note(f"The report is {folder / REPORT}.")
+    click.echo((folder / TEXT).read_text(encoding="utf-8"))
+    output.note(f"The report is {folder / PAGE}.")
 
 
 def _prepared(

@@ -60,14 +60,14 @@ def learn_reward(config: Path, folder: Path, data: Path | None, cache: Path | No
     """
     require_extra("train")
     from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.experiment.run_folder import Places
     from alignpro_lite.registry import ModelStore
-    from alignpro_lite.train.reward_config import RewardConfig
-    from alignpro_lite.train.reward_run import run_reward
+    from alignpro_lite.train.reward.config import RewardConfig
+    from alignpro_lite.train.reward.run import train_reward
 
     wanted = read_config(config, RewardConfig)
-    base = ModelStore.open(cache).path("reward", wanted.model.base)
-    made = run_reward(wanted, base, data or config.parent, folder, output.note)
-    click.echo(str(made))
+    places = Places(data or config.parent, folder, ModelStore.open(cache))
+    click.echo(str(train_reward(wanted, places, output.note)))
 
 
 @train.command("prompter")
@@ -83,7 +83,7 @@ def learn_prompter(
     """Train a prompter towards ρ* against the frozen target.
 
     Ctrl-C saves the run; the same command resumes it. At the end the prompter is
-    measured on held-out prompts, see report.md and report.json. Pass its adapter to
+    measured on held-out prompts, see report.md and summary.json. Pass its adapter to
     `export prompter --adapter`. To use several GPUs or machines, start it with
     `accelerate launch -m alignpro_lite train prompter ...`.
     """
@@ -94,8 +94,8 @@ def learn_prompter(
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places
     from alignpro_lite.registry import ModelStore
-    from alignpro_lite.train.prompter_config import PrompterConfig
-    from alignpro_lite.train.prompter_run import train_prompter
+    from alignpro_lite.train.prompter.config import PrompterConfig
+    from alignpro_lite.train.prompter.run import train_prompter
 
     wanted = read_config(config, PrompterConfig)
     if strength is not None:
@@ -122,8 +122,8 @@ def learn_oracle(config: Path, folder: Path, data: Path | None, cache: Path | No
     from alignpro_lite.experiment.config import read_config
     from alignpro_lite.experiment.run_folder import Places
     from alignpro_lite.registry import ModelStore
-    from alignpro_lite.train.oracle_config import OracleConfig
-    from alignpro_lite.train.oracle_run import ORACLE, train_oracle
+    from alignpro_lite.train.oracle.config import OracleConfig
+    from alignpro_lite.train.oracle.run import ORACLE, train_oracle
 
     wanted = read_config(config, OracleConfig)
     places = Places(data or config.parent, folder, ModelStore.open(cache))

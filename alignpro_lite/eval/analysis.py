@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib import metadata
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.results import ResultRow
-from alignpro_lite.eval.summary import ALL, Agreement, Cell, Versus, WinMatrix
+from alignpro_lite.eval.answers import Answers
+from alignpro_lite.eval.lineup import ALL, Lineup
+from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.summary import (
+    Agreement,
+    Cell,
+    DialCurve,
+    ModelUsed,
+    Summary,
+    Versus,
+    WinMatrix,
+)
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.measure.comparisons import (
     answer_win_matrix,
     between_prompt_variance,
@@ -23,91 +36,82 @@ from alignpro_lite.measure.comparisons import (
 from alignpro_lite.measure.length_control import length_controlled_win
 from alignpro_lite.measure.statistics import (
     Estimate,
-    FloatArray,
     answer_win_rate,
     bootstrap_mean,
     mean_difference,
     variance_difference,
     within_prompt_variances,
 )
+from alignpro_lite.measure.text import describe_answers, describe_rewrites
 
-Place = tuple[str, int]
-"""A prompt: its data set and its place there."""
+_PACKAGES = ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The records of an evaluation, by system and prompt.
+def summarise(
+    lineup: Lineup,
+    records: Sequence[ResultRow],
+    configuration: Mapping[str, Any],
+    models: Sequence[ModelUsed] = (),
+    dial: tuple[DialCurve, ...] = (),
+    notes: Sequence[str] = (),
+) -> Summary:
+    """Work out what the records of an evaluation say.
 
-    Attributes:
-        config: What was compared.
-        rows: Records by system, and by prompt in the order of the data.
+    Args:
+        lineup: What was compared.
+        records: What every system did.
+        configuration: As it was resolved.
+        models: What took part.
+        dial: Curves of reward against KL.
+        notes: What a reader has to know, one sentence each.
     """
-
-    config: EvalConfig
-    rows: Mapping[str, Mapping[Place, ResultRow]]
-
-    @classmethod
-    def of(cls, config: EvalConfig, records: Sequence[ResultRow]) -> Answers:
-        """Sort records by system and prompt."""
-        order = {section.name: place for place, section in enumerate(config.data)}
-        ordered = sorted(records, key=lambda one: (order[one.data], one.number))
-        rows: dict[str, dict[Place, ResultRow]] = {one.name: {} for one in config.system}
-        for one in ordered:
-            rows[one.system][one.data, one.number] = one
-        return cls(config, {name: found for name, found in rows.items() if found})
-
-    @property
-    def judges(self) -> tuple[str, ...]:
-        """Names of the rewards, without their parts."""
-        return tuple(one.name for one in self.config.judge)
-
-    @property
-    def data(self) -> tuple[str, ...]:
-        """Names of the data sets, ALL last where there are several."""
-        names = tuple(one.name for one in self.config.data)
-        return (*names, ALL) if len(names) > 1 else names
-
-    def is_partial(self, data: str, system: str) -> bool:
-        """Whether a system answers only some of the data sets that ALL stands for."""
-        every = {one.name for one in self.config.data}
-        return data == ALL and any(
-            one.name == system and one.data and set(one.data) < every for one in self.config.system
-        )
-
-    def places(self, data: str, *systems: str) -> list[Place]:
-        """The prompts of a data set that all of some systems have answered."""
-        first, *others = (self.rows[name] for name in systems)
-        return [
-            place
-            for place in first
-            if data in (place[0], ALL) and all(place in rows for rows in others)
-        ]
-
-    def rewards(self, system: str, places: Sequence[Place], judge: str) -> FloatArray:
-        """Scores of a system's answers, shape (prompts, answers)."""
-        return np.array([self.rows[system][place].rewards[judge] for place in places])
-
-    def words(self, system: str, places: Sequence[Place]) -> FloatArray:
-        """Lengths of a system's answers in words, shape (prompts, answers)."""
-        rows = [self.rows[system][place].answers for place in places]
-        return np.array([[len(answer.split()) for answer in row] for row in rows], np.float64)
+    answers = Answers.of(lineup, records)
+    by_system = {name: list(rows.values()) for name, rows in answers.rows.items()}
+    return Summary(
+        baseline=lineup.baseline,
+        oracle=lineup.oracle,
+        judges=lineup.judges,
+        data=tuple(lineup.prompts),
+        systems=tuple(answers.rows),
+        cells=tuple(_cells(answers)),
+        versus=_against_baseline(answers),
+        matrices=_win_matrices(answers),
+        agreements=_agreements(answers),
+        rewrites={
+            name: describe_rewrites(
+                [record.prompt for record in rows for _ in record.sent],
+                [sent for record in rows for sent in record.sent],
+            )
+            for name, rows in by_system.items()
+        },
+        answers={
+            name: describe_answers([answer for record in rows for answer in record.answers])
+            for name, rows in by_system.items()
+        },
+        dial=dial,
+        models=tuple(models),
+        configuration=configuration,
+        versions=dict(_versions()),
+        cost={name: sum(record.seconds for record in rows) for name, rows in by_system.items()},
+        notes=tuple(notes),
+    )
 
 
-def cells(answers: Answers) -> Iterator[Cell]:
+def _cells(answers: Answers) -> Iterator[Cell]:
     """Every system on every data set under every judge.
 
-    A system that answers only some data sets has no cell for ALL: beside means over other prompts
-    its own would mislead.
+    A system that answers only some data sets has no cell for ALL: its mean would be over other
+    prompts than those next to it.
     """
-    for data in answers.data:
+    seed = answers.lineup.seed
+    for data in answers.lineup.data:
         for system in answers.rows:
             places = answers.places(data, system)
             if len(places) < 2 or answers.is_partial(data, system):
                 continue
             kl = [np.mean(r) for p in places if (r := answers.rows[system][p].log_ratios)]
             words = float(answers.words(system, places).mean())
-            for judge in answers.judges:
+            for judge in answers.lineup.judges:
                 rewards = answers.rewards(system, places, judge)
                 yield Cell(
                     data=data,
@@ -115,33 +119,34 @@ def cells(answers: Answers) -> Iterator[Cell]:
                     judge=judge,
                     prompts=rewards.shape[0],
                     answers=rewards.shape[1],
-                    mean=bootstrap_mean(rewards.mean(axis=1), answers.config.seed),
-                    within=bootstrap_mean(within_prompt_variances(rewards), answers.config.seed),
+                    mean=bootstrap_mean(rewards.mean(axis=1), seed),
+                    within=bootstrap_mean(within_prompt_variances(rewards), seed),
                     between=between_prompt_variance(rewards),
                     words=words,
                     kl=float(np.mean(kl)) if kl else None,
                 )
 
 
-def versus(answers: Answers) -> tuple[Versus, ...]:
-    """Every system held against the baseline, its p values corrected judge by judge."""
+def _against_baseline(answers: Answers) -> tuple[Versus, ...]:
+    """Every system compared with the baseline, its p values corrected judge by judge."""
+    baseline = answers.lineup.baseline
     found = []
-    for judge in answers.judges:
+    for judge in answers.lineup.judges:
         raw = [
             _versus(answers, data, system, judge)
-            for data in answers.data
+            for data in answers.lineup.data
             for system in answers.rows
-            if system != answers.config.baseline
+            if system != baseline
             and not answers.is_partial(data, system)
-            and len(answers.places(data, system, answers.config.baseline)) >= 2
+            and len(answers.places(data, system, baseline)) >= 2
         ]
-        adjusted = holm_adjusted([one.p for one in raw])
-        found += [replace(one, p_adjusted=float(p)) for one, p in zip(raw, adjusted, strict=True)]
+        adjusted = holm_adjusted([versus.p for versus in raw])
+        found += [replace(versus, p_adjusted=p) for versus, p in zip(raw, adjusted, strict=True)]
     return tuple(found)
 
 
 def _versus(answers: Answers, data: str, system: str, judge: str) -> Versus:
-    baseline, seed = answers.config.baseline, answers.config.seed
+    baseline, seed = answers.lineup.baseline, answers.lineup.seed
     places = answers.places(data, system, baseline)
     first, second = (answers.rewards(name, places, judge) for name in (system, baseline))
     lengths = (answers.words(name, places) for name in (system, baseline))
@@ -165,50 +170,53 @@ def _versus(answers: Answers, data: str, system: str, judge: str) -> Versus:
 
 
 def _recovered(answers: Answers, data: str, system: str, judge: str) -> Estimate | None:
-    oracle = answers.config.oracle
-    if oracle is None or oracle.name == system or oracle.name not in answers.rows:
+    lineup = answers.lineup
+    if lineup.oracle in (None, system) or lineup.oracle not in answers.rows:
         return None
-    if answers.is_partial(data, oracle.name):
+    if answers.is_partial(data, lineup.oracle):
         return None
-    names = (system, answers.config.baseline, oracle.name)
+    names = (system, lineup.baseline, lineup.oracle)
     places = answers.places(data, *names)
     if len(places) < 2:
         return None
     own, plain, best = (answers.rewards(name, places, judge) for name in names)
-    return recovered_share(own, plain, best, answers.config.seed)
+    return recovered_share(own, plain, best, lineup.seed)
 
 
-def matrices(answers: Answers) -> tuple[WinMatrix, ...]:
+def _win_matrices(answers: Answers) -> tuple[WinMatrix, ...]:
     """Who beats whom; two systems meet on the prompts that both have answered."""
     systems = tuple(answers.rows)
     return tuple(
         WinMatrix(
             judge,
             systems,
-            tuple(tuple(_rate(answers, one, other, judge) for other in systems) for one in systems),
+            tuple(
+                tuple(_win_rate(answers, row, column, judge) for column in systems)
+                for row in systems
+            ),
         )
-        for judge in answers.judges
+        for judge in answers.lineup.judges
     )
 
 
-def _rate(answers: Answers, one: str, other: str, judge: str) -> float:
-    places = answers.places(ALL, one, other)
-    if one == other or not places:
+def _win_rate(answers: Answers, first: str, second: str, judge: str) -> float:
+    places = answers.places(ALL, first, second)
+    if first == second or not places:
         return 0.5
-    arms = [answers.rewards(name, places, judge) for name in (one, other)]
+    arms = [answers.rewards(name, places, judge) for name in (first, second)]
     return float(answer_win_matrix(arms)[0, 1])
 
 
-def agreements(answers: Answers) -> tuple[Agreement, ...]:
+def _agreements(answers: Answers) -> tuple[Agreement, ...]:
     """How often two judges prefer the same one of a system's and the baseline's answers.
 
     Every system meets the baseline on the prompts that all systems for all data have answered.
     """
-    baseline = answers.config.baseline
-    everywhere = [
-        one.name for one in answers.config.system if not answers.is_partial(ALL, one.name)
+    lineup = answers.lineup
+    baseline = lineup.baseline
+    systems = [
+        name for name in answers.rows if name != baseline and lineup.answers_everything(name)
     ]
-    systems = [name for name in everywhere if name in answers.rows and name != baseline]
     places = answers.places(ALL, baseline, *systems) if systems else []
     if len(places) < 2:
         return ()
@@ -220,9 +228,19 @@ def agreements(answers: Answers) -> tuple[Agreement, ...]:
             ],
             axis=1,
         )
-        for judge in answers.judges
+        for judge in lineup.judges
     }
     return tuple(
-        Agreement(one, other, judge_agreement(margins[one], margins[other], answers.config.seed))
-        for one, other in combinations(answers.judges, 2)
+        Agreement(first, second, judge_agreement(margins[first], margins[second], lineup.seed))
+        for first, second in combinations(lineup.judges, 2)
     )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    yield "system", f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
+    for name in _PACKAGES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue

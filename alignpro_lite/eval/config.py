@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.summary import ALL
+from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.experiment.sections import (
     GgufSection,
     Label,

@@ -1,57 +1,81 @@
-"""One evaluation from its configuration to its report, in a folder that can be taken up again."""
+"""One evaluation from its configuration to its report, in a folder that can be resumed."""
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from importlib import metadata
+from pathlib import Path
 
 from tqdm import tqdm
 
-from alignpro_lite.eval.analysis import Answers, agreements, cells, matrices, versus
+from alignpro_lite.eval.analysis import summarise
 from alignpro_lite.eval.config import EvalConfig, RhoStarSection
 from alignpro_lite.eval.dial import DialRun
-from alignpro_lite.eval.opening import Evaluation, opened
-from alignpro_lite.eval.pairs import pair_notes
-from alignpro_lite.eval.report import write_report
-from alignpro_lite.eval.results import ResultRow
-from alignpro_lite.eval.runner import run
-from alignpro_lite.eval.summary import DialCurve, ModelUsed, Summary
+from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
+from alignpro_lite.eval.loaded import open_system
+from alignpro_lite.eval.pair_judge import pair_notes
+from alignpro_lite.eval.records import RESULTS, ResultRow
+from alignpro_lite.eval.report.figures import write_figures
+from alignpro_lite.eval.report.markdown import as_markdown
+from alignpro_lite.eval.report.page import as_page
+from alignpro_lite.eval.runner import answer_all
+from alignpro_lite.eval.summary import DialCurve, Summary, write_summary
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import write_text
 
-SUMMARY = "summary.json"
-REPORT = "report.html"
-_PACKAGES = ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "numpy")
+PAGE = "report.html"
+TEXT = "summary.md"
+FIGURES = "figures"
 
 
 def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) -> Summary:
-    """Begin an evaluation or take it up, and write its report.
+    """Start an evaluation or resume it, and write its report.
 
     Args:
         config: What to compare.
-        places: Where.
+        places: Where things are.
         note: Told what people who wait should know.
 
     Raises:
         AlignProError: Something is missing, damaged or failed; what was computed is kept.
     """
-    with opened(config, places, note) as evaluation:
+    with open_evaluation(config, places, note) as evaluation:
+        loaded, lineup = evaluation.loaded, evaluation.lineup
         if config.dial is not None:
-            evaluation.loaded.require_llama("The dial")
-        records = run(evaluation, note)
+            loaded.require_llama("The dial")
+        sections = {section.name: section for section in config.system}
+        records = answer_all(
+            lineup,
+            loaded.bench,
+            lambda name: open_system(sections[name], loaded, places, lineup.prompts),
+            evaluation.journal(RESULTS),
+            note,
+        )
         judged = pair_notes(evaluation, records, note)
-        dial = _dial(evaluation, note)
-        notes = (*evaluation.notes, *judged)
-        summary = summarise(config, records, evaluation.models, dial, notes)
-        text = json.dumps(asdict(summary), indent=2, ensure_ascii=False)
-        write_text(places.run / SUMMARY, text + "\n")
+        summary = summarise(
+            lineup,
+            records,
+            plain(config),
+            evaluation.models,
+            _dial(evaluation, note),
+            (*evaluation.notes, *judged, *_scope(config)),
+        )
         write_report(places.run, summary, records)
     return summary
+
+
+def write_report(folder: Path, summary: Summary, records: Sequence[ResultRow]) -> None:
+    """Write summary.json, summary.md, the folder of figures and report.html.
+
+    Args:
+        folder: The folder of the evaluation.
+        summary: What was found.
+        records: The prompts and answers to browse.
+    """
+    write_summary(folder, summary)
+    write_text(folder / TEXT, as_markdown(summary))
+    write_figures(summary, folder / FIGURES)
+    write_text(folder / PAGE, as_page(summary, records))
 
 
 def _dial(evaluation: Evaluation, note: Callable[[str], None]) -> tuple[DialCurve, ...]:
@@ -66,37 +90,6 @@ def _dial(evaluation: Evaluation, note: Callable[[str], None]) -> tuple[DialCurv
             bar.refresh()
 
         return DialRun(evaluation, section).curves(on_step)
-
-
-def summarise(
-    config: EvalConfig,
-    records: Sequence[ResultRow],
-    models: Sequence[ModelUsed],
-    dial: tuple[DialCurve, ...],
-    notes: Sequence[str],
-) -> Summary:
-    """Work out what the records say."""
-    answers = Answers.of(config, records)
-    cost: dict[str, float] = {}
-    for one in records:
-        cost[one.system] = cost.get(one.system, 0.0) + one.seconds
-    return Summary(
-        baseline=config.baseline,
-        oracle=config.oracle.name if config.oracle else None,
-        judges=answers.judges,
-        data=tuple(one.name for one in config.data),
-        systems=tuple(answers.rows),
-        cells=tuple(cells(answers)),
-        versus=versus(answers),
-        matrices=matrices(answers),
-        agreements=agreements(answers),
-        dial=dial,
-        models=tuple(models),
-        configuration=plain(config),
-        versions=dict(_versions()),
-        cost=cost,
-        notes=(*notes, *_scope(config)),
-    )
 
 
 def _scope(config: EvalConfig) -> Iterator[str]:
@@ -114,13 +107,3 @@ def _scope(config: EvalConfig) -> Iterator[str]:
                 f"{system.name} draws one rewrite a prompt and answers it {config.answers.count} "
                 "times; prompters draw one for every answer."
             )
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    yield "python", platform.python_version()
-    yield "system", f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
-    for name in _PACKAGES:
-        try:
-            yield name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue

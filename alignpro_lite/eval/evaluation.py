@@ -1,4 +1,4 @@
-"""An evaluation taken up: its folder claimed, its prompts read, its models at hand."""
+"""An open evaluation: its folder claimed, its prompts read, its models at hand."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.assemble import Loaded, models_used, prompts_of, texts_of
 from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.inputs import models_used, prompts_of, texts_of
 from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.lineup import Lineup
+from alignpro_lite.eval.loaded import Loaded
 from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import locked, write_text
 
-LOCK = "evaluation.lock"
-MODELS = "models.json"
-PROMPTS = "prompts.json"
+_LOCK = "evaluation.lock"
+_MODELS = "models.json"
+_PROMPTS = "prompts.json"
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,17 @@ class Evaluation:
 
     Attributes:
         config: What to compare.
-        places: Where it lies.
-        prompts: Different prompts by data set.
+        places: Where things are.
+        lineup: Which systems answer which prompts.
         notes: A sentence for every row that was left out.
         models: What takes part.
-        identity: Of the configuration and the models; results of two identities never mix.
+        identity: Names the configuration and the models; results of two identities never mix.
         loaded: The models, each loaded at its first use.
     """
 
     config: EvalConfig
     places: Places
-    prompts: Mapping[str, list[str]]
+    lineup: Lineup
     notes: tuple[str, ...]
     models: tuple[ModelUsed, ...]
     identity: str
@@ -52,37 +54,51 @@ class Evaluation:
 
     def mixed(self, count: int) -> list[str]:
         """Take that many prompts from all data sets in turn."""
-        rows_of = self.prompts.values()
+        rows_of = self.lineup.prompts.values()
         turns = max(map(len, rows_of))
         found = [rows[turn] for turn in range(turns) for rows in rows_of if turn < len(rows)]
         return list(dict.fromkeys(found))[:count]
 
 
 @contextmanager
-def opened(config: EvalConfig, places: Places, note: Callable[[str], None]) -> Iterator[Evaluation]:
-    """Begin an evaluation or take it up; its folder is ours alone until the end of the block.
+def open_evaluation(
+    config: EvalConfig, places: Places, note: Callable[[str], None]
+) -> Iterator[Evaluation]:
+    """Start an evaluation or resume it; nobody else may use its folder inside the block.
 
     Args:
         config: What to compare.
-        places: Where.
+        places: Where things are.
         note: Told what people who wait should know.
 
     Raises:
-        InputError: The folder was begun with another configuration, other models or other prompts.
+        InputError: The folder was started with another configuration, models or prompts.
         AlignProError: Something is missing or damaged.
     """
     places.run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(locked(places.run / LOCK, lambda: note("Waiting for another run.")))
+        stack.enter_context(locked(places.run / _LOCK, lambda: note("Waiting for another run.")))
         prompts, notes = prompts_of(config, places)
         for sentence in notes:
             note(sentence)
         models = models_used(config, places)
         texts = texts_of(config, places, prompts)
-        # Before the folder is claimed: a mistake that shows here is to be corrected in place.
+        # Before the folder is claimed, so that a mistake that shows here can be corrected.
         loaded = Loaded(config, places, stack)
         identity = _identify(config, places.run, models, texts)
-        yield Evaluation(config, places, prompts, tuple(notes), models, identity, loaded)
+        lineup = _lineup(config, prompts)
+        yield Evaluation(config, places, lineup, tuple(notes), models, identity, loaded)
+
+
+def _lineup(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Lineup:
+    return Lineup(
+        prompts=prompts,
+        systems={section.name: section.data or tuple(prompts) for section in config.system},
+        judges=tuple(section.name for section in config.judge),
+        baseline=config.baseline,
+        oracle=config.oracle.name if config.oracle else None,
+        seed=config.seed,
+    )
 
 
 def _identify(
@@ -91,29 +107,29 @@ def _identify(
     models: Sequence[ModelUsed],
     texts: Mapping[str, Sequence[object]],
 ) -> str:
-    """Claim the folder of an evaluation and name what its results belong to."""
+    """Claim the folder of an evaluation, and name what its results belong to."""
     claim(folder, config)
     used = [asdict(model) for model in models]
-    begun = _recorded(folder / MODELS, used)
+    recorded = _recorded(folder / _MODELS, used)
     for model in used:
-        if model not in begun:
+        if model not in recorded:
             raise InputError(
-                f"The evaluation in {folder} was begun with another {model['role']} "
+                f"The evaluation in {folder} was started with another {model['role']} "
                 f"{model['name']} than {model['sha256'][:12]}.",
                 "Choose another --output, or bring that model back.",
             )
     digests = {name: _digest(list(rows)) for name, rows in texts.items()}
-    for name, digest in _recorded(folder / PROMPTS, digests).items():
+    for name, digest in _recorded(folder / _PROMPTS, digests).items():
         if digests.get(name) != digest:
             raise InputError(
-                f"The evaluation in {folder} was begun with other texts of {name}.",
+                f"The evaluation in {folder} was started with other texts of {name}.",
                 "Choose another --output, or bring its file back.",
             )
-    return _digest([plain(config), begun])[:12]
+    return _digest([plain(config), recorded])[:12]
 
 
 def _recorded(file: Path, now: Any) -> Any:
-    """What a file recorded when the evaluation began; now, if it begins."""
+    """What a file recorded when the evaluation began; `now` is recorded if it begins."""
     if not file.exists():
         write_text(file, json.dumps(now, indent=2) + "\n")
     try:

@@ -1,4 +1,4 @@
-"""JSON lines that a run writes as it goes: what a kill cut short is dropped, nothing else is."""
+"""JSON lines that a run writes as it goes; only a line that a kill cut short is ever dropped."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from alignpro_lite.errors import InputError
 
 CURE = "Delete that line: what it held is computed again."
-"""Of a line that cannot be used."""
+"""The cure for a line that cannot be used."""
 
 
 class Journal:
-    """A file of JSON objects, each of which names the run it belongs to under `run`."""
+    """A file of JSON objects, each naming the run that it belongs to under `run`."""
 
     def __init__(self, file: Path, run: str) -> None:
         """Name a file; it need not exist.
 
         Args:
             file: The file.
-            run: Identity of the configuration and the models; two runs never mix.
+            run: Names the configuration and the models; results of two runs never mix.
         """
         self.file = file
         self._run = run
@@ -54,7 +54,7 @@ class Journal:
             row = json.loads(line)
         except ValueError as error:
             raise InputError(
-                f"{self.file}: line {number} is no JSON ({error}).",
+                f"{self.file}: line {number} is not JSON ({error}).",
                 CURE,
             ) from error
         if not isinstance(row, dict) or row.pop("run", None) != self._run:

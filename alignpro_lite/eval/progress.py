@@ -1,4 +1,4 @@
-"""How long an evaluation still takes, from what each system has taken so far."""
+"""How much longer an evaluation takes, judged by what each system has taken so far."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ _FORMAT = "{l_bar}{bar}| {n_fmt} of {total_fmt} prompts, {elapsed}{postfix}"
 
 
 class TimeLeft:
-    """Counts prompts by system; systems cost differently, and each counts by its own pace."""
+    """Estimates the time left from the pace of each system, because their costs differ."""
 
-    def __init__(self, planned: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Begin with what is done already.
+    def __init__(self, planned: Mapping[str, int]) -> None:
+        """Begin with nothing done.
 
         Args:
-            planned: Prompts of each system, done ones included.
-            seconds: What each done prompt took, summed by system.
+            planned: Prompts of each system.
         """
-        self._planned = dict(planned)
-        self._seconds = dict(seconds)
+        self._planned = planned
+        self._seconds = dict.fromkeys(planned, 0.0)
         self._done = dict.fromkeys(planned, 0)
 
     def add(self, system: str, prompts: int, seconds: float) -> None:
-        """Note finished prompts; 0 seconds if they were found done, and are counted already."""
+        """Count finished prompts, in this run or an earlier one, and the time that they took."""
         self._done[system] += prompts
-        self._seconds[system] = self._seconds.get(system, 0.0) + seconds
+        self._seconds[system] += seconds
 
     @property
     def seconds(self) -> float | None:
         """The estimate; None until half of the systems have been timed.
 
-        A system that has not begun is taken to have the mean pace of the others.
+        A system that has not started yet is assumed to have the mean pace of the others.
         """
         paces = {name: self._seconds[name] / done for name, done in self._done.items() if done}
         if 2 * len(paces) < len(self._planned):
@@ -72,7 +71,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """A time people can read, such as 3 min 20 s."""
+    """A time for people to read, such as 3 min 20 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -10,7 +10,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.registry.record import Origin, Record, parse_written
 
-FILE = "results.jsonl"
+RESULTS = "results.jsonl"
 
 
 class ResultRow(Record):
@@ -25,8 +25,8 @@ class ResultRow(Record):
         answers: y of every answer.
         rewards: r*(x, y) of every answer, by judge.
         log_ratios: log q(x'|x) - log ρ_sft(x'|x) of the rewrites; empty without a prompter.
-        reason: Why that prompt was sent, where something was chosen; else empty.
-        seconds: What it took.
+        reason: Why that rewrite was sent, where something was chosen; otherwise empty.
+        seconds: How long it took.
     """
 
     data: str
@@ -46,20 +46,20 @@ class ResultRow(Record):
         return self.data, self.system, self.number
 
 
-def append(journal: Journal, rows: Sequence[ResultRow]) -> None:
+def append_records(journal: Journal, records: Sequence[ResultRow]) -> None:
     """Add finished prompts to the results of an evaluation, all of them at once."""
-    journal.append([msgspec.to_builtins(row) for row in rows])
+    journal.append([msgspec.to_builtins(record) for record in records])
 
 
-def read(journal: Journal) -> list[ResultRow]:
+def read_records(journal: Journal) -> list[ResultRow]:
     """Read what is done, each prompt of a system once.
 
     Args:
-        journal: `FILE` of an evaluation.
+        journal: `RESULTS` of an evaluation.
 
     Raises:
         InputError: A line is damaged, lacks a value, or belongs to another configuration.
     """
     origin = Origin(journal.file, InputError, CURE)
-    rows = [parse_written(ResultRow, row, origin) for row in journal.read()]
-    return list({row.key: row for row in rows}.values())
+    records = [parse_written(ResultRow, row, origin) for row in journal.read()]
+    return list({record.key: record for record in records}.values())

@@ -1,31 +1,28 @@
 """Runs an evaluation: every system answers every prompt once, and nothing is computed twice.
 
-Prompts are taken a few at a time, and all systems answer those before the next ones, so that an
+Prompts are taken a few at a time, and all systems answer those before the next ones. So an
 interrupted evaluation has the same prompts in every system, and each is timed from the start.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from alignpro_lite.decoding.sampling import stream_seed
-from alignpro_lite.eval import results
-from alignpro_lite.eval.arms import Bench
-from alignpro_lite.eval.assemble import Loaded, open_system
-from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.opening import Evaluation
+from alignpro_lite.eval.bench import Bench, System
+from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.progress import Bar, TimeLeft
-from alignpro_lite.eval.results import ResultRow
-from alignpro_lite.eval.systems import Response, System
+from alignpro_lite.eval.records import ResultRow, append_records, read_records
 
 TOGETHER = 8
-"""Prompts that a system answers in one go; part of what fixes the answers."""
+"""Prompts that a system answers in one go; the answers depend on it."""
 
 
 @dataclass(frozen=True)
-class Task:
+class Portion:
     """Some prompts of a data set for one system.
 
     Attributes:
@@ -38,7 +35,7 @@ class Task:
     data: str
     system: str
     first: int
-    prompts: tuple[str, ...]
+    prompts: Sequence[str]
 
     @property
     def keys(self) -> list[tuple[str, str, int]]:
@@ -47,21 +44,30 @@ class Task:
         return [(self.data, self.system, place) for place in places]
 
 
-def tasks_of(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Iterator[Task]:
+def portions_of(lineup: Lineup) -> Iterator[Portion]:
     """All there is to do, in order."""
-    for data, rows in prompts.items():
-        for first in range(0, len(rows), TOGETHER):
-            some = tuple(rows[first : first + TOGETHER])
-            for system in config.system:
-                if not system.data or data in system.data:
-                    yield Task(data, system.name, first, some)
+    for data, prompts in lineup.prompts.items():
+        for first in range(0, len(prompts), TOGETHER):
+            for system, answered in lineup.systems.items():
+                if data in answered:
+                    yield Portion(data, system, first, prompts[first : first + TOGETHER])
 
 
-def run(evaluation: Evaluation, note: Callable[[str], None]) -> list[ResultRow]:
-    """Answer what is not answered yet.
+def answer_all(
+    lineup: Lineup,
+    bench: Bench,
+    open_system: Callable[[str], System],
+    journal: Journal,
+    note: Callable[[str], None],
+) -> list[ResultRow]:
+    """Answer every prompt that has not been answered yet.
 
     Args:
-        evaluation: What to compare.
+        lineup: Which systems answer which prompts.
+        bench: Answers and scores what they send.
+        open_system: Gives a system by its name; asked once for each that has something to do,
+            before anything is answered.
+        journal: `RESULTS`; holds what earlier runs did, and gets every new record at once.
         note: Told what people who wait should know.
 
     Returns:
@@ -70,64 +76,51 @@ def run(evaluation: Evaluation, note: Callable[[str], None]) -> list[ResultRow]:
     Raises:
         AlignProError: A model is missing, failed, or the results are damaged.
     """
-    config, loaded = evaluation.config, evaluation.loaded
-    journal = evaluation.journal(results.FILE)
-    done = {one.key: one for one in results.read(journal)}
-    tasks = list(tasks_of(config, evaluation.prompts))
-    planned, seconds = dict.fromkeys((one.name for one in config.system), 0), dict[str, float]()
-    for task in tasks:
-        planned[task.system] += len(task.prompts)
-    for record in done.values():
-        seconds[record.system] = seconds.get(record.system, 0.0) + record.seconds
-    left = TimeLeft(planned, seconds)
-    open_tasks = []
-    for task in tasks:
-        if all(key in done for key in task.keys):
-            left.add(task.system, len(task.prompts), 0.0)
-        else:
-            open_tasks.append(task)
-    if not open_tasks:
+    done = {record.key: record for record in read_records(journal)}
+    planned = dict.fromkeys(lineup.systems, 0)
+    waiting = []
+    for portion in portions_of(lineup):
+        planned[portion.system] += len(portion.prompts)
+        if not all(key in done for key in portion.keys):
+            waiting.append(portion)
+    if not waiting:
         return list(done.values())
+    total = sum(planned.values())
     if done:
-        note(f"Going on: {len(done)} of {sum(planned.values())} prompts are answered.")
-    needed = {task.system for task in open_tasks}
-    systems = {
-        section.name: open_system(section, loaded, evaluation.places, evaluation.prompts)
-        for section in config.system
-        if section.name in needed
-    }
-    with Bar(left, sum(planned.values()), len(done)) as bar:
-        for task in open_tasks:
-            records = _answered(task, systems[task.system], config, loaded)
-            results.append(journal, records)
-            done |= {one.key: one for one in records}
-            left.add(task.system, len(records), sum(one.seconds for one in records))
-            bar.advance(len(records), task.system)
+        note(f"Resuming: {len(done)} of {total} prompts are already answered.")
+    systems = {name: open_system(name) for name in {portion.system: None for portion in waiting}}
+    left = TimeLeft(planned)
+    for record in done.values():
+        left.add(record.system, 1, record.seconds)
+    with Bar(left, total, len(done)) as bar:
+        for portion in waiting:
+            records = _answered(portion, systems[portion.system], bench, lineup.seed)
+            append_records(journal, records)
+            done |= {record.key: record for record in records}
+            left.add(portion.system, len(records), sum(record.seconds for record in records))
+            bar.advance(len(records), portion.system)
     return list(done.values())
 
 
-def _answered(task: Task, system: System, config: EvalConfig, loaded: Loaded) -> list[ResultRow]:
+def _answered(portion: Portion, system: System, bench: Bench, seed: int) -> list[ResultRow]:
     """Let a system answer; the seed is that of the prompts, the same for every system."""
-    begun = time.monotonic()
-    seed = stream_seed(config.seed, task.first)
-    plan = config.answers
-    bench = Bench(loaded.target, loaded.judges, task.prompts, plan, seed)
-    response = system.respond(bench)
-    seconds = (time.monotonic() - begun) / len(task.prompts)
-    return [_record(task, place, response, seconds) for place in range(len(task.prompts))]
-
-
-def _record(task: Task, place: int, response: Response, seconds: float) -> ResultRow:
-    arm = response.arm
-    return ResultRow(
-        data=task.data,
-        system=task.system,
-        number=task.first + place,
-        prompt=task.prompts[place],
-        sent=arm.sent[place],
-        answers=arm.answers[place],
-        rewards={name: tuple(map(float, values[place])) for name, values in arm.rewards.items()},
-        log_ratios=response.log_ratios[place],
-        reason=response.reasons[place],
-        seconds=seconds,
-    )
+    started = time.monotonic()
+    response = system.respond(bench, portion.prompts, stream_seed(seed, portion.first))
+    seconds = (time.monotonic() - started) / len(portion.prompts)
+    return [
+        ResultRow(
+            data=portion.data,
+            system=portion.system,
+            number=portion.first + place,
+            prompt=prompt,
+            sent=tuple(response.sent[place]),
+            answers=tuple(response.answers[place]),
+            rewards={
+                name: tuple(map(float, values[place])) for name, values in response.rewards.items()
+            },
+            log_ratios=tuple(response.log_ratios[place]) if response.log_ratios else (),
+            reason=response.reasons[place] if response.reasons else "",
+            seconds=seconds,
+        )
+        for place, prompt in enumerate(portion.prompts)
+    ]

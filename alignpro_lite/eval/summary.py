@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.measure.statistics import Estimate
+from alignpro_lite.measure.text import AnswerText, RewriteText
+from alignpro_lite.registry.storage import write_text
 
-ALL = "all"
-"""The data set that stands for all of them together, where there are several."""
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Versus:
-    """A system held against the baseline on the same prompts.
+    """A system compared with the baseline on the same prompts.
 
     Attributes:
         data: Name of the data set, or ALL.
@@ -158,7 +162,7 @@ class Summary:
     """All that an evaluation found.
 
     Attributes:
-        baseline: Name of the system that the others are held against.
+        baseline: Name of the system that the others are compared with.
         oracle: Name of the oracle, or None.
         judges: Names of the rewards; the first is the one that was optimised.
         data: Names of the data sets, without ALL.
@@ -167,12 +171,14 @@ class Summary:
         versus: Against the baseline, likewise.
         matrices: One a judge.
         agreements: One a pair of judges.
+        rewrites: What each system's rewrites did to their prompts, which no reward sees.
+        answers: What each system's answers look like.
         dial: Curves of reward against KL; empty if not measured.
         models: What took part.
         configuration: As it was resolved.
-        versions: Of packages and of the machine.
+        versions: Versions of packages, and the machine.
         cost: Seconds by system.
-        notes: What a reader has to know, a sentence each.
+        notes: What a reader has to know, one sentence each.
     """
 
     baseline: str
@@ -184,6 +190,8 @@ class Summary:
     versus: tuple[Versus, ...]
     matrices: tuple[WinMatrix, ...]
     agreements: tuple[Agreement, ...]
+    rewrites: Mapping[str, RewriteText]
+    answers: Mapping[str, AnswerText]
     dial: tuple[DialCurve, ...]
     models: tuple[ModelUsed, ...]
     configuration: Mapping[str, Any]
@@ -193,6 +201,21 @@ class Summary:
 
     def cell(self, data: str, system: str, judge: str) -> Cell | None:
         """The cell of a system, or None if it was not run on that data set."""
-        return next(
-            (c for c in self.cells if (c.data, c.system, c.judge) == (data, system, judge)), None
-        )
+        wanted = (data, system, judge)
+        return next((c for c in self.cells if (c.data, c.system, c.judge) == wanted), None)
+
+    def against_baseline(self, data: str, system: str, judge: str) -> Versus | None:
+        """How a system compares with the baseline, or None if they share too few prompts."""
+        wanted = (data, system, judge)
+        return next((v for v in self.versus if (v.data, v.system, v.judge) == wanted), None)
+
+    @property
+    def overall(self) -> str:
+        """The data set that stands for all: ALL, or the only one there is."""
+        return ALL if any(cell.data == ALL for cell in self.cells) else self.data[0]
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write `SUMMARY` into the folder of an evaluation."""
+    text = json.dumps(asdict(summary), indent=2, ensure_ascii=False)
+    write_text(folder / SUMMARY, text + "\n")

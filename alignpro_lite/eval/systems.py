@@ -1,21 +1,20 @@
 """Systems of an evaluation: ways to get answers to the same prompts.
 
-Each one turns prompts into what is sent to the target, a prompt for every answer, and lets the
-bench answer and score it. All use the same seeds.
+Each one turns prompts into what is sent to the target, one text for every answer, and lets the
+bench answer and score it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import RewardError
-from alignpro_lite.eval.arms import Arm, Bench
+from alignpro_lite.eval.bench import Bench, Response
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.draw import DrawModels, DrawnPrompt, draw
@@ -25,51 +24,27 @@ from alignpro_lite.target.rollout import Target
 
 
 @dataclass(frozen=True)
-class Response:
-    """What a system did with some prompts.
-
-    Attributes:
-        arm: What was sent, answered and scored.
-        log_ratios: For each prompt, log q(x'|x) - log ρ_sft(x'|x) of rewrites whose q is known.
-        reasons: For each prompt, why that was sent; empty where nothing was chosen.
-    """
-
-    arm: Arm
-    log_ratios: tuple[tuple[float, ...], ...]
-    reasons: tuple[str, ...]
-
-
-class System(Protocol):
-    """A way to get answers."""
-
-    def respond(self, bench: Bench) -> Response:
-        """Answer the prompts of a bench."""
-
-
-@dataclass(frozen=True)
 class Fixed:
-    """Sends the prompt as it is, or what somebody made of it.
+    """Sends the prompt as it is, or a text that was made from it elsewhere.
 
     Attributes:
-        name: Of the system.
-        rewrites: x' by x; a prompt that is not among them goes out as it is.
-        before: Stands before every prompt.
+        rewrites: x' by x; a prompt that is not among them is sent as it is.
+        prefix: Put before every prompt.
         target: Who answers; None for the target of the bench.
     """
 
-    name: str
     rewrites: Mapping[str, str]
-    before: str = ""
+    prefix: str = ""
     target: Target | None = None
 
-    def respond(self, bench: Bench) -> Response:
-        """Answer the prompts of a bench."""
+    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
+        """Answer prompts; see `System.respond`."""
         bench = replace(bench, target=self.target or bench.target)
-        rows = [
-            [self.before + self.rewrites.get(prompt, prompt)] * bench.plan.count
-            for prompt in bench.prompts
+        sent = [
+            [self.prefix + self.rewrites.get(prompt, prompt)] * bench.plan.count
+            for prompt in prompts
         ]
-        return _response(bench.arm(self.name, rows, bench.seed))
+        return bench.answer(prompts, sent, seed)
 
 
 @dataclass(frozen=True)
@@ -77,127 +52,121 @@ class BestOf:
     """Sends the prompt as it is and keeps the best answers.
 
     Attributes:
-        name: Of the system.
-        samples: Answers of which each best one is kept.
+        samples: Answers from which each kept one is chosen.
         judge: Whose score decides.
     """
 
-    name: str
     samples: int
     judge: str
 
-    def respond(self, bench: Bench) -> Response:
-        """Answer the prompts of a bench."""
+    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
+        """Answer prompts; see `System.respond`."""
         count = bench.plan.count
-        sent = [[prompt] * (count * self.samples) for prompt in bench.prompts]
-        asked = bench.arm(self.name, sent, bench.seed)
-        groups = asked.rewards[self.judge].reshape(len(sent), count, self.samples)
+        sent = [[prompt] * (count * self.samples) for prompt in prompts]
+        asked = bench.answer(prompts, sent, seed)
+        groups = asked.rewards[self.judge].reshape(len(prompts), count, self.samples)
         kept = groups.argmax(axis=2) + np.arange(count) * self.samples
-        answers = [
-            tuple(row[place] for place in places)
-            for row, places in zip(asked.answers, kept, strict=True)
-        ]
-        rewards = {
-            name: np.take_along_axis(values, kept, axis=1) for name, values in asked.rewards.items()
-        }
-        sent_kept = tuple(tuple(row[:count]) for row in sent)
-        return _response(Arm(self.name, sent_kept, tuple(answers), rewards))
+        return Response(
+            sent=[row[:count] for row in sent],
+            answers=[
+                [row[place] for place in places]
+                for row, places in zip(asked.answers, kept, strict=True)
+            ],
+            rewards={
+                name: np.take_along_axis(values, kept, axis=1)
+                for name, values in asked.rewards.items()
+            },
+        )
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A prompter as users run it: a rewrite that may not be used leaves the prompt as it is.
+    """A prompter as users run it: where a rewrite may not be used, the prompt is sent as it is.
 
     Attributes:
-        name: Of the system.
         prompter: ρ_θ, or ρ_sft.
         sampling: How rewrites are drawn.
         is_reference: Whether it is ρ_sft itself, whose log-ratio is 0.
     """
 
-    name: str
     prompter: OnnxPrompter
     sampling: Sampling
     is_reference: bool
 
-    def respond(self, bench: Bench) -> Response:
-        """Answer the prompts of a bench."""
-        rows, ratios = [], []
-        for number, prompt in enumerate(bench.prompts):
-            request = Request().with_seed(stream_seed(bench.seed, number))
+    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
+        """Answer prompts; see `System.respond`."""
+        sent, ratios = [], []
+        for number, prompt in enumerate(prompts):
+            request = Request().with_seed(stream_seed(seed, number))
             source = CandidateSource(
                 self.prompter, protect(prompt), request, self.sampling, Cancellation()
             )
             found = source.candidates(bench.plan.count, weighed=not self.is_reference)
-            texts = {one.number: one.rewrite.text for one in found}
-            rows.append([texts.get(place, source.prompt) for place in range(bench.plan.count)])
+            texts = {candidate.number: candidate.rewrite.text for candidate in found}
+            sent.append([texts.get(place, source.prompt) for place in range(bench.plan.count)])
             ratios.append(
-                tuple(
-                    0.0 if self.is_reference else one.rewrite.log_proposal - one.log_reference
-                    for one in found
-                )
+                [
+                    0.0
+                    if self.is_reference
+                    else candidate.rewrite.log_proposal - candidate.log_reference
+                    for candidate in found
+                ]
             )
-        return _response(bench.arm(self.name, rows, bench.seed), tuple(ratios))
+        return replace(bench.answer(prompts, sent, seed), log_ratios=ratios)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Draws from ρ*: one a prompt and fresh answers to it, or one an answer, as `run` answers.
+    """Draws from ρ*: one a prompt with fresh answers to it, or one an answer, as `run` answers.
+
+    It reports no log-ratios: a draw is known only by noisy weights, and their KL would be mostly
+    that noise.
 
     Attributes:
-        name: Of the system.
         models: What takes part in a draw.
         settings: N, M, λ, the guard, and which answer is returned.
     """
 
-    name: str
     models: DrawModels
     settings: RhoStar
 
-    def respond(self, bench: Bench) -> Response:
-        """Answer the prompts of a bench."""
+    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
+        """Answer prompts; see `System.respond`."""
         is_fresh, count = self.settings.returns == "fresh", bench.plan.count
-        rows = [
-            [self._draw(bench, number, turn) for turn in range(1 if is_fresh else count)]
-            for number in range(len(bench.prompts))
+        draws = [
+            [
+                self._draw(bench, prompt, stream_seed(stream_seed(seed, number), turn))
+                for turn in range(1 if is_fresh else count)
+            ]
+            for number, prompt in enumerate(prompts)
         ]
-        sent = [[one.choice.sent for one in row] * (count // len(row)) for row in rows]
+        sent = [[drawn.choice.sent for drawn in row] * (count // len(row)) for row in draws]
         if is_fresh:
-            arm = bench.arm(self.name, sent, bench.seed)
+            response = bench.answer(prompts, sent, seed)
         else:
-            arm = bench.scored(self.name, sent, [[_scored_answer(o) for o in row] for row in rows])
-        # No log-ratios: a draw is known only by noisy weights, and their KL is mostly the noise.
-        nothing = ((),) * len(rows)
-        return Response(arm, nothing, tuple("; ".join(_reasons(row)) for row in rows))
+            answers = [[_scored_answer(drawn) for drawn in row] for row in draws]
+            response = bench.score(prompts, sent, answers)
+        reasons = ["; ".join(dict.fromkeys(drawn.choice.reason for drawn in row)) for row in draws]
+        return replace(response, reasons=reasons)
 
-    def _draw(self, bench: Bench, number: int, turn: int) -> DrawnPrompt:
-        seed = stream_seed(stream_seed(bench.seed, number), turn)
+    def _draw(self, bench: Bench, prompt: str, seed: int) -> DrawnPrompt:
         request = Request(
             max_tokens=bench.plan.max_tokens,
             sampling=bench.plan.seeded(seed),
             rho_star=self.settings,
         )
-        return draw(self.models, protect(bench.prompts[number]), request, Cancellation())
+        return draw(self.models, protect(prompt), request, Cancellation())
 
 
-def _reasons(row: Sequence[DrawnPrompt]) -> dict[str, None]:
-    """Why those prompts were sent, each reason once."""
-    return dict.fromkeys(one.choice.reason for one in row)
-
-
-def _scored_answer(outcome: DrawnPrompt) -> str:
-    """The best answer that the prompt in use has.
+def _scored_answer(drawn: DrawnPrompt) -> str:
+    """The best answer to the prompt in use.
 
     Raises:
         RewardError: None of its answers has a score.
     """
-    if outcome.answer is None:
+    if drawn.answer is None:
         raise RewardError(
-            f"No answer to {outcome.choice.sent!r:.60} has a score.",
-            "Mend the reward; a comparison needs every score.",
+            f"No answer to {drawn.choice.sent!r:.60} has a score.",
+            "Fix the reward; a comparison needs every score.",
         )
-    return outcome.answer.text
-
-
-def _response(arm: Arm, ratios: Sequence[tuple[float, ...]] = ()) -> Response:
-    return Response(arm, tuple(ratios) or ((),) * len(arm.sent), ("",) * len(arm.sent))
+    return drawn.answer.text

@@ -48,61 +48,6 @@ class Estimate:
     high: float
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A first arm compared with a second one on the same prompts.
-
-    Attributes:
-        prompts: How many prompts.
-        answers: How many answers to each prompt in each arm.
-        first_mean: Mean reward of the first arm.
-        second_mean: Mean reward of the second arm.
-        mean_difference: First minus second; see `mean_difference`.
-        win_rate: Of the prompts' means; see `win_rate`.
-        answer_win_rate: Of single answers; see `answer_win_rate`.
-        first_variance: Mean variance of the reward within a prompt, first arm.
-        second_variance: The same of the second arm.
-        variance_difference: First minus second; see `variance_difference`.
-    """
-
-    prompts: int
-    answers: int
-    first_mean: float
-    second_mean: float
-    mean_difference: Estimate
-    win_rate: Estimate
-    answer_win_rate: Estimate
-    first_variance: float
-    second_variance: float
-    variance_difference: Estimate
-
-
-def compare(first: FloatArray, second: FloatArray, seed: int) -> Comparison:
-    """Compare two arms by every statistic of this module.
-
-    Args:
-        first: Rewards of the first arm, shape (prompts, answers), at least (2, 2).
-        second: Rewards of the second arm, same shape.
-        seed: Of the resampling.
-
-    Raises:
-        InputError: The shapes do not fit, or a reward is not finite.
-    """
-    require_rewards(first, second)
-    return Comparison(
-        prompts=first.shape[0],
-        answers=first.shape[1],
-        first_variance=float(within_prompt_variances(first).mean()),
-        second_variance=float(within_prompt_variances(second).mean()),
-        first_mean=float(first.mean()),
-        second_mean=float(second.mean()),
-        mean_difference=mean_difference(first, second, seed),
-        win_rate=win_rate(first, second),
-        answer_win_rate=answer_win_rate(first, second, seed),
-        variance_difference=variance_difference(first, second, seed),
-    )
-
-
 def mean_difference(first: FloatArray, second: FloatArray, seed: int) -> Estimate:
     """Mean reward of the first arm minus that of the second, with its paired bootstrap interval.
 
@@ -120,26 +65,6 @@ def mean_difference(first: FloatArray, second: FloatArray, seed: int) -> Estimat
     """
     require_rewards(first, second)
     return bootstrap_mean(first.mean(axis=1) - second.mean(axis=1), seed)
-
-
-def win_rate(first: FloatArray, second: FloatArray) -> Estimate:
-    """Share of prompts on which the first arm's mean reward is higher; a tie counts half.
-
-    Args:
-        first: Rewards, shape (prompts, answers), at least two prompts.
-        second: Same shape.
-
-    Returns:
-        A share with its Wilson interval, which ties make a little wider than needed. More answers
-        average out more noise and move the share away from one half: compare only win rates with
-        the same number of answers.
-
-    Raises:
-        InputError: The shapes do not fit, or a reward is not finite.
-    """
-    require_rewards(first, second)
-    wins = win_scores(first.mean(axis=1) - second.mean(axis=1))
-    return wilson(float(wins.sum()), wins.size)
 
 
 def answer_win_rate(first: FloatArray, second: FloatArray, seed: int) -> Estimate:

@@ -61,7 +61,8 @@ class RewriteText:
         similarity: See `word_similarity`.
         kept: Means of `kept_shares` over the rewrites whose prompt has such contents.
         unchanged: Share of rewrites that do not change the prompt.
-        distinct: See `distinct_share`.
+        distinct_additions: `distinct_share` of what the rewrites add to their prompts; of whole
+            rewrites where they do not begin with their prompts.
         repeated: See `repeated_share`.
     """
 
@@ -71,7 +72,7 @@ class RewriteText:
     similarity: float
     kept: KeptShares
     unchanged: float
-    distinct: float
+    distinct_additions: float
     repeated: float
 
 
@@ -124,7 +125,9 @@ def describe_rewrites(prompts: Sequence[str], rewrites: Sequence[str]) -> Rewrit
             code=_mean_of_known([kept.code for kept in all_kept]),
         ),
         unchanged=fmean(is_unchanged(prompt, rewrite) for prompt, rewrite in pairs),
-        distinct=distinct_share(rewrites),
+        distinct_additions=distinct_share(
+            [rewrite.removeprefix(prompt.rstrip()) for prompt, rewrite in pairs]
+        ),
         repeated=fmean(map(repeated_share, rewrites)),
     )
 

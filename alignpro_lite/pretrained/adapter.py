@@ -6,6 +6,9 @@ from pathlib import Path
 
 from peft import PeftModel
 
+ADAPTER_FOLDER = "adapter"
+"""The folder of a run that its adapter is written into."""
+
 
 def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     """Write the trained weights at half precision.

@@ -19,7 +19,7 @@ from alignpro_lite.train.rollout import Group
 
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
-_ADAPTER = "adapter.safetensors"
+_WEIGHTS = "adapter.safetensors"
 _OPTIMISER = "optimiser.safetensors"
 
 
@@ -27,15 +27,15 @@ _OPTIMISER = "optimiser.safetensors"
 class ProcessState:
     """What one process of a run has to remember besides the weights.
 
-    Random streams are derived from the seed and the step, so there is none to keep.
+    Random streams are derived from the seed and the step, so there is none to store.
 
     Attributes:
         step: Steps done.
         processes: How many take part in the run.
         groups: The replay buffer, oldest first.
         calls: Answers asked of the target so far, over all processes.
-        failures: Failed items of the last steps, over all processes.
-        items: All items of the last steps likewise.
+        failures: Failed items in each of the last steps, over all processes.
+        items: All items in each of the last steps, over all processes.
     """
 
     step: int
@@ -50,7 +50,7 @@ def save_weights(
     folder: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer
 ) -> None:
     """Write the trained parameters and the optimiser's averages."""
-    save_file({name: value.detach().cpu() for name, value in parameters.items()}, folder / _ADAPTER)
+    save_file({name: value.detach().cpu() for name, value in parameters.items()}, folder / _WEIGHTS)
     averages = {
         f"{name}|{key}": torch.as_tensor(value).detach().cpu()
         for name, parameter in parameters.items()
@@ -67,11 +67,11 @@ def load_weights(
     Raises:
         ModelFileError: The files are damaged or belong to another adapter.
     """
-    weights = _tensors(folder / _ADAPTER)
+    weights = _tensors(folder / _WEIGHTS)
     if weights.keys() != parameters.keys():
         raise ModelFileError(
             f"{folder} holds another adapter: {len(weights.keys() ^ parameters.keys())} tensors "
-            "have no partner.",
+            "have no counterpart.",
             "Train into another folder with --output.",
         )
     with torch.no_grad():
@@ -80,7 +80,7 @@ def load_weights(
     for key, value in _tensors(folder / _OPTIMISER).items():
         name, _, what = key.rpartition("|")
         parameter = parameters[name]
-        optimiser.state[parameter][what] = value if what == "step" else _beside(value, parameter)
+        optimiser.state[parameter][what] = value if what == "step" else _like(value, parameter)
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -93,11 +93,11 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 def _unreadable(file: Path, error: Exception) -> ModelFileError:
     return ModelFileError(
         f"{file} cannot be read ({error}).",
-        f"Delete {file.parent} to begin anew, or train into another folder with --output.",
+        f"Delete {file.parent} to start over, or train into another folder with --output.",
     )
 
 
-def _beside(value: Tensor, parameter: nn.Parameter) -> Tensor:
+def _like(value: Tensor, parameter: nn.Parameter) -> Tensor:
     return value.to(device=parameter.device, dtype=parameter.dtype)
 
 
@@ -116,7 +116,7 @@ def load_state(folder: Path, rank: int) -> ProcessState:
     if not file.is_file():
         raise ModelFileError(
             f"{folder} has no state of process {rank}.",
-            "Resume with as many processes as the run was begun with.",
+            "Resume with as many processes as the run was started with.",
         )
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
@@ -149,18 +149,18 @@ def _state_name(rank: int) -> str:
 
 
 def partial(run: Path, step: int) -> Path:
-    """Where a checkpoint is written; `latest` does not see it."""
+    """Where a checkpoint is written before it is published; `latest` does not see it."""
     return run / f"{_PREFIX}{step:06d}{_PARTIAL}"
 
 
-def begin(folder: Path) -> None:
-    """Make the folder of `partial`, without what a killed run left in it."""
+def create_empty(folder: Path) -> None:
+    """Create the folder of `partial`, without what a killed run left in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
-def finish(folder: Path) -> None:
-    """Make a checkpoint visible, durably, and remove older ones."""
+def publish(folder: Path) -> None:
+    """Make a checkpoint visible and durable, and remove older ones."""
     for file in folder.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -168,20 +168,20 @@ def finish(folder: Path) -> None:
     if done.exists():
         shutil.rmtree(done)
     folder.rename(done)
-    for old in _complete(folder.parent):
+    for old in _published(folder.parent):
         if old != done:
             shutil.rmtree(old)
 
 
 def latest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run, None if there is none."""
-    return max(_complete(run), default=None)
+    """The newest published checkpoint of a run, None if there is none."""
+    return max(_published(run), default=None)
 
 
 def step_of(folder: Path) -> int:
-    """The step of a whole checkpoint."""
+    """The step of a published checkpoint."""
     return int(folder.name.removeprefix(_PREFIX))
 
 
-def _complete(run: Path) -> list[Path]:
+def _published(run: Path) -> list[Path]:
     return [path for path in run.glob(f"{_PREFIX}*") if not path.name.endswith(_PARTIAL)]

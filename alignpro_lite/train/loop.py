@@ -15,44 +15,19 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import TrainingError
-from alignpro_lite.reward.reward import Reward
-from alignpro_lite.target.rollout import AnswerPlan, Target
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.checkpoint import ProcessState
 from alignpro_lite.train.objective import log_variance
-from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.prompter_config import ObjectiveSection, OptimisationSection
-from alignpro_lite.train.rollout import Group, Rollout, roll_out
+from alignpro_lite.train.prompter.config import ObjectiveSection, OptimisationSection
+from alignpro_lite.train.rollout import Group, Learner, Rollout, roll_out
 
 _FAILURE_WINDOW = 10
-"""Steps over which failures are judged."""
-
-
-@dataclass(frozen=True)
-class Learner:
-    """All that takes part in a run.
-
-    Attributes:
-        policy: ρ_θ with its reference.
-        target: The frozen π_F.
-        reward: r*.
-        plan: How the target is asked.
-        prompts: Training prompts; every process sees them all and takes its own.
-        accelerator: Which process this is, and how it talks to the others.
-    """
-
-    policy: Policy
-    target: Target
-    reward: Reward
-    plan: AnswerPlan
-    prompts: Sequence[str]
-    accelerator: Accelerator
+"""Steps over which failures are counted."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +36,8 @@ class StepReport:
 
     Attributes:
         step: Counted from 1.
-        values: By name, for the logs.
-        reasons: What failed in this process, a sentence each.
+        values: What the logs show, by name.
+        reasons: What failed in this process, one sentence each.
     """
 
     step: int
@@ -70,7 +45,7 @@ class StepReport:
     reasons: tuple[str, ...]
 
 
-class PrompterTrainer:
+class PolicyTrainer:
     """Trains a policy towards ρ*, one step at a time, from wherever the run stands."""
 
     def __init__(
@@ -80,7 +55,7 @@ class PrompterTrainer:
         training: OptimisationSection,
         run: Path,
     ) -> None:
-        """Take up a run where its last checkpoint left it, or begin it.
+        """Resume a run at its last checkpoint, or start it.
 
         Args:
             learner: All that takes part.
@@ -125,8 +100,8 @@ class PrompterTrainer:
         state = checkpoint.load_state(folder, self._learner.accelerator.process_index)
         if state.processes != processes:
             raise TrainingError(
-                f"The run was begun with {state.processes} processes, found {processes}.",
-                "Resume with as many, or choose another --output.",
+                f"The run was started with {state.processes} processes, found {processes}.",
+                "Resume with the same number, or choose another --output.",
             )
         return state
 
@@ -140,12 +115,12 @@ class PrompterTrainer:
             Whether the last step was reached.
 
         Raises:
-            TrainingError: Too many items failed, or the loss is no number.
+            TrainingError: Too many items failed, or the gradient is not finite.
             AlignProError: The target or the reward failed altogether.
         """
         with _interrupts() as interrupted:
             while self.step < self._training.steps:
-                on_step(self._one_step())
+                on_step(self._step())
                 stop = self._any(interrupted.is_set())
                 if stop or self.step % self._training.checkpoint == 0:
                     self._save()
@@ -154,37 +129,29 @@ class PrompterTrainer:
         self._save()
         return True
 
-    def _one_step(self) -> StepReport:
-        begun = time.monotonic()
-        learner, step = self._learner, self.step
+    def _step(self) -> StepReport:
+        started = time.monotonic()
+        learner = self._learner
         learner.policy.refresh_sampler()
-        seed = self._seed(step)
-        prompts = self._prompts_of(step)
-        rollout = roll_out(
-            learner.policy,
-            learner.target,
-            learner.reward,
-            learner.plan,
-            prompts,
-            self._objective.rewrites,
-            seed,
-        )
+        seed = self._seed(self.step)
+        prompts = self._prompts_of(self.step)
+        rollout = roll_out(learner, prompts, self._objective.rewrites, seed)
         rolled = time.monotonic()
         replayed = self._replayed(seed)
         learnt = self._learn(rollout.groups, replayed)
         self._buffer.extend(rollout.groups)
         self.step += 1
-        seconds = {"seconds/rollout": rolled - begun, "seconds/update": time.monotonic() - rolled}
+        seconds = {"seconds/rollout": rolled - started, "seconds/update": time.monotonic() - rolled}
         values = self._shared(rollout, len(prompts), learnt | seconds)
-        return StepReport(self.step, values, tuple(rollout.tally.reasons))
+        return StepReport(self.step, values, tuple(rollout.reasons))
 
     def _seed(self, step: int) -> int:
-        """One random stream a step and process, so that a resumed run draws what it would have."""
+        """A random stream for each step and process, so that a resumed run draws the same."""
         rank = self._learner.accelerator.process_index
         return stream_seed(stream_seed(self._training.seed, step), rank)
 
     def _prompts_of(self, step: int) -> list[str]:
-        """This process's prompts: all of them in turn, in a new order each time round."""
+        """This process's prompts: all take their turn, in a new order in every round."""
         learner, total = self._learner, self._objective.prompts
         share = total // learner.accelerator.num_processes
         first = step * total + learner.accelerator.process_index * share
@@ -205,28 +172,34 @@ class PrompterTrainer:
 
     def _learn(self, new: Sequence[Group], replayed: Sequence[Group]) -> dict[str, float]:
         """One step of the optimiser on new and replayed groups."""
-        groups = len(new) + len(replayed)
-        parts = [self._backward(part, share=len(part) / groups) for part in (new, replayed) if part]
+        total = len(new) + len(replayed)
+        figures = [
+            self._backward(groups, len(groups) / total) for groups in (new, replayed) if groups
+        ]
         norm = self._averaged_gradient()
         if not math.isfinite(norm):
             raise TrainingError(
-                f"The gradient is no number at step {self.step + 1} (norm {norm}).",
+                f"The gradient must be finite, found a norm of {norm} at step {self.step + 1}.",
                 "Lower training.learning_rate or raise objective.strength; "
-                "the last checkpoint is whole.",
+                "the last checkpoint is intact.",
             )
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         values = {"gradient": norm, "learning_rate": self._learning_rate()}
-        if parts:
-            values["loss"] = sum(part.loss for part in parts)
+        if figures:
+            values["loss"] = sum(found.pop("loss") for found in figures)
         if new:
-            values |= {"kl": parts[0].kl, "residual": parts[0].residual, "log_z": parts[0].log_z}
+            values |= figures[0]
         return values
 
-    def _backward(self, groups: Sequence[Group], share: float) -> _PartLoss:
-        """Add the gradient of some groups, weighted by their share of the step."""
+    def _backward(self, groups: Sequence[Group], share: float) -> dict[str, float]:
+        """Add the gradient of some groups, weighted by their share of the step.
+
+        Returns:
+            The weighted loss, and residual, log_z and kl of these groups.
+        """
         policy, strength = self._learner.policy, self._objective.strength
         trie = policy.pack(
             [group.prompt for group in groups for _ in group.outputs],
@@ -245,15 +218,15 @@ class PrompterTrainer:
             kl.append((own.detach() - reference).mean())
         loss = torch.stack([spread.loss for spread in spreads]).mean() * share
         loss.backward()
-        return _PartLoss(
-            loss=float(loss.detach()),
-            residual=float(torch.stack([spread.residual for spread in spreads]).mean()),
-            log_z=float(torch.stack([spread.log_z for spread in spreads]).mean()),
-            kl=float(torch.stack(kl).mean()),
-        )
+        return {
+            "loss": float(loss.detach()),
+            "residual": float(torch.stack([spread.residual for spread in spreads]).mean()),
+            "log_z": float(torch.stack([spread.log_z for spread in spreads]).mean()),
+            "kl": float(torch.stack(kl).mean()),
+        }
 
     def _averaged_gradient(self) -> float:
-        """Average the gradient over processes and clip it; its norm before."""
+        """Average the gradient over processes and clip it; returns the norm before clipping."""
         accelerator = self._learner.accelerator
         for parameter in self._parameters.values():
             if parameter.grad is None:  # every group of this process failed
@@ -264,7 +237,7 @@ class PrompterTrainer:
         return float(torch.nn.utils.clip_grad_norm_(values, self._training.clip))
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine down to a tenth."""
+        """Linear warm-up, then half a cosine wave down to a tenth."""
         training = self._training
         if self.step < training.warmup:
             return training.learning_rate * (self.step + 1) / training.warmup
@@ -275,7 +248,7 @@ class PrompterTrainer:
         self, rollout: Rollout, prompts: int, values: Mapping[str, float]
     ) -> dict[str, float]:
         """Average over processes, count costs and failures, and stop if there are too many."""
-        tally, groups = rollout.tally, rollout.groups
+        groups = rollout.groups
         outputs = [output for group in groups for output in group.outputs]
         own = dict(values)
         if groups:
@@ -286,18 +259,18 @@ class PrompterTrainer:
         rewrites = self._objective.rewrites * prompts
         answers = self._learner.plan.count
         counts = {
-            "calls": float(tally.calls),
-            "answer_tokens": float(tally.answer_tokens),
+            "calls": float(rollout.calls),
+            "answer_tokens": float(rollout.answer_tokens),
             "items": float(rewrites * answers),
-            "failures/empty": float(tally.empty * answers),
-            "failures/target": float(tally.target),
-            "failures/reward": float(tally.reward),
+            "failures/empty": float(rollout.empty * answers),
+            "failures/target": float(rollout.unanswered),
+            "failures/reward": float(rollout.unscored),
         }
         means, sums = self._reduced(own, counts)
         self.calls += int(sums["calls"])
         self._failures.append(int(sum(sums[name] for name in sums if name.startswith("failures"))))
         self._items.append(int(sums.pop("items")))
-        self._refuse_many_failures(tally.reasons)
+        self._refuse_many_failures(rollout.reasons)
         answered = max(1.0, sums["calls"] - sums["failures/target"])
         return (
             means
@@ -310,12 +283,13 @@ class PrompterTrainer:
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Means and sums over processes."""
         gathered = self._gathered({"means": dict(means), "sums": dict(sums)})
-        names = dict.fromkeys(name for one in gathered for name in one["means"])
-        averaged = {
-            name: _mean([one["means"][name] for one in gathered if name in one["means"]])
-            for name in names
-        }
-        return averaged, {name: sum(one["sums"][name] for one in gathered) for name in sums}
+        found: dict[str, list[float]] = {}
+        for process in gathered:
+            for name, value in process["means"].items():
+                found.setdefault(name, []).append(value)
+        averaged = {name: _mean(values) for name, values in found.items()}
+        summed = {name: sum(process["sums"][name] for process in gathered) for name in sums}
+        return averaged, summed
 
     def _gathered(self, own: dict[str, dict[str, float]]) -> list[dict[str, dict[str, float]]]:
         if self._learner.accelerator.num_processes == 1:
@@ -326,22 +300,22 @@ class PrompterTrainer:
     def _refuse_many_failures(self, reasons: Sequence[str]) -> None:
         failures, items = sum(self._failures), sum(self._items)
         if failures > self._training.failures * items:
-            # Once the cause is mended, the failures it made are not to be counted again.
+            # Once the cause is fixed, its failures must not count again.
             self._failures.clear()
             self._items.clear()
             self._save()
             last = f" The last reason: {reasons[-1]}" if reasons else ""
             raise TrainingError(
-                f"{failures} of the last {items} answers failed, more than the share "
-                f"{self._training.failures:g} that is allowed.{last}",
-                "Mend the target or the reward, or raise training.failures; "
-                "the same command goes on from here.",
+                f"{failures} of the last {items} answers failed, more than the allowed share of "
+                f"{self._training.failures:g}.{last}",
+                "Fix the target or the reward, or raise training.failures; "
+                "the same command resumes from here.",
             )
 
     def _any(self, flag: bool) -> bool:
         """Whether any process says so."""
         gathered = self._gathered({"means": {}, "sums": {"flag": float(flag)}})
-        return any(one["sums"]["flag"] for one in gathered)
+        return any(process["sums"]["flag"] for process in gathered)
 
     def _save(self) -> None:
         """Write a checkpoint together; it appears only when every process has written."""
@@ -351,7 +325,7 @@ class PrompterTrainer:
             return
         folder = checkpoint.partial(self._run, self.step)
         if accelerator.is_main_process:
-            checkpoint.begin(folder)
+            checkpoint.create_empty(folder)
             checkpoint.save_weights(folder, self._parameters, self._optimiser)
         accelerator.wait_for_everyone()
         state = ProcessState(
@@ -365,18 +339,8 @@ class PrompterTrainer:
         checkpoint.save_state(folder, accelerator.process_index, state)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            checkpoint.finish(folder)
+            checkpoint.publish(folder)
         accelerator.wait_for_everyone()
-
-
-@dataclass(frozen=True)
-class _PartLoss:
-    """Figures of one backward pass; the loss is weighted by its share of the step."""
-
-    loss: float
-    residual: float
-    log_z: float
-    kl: float
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -385,7 +349,7 @@ def _mean(values: Sequence[float]) -> float:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, so that a step ends and is saved; a second one stops."""
+    """Turn the first Ctrl-C into a flag, so that the step is finished and saved; a second stops."""
     asked = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:

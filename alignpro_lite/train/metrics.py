@@ -10,11 +10,11 @@ from tensorboardX import SummaryWriter
 
 from alignpro_lite.registry.storage import write_text
 
-FILE = "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 class Metrics:
-    """Writes one line a step. Lines beyond the step a run resumes from are dropped."""
+    """Writes one line a step; lines after the step that a run resumes from are dropped."""
 
     def __init__(self, run: Path, step: int) -> None:
         """Open both logs.
@@ -23,7 +23,7 @@ class Metrics:
             run: The folder of the run.
             step: Steps done; 0 for a new run.
         """
-        self._file = run / FILE
+        self._file = run / METRICS
         _keep_until(self._file, step)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step)
 
@@ -40,8 +40,8 @@ class Metrics:
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """All lines of a run, in order; a last line that a kill cut short is left out."""
-    file = run / FILE
+    """All lines of a run, in order, except a last one that a kill cut short."""
+    file = run / METRICS
     if not file.exists():
         return []
     text = file.read_text(encoding="utf-8")

@@ -22,8 +22,8 @@ class Spread:
 
     Attributes:
         loss: λ²/2 times the mean over prompts of the variance of a; scalar, differentiable.
-        residual: Mean over prompts of the standard deviation of a in nats, a distance to ρ*
-            as long as the rewards are free of noise; scalar, detached.
+        residual: Mean over prompts of the standard deviation of a in nats; where the rewards have
+            no noise, a distance to ρ*; scalar, detached.
         log_z: Mean of a over k, an estimate of log Z(x); shape (prompts,), detached.
     """
 
@@ -39,9 +39,9 @@ def log_variance(
 
     Valid for rewrites from any distribution with full support, so old ones may be
     replayed. For rewrites drawn from ρ_θ itself its gradient is λ² times that of
-    KL(ρ_θ ‖ ρ*) as estimated by REINFORCE with leave-one-out baselines: with the
+    KL(ρ_θ ‖ ρ*) as estimated by REINFORCE with leave-one-out baselines: because of the
     variance's K - 1, (a_k - mean of a) K / (K - 1) is a_k less the mean of the others.
-    Independent noise in the rewards adds a constant to its expectation.
+    Independent noise in the rewards only adds a constant to its expectation.
 
     Args:
         log_policy: log ρ_θ(x'|x), summed over tokens, stop token included, at temperature 1;

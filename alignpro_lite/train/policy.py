@@ -18,10 +18,10 @@ from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
-from alignpro_lite.train.prompter_config import LoraSection
+from alignpro_lite.train.prompter.config import LoraSection
 from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
 
-_ADAPTER = "default"
+_PEFT_ADAPTER = "default"
 """Peft's name for the only adapter."""
 
 
@@ -29,33 +29,38 @@ class Policy:
     """A trainable prompter with its reference."""
 
     def __init__(
-        self, base: Path, template: RewriteTemplate, lora: LoraSection, device: str
+        self, base: Path, template: RewriteTemplate, section: LoraSection, device: str, seed: int
     ) -> None:
         """Load a base model and give it a fresh adapter, with which ρ_θ is ρ_sft.
 
         Args:
             base: A Hugging Face folder or a GGUF file.
             template: What the prompter is asked.
-            lora: What is trained; the adapter's factors come from torch's random state.
-            device: Of torch, such as cpu or cuda:0.
+            section: Size and type of what is trained. A rewrite that reaches `max_tokens` is cut
+                there, and the cut text is the rewrite.
+            device: A torch device, such as cpu or cuda:0.
+            seed: Seed of the adapter's factors.
 
         Raises:
             ExportError: The base cannot be read.
         """
+        torch.manual_seed(seed)
         source = load_torch_model(base)
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
-        self._device = device
-        self._dtype: torch.dtype = getattr(torch, lora.dtype)
-        self._max_tokens = lora.max_tokens
+        self.max_tokens = section.max_tokens
+        self._device = torch.device(device)
+        self._dtype: torch.dtype = getattr(torch, section.dtype)
         frozen = cast(nn.Module, source.model).to(self._dtype)
-        self._sampler = copy.deepcopy(frozen).to(device)
+        self._sampler = copy.deepcopy(frozen).to(self._device)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
-            r=lora.rank,
-            lora_alpha=cast(int, lora.alpha),
-            target_modules=lora.modules if isinstance(lora.modules, str) else list(lora.modules),
+            r=section.rank,
+            lora_alpha=cast(int, section.alpha),
+            target_modules=section.modules
+            if isinstance(section.modules, str)
+            else list(section.modules),
         )
-        self.model = cast(PeftModel, get_peft_model(frozen, config).to(device))
+        self.model = cast(PeftModel, get_peft_model(frozen, config).to(self._device))
 
     def log_probs(self, trie: TokenTrie, temperature: float = 1.0) -> Tensor:
         """Log ρ_θ of packed rewrites at a temperature, shape (sequences,), differentiable."""
@@ -75,12 +80,12 @@ class Policy:
     def refresh_sampler(self) -> None:
         """Merge the adapter as it is now into the copy that rewrites are drawn from."""
         for name, layer in self._adapted_layers():
-            update = cast(Any, layer).get_delta_weight(_ADAPTER)
+            update = cast(Any, layer).get_delta_weight(_PEFT_ADAPTER)
             self._weight(name).copy_(_frozen(layer) + update)
 
     @torch.no_grad()
     def reset_sampler(self) -> None:
-        """Make the copy that rewrites are drawn from ρ_sft."""
+        """Turn the copy that rewrites are drawn from back into ρ_sft."""
         for name, layer in self._adapted_layers():
             self._weight(name).copy_(_frozen(layer))
 
@@ -100,13 +105,13 @@ class Policy:
         """Draw rewrites from ρ_θ as of the last `refresh_sampler`.
 
         Args:
-            prompts: Different prompts x.
+            prompts: Prompts x, without duplicates.
             count: Rewrites of each.
-            seed: Of the draws.
+            seed: Seed of the draws.
             temperature: Divides the logits; training needs 1.
 
         Returns:
-            For each prompt, `count` outputs as token ids, stop token included unless cut.
+            For each prompt, `count` outputs as token ids, with the stop token unless they were cut.
         """
         generator = torch.Generator().manual_seed(seed)
         ids, mask = left_padded([self.tokens.request(prompt) for prompt in prompts], fill=0)
@@ -123,7 +128,7 @@ class Policy:
             for row, token in zip(live, drawn, strict=True):
                 outputs[row].append(token)
             going = [place for place, token in enumerate(drawn) if not self._ends(token)]
-            if not going or len(outputs[live[0]]) == self._max_tokens:
+            if not going or len(outputs[live[0]]) == self.max_tokens:
                 break
             if len(going) < len(live):
                 kept = torch.tensor(going, device=mask.device)
@@ -152,9 +157,8 @@ class Policy:
         return cast(Tensor, output.logits[:, -1])
 
     def _logits(self, trie: TokenTrie) -> Tensor:
-        device = self._device
-        mixed = self._dtype != torch.float32
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=mixed):
+        device, mixed = self._device, self._dtype != torch.float32
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             output = self.model(
                 input_ids=trie.ids[None].to(device),
                 position_ids=trie.positions[None].to(device),
@@ -167,19 +171,3 @@ class Policy:
 
 def _frozen(layer: LoraLayer) -> Tensor:
     return cast(Tensor, layer.get_base_layer().weight)
-
-
-def open_policy(
-    section: LoraSection, base: Path, template: RewriteTemplate, device: str, seed: int
-) -> Policy:
-    """Load a base model and give it a fresh adapter.
-
-    Args:
-        section: What is trained.
-        base: Its base model.
-        template: What it is asked.
-        device: Of torch.
-        seed: Of the adapter's factors.
-    """
-    torch.manual_seed(seed)
-    return Policy(base, template, section, device)

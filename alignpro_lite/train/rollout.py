@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.reward import Reward, complaints
+from alignpro_lite.reward.reward import Reward, Scores, complaints
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
 
@@ -34,170 +37,147 @@ class Group:
     parts: Mapping[str, tuple[float, ...]]
 
 
-@dataclass
-class Tally:
-    """What went wrong in a rollout, and what it cost.
+@dataclass(frozen=True)
+class Learner:
+    """All that takes part in a run.
 
     Attributes:
+        policy: ρ_θ with its reference.
+        target: The frozen π_F.
+        reward: r*; it scores the original prompt.
+        plan: How the target is asked.
+        prompts: Training prompts; every process sees them all and takes its own.
+        accelerator: Which process this is, and how it talks to the others.
+    """
+
+    policy: Policy
+    target: Target
+    reward: Reward
+    plan: AnswerPlan
+    prompts: Sequence[str]
+    accelerator: Accelerator
+
+
+@dataclass
+class Rollout:
+    """The groups of one step, what they cost, and what went wrong.
+
+    Attributes:
+        groups: What can be learned from.
         calls: Answers that the target was asked for.
         answer_tokens: Tokens of the answers that came.
         empty: Rewrites without a visible character.
-        target: Answers that the target failed to give.
-        reward: Answers without a finite reward.
-        reasons: What targets and rewards said, a sentence each.
+        unanswered: Answers that the target failed to give.
+        unscored: Answers without a finite reward.
+        reasons: What targets and rewards said about failures, one sentence each.
     """
 
+    groups: list[Group] = field(default_factory=list)
     calls: int = 0
     answer_tokens: int = 0
     empty: int = 0
-    target: int = 0
-    reward: int = 0
+    unanswered: int = 0
+    unscored: int = 0
     reasons: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """The groups of one step, and what they cost."""
-
-    groups: tuple[Group, ...]
-    tally: Tally
-
-
-def roll_out(
-    policy: Policy,
-    target: Target,
-    reward: Reward,
-    plan: AnswerPlan,
-    prompts: Sequence[str],
-    rewrites: int,
-    seed: int,
-) -> Rollout:
+def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int) -> Rollout:
     """Draw and score rewrites of prompts.
 
     A rewrite that is empty, or whose answers all fail, is left out of its group and counted; a
     group of fewer than two rewrites is left out as a whole.
 
     Args:
-        policy: ρ_θ; rewrites come from it as of its last `refresh_sampler`.
-        target: π_F.
-        reward: r*; sees the original prompt.
-        plan: How the target is asked.
-        prompts: Different prompts x.
+        learner: Rewrites come from its policy as of the last `refresh_sampler`.
+        prompts: Prompts x, without duplicates.
         rewrites: K, rewrites of each.
-        seed: Of the rewrites and the answers; the same one gives the same rollout.
+        seed: Seed of the rewrites and the answers; the same seed gives the same rollout.
 
     Raises:
         AlignProError: The target or the reward failed altogether.
     """
-    tally = Tally()
-    drawn = policy.sample(prompts, rewrites, seed)
-    candidates = [
-        (prompt, output)
-        for prompt, outputs in zip(prompts, drawn, strict=True)
-        for output in outputs
-        if _is_written(policy, output, tally)
-    ]
+    policy, rollout = learner.policy, Rollout()
+    candidates = []
+    for prompt, outputs in zip(prompts, policy.sample(prompts, rewrites, seed), strict=True):
+        for output in outputs:
+            if policy.tokens.decode(output).strip():
+                candidates.append((prompt, output))
+            else:
+                rollout.empty += 1
     if not candidates:
-        return Rollout((), tally)
-    scored = _scored(policy, target, reward, plan, candidates, seed, tally)
+        return rollout
+    scores = _scores(learner, candidates, seed, rollout)
     trie = policy.pack([prompt for prompt, _ in candidates], [output for _, output in candidates])
     reference = policy.reference_log_probs(trie).tolist()
-    groups = []
     for prompt in prompts:
         rows = [
             row
             for row, (asked, _) in enumerate(candidates)
-            if asked == prompt and math.isfinite(scored.rewards[row])
+            if asked == prompt and math.isfinite(scores.total[row])
         ]
         if len(rows) >= 2:
-            groups.append(_group(prompt, rows, candidates, reference, scored))
-    return Rollout(tuple(groups), tally)
+            rollout.groups.append(
+                Group(
+                    prompt=prompt,
+                    outputs=tuple(candidates[row][1] for row in rows),
+                    log_reference=tuple(reference[row] for row in rows),
+                    rewards=tuple(float(scores.total[row]) for row in rows),
+                    parts={
+                        name: tuple(float(values[row]) for row in rows)
+                        for name, values in scores.parts.items()
+                    },
+                )
+            )
+    return rollout
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Mean reward and mean parts of each candidate; NaN where none of its answers has one."""
-
-    rewards: np.ndarray[tuple[int], np.dtype[np.float64]]
-    parts: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]]
-
-
-def _is_written(policy: Policy, output: tuple[int, ...], tally: Tally) -> bool:
-    written = bool(policy.tokens.decode(output).strip())
-    tally.empty += not written
-    return written
-
-
-def _scored(
-    policy: Policy,
-    target: Target,
-    reward: Reward,
-    plan: AnswerPlan,
+def _scores(
+    learner: Learner,
     candidates: Sequence[tuple[str, tuple[int, ...]]],
     seed: int,
-    tally: Tally,
-) -> _Scored:
-    template = policy.tokens.template
+    rollout: Rollout,
+) -> Scores:
+    """Mean reward and mean parts of each candidate; NaN where none of its answers has a score."""
+    tokens = learner.policy.tokens
     conversations = [
-        [Message("user", template.apply(prompt, policy.tokens.decode(output)))]
+        [Message("user", tokens.template.apply(prompt, tokens.decode(output)))]
         for prompt, output in candidates
     ]
-    answers = target.answers(conversations, plan, seed)
+    outcomes = learner.target.answers(conversations, learner.plan, seed)
     owners, exchanges = [], []
     for row, (prompt, _) in enumerate(candidates):
-        for answer in _given(answers[row], tally):
+        for answer in _given(outcomes[row], rollout):
             owners.append(row)
             exchanges.append(Exchange(prompt, answer.text))
-    scores = reward.score(exchanges)
-    tally.reward += int(scores.failed.sum())
-    tally.reasons.extend(complaints(scores))
+    scores = learner.reward.score(exchanges)
+    rollout.unscored += int(scores.failed.sum())
+    rollout.reasons.extend(complaints(scores))
     owner = np.array(owners, dtype=np.int64)
-    return _Scored(
+    return Scores(
         _means(scores.total, owner, len(candidates)),
         {name: _means(values, owner, len(candidates)) for name, values in scores.parts.items()},
     )
 
 
-def _given(outcomes: Iterable[AnswerOrFailure], tally: Tally) -> list[Answer]:
-    """The answers that came; the others are counted."""
+def _given(outcomes: Iterable[AnswerOrFailure], rollout: Rollout) -> list[Answer]:
+    """The answers that came; all are counted."""
     answers = []
     for outcome in outcomes:
-        tally.calls += 1
+        rollout.calls += 1
         if isinstance(outcome, Answer):
-            tally.answer_tokens += outcome.tokens or 0
+            rollout.answer_tokens += outcome.tokens or 0
             answers.append(outcome)
         else:
-            tally.target += 1
-            tally.reasons.append(outcome.reason)
+            rollout.unanswered += 1
+            rollout.reasons.append(outcome.reason)
     return answers
 
 
-def _means(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]],
-    owner: np.ndarray[tuple[int], np.dtype[np.int64]],
-    count: int,
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Mean of the finite values of each owner."""
+def _means(values: FloatArray, owner: NDArray[np.int64], count: int) -> FloatArray:
+    """Mean of the finite values of each owner, shape (count,); NaN where there is none."""
     finite = np.isfinite(values)
     totals = np.bincount(owner[finite], values[finite], minlength=count)
     numbers = np.bincount(owner[finite], minlength=count)
     with np.errstate(invalid="ignore"):
-        return totals / numbers
-
-
-def _group(
-    prompt: str,
-    rows: Sequence[int],
-    candidates: Sequence[tuple[str, tuple[int, ...]]],
-    reference: Sequence[float],
-    scored: _Scored,
-) -> Group:
-    return Group(
-        prompt=prompt,
-        outputs=tuple(candidates[row][1] for row in rows),
-        log_reference=tuple(reference[row] for row in rows),
-        rewards=tuple(float(scored.rewards[row]) for row in rows),
-        parts={
-            name: tuple(float(values[row]) for row in rows) for name, values in scored.parts.items()
-        },
-    )
+        means: FloatArray = totals / numbers
+    return means

@@ -1,4 +1,4 @@
-"""What every run against a reward shares: its places, its processes, and its progress bar."""
+"""What every run against a reward shares: its folder, its processes, and its progress bar."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from alignpro_lite.experiment.rows import described
 from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.registry.record import Record
 from alignpro_lite.train.allocator import keep_freed_memory
-from alignpro_lite.train.loop import PrompterTrainer, StepReport
+from alignpro_lite.train.loop import PolicyTrainer, StepReport
 from alignpro_lite.train.metrics import Metrics
-from alignpro_lite.train.prompter_config import ObjectiveSection
+from alignpro_lite.train.prompter.config import ObjectiveSection
 
 
 def start_run(run: Path, config: Record, objective: ObjectiveSection) -> Accelerator:
-    """Find the other processes of a run and claim its folder.
+    """Find the other processes of a run, and claim its folder.
 
     Raises:
         TrainingError: The prompts of a step cannot be shared evenly.
         InputError: The folder belongs to a run with another configuration.
     """
     keep_freed_memory()
-    # Without this, processes that a launcher starts on a CPU do not find each other.
+    # Without `cpu`, processes that a launcher starts on a CPU do not find each other.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     _require_even_share(objective.prompts, accelerator.num_processes)
     if accelerator.is_main_process:
@@ -47,11 +47,11 @@ def _require_even_share(prompts: int, processes: int) -> None:
         )
 
 
-def silent(text: str) -> None:
-    """Other processes than the main one have nothing to say."""
+def stay_silent(text: str) -> None:
+    """What processes other than the main one say."""
 
 
-def tell_of_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
+def describe_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
     """Say how many prompts there are, and which rows were left out."""
     for line in described(prompts.bad):
         tell(line)
@@ -62,7 +62,7 @@ def tell_of_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
 
 
 def train_to_the_end(
-    trainer: PrompterTrainer, run: Path, is_main: bool, tell: Callable[[str], None]
+    trainer: PolicyTrainer, run: Path, is_main: bool, tell: Callable[[str], None]
 ) -> bool:
     """Train, with metrics and a progress bar in the main process.
 
@@ -85,7 +85,7 @@ def train_to_the_end(
 
         done = trainer.train(on_step)
     if not done:
-        tell(f"Stopped and saved at step {trainer.step}; the same command goes on from there.")
+        tell(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
     return done
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenTrie:
-    """A packed set of sequences, each a context and what continues it.
+    """A packed set of sequences, each a context with its continuation.
 
     Attributes:
         ids: Token of each node; shape (nodes,), int64.
         positions: Depth of each node, the position in its sequence; shape (nodes,), int64.
-        visible: visible[i, j]: node j lies on the path to node i, itself included; shape
+        visible: visible[i, j]: node j is on the path to node i, itself included; shape
             (nodes, nodes), bool.
         sources: Nodes whose logits are needed, ascending; shape (sources,), int64.
         source: For every continuation token the index into `sources` of the node before it;
@@ -46,8 +46,8 @@ def pack(contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int
     """Pack sequences.
 
     Args:
-        contexts: Token ids that are only conditioned on, none empty.
-        continuations: Token ids to be scored, one for each context, none empty.
+        contexts: Token ids that are conditioned on and not scored, none empty.
+        continuations: Token ids to be scored, one sequence for each context, none empty.
     """
     nodes: dict[tuple[int, int], int] = {}
     parents: list[int] = []
@@ -80,7 +80,7 @@ def pack(contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int
 
 
 def _ancestors(parents: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which nodes each node sees, and its depth. Parents come before their children."""
+    """The nodes that each node sees, and its depth. Parents come before their children."""
     visible = np.eye(len(parents), dtype=bool)
     for node, parent in enumerate(parents):
         if parent >= 0:
@@ -93,7 +93,7 @@ def sequence_log_probs(trie: TokenTrie, logits: Tensor) -> Tensor:
 
     Args:
         trie: The packed sequences.
-        logits: Of the nodes in `trie.sources`; shape (sources, vocab).
+        logits: Logits of the nodes in `trie.sources`; shape (sources, vocab).
 
     Returns:
         Natural log-probabilities at temperature 1; shape (sequences,), float32.

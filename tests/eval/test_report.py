@@ -14,11 +14,14 @@ from msgspec import structs
 
 pytest.importorskip("matplotlib")
 
-from alignpro_lite.eval import report
-from alignpro_lite.eval.figures import PALETTE, inline_figures, looks, write_figures
-from alignpro_lite.eval.results import ResultRow
+from alignpro_lite.eval.evaluate import FIGURES, PAGE, TEXT, write_report
+from alignpro_lite.eval.lineup import ALL
+from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.report import page
+from alignpro_lite.eval.report.figures import PALETTE, inline_figures, looks, write_figures
+from alignpro_lite.eval.report.markdown import exchanges_as_markdown
+from alignpro_lite.eval.report.tables import number, verdicts
 from alignpro_lite.eval.summary import (
-    ALL,
     Agreement,
     Cell,
     DialCurve,
@@ -29,7 +32,8 @@ from alignpro_lite.eval.summary import (
     WinMatrix,
 )
 from alignpro_lite.measure.statistics import Estimate
-from alignpro_lite.rewriting.certificate import changes_between
+from alignpro_lite.measure.text import AnswerText, KeptShares, RewriteText
+from alignpro_lite.rewriting.certificate import word_changes
 
 ATTACK = "</script><img src=x onerror=alert(1)><!-- &lt;b&gt; {{ 7 * 7 }}"
 ODD_NAME = 'x" <b>&$y$ id="z'
@@ -42,6 +46,16 @@ PROMPTS = (
     "First line\r\nSecond line\r\n\r\n    indented",
     "كيف أحافظ على سلامتي على الإنترنت؟ 🎉👩‍🚀",
     "Read https://example.org/ and \u2028 tell",
+)
+REWRITES = RewriteText(
+    words=9.87,
+    characters=50.0,
+    growth=1.5,
+    similarity=0.75,
+    kept=KeptShares(0.9, None, 1.0),
+    unchanged=0.5,
+    distinct_additions=0.125,
+    repeated=0.0,
 )
 
 
@@ -91,6 +105,8 @@ def summary() -> Summary:
             for j in JUDGES
         ),
         agreements=(Agreement(*JUDGES, estimate(0.7)),),
+        rewrites=dict.fromkeys(SYSTEMS, REWRITES),
+        answers=dict.fromkeys(SYSTEMS, AnswerText(12.34, 60.0, 0.0, 0.25)),
         dial=(DialCurve("sampling ρ*", tuple(points)), DialCurve("learned", tuple(points))),
         models=(ModelUsed("target", ATTACK, "ab" * 32, 1000),),
         configuration={"seed": 0, "text": ATTACK},
@@ -159,58 +175,58 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, summary, records):
     place = tmp_path_factory.mktemp("report")
-    report.write_report(place, summary, records)
+    write_report(place, summary, records)
     return place
 
 
 @pytest.fixture(scope="module")
 def source(folder) -> str:
-    return (folder / report.PAGE).read_text(encoding="utf-8")
+    return (folder / PAGE).read_text(encoding="utf-8")
 
 
 def test_the_page_fetches_nothing_and_may_not(source):
-    page = Page(source)
-    assert page.values("src") == []
-    assert all(link.startswith("#") for link in page.values("href"))
-    assert page.tags["link"] == page.tags["iframe"] == page.tags["object"] == 0
+    shown = Page(source)
+    assert shown.values("src") == []
+    assert all(link.startswith("#") for link in shown.values("href"))
+    assert shown.tags["link"] == shown.tags["iframe"] == shown.tags["object"] == 0
     assert not re.search(r"@import|url\((?!#)", source)
-    policy = next(value for value in page.values("content") if "default-src" in value)
+    policy = next(value for value in shown.values("content") if "default-src" in value)
     assert policy.startswith("default-src 'none'")
 
 
 def test_the_policy_lets_the_script_run_as_it_stands_in_the_page(source):
-    page = Page(source)
-    assert len(page.scripts) == 2
-    policy = next(value for value in page.values("content") if "script-src" in value)
-    assert f"'{report._digest(page.scripts[1])}'" in policy
+    shown = Page(source)
+    assert len(shown.scripts) == 2
+    policy = next(value for value in shown.values("content") if "script-src" in value)
+    assert f"'{page._digest(shown.scripts[1])}'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2]
     assert "innerHTML" not in source
 
 
 def test_no_text_becomes_markup(source):
-    page = Page(source)
-    assert page.tags["img"] == page.tags["b"] == 0
+    shown = Page(source)
+    assert shown.tags["img"] == shown.tags["b"] == 0
     assert "<img" not in source
-    assert not any(key.startswith("on") for _, key, _ in page.attributes)
-    assert ATTACK in page.text  # of a note, a model and the configuration
-    assert "</" not in page.scripts[0]
-    assert "<" not in page.scripts[0]
+    assert not any(key.startswith("on") for _, key, _ in shown.attributes)
+    assert ATTACK in shown.text  # of a note, a model and the configuration
+    assert "</" not in shown.scripts[0]
+    assert "<" not in shown.scripts[0]
 
 
 def test_the_examples_are_what_was_recorded(source, records):
     found = json.loads(Page(source).scripts[0])
     assert found["systems"] == list(SYSTEMS)
-    assert [(one["data"], one["number"]) for one in found["cards"]] == [
+    assert [(card["data"], card["number"]) for card in found["cards"]] == [
         (data, number) for data in DATA for number in range(len(PROMPTS))
     ]
-    for one in records:
-        card = found["cards"][DATA.index(one.data) * len(PROMPTS) + one.number]
-        run = card["runs"][SYSTEMS.index(one.system)]
-        assert card["prompt"] == one.prompt
-        assert run["answers"] == list(one.answers)
-        assert run["rewards"] == {name: list(values) for name, values in one.rewards.items()}
-        sent = [written(run["rewrites"][place], one.prompt) for place in run["sent"]]
-        assert sent == list(one.sent)
+    for record in records:
+        card = found["cards"][DATA.index(record.data) * len(PROMPTS) + record.number]
+        run = card["runs"][SYSTEMS.index(record.system)]
+        assert card["prompt"] == record.prompt
+        assert run["answers"] == list(record.answers)
+        assert run["rewards"] == {name: list(values) for name, values in record.rewards.items()}
+        sent = [written(run["rewrites"][place], record.prompt) for place in run["sent"]]
+        assert sent == list(record.sent)
 
 
 def written(pieces: list[list] | None, prompt: str) -> str:
@@ -220,21 +236,21 @@ def written(pieces: list[list] | None, prompt: str) -> str:
 
 
 def test_a_rewrite_shows_what_was_removed():
-    pieces = report._pieces("one two three", "one four three")
+    pieces = page._pieces("one two three", "one four three")
     assert pieces == [(0, "one "), (1, "two"), (2, "four"), (0, " three")]
 
 
 def test_texts_that_share_little_are_not_mixed_word_by_word():
     before, after = "How do I bake a good bread", "Explain a recipe in five steps"
-    assert len(changes_between(before, after)) > 2
-    assert report._pieces(before, after) == [(1, before), (2, after)]
+    assert len(word_changes(before, after)) > 2
+    assert page._pieces(before, after) == [(1, before), (2, after)]
 
 
 def test_ids_are_unique_in_the_page(source):
-    page = Page(source)
-    ids = Counter(page.values("id"))
+    shown = Page(source)
+    ids = Counter(shown.values("id"))
     assert [name for name, count in ids.items() if count > 1] == []
-    targets = [link.removeprefix("#") for link in page.values("href")]
+    targets = [link.removeprefix("#") for link in shown.values("href")]
     targets += re.findall(r"url\(#([^)]*)\)", source)
     assert targets
     assert set(targets) <= set(ids)
@@ -258,7 +274,7 @@ def test_a_name_is_text_in_a_figure(summary):
 
 def test_figures_are_written_and_repeat(folder, summary, tmp_path):
     names = [f"{name}.{kind}" for name in inline_figures(summary) for kind in ("png", "svg")]
-    first = {file.name: file.read_bytes() for file in (folder / report.FIGURES).iterdir()}
+    first = {file.name: file.read_bytes() for file in (folder / FIGURES).iterdir()}
     assert sorted(first) == sorted(names)
     for name, content in first.items():
         assert len(content) > 2000
@@ -284,71 +300,84 @@ def test_systems_look_different_however_many_there_are(summary):
 
 
 def test_the_markdown_names_every_system_and_keeps_its_columns(folder):
-    text = (folder / report.TEXT).read_text(encoding="utf-8")
+    text = (folder / TEXT).read_text(encoding="utf-8")
     plain = text.replace("\\", "")
     assert all(f"| {name} |" in plain for name in SYSTEMS)
     assert "<b>" not in text.replace("\\<", "")
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {11}
+    *results, texts = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    for table, columns in (*((result, 10) for result in results), (texts, 11)):
+        lines = table.splitlines()
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {columns + 1}
     assert "| +0.400 (+0.300 to +0.500) ▲ |" in text
-    assert text.count("\n## ") == len(JUDGES) * 3 + 1
+    assert "| 9.9 | 1.50 | 50 % | 75 % | 90 % | – | 100 % | 12 % | 12.3 | 25 % |" in text
+    assert text.count("\n## ") == len(results) + 2 == len(JUDGES) * 3 + 2
 
 
 def test_verdicts_follow_interval_and_p_together(summary):
-    better, worse = report.verdicts(summary)
+    better, worse = verdicts(summary)
     assert (better.tone, worse.tone) == ("better", "worse")
-    assert better.sentence == (
+    assert better.text == (
         "learned beats none beyond the noise: its mean reward is 0.400 higher (95 % interval "
         "+0.300 to +0.500, p < 0.001 after Holm's correction); second finds it better."
     )
-    doubtful = tuple(replace(one, p_adjusted=0.06) for one in summary.versus)
-    assert {one.tone for one in report.verdicts(replace(summary, versus=doubtful))} == {"same"}
-    wide = tuple(replace(one, gain=Estimate(0.4, -0.1, 0.9)) for one in summary.versus)
-    assert {one.tone for one in report.verdicts(replace(summary, versus=wide))} == {"same"}
-    assert "too few prompts" in report.verdicts(replace(summary, versus=()))[0].sentence
+    doubtful = tuple(replace(versus, p_adjusted=0.06) for versus in summary.versus)
+    assert {verdict.tone for verdict in verdicts(replace(summary, versus=doubtful))} == {"same"}
+    wide = tuple(replace(versus, gain=Estimate(0.4, -0.1, 0.9)) for versus in summary.versus)
+    assert {verdict.tone for verdict in verdicts(replace(summary, versus=wide))} == {"same"}
+    assert "too few prompts" in verdicts(replace(summary, versus=()))[0].text
 
 
 def test_a_system_for_some_data_sets_has_a_verdict_on_each(summary):
     """Holds down: only the first of its data sets was spoken of."""
-    first, *_ = (one for one in summary.versus if one.data == ALL)
+    first, *_ = (versus for versus in summary.versus if versus.data == ALL)
     parts = tuple(replace(first, data=name) for name in summary.data)
-    found = report.verdicts(replace(summary, versus=parts))
-    told = [one.sentence for one in found if f"{first.system} beats" in one.sentence]
-    assert [one.split(",")[0] for one in told] == [f"On {name}" for name in summary.data]
+    found = verdicts(replace(summary, versus=parts))
+    told = [verdict.text for verdict in found if f"{first.system} beats" in verdict.text]
+    assert [sentence.split(",")[0] for sentence in told] == [f"On {name}" for name in summary.data]
 
 
 def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
     """One data set has no ALL; no dial, no oracle, no KL, one judge, a system that did not run."""
-    cells = [replace(one, kl=None) for one in summary.cells if one.data == "alpaca"]
+    cells = [replace(cell, kl=None) for cell in summary.cells if cell.data == "alpaca"]
     bare = replace(
         summary,
         oracle=None,
         judges=JUDGES[:1],
         data=("alpaca",),
         systems=(*SYSTEMS, "absent"),
-        cells=tuple(one for one in cells if one.judge == "default"),
-        versus=tuple(replace(one, recovered=None) for one in summary.versus if one.data != ALL),
+        cells=tuple(cell for cell in cells if cell.judge == "default"),
+        versus=tuple(
+            replace(versus, recovered=None) for versus in summary.versus if versus.data != ALL
+        ),
         matrices=summary.matrices[:1],
         agreements=(),
         dial=(),
         notes=(),
     )
-    report.write_report(tmp_path, bare, [one for one in records if one.data == "alpaca"])
-    page = Page((tmp_path / report.PAGE).read_text(encoding="utf-8"))
+    write_report(tmp_path, bare, [record for record in records if record.data == "alpaca"])
+    shown = Page((tmp_path / PAGE).read_text(encoding="utf-8"))
     for gone in ("Agreement", "Notes", "Reward against KL", "The curves as numbers", "None"):
-        assert gone not in page.text
-    assert "learned beats none" in page.text
-    assert not (tmp_path / report.FIGURES / "dial.svg").exists()
-    assert json.loads(page.scripts[0])["cards"][0]["runs"][3] is None
+        assert gone not in shown.text
+    assert "learned beats none" in shown.text
+    assert not (tmp_path / FIGURES / "dial.svg").exists()
+    assert json.loads(shown.scripts[0])["cards"][0]["runs"][3] is None
 
 
 def test_numbers_read_well():
-    assert report._number(-0.0001, signed=True) == "0.000"
-    assert report._number(-1.5) == "\N{MINUS SIGN}1.500"
+    assert number(-0.0001, signed=True) == "0.000"
+    assert number(-1.5) == "\N{MINUS SIGN}1.500"
 
 
 def test_a_reward_that_is_no_number_does_not_break_the_page(summary, records):
     broken = structs.replace(records[0], rewards={"default": (float("nan"), 1.0)})
-    page = Page(report.as_page(summary, [broken, *records[1:]]))
-    run = json.loads(page.scripts[0])["cards"][0]["runs"][0]
+    shown = Page(page.as_page(summary, [broken, *records[1:]]))
+    run = json.loads(shown.scripts[0])["cards"][0]["runs"][0]
     assert run["rewards"] == {"default": [None, 1.0]}
+
+
+def test_exchanges_are_those_of_one_system_beside_the_baseline(summary, records):
+    text = exchanges_as_markdown(summary, records, "learned")
+    assert text.count("**Sent:**") == text.count("**None (0.00):**") == len(DATA) * len(PROMPTS)
+    assert f"**Answer (+0.40):** {ATTACK} learned" in text
+    many = [structs.replace(record, number=n) for n in range(30) for record in records[:2]]
+    assert exchanges_as_markdown(summary, many, "learned").count("**Sent:**") == 20

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import AlignProError, InputError
-from alignpro_lite.eval import QUICK, bound_evaluation, runner
-from alignpro_lite.eval.assemble import prompts_of
-from alignpro_lite.eval.bound_evaluation import evaluate_bound
+from alignpro_lite.eval import QUICK, runner
+from alignpro_lite.eval.bound.evaluate import TERMS, evaluate_bound
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.evaluate import evaluate
+from alignpro_lite.eval.inputs import prompts_of
 from alignpro_lite.eval.progress import TimeLeft, duration
-from alignpro_lite.eval.results import FILE
+from alignpro_lite.eval.records import RESULTS
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.registry import ModelStore
@@ -80,7 +80,7 @@ def places(tmp_path, monkeypatch):
         ],
     }
     for name, lines in rows.items():
-        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in lines))
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Places(tmp_path, tmp_path / "out", ModelStore.open())
 
 
@@ -100,7 +100,7 @@ def silent(text):
 
 
 def lines_of(places):
-    return (places.run / FILE).read_text().splitlines()
+    return (places.run / RESULTS).read_text().splitlines()
 
 
 def test_every_system_answers_every_prompt_and_the_report_says_so(places):
@@ -121,11 +121,11 @@ def test_every_system_answers_every_prompt_and_the_report_says_so(places):
     assert {name.name for name in places.run.iterdir()} >= {
         *("report.html", "summary.md", "summary.json", "results.jsonl", "figures", "models.json"),
     }
-    both = {(one.data, one.system) for one in summary.cells}
+    both = {(cell.data, cell.system) for cell in summary.cells}
     assert ("rivers", "given") not in both
     assert ("lakes", "given") in both
     assert ("all", "given") not in both, "a mean over other prompts would stand beside the others"
-    assert {one.data for one in summary.versus if one.system == "given"} == {"lakes"}
+    assert {versus.data for versus in summary.versus if versus.system == "given"} == {"lakes"}
 
 
 def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(places):
@@ -151,26 +151,26 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
     calls = []
     answered = runner._answered
 
-    def stopping(task, *rest):
-        calls.append(task)
+    def stopping(portion, *rest):
+        calls.append(portion)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return answered(task, *rest)
+        return answered(portion, *rest)
 
     monkeypatch.setattr(runner, "_answered", stopping)
     with pytest.raises(KeyboardInterrupt):
         evaluate(config, places, silent)
-    with (places.run / FILE).open("a") as handle:
+    with (places.run / RESULTS).open("a") as handle:
         handle.write('{"run": "cut sho')  # as a kill in the middle of a line would leave it
     before = len(lines_of(places)) - 1
     notes = []
     evaluate(config, places, notes.append)
-    assert any(f"{before} of 107" in one for one in notes)
+    assert any(f"{before} of 107" in note for note in notes)
     assert len(lines_of(places)) == 107
     assert len(calls) == 5 + 25 - 4
 
     def bare(folder):
-        rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+        rows = [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
         return [{k: v for k, v in row.items() if k not in ("seconds",)} for row in rows]
 
     assert bare(places.run) == bare(places.data / "whole")
@@ -191,13 +191,13 @@ answers = 2
 def test_an_interrupted_bound_goes_on_and_computes_nothing_twice(places, monkeypatch):
     config = config_of(places, NONE + BOUND)
     whole = evaluate_bound(config, places, silent)
-    lines = (places.run / bound_evaluation.TERMS).read_text().splitlines(keepends=True)
+    lines = (places.run / TERMS).read_text().splitlines(keepends=True)
     assert len(lines) == 3
-    (places.run / bound_evaluation.TERMS).write_text(lines[0] + lines[1][:9])
+    (places.run / TERMS).write_text(lines[0] + lines[1][:9])
     again = evaluate_bound(config, places, silent)
     assert again == whole
-    assert (places.run / bound_evaluation.TERMS).read_text() == "".join(lines)
-    (places.run / bound_evaluation.TERMS).write_text(lines[0].replace("variation", "variance"))
+    assert (places.run / TERMS).read_text() == "".join(lines)
+    (places.run / TERMS).write_text(lines[0].replace("variation", "variance"))
     with pytest.raises(InputError, match=r"bound.jsonl lacks the key .* Delete that line"):
         evaluate_bound(config, places, silent)
 
@@ -215,7 +215,7 @@ def test_another_configuration_or_model_never_mixes(places, tmp_path):
         evaluate(config_of(places, NONE, "seed = 3\n"), places, silent)
     other = places.data / "other"
     other.mkdir()
-    shutil.copy(places.run / FILE, other / FILE)
+    shutil.copy(places.run / RESULTS, other / RESULTS)
     with pytest.raises(InputError, match=r"line 1 belongs to another configuration"):
         evaluate(
             config_of(places, NONE, "seed = 3\n"),
@@ -231,7 +231,7 @@ def test_prompts_that_changed_under_their_name_are_refused(places):
     evaluate(config, places, silent)
     with (places.data / "lakes.jsonl").open("a") as handle:
         handle.write('{"prompt": "Name lake 9."}\n')
-    with pytest.raises(InputError, match="begun with other texts of data lakes"):
+    with pytest.raises(InputError, match="started with other texts of data lakes"):
         evaluate(config, places, silent)
 
 
@@ -246,7 +246,7 @@ def test_given_rewrites_that_changed_places_are_refused(places):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["prompt"], rows[1]["prompt"] = rows[1]["prompt"], rows[0]["prompt"]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match="begun with other texts of rewrites g"):
+    with pytest.raises(InputError, match="started with other texts of rewrites g"):
         evaluate(config, places, silent)
 
 
@@ -270,7 +270,7 @@ def test_an_oracle_for_some_data_sets_says_nothing_about_all(places):
     oracle += 'data = ["lakes"]\n'
     told = '[[system]]\nname = "told"\nkind = "instruction"\ntext = "Be brief."\n'
     summary = evaluate(config_of(places, NONE + oracle + told), places, silent)
-    found = {one.data: one.recovered for one in summary.versus if one.system == "told"}
+    found = {versus.data: versus.recovered for versus in summary.versus if versus.system == "told"}
     assert found["all"] is None
 
 
@@ -289,7 +289,7 @@ def test_a_model_that_changed_under_its_name_is_refused(places):
     evaluate(config, places, silent)
     with model.open("ab") as handle:
         handle.write(b" ")
-    with pytest.raises(InputError, match="begun with another target"):
+    with pytest.raises(InputError, match="started with another target"):
         evaluate(config, places, silent)
 
 
@@ -307,7 +307,7 @@ def test_a_model_that_changed_under_its_name_is_refused(places):
 def test_what_is_missing_is_named_before_anything_is_answered(places, systems, problem):
     with pytest.raises(AlignProError, match=problem):
         evaluate(config_of(places, systems), places, silent)
-    assert not (places.run / FILE).exists()
+    assert not (places.run / RESULTS).exists()
 
 
 @pytest.mark.parametrize(
@@ -378,14 +378,15 @@ def test_the_command_prints_the_summary_and_names_the_report(places, capsys):
 
 
 def test_the_time_left_is_what_each_system_takes():
-    left = TimeLeft({"fast": 10, "slow": 10}, {})
+    left = TimeLeft({"fast": 10, "slow": 10})
     assert left.seconds is None
     left.add("fast", 5, 5.0)
     assert left.seconds == pytest.approx(15 * 1), "of the slow one nothing is known yet"
     left.add("slow", 5, 50.0)
     assert left.seconds == pytest.approx(5 * 1 + 5 * 10)
-    resumed = TimeLeft({"fast": 10, "slow": 10}, {"fast": 5.0, "slow": 50.0})
-    resumed.add("fast", 5, 0)
-    resumed.add("slow", 5, 0)
+    resumed = TimeLeft({"fast": 10, "slow": 10})
+    for _ in range(5):
+        resumed.add("fast", 1, 1.0)
+        resumed.add("slow", 1, 10.0)
     assert resumed.seconds == left.seconds
     assert [duration(s) for s in (7.4, 61, 3725)] == ["7 s", "1 min 1 s", "1 h 2 min"]

@@ -16,9 +16,9 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.prompts import read_prompts, split_prompts
 from alignpro_lite.experiment.rows import BadRow, Rows
 from alignpro_lite.experiment.split import prompt_position
-from alignpro_lite.train.preferences import read_pairs, read_ratings
-from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.reward_config import RewardConfig
+from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.reward.config import RewardConfig
+from alignpro_lite.train.reward.preferences import read_pairs, read_ratings
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"

@@ -23,17 +23,13 @@ def rewards(prompts: int, answers: int) -> st.SearchStrategy[np.ndarray]:
 
 def test_every_number_of_a_comparison_by_hand():
     """Means of a prompt: 2, 2, 2 against 1, 2, 4; variances: 2, 0, 8 against 2, 0, 2."""
-    found = stats.compare(FIRST, SECOND, seed=0)
-    assert (found.prompts, found.answers) == (3, 2)
-    assert found.first_mean == pytest.approx(2)
-    assert found.second_mean == pytest.approx(7 / 3)
-    assert found.mean_difference.value == pytest.approx((1 + 0 - 2) / 3)
-    assert found.win_rate.value == pytest.approx((1 + 0.5 + 0) / 3)
+    assert stats.mean_difference(FIRST, SECOND, 0).value == pytest.approx((1 + 0 - 2) / 3)
     # Pairs of answers: 1-0 won, 1-2 lost, 3-0 and 3-2 won; four ties; of 0, 4 only 4-3 won.
-    assert found.answer_win_rate.value == pytest.approx((3 / 4 + 1 / 2 + 1 / 4) / 3)
-    assert found.first_variance == pytest.approx(10 / 3)
-    assert found.second_variance == pytest.approx(4 / 3)
-    assert found.variance_difference.value == pytest.approx(2)
+    wins = stats.answer_win_rate(FIRST, SECOND, 0)
+    assert wins.value == pytest.approx((3 / 4 + 1 / 2 + 1 / 4) / 3)
+    assert stats.within_prompt_variances(FIRST) == pytest.approx([2, 0, 8])
+    assert stats.within_prompt_variances(SECOND) == pytest.approx([2, 0, 2])
+    assert stats.variance_difference(FIRST, SECOND, 0).value == pytest.approx(2)
 
 
 def test_the_bootstrap_of_two_prompts_is_known():
@@ -73,14 +69,12 @@ def test_pairing_shows_a_gain_that_the_spread_of_prompts_would_hide():
 @settings(max_examples=30, deadline=None)
 @given(rewards(6, 3), rewards(6, 3), st.integers(0, 99))
 def test_swapping_the_arms_mirrors_every_statistic(first, second, seed):
-    there, back = stats.compare(first, second, seed), stats.compare(second, first, seed)
-    for name, whole in (
-        ("mean_difference", 0),
-        ("variance_difference", 0),
-        ("win_rate", 1),
-        ("answer_win_rate", 1),
+    for statistic, whole in (
+        (stats.mean_difference, 0),
+        (stats.variance_difference, 0),
+        (stats.answer_win_rate, 1),
     ):
-        ours, mirrored = getattr(there, name), getattr(back, name)
+        ours, mirrored = statistic(first, second, seed), statistic(second, first, seed)
         assert ours.value == pytest.approx(whole - mirrored.value, abs=1e-9)
         assert ours.low == pytest.approx(whole - mirrored.high, abs=1e-9)
         assert ours.high == pytest.approx(whole - mirrored.low, abs=1e-9)
@@ -89,10 +83,9 @@ def test_swapping_the_arms_mirrors_every_statistic(first, second, seed):
 @settings(max_examples=30, deadline=None)
 @given(rewards(5, 2), rewards(5, 2), st.permutations(range(5)))
 def test_the_order_of_the_prompts_does_not_matter(first, second, order):
-    ordered = stats.compare(first, second, seed=0)
-    shuffled = stats.compare(first[order], second[order], seed=0)
-    assert ordered.mean_difference.value == pytest.approx(shuffled.mean_difference.value)
-    assert ordered.win_rate == shuffled.win_rate
+    for statistic in (stats.mean_difference, stats.variance_difference, stats.answer_win_rate):
+        shuffled = statistic(first[order], second[order], 0)
+        assert statistic(first, second, 0).value == pytest.approx(shuffled.value)
 
 
 def test_wilson_by_hand():
@@ -119,12 +112,12 @@ def test_wilson_stays_around_its_share(case):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: stats.compare(FIRST, SECOND[:2], 0), "equal shape"),
-        (lambda: stats.compare(FIRST[0], SECOND[0], 0), r"shape \(prompts, answers\)"),
-        (lambda: stats.compare(np.zeros((0, 2)), np.zeros((0, 2)), 0), "found"),
+        (lambda: stats.mean_difference(FIRST, SECOND[:2], 0), "equal shape"),
+        (lambda: stats.mean_difference(FIRST[0], SECOND[0], 0), r"shape \(prompts, answers\)"),
+        (lambda: stats.mean_difference(np.zeros((0, 2)), np.zeros((0, 2)), 0), "found"),
         (lambda: stats.mean_difference(FIRST[:1], SECOND[:1], 0), "at least 2 prompts"),
-        (lambda: stats.compare(FIRST[:, :1], SECOND[:, :1], 0), "at least 2 answers"),
-        (lambda: stats.win_rate(FIRST, np.full_like(FIRST, math.nan)), "6 of 12"),
+        (lambda: stats.variance_difference(FIRST[:, :1], SECOND[:, :1], 0), "at least 2 answers"),
+        (lambda: stats.answer_win_rate(FIRST, np.full_like(FIRST, math.nan), 0), "6 of 12"),
         (lambda: stats.within_prompt_variances(FIRST * math.inf), "finite rewards"),
         (lambda: stats.wilson(1, 0), "at least one trial"),
         (lambda: stats.wilson(5, 4), "0 to 4"),

@@ -76,7 +76,12 @@ def test_a_set_of_rewrites_by_hand():
     assert found.characters == (11 + 16) / 2
     assert found.similarity == pytest.approx((1 + 2 / 5) / 2)
     assert found.kept == text.KeptShares(pytest.approx((1 + 1 / 2) / 2), 1.0, None)
-    assert (found.unchanged, found.distinct, found.repeated) == (0.5, 1.0, 0.0)
+    assert (found.unchanged, found.distinct_additions, found.repeated) == (0.5, 1.0, 0.0)
+
+
+def test_one_hint_for_every_prompt_shows_in_its_additions():
+    found = text.describe_rewrites(["Say hi", "Add 2"], ["Say hi Be brief.", "Add 2\nBe brief."])
+    assert found.distinct_additions == 0.5
 
 
 def test_a_set_of_answers_by_hand():
@@ -88,7 +93,7 @@ def test_a_set_of_answers_by_hand():
 @given(st.text(), st.text())
 def test_every_share_of_any_two_texts_is_a_share(prompt, rewrite):
     found = text.describe_rewrites([prompt], [rewrite])
-    shares = [found.similarity, found.unchanged, found.distinct, found.repeated]
+    shares = [found.similarity, found.unchanged, found.distinct_additions, found.repeated]
     shares += [share for share in vars(found.kept).values() if share is not None]
     assert all(0 <= share <= 1 for share in shares)
 

@@ -17,10 +17,9 @@ from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, TargetFailure
-from alignpro_lite.train import prompter_run
-from alignpro_lite.train.loop import PrompterTrainer
-from alignpro_lite.train.prompter_config import PrompterConfig
-from alignpro_lite.train.prompter_run import train_prompter
+from alignpro_lite.train.loop import PolicyTrainer
+from alignpro_lite.train.prompter import run as prompter
+from alignpro_lite.train.prompter.config import PrompterConfig
 
 HELD_OUT = 0.25
 CONFIG = """
@@ -64,8 +63,8 @@ best_of = 2
 
 def write_run(folder, base, target, *, reward="length", answers=1, prompts=2, steps=4) -> Path:
     """Write prompts and a configuration; the training prompts end with ?, the held-out with !."""
-    training = (one for one in _prompts("?") if prompt_position(one) >= HELD_OUT)
-    held_out = (one for one in _prompts("!") if prompt_position(one) < HELD_OUT)
+    training = (prompt for prompt in _prompts("?") if prompt_position(prompt) >= HELD_OUT)
+    held_out = (prompt for prompt in _prompts("!") if prompt_position(prompt) < HELD_OUT)
     rows = [*islice(training, 5), *islice(held_out, 3)]
     text = "".join(json.dumps({"prompt": row}) + "\n" for row in rows)
     (folder / "prompts.jsonl").write_text(text)
@@ -85,10 +84,10 @@ def _prompts(end):
 def train(config, output, note=lambda text: None):
     """What `train prompter` does, in this process."""
     places = Places(config.parent, output, ModelStore.open())
-    return train_prompter(read_config(config, PrompterConfig), places, note)
+    return prompter.train_prompter(read_config(config, PrompterConfig), places, note)
 
 
-class ShowingTrainer(PrompterTrainer):
+class ShowingTrainer(PolicyTrainer):
     """Writes what every process has learned; a checkpoint holds only the first one's."""
 
     def train(self, on_step):
@@ -146,5 +145,5 @@ def always_nan(prompts, answers):
 
 
 if __name__ == "__main__":
-    prompter_run.PrompterTrainer = ShowingTrainer
+    prompter.PolicyTrainer = ShowingTrainer
     sys.exit(exit_code_of(["train", "prompter", *sys.argv[1:]]))

@@ -15,11 +15,11 @@ from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, AnswerPlan
-from alignpro_lite.train import oracle_run
 from alignpro_lite.train.metrics import read_metrics
-from alignpro_lite.train.oracle_config import OracleConfig
-from alignpro_lite.train.oracle_run import DIRECT, MERGED, ORACLE, Verbatim, train_oracle
-from alignpro_lite.train.policy import open_policy
+from alignpro_lite.train.oracle import run as oracle
+from alignpro_lite.train.oracle.config import OracleConfig
+from alignpro_lite.train.oracle.run import DIRECT, MERGED, ORACLE, Verbatim, train_oracle
+from alignpro_lite.train.policy import Policy
 from tests.support.tiny_models import configurations, write_model
 
 CONFIG = """
@@ -84,7 +84,7 @@ def test_a_run_stopped_while_exporting_goes_on_from_the_adapter(run, monkeypatch
     """The last step is saved before anything is merged, so nothing is trained twice."""
     _, places, train = run
     with monkeypatch.context() as patch:
-        patch.setattr(oracle_run, "export_target", interrupted)
+        patch.setattr(oracle, "export_target", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train([])
     assert not (places.run / ORACLE).exists()
@@ -103,7 +103,7 @@ def test_it_is_asked_what_the_target_is_asked(run):
     """The oracle answers the bare prompt under the model's own chat template, nothing else."""
     config, places, _ = run
     base = places.data / "base"
-    policy = open_policy(config.oracle, base, DIRECT, "cpu", 0)
+    policy = Policy(base, DIRECT, config.oracle, "cpu", 0)
     tokenizer = load_torch_model(base).tokenizer
     asked = tokenizer.decode(policy.tokens.request("Name a river?"), skip_special_tokens=False)
     assert asked == "<|im_start|>user\nName a river?<|im_end|>\n<|im_start|>assistant\n"

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.prompter_config import LoraSection
+from alignpro_lite.train.prompter.config import LoraSection
 from tests.support.tiny_models import configurations, write_model
 
 TEMPLATE = RewriteTemplate("augment", "Help.", "{prompt}", ())
@@ -33,9 +33,8 @@ def decided(base, tmp_path_factory):
 
 
 def policy_of(base, max_tokens=6, dtype="float32"):
-    torch.manual_seed(0)
-    lora = LoraSection(max_tokens=max_tokens, dtype=dtype, rank=4, alpha=8.0)
-    return Policy(base, TEMPLATE, lora, "cpu")
+    section = LoraSection(max_tokens=max_tokens, dtype=dtype, rank=4, alpha=8.0)
+    return Policy(base, TEMPLATE, section, "cpu", seed=0)
 
 
 def moved(policy):
@@ -50,7 +49,9 @@ def moved(policy):
 def drawn(policy, count=4, seed=3):
     """Prompts and outputs, one a row."""
     outputs = policy.sample(PROMPTS, count, seed)
-    rows = [(prompt, one) for prompt, some in zip(PROMPTS, outputs, strict=True) for one in some]
+    rows = [
+        (prompt, output) for prompt, drawn in zip(PROMPTS, outputs, strict=True) for output in drawn
+    ]
     return [prompt for prompt, _ in rows], [output for _, output in rows]
 
 
@@ -85,7 +86,9 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(base):
 def test_only_the_adapter_learns(base):
     policy = policy_of(base)
     policy.log_probs(policy.pack(*drawn(policy))).sum().backward()
-    learning = {name for name, one in policy.model.named_parameters() if one.grad is not None}
+    learning = {
+        name for name, parameter in policy.model.named_parameters() if parameter.grad is not None
+    }
     assert learning
     assert all("lora_" in name for name in learning)
 
@@ -115,14 +118,14 @@ def test_rows_that_end_early_leave_the_others_as_they_are(decided, count):
     greedy = [most_likely(policy, prompt, stop=()) for prompt in PROMPTS]
     policy.tokens._known = replace(policy.tokens._known, stop=(greedy[0][2], greedy[1][4]))
     expected = [most_likely(policy, prompt, policy.tokens.stop) for prompt in PROMPTS]
-    assert len({len(one) for one in expected}) > 1
-    assert policy.sample(PROMPTS, count, 0) == [[one] * count for one in expected]
+    assert len({len(output) for output in expected}) > 1
+    assert policy.sample(PROMPTS, count, 0) == [[output] * count for output in expected]
 
 
 def most_likely(policy, prompt, stop):
     ids = policy.tokens.request(prompt)
     output = []
-    while len(output) < policy.settings.max_tokens and not (output and output[-1] in stop):
+    while len(output) < policy.max_tokens and not (output and output[-1] in stop):
         with torch.no_grad():
             logits = policy.model(torch.tensor([[*ids, *output]])).logits[0, -1]
         output.append(int(logits.argmax()))
@@ -131,7 +134,7 @@ def most_likely(policy, prompt, stop):
 
 def test_first_tokens_come_as_often_as_they_are_likely(base):
     """Chi-square over tokens expected at least 5 times, the rest as one."""
-    policy, count = policy_of(base, max_tokens=1), 1500
+    policy, count = policy_of(base, max_tokens=2), 1500
     for prompt, outputs in zip(PROMPTS, policy.sample(PROMPTS, count, 0), strict=True):
         with torch.no_grad():
             logits = policy.model(torch.tensor([policy.tokens.request(prompt)])).logits[0, -1]

@@ -9,7 +9,7 @@ import pytest
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.rows import MAX_BAD_SHARE
-from alignpro_lite.train.preferences import Pair, Rating, read_pairs, read_ratings
+from alignpro_lite.train.reward.preferences import Pair, Rating, read_pairs, read_ratings
 
 GOOD = {"prompt": "Name a river.", "chosen": "The Rhine.", "rejected": "No."}
 MESSAGES = [{"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "Elbe."}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from alignpro_lite.errors import InputError, ModelFileError, TrainingError
+from alignpro_lite.eval import runner
 from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.template import AUGMENT
-from alignpro_lite.train import checkpoint, prompter_run, run
+from alignpro_lite.train import checkpoint, run
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter import run as prompter
 from tests.support import ROOT, TINY_TARGET, training_run
 from tests.support.tiny_models import configurations, write_model
 from tests.support.training_run import HashingTarget, train, write_run
@@ -45,7 +48,7 @@ def hashing(monkeypatch):
 
     def use(**options):
         target = HashingTarget(**options)
-        monkeypatch.setattr(prompter_run, "open_target", lambda section, cache: target)
+        monkeypatch.setattr(prompter, "open_target", lambda section, cache: target)
         return target
 
     return use
@@ -79,13 +82,18 @@ def weights(run):
     return load_file(checkpoint.latest(run) / "adapter.safetensors")
 
 
-def assert_equal_runs(one, other):
-    first, second = weights(one), weights(other)
+def assert_equal_runs(run, expected):
+    first, second = weights(run), weights(expected)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert untimed(one) == untimed(other)
-    for file in ("report.json", "report.md", "adapter/adapter_model.safetensors"):
-        assert (one / file).read_bytes() == (other / file).read_bytes()
+    assert untimed(run) == untimed(expected)
+    for file in ("report.md", "adapter/adapter_model.safetensors", "adapter/prompter_card.json"):
+        assert (run / file).read_bytes() == (expected / file).read_bytes()
+    assert summary_of(run) | {"cost": {}} == summary_of(expected) | {"cost": {}}
+
+
+def summary_of(run):
+    return json.loads((run / "summary.json").read_text())
 
 
 def test_a_run_against_the_deployed_target_leaves_all_it_promises(base, tmp_path):
@@ -113,28 +121,79 @@ def finished(base, tmp_path_factory):
     """An unbroken run against the hashing target."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompter_run, "open_target", lambda section, cache: HashingTarget())
+        patch.setattr(prompter, "open_target", lambda section, cache: HashingTarget())
         patch.setenv("ALIGNPRO_LITE_CACHE", str(folder / "cache"))
         assert train(write_run(folder, base, TINY_TARGET), folder / "run")
     return folder
 
 
 def test_the_report_holds_what_the_reward_does_not_see(finished):
-    report = json.loads((finished / "run/report.json").read_text())
-    assert (report["prompts"], report["answers"]) == (3, 2)
-    arms = report["arms"]
-    assert list(arms) == ["no prompter", "learned", "untrained", "best of 2 from untrained"]
-    for name, arm in arms.items():
-        assert arm["answers"].keys() >= {"words"}
-        assert arm["rewrites"].keys() >= {"words", "similarity", "unchanged", "distinct_additions"}
-        assert bool(arm["against_no_prompter"]) == (name != "no prompter")
-    assert arms["no prompter"]["rewrites"]["unchanged"] == 1
-    assert arms["learned"]["kl"] is not None
-    against = arms["learned"]["against_no_prompter"]["reward"]
-    assert against.keys() >= {"mean_difference", "win_rate", "first_variance", "second_variance"}
+    found = summary_of(finished / "run")
+    systems = ["no prompter", "learned", "untrained", "best of 2 from untrained"]
+    assert found["systems"] == systems
+    assert found["baseline"] == systems[0]
+    assert {(cell["prompts"], cell["answers"]) for cell in found["cells"]} == {(3, 2)}
+    assert [versus["system"] for versus in found["versus"]] == systems[1:]
+    kl = {cell["system"]: cell["kl"] for cell in found["cells"]}
+    assert kl["learned"] is not None
+    assert kl["untrained"] == 0
+    assert kl["no prompter"] is kl["best of 2 from untrained"] is None
+    for name in systems:
+        assert found["answers"][name].keys() >= {"words", "repeated"}
+        assert found["rewrites"][name].keys() >= {"words", "similarity", "distinct_additions"}
+    assert found["rewrites"]["no prompter"]["unchanged"] == 1
     text = (finished / "run/report.md").read_text()
-    assert text.count("**Sent:**") == text.count("**Without prompter") == 3
-    assert "| learned |" in text
+    assert text.count("**Sent:**") == text.count("**No prompter") == 3
+    for column in ("Mean reward", "Gain over no prompter", "Win rate", "Variance", "KL, nats"):
+        assert column in text
+    for column in ("Words sent", "Words answered", "Distinct additions"):
+        assert column in text
+    assert text.count("\n| learned |") == 2
+
+
+def test_the_second_reward_judges_without_having_taught(base, hashing, tmp_path):
+    hashing()
+    config = write_run(tmp_path, base, TINY_TARGET, steps=1)
+    second = '[[second_reward]]\nkind = "python"\nsource = "tests.support.training_run:length"\n'
+    config.write_text(config.read_text() + second + "weights = { words = 1.0 }\n")
+    assert train(config, tmp_path / "run")
+    found = summary_of(tmp_path / "run")
+    assert found["judges"] == ["reward", "second_reward"]
+    metrics = read_prompter_card(tmp_path / "run/adapter").metrics
+    assert metrics["rewards"].keys() == metrics["against_no_prompter"].keys()
+    assert metrics["rewards"].keys() == {"reward", "second_reward"}
+    assert "judged by second_reward" in (tmp_path / "run/report.md").read_text()
+
+
+def test_a_run_stopped_while_it_is_measured_answers_nothing_twice(finished, hashing, monkeypatch):
+    target, run, answered = hashing(), finished / "stopped-while-measured", runner._answered
+
+    def stopping(portion, *rest):
+        if portion.system == "untrained":
+            raise Stopped
+        return answered(portion, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_answered", stopping)
+        with pytest.raises(Stopped):
+            train(finished / "prompter.toml", run)
+    assert not (run / "report.md").exists()
+    before = target.calls
+    assert train(finished / "prompter.toml", run)
+    assert target.calls - before == 3 * 2 + 3 * (2 + 2), "untrained, and trials and answers"
+    assert_equal_runs(run, finished / "run")
+
+
+def test_results_of_other_weights_never_mix(finished, hashing, tmp_path):
+    hashing()
+    config = tmp_path / "prompter.toml"
+    config.write_text((finished / "prompter.toml").read_text().replace("seed = 5", "seed = 6"))
+    shutil.copy(finished / "prompts.jsonl", tmp_path)
+    (tmp_path / "run").mkdir()
+    shutil.copy(finished / "run/results.jsonl", tmp_path / "run")
+    with pytest.raises(InputError, match="belongs to another configuration"):
+        train(config, tmp_path / "run")
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
 
 
 def test_the_adapter_carries_its_card_for_the_export(finished):
@@ -142,7 +201,8 @@ def test_the_adapter_carries_its_card_for_the_export(finished):
     card = read_prompter_card(folder)
     assert (card.template, card.strength, card.max_tokens) == (AUGMENT, 0.05, 4)
     assert card.reward == "0.1 length"
-    assert card.metrics["against_no_prompter"]["reward"]
+    assert card.metrics["against_no_prompter"]["reward"]["gain"]
+    assert card.metrics["rewards"]["reward"]["kl"] is not None
     assert {path.name for path in folder.iterdir()} >= {"adapter_config.json"}
     assert all(tensor.dtype == torch.float16 for tensor in tensors(folder).values())
 
@@ -171,7 +231,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(
     hashing()
     run = finished / "torn"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "finish", torn)
+        patch.setattr(checkpoint, "publish", torn)
         with pytest.raises(Stopped):
             train(finished / "prompter.toml", run)
     assert checkpoint.latest(run) is None
@@ -293,7 +353,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(
     hashing()
     config = write_run(tmp_path, base, TINY_TARGET)
     monkeypatch.setattr(Policy, "log_probs", nan_after(Policy.log_probs, calls=3))
-    with pytest.raises(TrainingError, match="gradient is no number at step 3"):
+    with pytest.raises(TrainingError, match="found a norm of nan at step 3"):
         train(config, tmp_path / "run")
     saved = weights(tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in saved.values())
@@ -350,7 +410,7 @@ def test_ctrl_c_saves_and_a_kill_costs_little(base, tmp_path):
     assert process.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
-    assert "the same command goes on from there" in err
+    assert "the same command resumes there" in err
     saved = checkpoint.step_of(checkpoint.latest(run))
     assert saved == len(read_metrics(run)) < 8
     process = started(config, run, saved + 2)

@@ -22,10 +22,10 @@ from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.loading import named, open_reward
 from alignpro_lite.reward.torch_reward import load_trained, read_card
-from alignpro_lite.train import reward_trainer
-from alignpro_lite.train.reward_config import RewardConfig
-from alignpro_lite.train.reward_data import read_data
-from alignpro_lite.train.reward_trainer import preference_loss, train_reward
+from alignpro_lite.train.reward import trainer
+from alignpro_lite.train.reward.config import RewardConfig
+from alignpro_lite.train.reward.data import read_data
+from alignpro_lite.train.reward.trainer import fit_reward, preference_loss
 from tests.export.test_reward import write_bert
 
 GOOD, BAD = "She said that they'll check it again.", "def add(first, second)"
@@ -113,25 +113,28 @@ def test_pairs_alone_do_not_know_where_zero_is(values, shift):
     scores = torch.tensor((values * 2)[: len(values) // 2 * 2], dtype=torch.float64)
     pairs = torch.ones(len(scores) // 2, dtype=torch.bool)
     unrated = torch.full_like(scores, math.nan)
-    losses = [preference_loss(one, pairs, unrated, 1.0) for one in (scores, scores + shift)]
+    losses = [preference_loss(shifted, pairs, unrated, 1.0) for shifted in (scores, scores + shift)]
     torch.testing.assert_close(*losses, atol=1e-9, rtol=1e-9)
 
 
 def test_held_out_prompts_are_never_trained_on(place):
     config = read_config(place / "lora.toml", RewardConfig)
     data = data_of(place, config)
-    sides = [{prompt_position(one.prompt) for one in side} for side in (data.held_out, data.train)]
+    sides = [
+        {prompt_position(example.prompt) for example in side}
+        for side in (data.held_out, data.train)
+    ]
     assert max(sides[0]) < 0.25 <= min(sides[1])
     assert len(data.held_out) + len(data.train) == 48 + 48
-    assert {one.source for one in data.held_out} == {"pairs.jsonl", "ratings.jsonl"}
+    assert {example.source for example in data.held_out} == {"pairs.jsonl", "ratings.jsonl"}
 
 
 def test_ratings_are_in_standard_deviations_of_their_file(place):
     config = read_config(place / "lora.toml", RewardConfig)
     data = data_of(place, config)
-    rated = [one.ratings[0] for one in (*data.train, *data.held_out) if one.part == 1]
+    rated = [example.ratings[0] for example in (*data.train, *data.held_out) if example.part == 1]
     assert set(rated) == {1.0, -1.0}  # scores 2 and 1, equally often
-    assert all(math.isnan(one.ratings[0]) for one in data.train if one.part == 0)
+    assert all(math.isnan(example.ratings[0]) for example in data.train if example.part == 0)
 
 
 def test_a_split_that_leaves_nothing_is_refused(place):
@@ -168,7 +171,7 @@ def test_the_command_line_learns_and_exports(place, base, monkeypatch, capsys):
 
 def test_a_full_fine_tune_stands_without_its_base(place, base):
     config = read_config(place / "full.toml", RewardConfig)
-    card = train_reward(config, base, data_of(place, config), place / "run")
+    card = fit_reward(config, base, data_of(place, config), place / "run")
     assert card.metrics["pairs.jsonl"]["pairs"]["accuracy"] == 1
     assert not (place / "run/adapter_model.safetensors").exists()
     reward = load_trained(place / "run", place / "no such base")
@@ -180,13 +183,13 @@ def test_a_full_fine_tune_stands_without_its_base(place, base):
 def test_a_stopped_run_ends_where_an_unbroken_one_does(place, base, monkeypatch, method):
     config = read_config(place / f"{method}.toml", RewardConfig)
     data = data_of(place, config)
-    unbroken = train_reward(config, base, data, place / "unbroken")
+    unbroken = fit_reward(config, base, data, place / "unbroken")
     with monkeypatch.context() as patch:
         stopping(patch, steps=len(data.train) // 8 + 3)
         with pytest.raises(Stopped):
-            train_reward(config, base, data, place / "stopped")
+            fit_reward(config, base, data, place / "stopped")
     assert len(list((place / "stopped/checkpoints").glob("checkpoint-*"))) == 1
-    assert train_reward(config, base, data, place / "stopped") == unbroken
+    assert fit_reward(config, base, data, place / "stopped") == unbroken
     (file,) = {path.name for path in (place / "unbroken").glob("*.safetensors")}
     first, second = (load_file(place / run / file) for run in ("unbroken", "stopped"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -207,7 +210,7 @@ class Stopped(BaseException):
 
 def stopping(monkeypatch, steps):
     """Stop a run, as a kill would, after so many steps."""
-    compute, made = reward_trainer._PreferenceTrainer.compute_loss, []
+    compute, made = trainer._PreferenceTrainer.compute_loss, []
 
     def compute_or_stop(*args, **options):
         made.append(None)
@@ -215,4 +218,4 @@ def stopping(monkeypatch, steps):
             raise Stopped
         return compute(*args, **options)
 
-    monkeypatch.setattr(reward_trainer._PreferenceTrainer, "compute_loss", compute_or_stop)
+    monkeypatch.setattr(trainer._PreferenceTrainer, "compute_loss", compute_or_stop)

@@ -1,4 +1,4 @@
-"""`eval bound`: from eval.toml to the terms of theorem 6.1 on one's own models."""
+"""`eval bound`: from eval.toml to the terms of theorem 6.1 on your own models."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.assemble import Loaded
-from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
+from alignpro_lite.eval.bound.terms import BoundModels, BoundPlan, measure_bound
 from alignpro_lite.eval.config import BoundSection, EvalConfig
+from alignpro_lite.eval.evaluation import open_evaluation
 from alignpro_lite.eval.journal import CURE
-from alignpro_lite.eval.opening import opened
+from alignpro_lite.eval.loaded import Loaded
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.measure.bound import PromptTerms, bound_table
 from alignpro_lite.registry.record import Origin, parse_written
 from alignpro_lite.registry.storage import write_text
 
-FILE = "bound.json"
+BOUND = "bound.json"
 TERMS = "bound.jsonl"
-"""The terms of every prompt that is done."""
+"""The terms of every prompt, written as they are measured."""
 
 
 def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], None]) -> str:
-    """Measure the terms, write them to bound.json, and give them as text.
+    """Measure the terms, write them to bound.json, and return them as text.
 
     Args:
         config: Its table [bound] says how much is drawn; a system of kind oracle stands for π*.
-        places: Where.
+        places: Where things are.
         note: Told what people who wait should know.
 
     Raises:
@@ -42,7 +42,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             "The bound needs a table [bound], found none in the configuration.",
             "Add a line [bound], which may stay empty, and choose another --output.",
         )
-    with opened(config, places, note) as evaluation:
+    with open_evaluation(config, places, note) as evaluation:
         loaded, journal = evaluation.loaded, evaluation.journal(TERMS)
         models = BoundModels(
             target=loaded.require_llama("The bound"),
@@ -66,7 +66,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
 
             prompts = evaluation.mixed(section.prompts)
             found = measure_bound(models, prompts, plan, known, on_terms)
-        write_text(places.run / FILE, json.dumps(asdict(found), indent=2) + "\n")
+        write_text(places.run / BOUND, json.dumps(asdict(found), indent=2) + "\n")
     return bound_table(found)
 
 

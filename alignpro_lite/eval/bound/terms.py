@@ -1,8 +1,8 @@
-"""Measures the bound of Theorem 6.1 on real models; `measure.bound` has the estimators.
+"""Measures the terms of theorem 6.1 on real models; `measure.bound` has the estimators.
 
 Rewrites and answers are drawn at temperature 1 without filters, whatever users set: that is the
 distribution whose log-probabilities are known. An answer is its first `max_tokens` tokens, for the
-reward and for the distances alike; rewrites are taken as ρ_sft writes them, none is refused.
+reward and for the distances alike; rewrites are used as ρ_sft writes them, and none is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
@@ -25,6 +24,7 @@ from alignpro_lite.measure.bound import (
     theorem_bound,
     total_variation,
 )
+from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.prompter.prompter import OnnxPrompter, require_reference
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
@@ -40,7 +40,7 @@ class BoundModels:
 
     Attributes:
         target: π_F.
-        reference: ρ_sft: a bundle loaded with its adapter multiplied by 0.
+        reference: ρ_sft, a bundle loaded with its adapter multiplied by 0.
         reward: r*.
         oracle: Stands in for π*; None leaves its term out.
     """
@@ -59,8 +59,8 @@ class BoundPlan:
         draws: Rewrites of each prompt, of which more than exp(KL) are needed, and answers to each
             prompt and rewrite, at most the sequences of the target.
         strength: λ > 0.
-        max_tokens: Of each answer.
-        seed: Of rewrites, answers and the bootstrap.
+        max_tokens: Most tokens of an answer.
+        seed: Seed of rewrites, answers and the bootstrap.
     """
 
     draws: BoundSection
@@ -79,7 +79,7 @@ class BoundPlan:
             raise InputError(
                 "The bound needs λ above 0, a rewrite, 2 answers and a token, found "
                 f"{self.strength:g}, {rewrites}, {answers} and {self.max_tokens}.",
-                "Raise what is too small.",
+                "Raise the number that is too small.",
             )
 
 
@@ -124,7 +124,7 @@ def measure_bound(
         raise InputError(
             f"The oracle {models.oracle.path} has other tokens than the target "
             f"{models.target.path}, which therefore cannot score its answers.",
-            "Pass an oracle that was trained from the target, see `alignpro-lite train oracle`.",
+            "Pass an oracle that was trained from the target; see `alignpro-lite train oracle`.",
         )
     terms = list(known)
     for number, prompt in enumerate(prompts[len(known) :], start=len(known)):
@@ -157,9 +157,7 @@ class _PromptRun:
             highest=float(rewards.max()),
         )
 
-    def _oracle_terms(
-        self, answers: Sequence[_Answer], rewards: NDArray[np.float64]
-    ) -> OracleTerms:
+    def _oracle_terms(self, answers: Sequence[_Answer], rewards: FloatArray) -> OracleTerms:
         return OracleTerms(self._variation(answers, [self._prompt]), float(rewards.mean()))
 
     def _rewrites(self) -> list[str]:
@@ -187,19 +185,20 @@ class _PromptRun:
         ]
         started = model.answer_together(questions, fresh=True)
         try:
-            return [[_read(one) for one in streams] for streams in started]
+            return [[_answer(stream) for stream in streams] for streams in started]
         finally:
-            for one in (one for streams in started for one in streams):
-                one.cancel()
+            for streams in started:
+                for unread in streams:
+                    unread.cancel()
 
-    def _rewards(self, answers: Sequence[Sequence[_Answer]]) -> NDArray[np.float64]:
+    def _rewards(self, answers: Sequence[Sequence[_Answer]]) -> FloatArray:
         """Score answers, all against x; shape (texts, answers)."""
-        exchanges = [Exchange(self._prompt, one.text) for row in answers for one in row]
+        exchanges = [Exchange(self._prompt, answer.text) for row in answers for answer in row]
         scores = self._models.reward.score(exchanges)
         if scores.failed.any():
             raise RewardError(
                 f"{scores.failed.sum()} of {len(exchanges)} answers have no score.",
-                "Mend the reward; the bound needs every score.",
+                "Fix the reward; the bound needs every score.",
             )
         return scores.total.reshape(len(answers), -1)
 
@@ -207,13 +206,13 @@ class _PromptRun:
         """Mean distance from what wrote the answers to π_F given each of several texts."""
         different = list(dict.fromkeys(sent))
         scores = self._models.target.score_each(
-            [[Message("user", text)] for text in different], [one.tokens for one in answers]
+            [[Message("user", text)] for text in different], [answer.tokens for answer in answers]
         )
         known = dict(zip(different, scores, strict=True))
-        log_p = np.array([one.log_prob for one in answers])
+        log_p = np.array([answer.log_prob for answer in answers])
         return total_variation(log_p, np.array([known[text] for text in sent]))
 
 
-def _read(stream: AnswerStream) -> _Answer:
+def _answer(stream: AnswerStream) -> _Answer:
     text = "".join(stream)
     return _Answer(text, tuple(stream.tokens), stream.log_prob)

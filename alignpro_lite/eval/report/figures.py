@@ -1,4 +1,4 @@
-"""The figures of an evaluation, from its summary: files to keep, and SVG that a page can hold."""
+"""The figures of an evaluation: files to keep, and SVG that a page can embed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from alignpro_lite.eval.summary import ALL, Cell, DialCurve, Summary, WinMatrix
+from alignpro_lite.eval.summary import Cell, DialCurve, Summary, WinMatrix
 from alignpro_lite.measure.statistics import Estimate
 
 INK = "#1f2328"
-"""Text and axes of the files."""
+"""The colour of text and axes in the files."""
 GREY = "#999999"
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442")
-"""The colours of Okabe and Ito, which people with any colour vision tell apart."""
+"""The colours of Okabe and Ito, which people with any colour vision can tell apart."""
 
 _PLACEHOLDER = "#010203"
-"""Drawn by nothing else, so it can become the colour of the page's text."""
+"""Nothing else is drawn in it, so it can become the colour of the page's text."""
 _WIN, _LOSS = PALETTE[0], PALETTE[3]
 _STRONGEST = 0.7
-"""Opacity of a certain win: numbers on it stay readable in light and dark."""
+"""Opacity of a certain win; numbers on it stay readable on a light and a dark page."""
 _HATCHES = ("", "///", "...", "xxx")
 _MARKERS = "osD^"
 _DASHES = ("-", "--", ":", "-.")
@@ -45,12 +45,12 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True)
 class Look:
-    """How a system is drawn, everywhere alike.
+    """How a system is drawn in every figure.
 
     Attributes:
-        colour: Of its bars and points.
-        hatch: Of its bars; sets systems apart once the colours are used up.
-        marker: Of its points, likewise.
+        colour: Colour of its bars and points.
+        hatch: Pattern of its bars; tells systems apart once the colours are used up.
+        marker: Shape of its points, likewise.
     """
 
     colour: str
@@ -69,41 +69,37 @@ def looks(summary: Summary) -> dict[str, Look]:
     return found
 
 
-def overall(summary: Summary) -> str:
-    """Name the data set that stands for all: ALL, or the only one there is."""
-    return ALL if any(cell.data == ALL for cell in summary.cells) else summary.data[0]
-
-
 def mean_figure(summary: Summary, ink: str = INK) -> Figure:
-    """Draw the mean reward: a group a data set, a bar a system."""
+    """Draw the mean reward: a group for each data set, a bar for each system."""
     return _bars(summary, "mean reward", lambda cell: cell.mean, ink)
 
 
 def variance_figure(summary: Summary, ink: str = INK) -> Figure:
-    """Draw the variance of the reward over answers to one prompt, as `mean_figure`."""
+    """Draw the variance of the reward over answers to one prompt, like `mean_figure`."""
     return _bars(summary, "variance within a prompt", lambda cell: cell.within, ink)
 
 
 def dial_figure(summary: Summary, ink: str = INK) -> Figure | None:
-    """Draw reward against KL: a line a curve, a point a system; None if no KL is known."""
-    data, judge = overall(summary), summary.judges[0]
+    """Draw reward against KL: curves as lines, systems as points; None if no KL is known."""
+    data, judge = summary.overall, summary.judges[0]
     cells = [summary.cell(data, name, judge) for name in summary.systems]
     points = [(cell.system, cell.kl, cell.mean) for cell in cells if cell and cell.kl is not None]
-    curves = [one for one in summary.dial if one.points]
+    curves = [curve for curve in summary.dial if curve.points]
     if not curves and not points:
         return None
+    styles = looks(summary)
     with matplotlib.rc_context(_style(ink)):
         figure, axes = _empty(_WIDTH, 4.2)
-        legend = [_draw_curve(axes, one, turn, ink) for turn, one in enumerate(curves)]
+        legend = [_draw_curve(axes, curve, turn, ink) for turn, curve in enumerate(curves)]
         for name, kl, mean in points:
-            look = looks(summary)[name]
+            look = styles[name]
             _draw_interval(axes, kl, mean, look.colour)
             legend += axes.plot(
                 [kl], [mean.value], look.marker, color=look.colour, markersize=8,
                 markeredgecolor=ink, zorder=4, linestyle="none", label=name,
             )  # fmt: skip
-        # Reward grows about with the root of KL; it also spreads the crowd near zero. An estimate
-        # of a KL can be below zero.
+        # Reward grows roughly with the root of KL, and a root scale spreads the crowd near zero.
+        # An estimate of a KL can be below zero.
         axes.set_xscale("function", functions=(_root, _square))
         axes.set_xlabel("KL to the reference, nats (root scale)")
         axes.set_ylabel(f"mean reward, {judge}")
@@ -114,7 +110,7 @@ def dial_figure(summary: Summary, ink: str = INK) -> Figure | None:
 
 
 def matrix_figure(matrix: WinMatrix, ink: str = INK) -> Figure:
-    """Draw who beats whom, the numbers written in."""
+    """Draw who beats whom, with the numbers in the squares."""
     count = len(matrix.systems)
     with matplotlib.rc_context(_style(ink)):
         figure, axes = _empty(_WIDTH, 1.4 + 0.5 * count)
@@ -140,7 +136,7 @@ def write_figures(summary: Summary, folder: Path) -> None:
 
     Args:
         summary: What to draw.
-        folder: Made when missing.
+        folder: Created if it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in _figures(summary, INK).items():
@@ -178,7 +174,7 @@ def _figures(summary: Summary, ink: str) -> dict[str, Figure]:
 
 
 def _style(ink: str) -> dict[Any, Any]:
-    """What must hold while a figure is made and while it is saved."""
+    """Settings that must hold while a figure is made and while it is saved."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return {
         **dict.fromkeys((*inked, "hatch.color", "grid.color"), ink),
@@ -205,12 +201,12 @@ def _empty(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _bars(summary: Summary, label: str, value: Callable[[Cell], Estimate], ink: str) -> Figure:
     names, judge = summary.systems, summary.judges[0]
-    bar = 0.84 / len(names)
+    bar, styles = 0.84 / len(names), looks(summary)
     with matplotlib.rc_context(_style(ink)):
         figure, axes = _empty(max(_WIDTH, 1.4 + 0.16 * len(names) * len(summary.data)), 3.6)
         legend: list[Artist] = []
         for number, name in enumerate(names):
-            look = looks(summary)[name]
+            look = styles[name]
             for group, data in enumerate(summary.data):
                 if cell := summary.cell(data, name, judge):
                     found = value(cell)
@@ -240,31 +236,31 @@ def _draw_interval(axes: Axes, place: float, found: Estimate, colour: str) -> No
 
 def _draw_curve(axes: Axes, curve: DialCurve, turn: int, ink: str) -> Artist:
     """A line in the colour of the text, since colours mean systems; dashes tell curves apart."""
-    points = sorted(curve.points, key=lambda one: one.kl)
-    places = [one.kl for one in points]
-    rewards = [one.reward for one in points]
+    points = sorted(curve.points, key=lambda point: point.kl)
+    places = [point.kl for point in points]
+    rewards = [point.reward for point in points]
     axes.fill_between(
-        places, [one.low for one in rewards], [one.high for one in rewards],
+        places, [reward.low for reward in rewards], [reward.high for reward in rewards],
         color=ink, alpha=0.08, linewidth=0,
     )  # fmt: skip
     (line,) = axes.plot(
-        places, [one.value for one in rewards], _DASHES[turn % len(_DASHES)], color=ink,
+        places, [reward.value for reward in rewards], _DASHES[turn % len(_DASHES)], color=ink,
         marker=_MARKERS[turn % len(_MARKERS)], markersize=3.5, linewidth=1.1, label=curve.name,
     )  # fmt: skip
     return line
 
 
 def _label_points(figure: Figure, axes: Axes, curves: Sequence[DialCurve]) -> None:
-    """Write the settings beside their points, the ends of curves first, where there is room."""
+    """Write the settings next to their points, the ends of curves first, where there is room."""
     figure.draw_without_rendering()  # lays the axes out
     taken: list[Bbox] = []
     for turn, curve in enumerate(curves):
-        # A rising curve leaves room above on the left and below on the right; neighbours take
-        # opposite sides, or their labels would meet.
+        # A rising curve leaves room above on the left and below on the right; neighbouring curves
+        # take opposite sides, or their labels would collide.
         above = turn % 2 == 0
-        for one in dict.fromkeys((curve.points[-1], *curve.points)):
+        for point in dict.fromkeys((curve.points[-1], *curve.points)):
             label = axes.annotate(
-                one.setting, (one.kl, one.reward.value), (0, 4 if above else -4),
+                point.setting, (point.kl, point.reward.value), (0, 4 if above else -4),
                 textcoords="offset points", fontsize=6.5,
                 ha="right" if above else "left", va="bottom" if above else "top",
             )  # fmt: skip
@@ -284,7 +280,7 @@ def _square(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _draw_rate(axes: Axes, row: int, column: int, rate: float) -> None:
-    """One square; its strength is opacity, so it fits a white and a black page."""
+    """One square; opacity shows its strength, so it suits a white and a black page."""
     if row == column:
         axes.text(column, row, "–", ha="center", va="center", alpha=0.5)
         return
@@ -299,9 +295,8 @@ def _draw_rate(axes: Axes, row: int, column: int, rate: float) -> None:
 
 
 def _place_legend(figure: Figure, entries: Sequence[Artist]) -> None:
-    longest = max(len(str(one.get_label())) for one in entries)
-    columns = max(1, min(len(entries), 4, 84 // (longest + 6)))
-    labels = [str(one.get_label()) for one in entries]
+    labels = [str(entry.get_label()) for entry in entries]
+    columns = max(1, min(len(entries), 4, 84 // (max(map(len, labels)) + 6)))
     figure.legend(list(entries), labels, loc="outside upper center", ncols=columns)
 
 
@@ -310,11 +305,11 @@ def _folded(name: str, width: int) -> str:
 
 
 def _for_page(svg: str, name: str) -> str:
-    """Make a matplotlib SVG a guest: its own ids, no rules for the page, the page's colours."""
+    """Fit a matplotlib SVG into a page: ids of its own, no style rules, the page's colours."""
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in list(parent):
-            # Rules would hold for the whole page; metadata names addresses.
+            # Style rules would apply to the whole page; metadata holds web addresses.
             if child.tag.endswith(("}style", "}metadata")):
                 parent.remove(child)
     for element in root.iter():

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from alignpro_lite.experiment.sections import PromptDataSection, RewardSection, TwoOrMore
 from alignpro_lite.registry.record import Record
-from alignpro_lite.train.prompter_config import LoraSection, ObjectiveSection, OptimisationSection
+from alignpro_lite.train.prompter.config import LoraSection, ObjectiveSection, OptimisationSection
 
 
 class OracleSection(LoraSection):

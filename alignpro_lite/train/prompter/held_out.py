@@ -1,152 +1,203 @@
-"""What a trained prompter did on prompts it never saw, and what its reward does not see."""
+"""What a trained prompter does with prompts it never saw, measured as `eval` measures systems."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
-from alignpro_lite.eval.arms import Arm, Bench, Rewriter
-from alignpro_lite.measure.statistics import Comparison, compare
-from alignpro_lite.measure.text import describe_answers, describe_rewrites, distinct_share
-from alignpro_lite.registry.storage import write_text
+from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.eval.analysis import summarise
+from alignpro_lite.eval.bench import Bench, Response, System
+from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.lineup import Lineup
+from alignpro_lite.eval.records import RESULTS, ResultRow
+from alignpro_lite.eval.runner import answer_all
+from alignpro_lite.eval.summary import Summary
+from alignpro_lite.eval.systems import Fixed
+from alignpro_lite.registry.record import plain
+from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter.config import PrompterConfig
 
+PLAIN = "no prompter"
+LEARNED = "learned"
+UNTRAINED = "untrained"
 REWARD = "reward"
 SECOND = "second_reward"
-PLAIN = "no prompter"
-SAMPLES = 20
-REPORT = "report.md"
+_DATA = "held-out prompts"
+_SAMPLED_TOGETHER = 32
+"""Rewrites drawn in one batch."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """The arms, and each of them held against sending the prompt as it is.
+class PolicyPrompter:
+    """A policy in torch as a prompter.
 
     Attributes:
-        arms: The answers; the first arm sends the prompt as it is.
-        comparisons: By arm and reward, against the first arm.
-        kl: Estimated KL(ρ ‖ ρ_sft) of each arm with a prompter, in nats.
+        policy: ρ_θ with its reference.
+        temperature: Divides the logits of the draws.
+        is_reference: Whether ρ_sft draws in the place of ρ_θ.
     """
 
-    arms: tuple[Arm, ...]
-    comparisons: Mapping[str, Mapping[str, Comparison]]
-    kl: Mapping[str, float]
+    policy: Policy
+    temperature: float
+    is_reference: bool
+
+    def draw(self, prompts: Sequence[str], count: int, seed: int) -> list[list[tuple[int, ...]]]:
+        """Draw `count` rewrites of every prompt, as token ids, a few prompts at a time."""
+        if self.is_reference:
+            self.policy.reset_sampler()
+        else:
+            self.policy.refresh_sampler()
+        drawn: list[list[tuple[int, ...]]] = []
+        together = max(1, _SAMPLED_TOGETHER // count)
+        for start in range(0, len(prompts), together):
+            some = prompts[start : start + together]
+            drawn.extend(
+                self.policy.sample(some, count, stream_seed(seed, start), self.temperature)
+            )
+        return drawn
+
+    def text(self, prompt: str, output: Sequence[int]) -> str:
+        """What is sent, x'; the prompt itself where the prompter wrote nothing."""
+        tokens = self.policy.tokens
+        written = tokens.decode(output)
+        return tokens.template.apply(prompt, written) if written.strip() else prompt
+
+    def log_ratios(self, prompts: Sequence[str], outputs: Sequence[Sequence[int]]) -> list[float]:
+        """Log q(x'|x) - log ρ_sft(x'|x) of one rewrite of every prompt, in nats."""
+        if self.is_reference:
+            return [0.0] * len(prompts)
+        trie = self.policy.pack(prompts, outputs)
+        with torch.no_grad():
+            proposal = self.policy.log_probs(trie, self.temperature)
+            ratios: list[float] = (proposal - self.policy.reference_log_probs(trie)).tolist()
+        return ratios
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A system that sends a rewrite of its own for every answer.
+
+    Attributes:
+        prompter: Who rewrites.
+    """
+
+    prompter: PolicyPrompter
+
+    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
+        """Answer prompts; see `System.respond`. The first rewrite of each gives its log-ratio."""
+        drawn = self.prompter.draw(prompts, bench.plan.count, seed)
+        ratios = self.prompter.log_ratios(prompts, [outputs[0] for outputs in drawn])
+        response = bench.answer(prompts, _texts(self.prompter, prompts, drawn), seed)
+        return replace(response, log_ratios=[(ratio,) for ratio in ratios])
+
+
+@dataclass(frozen=True)
+class BestRewrite:
+    """A system that tries rewrites out and sends the one whose trial answer scores best.
+
+    The answers that count are drawn afresh, so that a lucky trial does not count.
+
+    Attributes:
+        prompter: Who rewrites.
+        samples: Rewrites of each prompt, each tried with one answer.
+        judge: Whose score decides.
+    """
+
+    prompter: PolicyPrompter
+    samples: int
+    judge: str
+
+    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
+        """Answer prompts; see `System.respond`."""
+        drawn = self.prompter.draw(prompts, self.samples, stream_seed(seed, 1))
+        tried = _texts(self.prompter, prompts, drawn)
+        trials = bench.answer(prompts, tried, stream_seed(seed, 2))
+        best = trials.rewards[self.judge].argmax(axis=1)
+        sent = [[row[place]] * bench.plan.count for row, place in zip(tried, best, strict=True)]
+        return bench.answer(prompts, sent, seed)
+
+
+def _texts(
+    prompter: PolicyPrompter, prompts: Sequence[str], drawn: Sequence[Sequence[Sequence[int]]]
+) -> list[list[str]]:
+    return [
+        [prompter.text(prompt, output) for output in outputs]
+        for prompt, outputs in zip(prompts, drawn, strict=True)
+    ]
 
 
 def measure(
+    config: PrompterConfig,
+    run: Path,
     bench: Bench,
-    rewriters: Mapping[str, Rewriter],
-    best_of: tuple[str, int],
-    kl: Mapping[str, float],
-    on_stage: Callable[[str], None],
-) -> Report:
-    """Answer the held-out prompts in every arm and compare.
+    policy: Policy,
+    prompts: Sequence[str],
+    note: Callable[[str], None],
+) -> tuple[Summary, list[ResultRow]]:
+    """Answer held-out prompts with and without the prompter, and compare.
+
+    Every answer is kept in `RESULTS`, so that a run that is stopped meanwhile resumes there.
 
     Args:
-        bench: Prompts, target and rewards; `reward` must be among their names.
-        rewriters: Arms with a prompter, by name.
-        best_of: The arm whose rewrites are tried out, and how many of them.
-        kl: Of the arms, where it is known.
-        on_stage: Told which arm begins.
+        config: What was trained, and how it is measured.
+        run: The folder of the run.
+        bench: Target and judges; `REWARD` is the first of them.
+        policy: The trained prompter.
+        prompts: The held-out prompts, at least two.
+        note: Told what people who wait should know.
+
+    Raises:
+        RewardError: An answer failed or has no score.
+        InputError: The folder holds results of other weights.
     """
-    base, count = best_of
-    sent: dict[str, Callable[[], Sequence[Sequence[str]]]] = {PLAIN: bench.unchanged}
-    for name, rewriter in rewriters.items():
-        sent[name] = lambda rewriter=rewriter: bench.rewritten(rewriter)  # type: ignore[misc]
-    sent[f"best of {count} from {base}"] = lambda: bench.best_of(rewriters[base], count, REWARD)
-    arms = []
-    for number, (name, make) in enumerate(sent.items()):
-        on_stage(name)
-        arms.append(bench.arm(name, make(), bench.seed + number))
-    return Report(tuple(arms), against(arms[0], arms[1:], bench.seed), kl)
-
-
-def against(plain: Arm, arms: Sequence[Arm], seed: int) -> dict[str, Mapping[str, Comparison]]:
-    """Every reward of every arm held against the arm that sends prompts as they are."""
-    return {
-        arm.name: {key: compare(arm.rewards[key], plain.rewards[key], seed) for key in arm.rewards}
-        for arm in arms
+    learned = PolicyPrompter(policy, config.prompter.temperature, is_reference=False)
+    untrained = PolicyPrompter(policy, 1.0, is_reference=True)
+    samples = config.report.best_of
+    systems: dict[str, System] = {
+        PLAIN: Fixed({}),
+        LEARNED: Rewritten(learned),
+        UNTRAINED: Rewritten(untrained),
+        f"best of {samples} from {UNTRAINED}": BestRewrite(untrained, samples, REWARD),
     }
+    lineup = Lineup(
+        prompts={_DATA: prompts},
+        systems=dict.fromkeys(systems, (_DATA,)),
+        judges=tuple(bench.judges),
+        baseline=PLAIN,
+        oracle=None,
+        seed=config.training.seed,
+    )
+    configuration = plain(config)
+    journal = Journal(run / RESULTS, _identity(configuration, policy))
+    note(f"Measuring on {len(prompts)} held-out prompts.")
+    records = answer_all(lineup, bench, systems.__getitem__, journal, note)
+    return summarise(lineup, records, configuration), records
 
 
-def summary(report: Report, prompts: Sequence[str]) -> dict[str, Any]:
-    """The report as plain data for report.json."""
-    arms = {}
-    for arm in report.arms:
-        flat = [x for row in arm.sent for x in row]
-        owners = [prompt for prompt, row in zip(prompts, arm.sent, strict=True) for _ in row]
-        hints = [_added(x, prompt) for x, prompt in zip(flat, owners, strict=True)]
-        arms[arm.name] = {
-            "rewards": {key: float(values.mean()) for key, values in arm.rewards.items()},
-            "kl": report.kl.get(arm.name),
-            "rewrites": asdict(describe_rewrites(owners, flat))
-            | {"distinct_additions": distinct_share(hints)},
-            "answers": asdict(describe_answers([y for row in arm.answers for y in row])),
-            "against_no_prompter": {
-                key: asdict(one) for key, one in report.comparisons.get(arm.name, {}).items()
-            },
-        }
-    return {"prompts": len(prompts), "answers": len(report.arms[0].sent[0]), "arms": arms}
+def _identity(configuration: dict[str, Any], policy: Policy) -> str:
+    """Names a configuration and the weights that it was trained to."""
+    found = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode())
+    for name, parameter in policy.model.named_parameters():
+        if parameter.requires_grad:
+            found.update(name.encode())
+            found.update(parameter.detach().cpu().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
-def write_report(
-    folder: Path, data: Mapping[str, Any], report: Report, prompts: Sequence[str], name: str
-) -> None:
-    """Write `summary` to report.json, and report.md with twenty exchanges of one arm to read."""
-    write_text(folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    write_text(folder / REPORT, _markdown(data, report, prompts, name))
-
-
-def table(data: Mapping[str, Any]) -> str:
-    """The figures of `summary` as a Markdown table, one line an arm."""
-    lines = [
-        "| arm | reward | gain (95 %) | win rate | variance | second reward, win rate | KL | "
-        "words sent | words answered |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, arm in data["arms"].items():
-        lines.append("| " + " | ".join([name, *_cells(arm)]) + " |")
-    return "\n".join(lines)
-
-
-def _cells(arm: Mapping[str, Any]) -> list[str]:
-    own = arm["against_no_prompter"].get(REWARD)
-    second = arm["against_no_prompter"].get(SECOND)
-    rewards = arm["rewards"]
-    cells = [f"{rewards[REWARD]:.3f}", "", "", "", "", ""]
-    if own:
-        gain = own["mean_difference"]
-        cells[1] = f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-        cells[2] = f"{own['win_rate']['value']:.1%}"
-        cells[3] = f"{own['first_variance']:.3f} (none: {own['second_variance']:.3f})"
-    if SECOND in rewards:
-        cells[4] = f"{rewards[SECOND]:.3f}"
-    if second:
-        cells[4] += f", {second['win_rate']['value']:.1%}"
-    if arm["kl"] is not None:
-        cells[5] = f"{arm['kl']:.2f}"
-    return [*cells, f"{arm['rewrites']['words']:.1f}", f"{arm['answers']['words']:.1f}"]
-
-
-def _markdown(data: Mapping[str, Any], report: Report, prompts: Sequence[str], name: str) -> str:
-    arm = next(arm for arm in report.arms if arm.name == name)
-    chosen = np.linspace(0, len(prompts) - 1, min(SAMPLES, len(prompts))).astype(int)
-    parts = ["# Report", table(data), f"# {len(chosen)} exchanges of the arm {name}"]
-    for place in chosen:
-        reward, plain = (one.rewards[REWARD][place, 0] for one in (arm, report.arms[0]))
-        parts.append(
-            f"## {prompts[place]}\n\n"
-            f"**Sent:** {arm.sent[place][0]}\n\n"
-            f"**Answer ({reward:+.2f}):** {arm.answers[place][0]}\n\n"
-            f"**Without prompter ({plain:+.2f}):** {report.arms[0].answers[place][0]}"
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _added(rewrite: str, prompt: str) -> str:
-    """What a rewrite adds to a prompt that it begins with; otherwise all of it."""
-    return rewrite.removeprefix(prompt.rstrip()).strip()
+def figures_of(summary: Summary, system: str) -> dict[str, Any]:
+    """What was found about one system, as plain data for the card of its adapter."""
+    return {
+        "rewards": {cell.judge: asdict(cell) for cell in summary.cells if cell.system == system},
+        "against_no_prompter": {
+            found.judge: asdict(found) for found in summary.versus if found.system == system
+        },
+        "rewrites": asdict(summary.rewrites[system]),
+        "answers": asdict(summary.answers[system]),
+    }

@@ -12,21 +12,21 @@ import numpy as np
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.rows import BadRow, Rows
 from alignpro_lite.experiment.split import prompt_position
-from alignpro_lite.train.preferences import Pair, Rating, read_pairs, read_ratings
-from alignpro_lite.train.reward_config import PreferenceSection
+from alignpro_lite.train.reward.config import PreferenceSection
+from alignpro_lite.train.reward.preferences import Pair, Rating, read_pairs, read_ratings
 
 
 @dataclass(frozen=True)
 class Example:
-    """A pair or a rated answer, and which output it teaches.
+    """A pair or a rated answer, and the output that it teaches.
 
     Attributes:
         part: Index of the output.
         source: Name of the file, for the held-out figures.
         prompt: x.
-        answers: One rated answer, or two of which the first is the better one.
-        ratings: Of each answer in standard deviations from the mean of its file; NaN where the
-            file has none.
+        answers: One rated answer, or two answers with the better one first.
+        ratings: Rating of each answer, in standard deviations from the mean of its file; NaN
+            where the file has none.
     """
 
     part: int
@@ -42,7 +42,7 @@ class RewardData:
 
     Attributes:
         train: What is learned from.
-        held_out: What is only measured; no prompt of it occurs in `train`.
+        held_out: What is only measured; none of its prompts occur in `train`.
         bad: Rows that could not be read, by file.
     """
 

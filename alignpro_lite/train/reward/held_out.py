@@ -1,4 +1,4 @@
-"""What a reward model gets right on examples it has not seen."""
+"""How often a reward model is right on examples that it has not seen."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignpro_lite.measure.preference_pairs import (
     pair_accuracy,
     pair_calibration_error,
     pair_log_loss,
 )
+from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.torch_reward import TorchReward
-from alignpro_lite.train.reward_data import Example
+from alignpro_lite.train.reward.data import Example
 
 
 def held_out_metrics(reward: TorchReward, examples: Sequence[Example]) -> dict[str, Any]:
-    """Held-out figures of every file, of its pairs and of its ratings.
+    """Measure a reward model on the pairs and the ratings of every file.
 
     Returns:
-        By file: the part it measures, `pairs` (accuracy with its 95 % interval, that of always
-        taking the longer answer, log-loss, calibration error) and `ratings` (correlation),
-        each if there are any.
+        By file: the part it measures, `pairs` (accuracy with its 95 % interval, accuracy of always
+        taking the longer answer, log-loss, calibration error) and `ratings` (correlation), each
+        if the file has any.
     """
     metrics: dict[str, Any] = {}
     for source in dict.fromkeys(example.source for example in examples):
@@ -34,16 +34,18 @@ def held_out_metrics(reward: TorchReward, examples: Sequence[Example]) -> dict[s
     return metrics
 
 
-def _scores(reward: TorchReward, examples: Sequence[Example]) -> list[NDArray[np.float64]]:
+def _scores(reward: TorchReward, examples: Sequence[Example]) -> list[FloatArray]:
     """Scores of the answers of each example."""
-    exchanges = [Exchange(one.prompt, answer) for one in examples for answer in one.answers]
-    parts = [one.part for one in examples for _ in one.answers]
+    exchanges = [
+        Exchange(example.prompt, answer) for example in examples for answer in example.answers
+    ]
+    parts = [example.part for example in examples for _ in example.answers]
     scores = reward.score(exchanges).numpy().astype(np.float64)[np.arange(len(parts)), parts]
-    ends = np.cumsum([len(one.answers) for one in examples])
+    ends = np.cumsum([len(example.answers) for example in examples])
     return np.split(scores, ends[:-1])
 
 
-def _figures(examples: Sequence[Example], scores: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
+def _figures(examples: Sequence[Example], scores: Sequence[FloatArray]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     pairs = [row for row, example in enumerate(examples) if len(example.answers) > 1]
     if pairs:
@@ -58,7 +60,7 @@ def _figures(examples: Sequence[Example], scores: Sequence[NDArray[np.float64]])
             "log_loss": pair_log_loss(margins),
             "calibration_error": pair_calibration_error(margins),
         }
-    ratings = np.array([rating for one in examples for rating in one.ratings])
+    ratings = np.array([rating for example in examples for rating in example.ratings])
     known = ~np.isnan(ratings)
     if known.sum() > 2:
         correlation = float(np.corrcoef(np.concatenate(scores)[known], ratings[known])[0, 1])

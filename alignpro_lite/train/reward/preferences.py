@@ -1,6 +1,6 @@
-"""Preference data in the forms it is published in.
+"""Preference data in the formats it is published in.
 
-Every reader turns one row into a `Pair` or a `Rating`; `rows` does the rest.
+Every reader turns a row into a `Pair` or a `Rating`; `experiment.rows` does the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Pair:
         prompt: x.
         chosen: The better answer.
         rejected: The other one.
-        scores: What both were rated, in the unit of the data set, where it says so.
+        scores: Ratings of both, in the unit of the data set, where it has any.
     """
 
     prompt: str
@@ -81,7 +81,7 @@ def read_ratings(path: Path, form: RatingFormat) -> Rows[Rating]:
 
 
 def _answer(row: Row, key: str) -> str:
-    """An answer as text, or as messages whose last one it is."""
+    """An answer given as text, or as the last of several messages."""
     value = row.get(key)
     if isinstance(value, list) and value and isinstance(value[-1], dict):
         return text_of(value[-1], "content")
@@ -89,7 +89,7 @@ def _answer(row: Row, key: str) -> str:
 
 
 def _hh(row: Row) -> Pair:
-    """Two transcripts that share all but the last answer."""
+    """Two transcripts that differ only in the last answer."""
     asked, _, chosen = text_of(row, "chosen").rpartition(_HH_TURN)
     also_asked, _, rejected = text_of(row, "rejected").rpartition(_HH_TURN)
     if not asked or asked != also_asked:

@@ -6,26 +6,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alignpro_lite.experiment.rows import described
-from alignpro_lite.experiment.run_folder import claim
+from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.export.reward import RewardRequest, export_reward
 from alignpro_lite.reward.torch_reward import RewardCard
-from alignpro_lite.train.reward_config import RewardConfig
-from alignpro_lite.train.reward_data import read_data
-from alignpro_lite.train.reward_trainer import train_reward
+from alignpro_lite.train.reward.config import RewardConfig
+from alignpro_lite.train.reward.data import read_data
+from alignpro_lite.train.reward.trainer import fit_reward
 
 BUNDLE = "bundle"
 
 
-def run_reward(
-    config: RewardConfig, base: Path, data: Path, output: Path, note: Callable[[str], None]
-) -> Path:
-    """Train a reward model into a folder and export it.
+def train_reward(config: RewardConfig, places: Places, note: Callable[[str], None]) -> Path:
+    """Train a reward model and export it.
 
     Args:
-        config: What to do.
-        base: Folder of the base model.
-        data: What relative data paths start from.
-        output: Gets adapter, card, and the reward bundle.
+        config: What to train.
+        places: Where things are; the run folder gets adapter, card, and the reward bundle.
         note: Told what people who wait should know.
 
     Returns:
@@ -35,20 +31,21 @@ def run_reward(
         AlignProError: The folder holds another run, the data or the base cannot be used, or the
             export disagrees with torch.
     """
-    claim(output, config)
-    examples = read_data(config.data, config.parts, data, config.training.held_out)
+    base = places.store.path("reward", config.model.base)
+    claim(places.run, config)
+    examples = read_data(config.data, config.parts, places.data, config.training.held_out)
     for line in described(examples.bad):
         note(line)
     note(f"{len(examples.train)} examples to train on, {len(examples.held_out)} held out.")
-    card = train_reward(config, base, examples, output)
+    card = fit_reward(config, base, examples, places.run)
     for line in held_out_lines(card):
         note(line)
-    request = RewardRequest(output, base, "int8", allow_mismatch=False)
-    return export_reward(request, output / BUNDLE, on_stage=note).path
+    request = RewardRequest(places.run, base, "int8", allow_mismatch=False)
+    return export_reward(request, places.run / BUNDLE, on_stage=note).path
 
 
 def held_out_lines(card: RewardCard) -> Iterator[str]:
-    """The held-out figures of a card, a sentence a file."""
+    """The held-out figures of a card, one sentence for each file."""
     for source, figures in card.metrics.items():
         if pairs := figures.get("pairs"):
             low, high = pairs["accuracy_95"]

@@ -1,4 +1,4 @@
-"""Train a reward model: Bradley-Terry on pairs, squared error on ratings, by transformers' Trainer.
+"""Fits a reward model: Bradley-Terry on pairs, squared error on ratings, by transformers' Trainer.
 
 Bradley-Terry: the probability that the chosen answer is the better one is
 sigmoid(r(x, chosen) - r(x, rejected)) (Bradley and Terry 1952; InstructGPT 2022, equation 1).
@@ -41,9 +41,9 @@ from alignpro_lite.reward.torch_reward import (
     write_card,
 )
 from alignpro_lite.train.allocator import keep_freed_memory
-from alignpro_lite.train.reward_config import RewardConfig, RewardModelSection
-from alignpro_lite.train.reward_data import Example, RewardData
-from alignpro_lite.train.reward_report import held_out_metrics
+from alignpro_lite.train.reward.config import RewardConfig, RewardModelSection
+from alignpro_lite.train.reward.data import Example, RewardData
+from alignpro_lite.train.reward.held_out import held_out_metrics
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -80,7 +80,7 @@ def _encoded(reward: TorchReward, example: Example) -> _Encoded:
 
 
 def _collate(rows: Sequence[_Encoded], pad: int) -> dict[str, Tensor]:
-    """The first answers of all rows, behind them the rejected ones of the pairs, in order."""
+    """The first answers of all rows, followed by the rejected ones of the pairs, in order."""
     pairs = [row for row in rows if len(row.answers) > 1]
     batch = batch_of([row.answers[0] for row in rows] + [row.answers[1] for row in pairs], pad)
     ratings = [row.ratings[0] for row in rows] + [row.ratings[1] for row in pairs]
@@ -100,11 +100,11 @@ def preference_loss(
         scores: Of the first answers of n rows and then of the rejected ones of the m pairs among
             them; shape (n + m,).
         is_pair: Which rows are pairs; shape (n,), bool.
-        rating: Of every answer, NaN where it has none; shape (n + m,).
+        rating: Rating of every answer, NaN where it has none; shape (n + m,).
         rating_weight: Weight of the squared error.
 
     Returns:
-        A scalar, each of the two terms a mean over what it applies to.
+        A scalar; each of the two terms is a mean over the pairs or ratings it applies to.
     """
     margins = scores[: len(is_pair)][is_pair] - scores[len(is_pair) :]
     known = ~rating.isnan()
@@ -117,7 +117,7 @@ def preference_loss(
 
 
 class _PreferenceTrainer(Trainer):
-    """Transformers' Trainer with the loss of pairs and ratings, and batches of like length."""
+    """Transformers' Trainer with the loss of pairs and ratings, and batches of similar length."""
 
     rating_weight = 0.0
 
@@ -141,15 +141,15 @@ class _PreferenceTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Path) -> RewardCard:
+def fit_reward(config: RewardConfig, base: Path, data: RewardData, output: Path) -> RewardCard:
     """Train a reward model and measure it on the held-out examples.
 
     Args:
-        config: How; `data` has been read by it.
-        base: Folder of the base model.
+        config: What to train.
+        base: The folder of the base model.
         data: The examples.
-        output: Gets the adapter (or all weights) and the card. Checkpoints of an unfinished run
-            lie in its folder `checkpoints` and are taken up again.
+        output: Gets the adapter (or all weights) and the card. A run resumes from the checkpoints
+            in its folder `checkpoints`.
 
     Returns:
         The card with the held-out metrics.
@@ -170,7 +170,7 @@ def train_reward(config: RewardConfig, base: Path, data: RewardData, output: Pat
     )
     trainer.rating_weight = config.training.rating_weight
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    with redirect_stdout(sys.stderr):  # it prints its figures, and stdout is for results
+    with redirect_stdout(sys.stderr):  # it prints to stdout, which is for results
         trainer.train(resume_from_checkpoint=last)
     reward.model.eval()
     card = structs.replace(card, metrics=held_out_metrics(reward, data.held_out))

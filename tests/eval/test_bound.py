@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from alignpro_lite.errors import BundleError, InputError, RewardError
-from alignpro_lite.eval.bound_run import BoundModels, BoundPlan, measure_bound
+from alignpro_lite.eval.bound.terms import BoundModels, BoundPlan, measure_bound
 from alignpro_lite.eval.config import BoundSection
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.measure.bound import PromptTerms

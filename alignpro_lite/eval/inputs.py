@@ -1,0 +1,161 @@
+"""What the answers of an evaluation depend on: its prompts, given rewrites, and its models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from alignpro_lite.errors import InputError
+from alignpro_lite.eval.config import (
+    BoundSection,
+    DataSetSection,
+    DialSection,
+    EvalConfig,
+    GivenSection,
+    OracleSystemSection,
+    PrompterSystemSection,
+    RhoStarSection,
+)
+from alignpro_lite.eval.summary import ModelUsed
+from alignpro_lite.experiment.prompts import read_prompts
+from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
+from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection, RewardSection
+from alignpro_lite.experiment.split import prompt_position
+from alignpro_lite.registry import ModelKind
+from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.registry.storage import sha256_of
+
+_WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
+
+
+def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]], list[str]]:
+    """Read the prompts of every data set.
+
+    Returns:
+        The prompts of each data set without duplicates, in an order fixed by the seed, and a
+        sentence for every row that was left out.
+
+    Raises:
+        InputError: A file cannot be read, or holds too few prompts.
+    """
+    chosen: dict[str, list[str]] = {}
+    notes: list[str] = []
+    for section in config.data:
+        rows = read_prompts(places.data / section.path, section.format)
+        notes.extend(described({section.path: rows.bad}))
+        usable = [
+            prompt for prompt in dict.fromkeys(rows.rows) if _is_wanted(config, section, prompt)
+        ]
+        random.Random(config.seed).shuffle(usable)
+        chosen[section.name] = usable[: section.prompts]
+        if len(usable) < 2:
+            raise InputError(
+                f"{section.name} needs at least 2 prompts, found {len(usable)} of at most "
+                f"{config.longest_prompt} characters.",
+                'Add data, raise longest_prompt, or set part = "all".',
+            )
+    return chosen, notes
+
+
+def _is_wanted(config: EvalConfig, section: DataSetSection, prompt: str) -> bool:
+    held_out = section.part == "all" or prompt_position(prompt) < config.held_out
+    return held_out and len(prompt) <= config.longest_prompt
+
+
+def texts_of(
+    config: EvalConfig, places: Places, prompts: Mapping[str, Sequence[str]]
+) -> dict[str, Sequence[object]]:
+    """All texts that answers depend on: the prompts, and given rewrites with their prompts.
+
+    Raises:
+        InputError: A given rewrite is missing.
+    """
+    texts: dict[str, Sequence[object]] = {f"data {name}": rows for name, rows in prompts.items()}
+    for section in config.system:
+        if isinstance(section, GivenSection):
+            rewrites = given_rewrites(section, places, prompts)
+            texts[f"rewrites {section.name}"] = sorted(rewrites.items())
+    return texts
+
+
+def given_rewrites(
+    section: GivenSection, places: Places, prompts: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Read rewrites that were made elsewhere, by their prompts.
+
+    Raises:
+        InputError: The file cannot be read, or a prompt has no rewrite in it.
+    """
+
+    def pair(row: Row) -> tuple[str, str]:
+        prompt = text_of(row, section.prompt_key).strip()
+        return prompt, text_of(row, section.rewrite_key).strip()
+
+    rewrites = dict(read_rows(places.data / section.path, pair).rows)
+    for name in section.data or prompts:
+        missing = [prompt for prompt in prompts[name] if prompt not in rewrites]
+        if missing:
+            raise InputError(
+                f"{section.name} has no rewrite of {len(missing)} of {len(prompts[name])} prompts "
+                f"of {name}, the first: {missing[0]!r:.60}.",
+                f"Name the data sets it has rewrites of: data = [...] in system {section.name}.",
+            )
+    return rewrites
+
+
+def models_used(config: EvalConfig, places: Places) -> tuple[ModelUsed, ...]:
+    """Every model that takes part, with its digest.
+
+    Raises:
+        AlignProError: One is missing.
+    """
+    return tuple(dict.fromkeys(_models_used(config, places)))
+
+
+def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
+    def used(role: str, kind: ModelKind, name: str) -> ModelUsed:
+        return _model(role, name, places.store.path(kind, name))
+
+    match config.target:
+        case GgufSection(source=source):
+            yield used("target", "target", source)
+        case HuggingFaceSection(source=source):
+            yield _model("target", source, Path(source))
+    for judge in config.judge:
+        for part in judge.reward:
+            yield _scorer(f"judge {judge.name}", part, used)
+    if config.pair_judge is not None:
+        yield used("pair judge", "target", config.pair_judge.source)
+    for section in (*config.system, config.dial, config.bound):
+        if isinstance(section, _WITH_BUNDLE):
+            yield used("prompter", "bundle", section.bundle)
+        if isinstance(section, OracleSystemSection):
+            yield used("oracle", "target", section.source)
+
+
+def _scorer(
+    role: str, part: RewardSection, used: Callable[[str, ModelKind, str], ModelUsed]
+) -> ModelUsed:
+    match part.kind:
+        case "onnx":
+            return used(role, "reward", part.source)
+        case "judge":
+            return used(role, "target", part.source)
+        case "huggingface":
+            return _model(role, part.source, Path(part.source))
+        case "python":
+            return ModelUsed(role, part.source, "", 0)
+
+
+def _model(role: str, name: str, path: Path) -> ModelUsed:
+    """A file by its digest, a folder by that of the list of its files' digests."""
+    if not path.is_dir():
+        return ModelUsed(role, name, sha256_of(path, path.name), path.stat().st_size)
+    files = digests_of(path)
+    size = sum((path / file).stat().st_size for file in files)
+    listed = json.dumps(files, sort_keys=True).encode()
+    return ModelUsed(role, name, hashlib.sha256(listed).hexdigest(), size)

@@ -1,0 +1,40 @@
+"""The lineup of an evaluation: which systems answer which prompts, and who judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ALL = "all"
+"""The data set that stands for all of them together, where there are several."""
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """What is compared on what, by name.
+
+    Attributes:
+        prompts: The prompts of each data set, without duplicates.
+        systems: The data sets that each system answers.
+        judges: Names of the rewards; the first is the one that was optimised.
+        baseline: The system that the others are compared with; it answers all data sets.
+        oracle: The system whose gain the others are measured by, or None.
+        seed: Seed of rewrites, answers and resampling, the same for all systems.
+    """
+
+    prompts: Mapping[str, Sequence[str]]
+    systems: Mapping[str, Sequence[str]]
+    judges: tuple[str, ...]
+    baseline: str
+    oracle: str | None
+    seed: int
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Names of the data sets, ALL last where there are several."""
+        names = tuple(self.prompts)
+        return (*names, ALL) if len(names) > 1 else names
+
+    def answers_everything(self, system: str) -> bool:
+        """Whether a system answers every data set."""
+        return set(self.systems[system]) == set(self.prompts)

@@ -1,0 +1,155 @@
+"""The models of an evaluation, loaded, and the systems made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.errors import InputError
+from alignpro_lite.eval.bench import Bench, System
+from alignpro_lite.eval.config import (
+    AnySystem,
+    BestOfSection,
+    EvalConfig,
+    GivenSection,
+    InstructionSection,
+    NoPrompterSection,
+    OracleSystemSection,
+    PrompterSystemSection,
+    ReferenceSystemSection,
+    RhoStarSection,
+)
+from alignpro_lite.eval.inputs import given_rewrites
+from alignpro_lite.eval.systems import BestOf, Drawn, Fixed, Prompted
+from alignpro_lite.experiment.models import open_llama, open_target
+from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.experiment.sections import GgufSection
+from alignpro_lite.hardware.system import usable_cores
+from alignpro_lite.loading import load_prompter
+from alignpro_lite.prompter.bundle import Bundle, open_bundle
+from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.reward.reward import Reward
+from alignpro_lite.rewriting.draw import DrawModels
+from alignpro_lite.rewriting.request import RhoStar
+from alignpro_lite.target.rollout import GgufTarget, Target
+from alignpro_lite.target.target import LlamaTarget
+
+
+class Loaded:
+    """Models of an evaluation, each loaded once, at its first use."""
+
+    def __init__(self, config: EvalConfig, places: Places, stack: ExitStack) -> None:
+        """Load the target and the judges.
+
+        Args:
+            config: What to load.
+            places: Where things are.
+            stack: Closes what is loaded.
+
+        Raises:
+            AlignProError: Something is missing or damaged.
+        """
+        self.config = config
+        self._places = places
+        self._stack = stack
+        self._prompters: dict[tuple[str, float], OnnxPrompter] = {}
+        self.llama: LlamaTarget | None = None
+        self.target = self._open_target()
+        self.judges: dict[str, Reward] = {
+            judge.name: stack.enter_context(open_reward(judge.reward, places.store, usable_cores()))
+            for judge in config.judge
+        }
+
+    def _open_target(self) -> Target:
+        section, store = self.config.target, self._places.store
+        if isinstance(section, GgufSection):
+            self.llama = self._stack.enter_context(open_llama(section, store))
+            return GgufTarget(self.llama)
+        target = open_target(section, store)
+        self._stack.callback(target.close)
+        return target
+
+    @property
+    def bench(self) -> Bench:
+        """What all systems share."""
+        return Bench(self.target, self.judges, self.config.answers)
+
+    @property
+    def reward(self) -> Reward:
+        """The first judge."""
+        return self.judges[self.config.judge[0].name]
+
+    def require_llama(self, what: str) -> LlamaTarget:
+        """The target as a GGUF file.
+
+        Raises:
+            InputError: It is another kind.
+        """
+        if self.llama is None:
+            kind = self.config.target.__struct_config__.tag
+            raise InputError(
+                f"{what} needs a target of kind gguf, found {kind}.",
+                "Change [target], or remove what needs it.",
+            )
+        return self.llama
+
+    def bundle(self, name: str) -> Bundle:
+        """A bundle by name or path."""
+        return open_bundle(self._places.store.path("bundle", name))
+
+    def prompter(self, name: str, adapter: float = 1.0) -> OnnxPrompter:
+        """A bundle that stays loaded, its adapter multiplied: 1 is ρ_θ, 0 is ρ_sft."""
+        key = name, adapter
+        if key not in self._prompters:
+            self._prompters[key] = self._stack.enter_context(self.gated(name, adapter))
+        return self._prompters[key]
+
+    def gated(self, name: str, adapter: float) -> OnnxPrompter:
+        """Load a bundle with its adapter multiplied; the caller closes it."""
+        return load_prompter(name, self._places.store, adapter=adapter)
+
+    def oracle(self, section: OracleSystemSection) -> LlamaTarget:
+        """The oracle."""
+        gguf = GgufSection(source=section.source, context=section.context)
+        return self._stack.enter_context(open_llama(gguf, self._places.store))
+
+
+def open_system(
+    section: AnySystem, loaded: Loaded, places: Places, prompts: Mapping[str, Sequence[str]]
+) -> System:
+    """Load a system.
+
+    Raises:
+        AlignProError: Its model is missing or damaged, or a given rewrite is.
+    """
+    match section:
+        case NoPrompterSection():
+            return Fixed({})
+        case InstructionSection():
+            return Fixed({}, prefix=f"{section.text}\n\n")
+        case GivenSection():
+            return Fixed(given_rewrites(section, places, prompts))
+        case OracleSystemSection():
+            return Fixed({}, target=GgufTarget(loaded.oracle(section)))
+        case BestOfSection():
+            return BestOf(section.samples, loaded.config.judge[0].name)
+        case ReferenceSystemSection():
+            prompter = loaded.prompter(section.bundle, adapter=0.0)
+            return Prompted(prompter, Sampling(), is_reference=True)
+        case PrompterSystemSection():
+            prompter = loaded.prompter(section.bundle)
+            return Prompted(prompter, prompter.bundle.sidecar.sampling, is_reference=False)
+        case RhoStarSection():
+            settings = RhoStar(
+                samples=section.samples,
+                strength=section.strength,
+                answers=section.trials,
+                guard=section.guard,
+                trial_tokens=loaded.config.answers.max_tokens,
+                returns=section.returns,
+            )
+            target = loaded.require_llama(section.name)
+            models = DrawModels(loaded.prompter(section.bundle), target, loaded.reward)
+            return Drawn(models, settings)

@@ -1,0 +1,83 @@
+"""The report as Markdown: the tables that people paste elsewhere, and exchanges to read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.report.tables import (
+    MARKS,
+    Shown,
+    Table,
+    number,
+    result_tables,
+    text_table,
+    verdicts,
+)
+from alignpro_lite.eval.summary import Summary
+
+_EXCHANGES = 20
+
+
+def as_markdown(summary: Summary) -> str:
+    """Render the verdicts, the tables and the notes."""
+    parts = ["# Evaluation", ""]
+    parts += [f"- {MARKS[verdict.tone]} {_plain(verdict.text)}" for verdict in verdicts(summary)]
+    for table in (*result_tables(summary), text_table(summary)):
+        parts += ["", f"## {_plain(table.title)}", "", *_rows(table)]
+    if summary.notes:
+        parts += ["", "## Notes", "", *(f"- {_plain(note)}" for note in summary.notes)]
+    return "\n".join(parts) + "\n"
+
+
+def exchanges_as_markdown(summary: Summary, records: Sequence[ResultRow], system: str) -> str:
+    """Render twenty exchanges of a system, spread evenly over its prompts.
+
+    Args:
+        summary: Names the baseline and the judges.
+        records: What the systems did.
+        system: Whose exchanges; each is followed by the baseline's answer to the same prompt.
+    """
+    judge = summary.judges[0]
+    own, baseline = (
+        {(record.data, record.number): record for record in records if record.system == name}
+        for name in (system, summary.baseline)
+    )
+    shared = [place for place in own if place in baseline]
+    chosen = np.linspace(0, len(shared) - 1, min(_EXCHANGES, len(shared))).astype(int)
+    parts = [f"# {len(chosen)} exchanges of the system {_plain(system)}"]
+    for place in (shared[index] for index in chosen):
+        record, plain = own[place], baseline[place]
+        parts.append(
+            f"## {record.prompt}\n\n"
+            f"**Sent:** {record.sent[0]}\n\n"
+            f"**Answer ({number(record.rewards[judge][0], True, 2)}):** {record.answers[0]}\n\n"
+            f"**{_plain(summary.baseline).capitalize()} "
+            f"({number(plain.rewards[judge][0], True, 2)}):** {plain.answers[0]}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(table: Table) -> Iterator[str]:
+    yield _row(table.head)
+    yield _row(["---"] + ["---:"] * (len(table.head) - 1))
+    for row in table.rows:
+        yield _row([_cell(shown) for shown in row])
+
+
+def _row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(_plain(text) for text in texts)} |"
+
+
+def _cell(shown: Shown) -> str:
+    text = f"{shown.text} ({shown.detail})" if shown.detail else shown.text
+    return f"{text} {MARKS[shown.tone]}" if shown.tone else text
+
+
+def _plain(text: str) -> str:
+    """Text that stays text in Markdown, on one line."""
+    text = re.sub(r"[\\|&*`\[]|<(?=[\w/!?])", r"\\\g<0>", text)
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""Trains the oracle: the target itself, aligned on the same reward."""

@@ -1,0 +1,1 @@
+"""Trains a prompter against the frozen target, and measures it on held-out prompts."""

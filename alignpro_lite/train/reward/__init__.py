@@ -1,0 +1,1 @@
+"""Trains a reward model on preference pairs and ratings."""
