@@ -290,9 +290,12 @@ class EvalConfig(Record, kw_only=True):
         )
 
     def _require_unique_names(self) -> None:
-        tables = {"data": self.data, "judge": self.judge, "system": self.system}
-        for what, sections in tables.items():
-            names = [section.name for section in sections]
+        tables = {
+            "data": [section.name for section in self.data],
+            "judge": [section.name for section in self.judge],
+            "system": [section.name for section in self.system],
+        }
+        for what, names in tables.items():
             if len(set(names)) < len(names):
                 raise InputError(
                     f"{what} names must be unique, found {', '.join(sorted(names))}.",

@@ -329,7 +329,7 @@ def _adapter(text: Any, folder: Path) -> Path:
     if isinstance(text, str) and text.startswith("file:"):
         return Path(parse_source(text, folder).path)
     shipped = [path.name for path in SHIPPED_ADAPTERS.glob("*")]
-    if text not in shipped:
+    if not isinstance(text, str) or text not in shipped:
         raise RegistryError(
             f"No adapter named {text!r} comes with the package{near(str(text), shipped)}.",
             'Correct it, or name a folder of your own with adapter = "file:path".',

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from alignpro_lite import cli
+from alignpro_lite.cli import meter as meter_module
 from alignpro_lite.cli import models as models_module
 from alignpro_lite.cli.meter import Meter
 from alignpro_lite.cli.models import models
@@ -290,7 +291,7 @@ def test_a_terminal_gets_a_live_line_with_rate_and_time_left(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     clock = iter([10.0, 11.0, 12.0, 13.0])
-    monkeypatch.setattr(models_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(meter_module.time, "monotonic", lambda: next(clock))
     monkeypatch.setenv("COLUMNS", "100")
     with Meter() as meter:
         meter(Progress("x.gguf", 30_000_000, 90_000_000))

@@ -41,7 +41,8 @@ def train_reward(config: RewardConfig, places: Places, note: Callable[[str], Non
     for line in held_out_lines(card):
         note(line)
     request = RewardRequest(places.run, base, "int8", allow_mismatch=False)
-    return export_reward(request, places.run / BUNDLE, on_stage=note).path
+    export_reward(request, places.run / BUNDLE, on_stage=note)
+    return places.run / BUNDLE
 
 
 def held_out_lines(card: RewardCard) -> Iterator[str]:
