@@ -102,14 +102,14 @@ def evaluate_theorem(
     """
     if config is None:
         raise click.UsageError("Missing option '--config'.")
-    wanted, places = _prepared(config, data or config.parent, folder, cache)
+    wanted, places = _read_evaluation(config, data or config.parent, folder, cache)
     from alignpro_lite.eval.bound.evaluate import evaluate_bound
 
     click.echo(evaluate_bound(wanted, places, output.note))
 
 
 def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> None:
-    wanted, places = _prepared(config, data, folder, cache)
+    wanted, places = _read_evaluation(config, data, folder, cache)
     from alignpro_lite.eval.evaluate import PAGE, TEXT, evaluate
 
     evaluate(wanted, places, output.note)
@@ -117,7 +117,7 @@ def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> Non
     output.note(f"The report is {folder / PAGE}.")
 
 
-def _prepared(
+def _read_evaluation(
     config: Path, data: Path, folder: Path, cache: Path | None
 ) -> tuple[EvalConfig, Places]:
     require_extra("eval")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import ExportError
+from alignpro_lite.registry.record import Origin, read_json
 
 ARCHITECTURES = frozenset(
     {
@@ -27,6 +28,7 @@ ARCHITECTURES = frozenset(
 until a test covers them."""
 
 _CODE_KEYS = frozenset({"auto_map", "_attn_implementation_internal"})
+_MODEL = "Hugging Face model"
 _CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")
 
 
@@ -70,16 +72,16 @@ def check_folder(folder: Path) -> dict[str, Any]:
         ExportError: config.json is missing or damaged, a configuration names code to run, the
             weights are quantised already, or there is no safetensors file.
     """
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json", _MODEL)
     built_in = ARCHITECTURES.issuperset(config.get("architectures") or ["unnamed"])
     for name in _CONFIGURATIONS:
         path = folder / name
         if not path.exists():
             continue
-        content = read_json(path)
+        content = read_config(path, _MODEL)
         if name == "config.json" and built_in:
             content.pop("auto_map", None)
-        if named := _CODE_KEYS.intersection(_keys(content)):
+        if named := _CODE_KEYS.intersection(_nested_keys(content)):
             raise ExportError(
                 f"{path} names code to run ({', '.join(sorted(named))}), which is refused.",
                 "Export a model whose architecture ships with transformers.",
@@ -97,36 +99,24 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_config(file: Path, what: str) -> dict[str, Any]:
+    """Read a JSON file of a published folder.
+
+    Args:
+        file: The file.
+        what: What the folder is, for messages.
 
     Raises:
         ExportError: The file is missing or holds something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExportError(
-            f"Expected {path.name} in {path.parent}, found none.",
-            "Give the folder that save_pretrained wrote.",
-        ) from error
-    except ValueError as error:
-        raise ExportError(
-            f"{path} is not valid JSON ({error}).", "Fetch or save the model again."
-        ) from error
-    if not isinstance(content, dict):
-        raise ExportError(
-            f"Expected a JSON object in {path}, found a {type(content).__name__}.",
-            "Fetch or save the model again.",
-        )
-    return content
+    return read_json(Origin(file, ExportError, "Fetch or save it again, complete."), what)
 
 
-def _keys(value: object) -> Iterator[str]:
+def _nested_keys(value: object) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key
-            yield from _keys(inner)
+            yield from _nested_keys(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _keys(inner)
+            yield from _nested_keys(inner)

@@ -52,7 +52,7 @@ def recognised_by_transformers() -> Iterator[None]:
         transformers_imports._is_gguf_available, transformers_imports._gguf_version = saved
 
 
-def read_tokenizer(path: Path, reference: LlamaModel) -> Tokenizer:
+def rebuild_tokenizer(path: Path, reference: LlamaModel) -> Tokenizer:
     """Rebuild the tokenizer of a GGUF file.
 
     Args:

@@ -25,7 +25,7 @@ from transformers import (
 from alignpro_lite.decoding.llamacpp import open_vocabulary
 from alignpro_lite.errors import AlignProError, ExportError
 from alignpro_lite.pretrained import gguf_tokenizer
-from alignpro_lite.pretrained.folder import read_json, readable_folder
+from alignpro_lite.pretrained.folder import read_config, readable_folder
 
 _GGUF_MAGIC = b"GGUF"
 
@@ -153,7 +153,7 @@ def _load_gguf(path: Path) -> TorchModel:
         with gguf_tokenizer.recognised_by_transformers():
             model, loading = _read_weights(path.parent, gguf_file=path.name)
         vocabulary = open_vocabulary(path)
-        tokenizer = gguf_tokenizer.read_tokenizer(path, vocabulary)
+        tokenizer = gguf_tokenizer.rebuild_tokenizer(path, vocabulary)
     except AlignProError:
         raise
     except Exception as error:
@@ -189,7 +189,7 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             f"Expected a peft adapter with {weights.name} in {adapter}, found none.",
             "Give the folder that peft's save_pretrained wrote.",
         )
-    read_json(adapter / "adapter_config.json")
+    read_config(adapter / "adapter_config.json", "peft adapter")
     try:
         adapted = PeftModel.from_pretrained(cast(Any, model), adapter)
         with safe_open(weights, framework="pt") as file:
