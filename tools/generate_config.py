@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from msgspec import inspect
+from msgspec import Struct, inspect
 from msgspec.inspect import Field, StructType, VarTupleType
 
 from alignpro_lite.eval.config import EvalConfig
@@ -113,13 +113,13 @@ def literal(value: object) -> str:
     return "none" if value is None else f"`{json.dumps(value)}`"
 
 
-def summary(kind: type[Record]) -> str:
+def summary(kind: type[Struct]) -> str:
     """What the docstring of a record says after the name of its table, as a sentence."""
     text = (kind.__doc__ or "").partition("\n")[0].partition(": ")[2]
     return text[:1].upper() + text[1:]
 
 
-def attributes(kind: type[Record]) -> dict[str, str]:
+def attributes(kind: type[Struct]) -> dict[str, str]:
     """What the docstrings of a record and its bases say about each field.
 
     Raises:
