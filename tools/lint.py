@@ -14,7 +14,7 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
     ("mypy", "-p", "alignpro_lite"),
-    ("mypy", "tools", "benchmarks", "examples"),
+    ("mypy", "tools", "benchmarks", "examples", "tests"),
 )
 
 
