@@ -21,7 +21,7 @@ run: models
 	@$(BIN)/alignpro-lite run "$$PROMPT"
 
 test: models reward lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov
 
 lint: $(READY)
 	$(BIN)/python tools/lint.py
