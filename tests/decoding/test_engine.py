@@ -113,7 +113,7 @@ class FakeStepper:
         assert not self.closed
         self.closed = True
 
-    def named(self, name: str) -> list[tuple[object, ...]]:
+    def named(self, name: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0] == name]
 
     def _note(self, *call: object) -> None:
