@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.registry.record import Origin, Record, parse
 from alignpro_lite.train.oracle.config import OracleConfig
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.reward.config import RewardConfig
@@ -23,7 +25,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 }
-CONFIGURATIONS: dict[str, type[Section]] = {
+CONFIGURATIONS: dict[str, type[Record]] = {
     "reward.toml": RewardConfig,
     "second-reward.toml": RewardConfig,
     "prompter.toml": PrompterConfig,
@@ -69,7 +71,7 @@ def test_every_configuration_in_the_documents_is_allowed(snippet):
     """A snippet names its file in its first line and may leave out what configs/ has."""
     name = snippet.splitlines()[0].removeprefix("# ")
     whole = tomllib.loads((ROOT / "configs" / name).read_text("utf-8"))
-    CONFIGURATIONS[name].model_validate(whole | tomllib.loads(snippet))
+    parse(CONFIGURATIONS[name], whole | tomllib.loads(snippet), Origin(Path(name), InputError))
 
 
 @pytest.mark.parametrize(
