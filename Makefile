@@ -9,7 +9,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TYPED := build/typed/alignpro_lite
 PROMPT ?= How do I stay safe online?
 export PROMPT
 
@@ -22,20 +21,15 @@ run: models
 	@$(BIN)/alignpro-lite run "$$PROMPT"
 
 test: models reward lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov
 
 lint: $(READY)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	# Type checkers do not follow the mapping of export/ into the package: show them the layout.
-	rm -rf build/typed && mkdir -p $(TYPED)
-	ln -s $(CURDIR)/alignpro_lite/* $(TYPED)/ && ln -s $(CURDIR)/export $(TYPED)/export
-	MYPYPATH=build/typed $(BIN)/mypy -p alignpro_lite
-	MYPYPATH=build/typed $(BIN)/mypy tools benchmarks examples
+	$(BIN)/python tools/lint.py
 
 docs: $(READY)
-	$(BIN)/python tools/generate_cli.py
-	$(BIN)/python tools/generate_config.py
+	$(BIN)/python -m tools.generate_architecture
+	$(BIN)/python -m tools.generate_cli
+	$(BIN)/python -m tools.generate_config
 
 models: $(READY)
 	@$(BIN)/alignpro-lite models path bundle/default > build/default-bundle 2> /dev/null || { \

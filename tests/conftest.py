@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,18 @@ import pytest
 from alignpro_lite import AlignedModel, DeviceRequest
 from alignpro_lite.hardware.system import find_gpus
 from tests.support import TINY_BUNDLE, TINY_TARGET
+
+
+def pytest_configure() -> None:
+    """Give each worker of pytest-xdist a core of its own, for its threads and children too.
+
+    Every library takes as many threads as it sees cores; two that take all of them only wait for
+    each other.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

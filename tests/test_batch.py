@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -236,7 +237,7 @@ def test_ctrl_c_leaves_whole_lines_and_the_run_goes_on(source, output):
 def test_a_reader_that_leaves_loses_nothing_that_was_written(source, output):
     text = source(*(f'"p{i}"' for i in range(9)))
     answerer = Answering()
-    reading = answer_lines(open_batch(text, output), answerer)
+    reading: Any = answer_lines(open_batch(text, output), answerer)
     next(reading)
     next(reading)
     reading.close()

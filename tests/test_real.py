@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,11 +138,11 @@ class TestPython:
 
     def test_answers_of_one_batch_equal_single_answers(self, default_model):
         messages = [Message("user", "Name three rivers.")]
-        options = {"max_tokens": 24, "sampling": Sampling(temperature=0)}
-        batch = default_model.target.answer(Question(messages, count=4, **options))
+        single = Question(messages, max_tokens=24, sampling=Sampling(temperature=0))
+        batch = default_model.target.answer(replace(single, count=4))
         texts = ["".join(stream) for stream in batch]
-        (single,) = default_model.target.answer(Question(messages, **options))
-        assert texts == ["".join(single)] * 4
+        (alone,) = default_model.target.answer(single)
+        assert texts == ["".join(alone)] * 4
 
     def test_cancel_stops_an_answer_from_another_thread(self, default_model):
         stream = default_model.stream("Count from 1 to 1000.", Request(max_tokens=1000))

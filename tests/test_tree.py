@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,3 +22,10 @@ def test_no_tracked_link_is_absolute_or_leaves_the_tree():
         assert not path.readlink().is_absolute(), path
         assert path.resolve().is_relative_to(ROOT.resolve()), path
         assert path.exists(), path
+
+
+def test_every_path_can_be_checked_out_on_every_system():
+    """Windows and macOS ignore case in names, and Windows refuses some characters."""
+    names = [path.relative_to(ROOT).as_posix() for path in tracked()]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert [name for name in names if re.search(r'[<>:"|?*\\]|[. ](/|$)', name)] == []

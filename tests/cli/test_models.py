@@ -7,13 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from alignpro_lite import cli
-from alignpro_lite.cli import meter as meter_module
 from alignpro_lite.cli import models as models_module
 from alignpro_lite.cli.meter import Meter
 from alignpro_lite.cli.models import models
@@ -83,7 +84,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def run_json(capsys, *arguments: str) -> object:
+def run_json(capsys, *arguments: str) -> Any:
     code, out, _ = run(capsys, *arguments, "--json")
     assert code == 0
     return json.loads(out)
@@ -262,11 +263,12 @@ def test_a_broken_models_toml_is_one_line_and_does_not_break_completion(capsys, 
     code, _, err = run(capsys, "list")
     assert code == 1
     assert "[target.x]" in err
-    assert models_module._complete_name(click.Context(models), models.params, "t") == []
+    assert models_module._complete_name(click.Context(models), click.Argument(["name"]), "t") == []
 
 
 def test_names_complete(place):
-    found = models_module._complete_name(click.Context(models), models.params, "target/o")
+    argument = click.Argument(["name"])
+    found = models_module._complete_name(click.Context(models), argument, "target/o")
     assert [item.value for item in found] == ["target/own"]
 
 
@@ -291,7 +293,7 @@ def test_a_terminal_gets_a_live_line_with_rate_and_time_left(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     clock = iter([10.0, 11.0, 12.0, 13.0])
-    monkeypatch.setattr(meter_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     monkeypatch.setenv("COLUMNS", "100")
     with Meter() as meter:
         meter(Progress("x.gguf", 30_000_000, 90_000_000))

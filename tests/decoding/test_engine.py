@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -49,9 +51,9 @@ class FakeStepper:
     capacity: int = 100
     micro_batch: int = 8
     can_trim: bool = True
-    before_prefill: object = None
-    before_decode: object = None
-    calls: list[tuple[object, ...]] = field(default_factory=list)
+    before_prefill: Callable[[], object] | None = None
+    before_decode: Callable[[], object] | None = None
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
     closed: bool = False
     most_cells: int = 0
 
@@ -111,7 +113,7 @@ class FakeStepper:
         assert not self.closed
         self.closed = True
 
-    def named(self, name: str) -> list[tuple[object, ...]]:
+    def named(self, name: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0] == name]
 
     def _note(self, *call: object) -> None:
@@ -403,7 +405,8 @@ def test_a_failure_of_the_engine_reaches_every_reader(start, place, raised):
         gate()
         raise raised
 
-    stepper = FakeStepper(rows=2, **{place: fail})
+    stepper = FakeStepper(rows=2)
+    setattr(stepper, place, fail)
     engine = start(stepper)
     samplers = scripts([5, 5], [1, 1], [1, 1]) + scripts([6, 6], [2, 2])
     streams = engine.submit([5, 5], samplers[:2], 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
 from alignpro_lite.eval.pair_judge import ENOUGH, judge_pairs
 from alignpro_lite.reward.judge import LEAST_MASS, JudgeScorer, Tie, Verdict
+
+approx: Any = pytest.approx
 
 
 class Scripted:
@@ -45,8 +48,13 @@ def overflows(first, second):
     raise ContextOverflowError("Too long.", "Shorten it.")
 
 
+def scripted(reply) -> Any:
+    """A target as far as a judge needs one."""
+    return Scripted(reply)
+
+
 def judge(reply):
-    return JudgeScorer(Scripted(reply), "fake")
+    return JudgeScorer(scripted(reply), "fake")
 
 
 def judged(reply, first, second):
@@ -54,16 +62,16 @@ def judged(reply, first, second):
 
 
 def test_a_preference_that_follows_the_answer_counts():
-    model = Scripted(likes_long)
+    model = scripted(likes_long)
     found = JudgeScorer(model).verdict("why", "longer", "short")
-    assert found == Verdict(1, pytest.approx(0.95), None)
+    assert found == Verdict(1, approx(0.95), None)
     assert model.asked == [("longer", "short"), ("short", "longer")]
     assert JudgeScorer(model).verdict("why", "short", "longer").preference == -1
 
 
 def test_a_judge_that_prefers_a_place_ties():
     found = judge(likes_the_first_place).verdict("why", "one", "other")
-    assert found == Verdict(0, pytest.approx(0.9), Tie.POSITION)
+    assert found == Verdict(0, approx(0.9), Tie.POSITION)
     assert not found.nonsense
 
 
@@ -79,7 +87,7 @@ def test_one_reply_of_nonsense_makes_the_verdict_nonsense():
         return (0.95, 0.01) if first == "one" else (0.001, 0.3)
 
     found = judge(reply).verdict("why", "one", "other")
-    assert found == Verdict(0, pytest.approx(0.301), Tie.NONSENSE)
+    assert found == Verdict(0, approx(0.301), Tie.NONSENSE)
     assert found.nonsense
 
 
@@ -90,7 +98,7 @@ def test_the_limit_of_nonsense(mass, nonsense):
 
 
 def test_nobody_is_asked_about_equal_answers():
-    model = Scripted(likes_the_first_place)
+    model = scripted(likes_the_first_place)
     assert JudgeScorer(model).verdict("why", "same", "same") == Verdict(0, None, Tie.EQUAL)
     assert not model.asked
 
@@ -126,7 +134,7 @@ def test_swapping_the_arms_swaps_win_and_loss():
 
 
 def test_a_judge_of_nonsense_is_stopped_and_named():
-    model, count = Scripted(rambles), 3 * ENOUGH
+    model, count = scripted(rambles), 3 * ENOUGH
     says = rf"fake .* on {ENOUGH} of {ENOUGH} pairs .* 0\.012"
     with pytest.raises(RewardError, match=says) as caught:
         judge_pairs(
@@ -146,7 +154,7 @@ def test_verdicts_that_are_known_are_not_asked_for_again():
     first, second = ["a", "bb", "ccc", "dd"], ["aa", "b", "cc", "dd"]
     whole, heard = judged(likes_long, first, second), []
     judge_pairs(judge(likes_long), ["why"] * 4, first, second, (), heard.append)
-    model, rest = Scripted(likes_long), []
+    model, rest = scripted(likes_long), []
     found = judge_pairs(
         JudgeScorer(model, "fake"), ["why"] * 4, first, second, heard[:2], rest.append
     )
@@ -155,7 +163,7 @@ def test_verdicts_that_are_known_are_not_asked_for_again():
 
 
 def test_a_judge_known_to_reply_nonsense_is_not_asked_again():
-    model = Scripted(rambles)
+    model = scripted(rambles)
     known = [Verdict(0, 0.01, Tie.NONSENSE)] * ENOUGH
     with pytest.raises(RewardError, match="fake"):
         judge_pairs(

@@ -236,7 +236,7 @@ def test_a_prompt_that_does_not_parse_is_listed_with_its_line(tmp_path, line, re
 
 
 def test_an_instruction_takes_its_context(tmp_path):
-    rows = [
+    rows: list[dict[str, object]] = [
         {"instruction": "Sum up.", "context": " Long. "},
         {"instruction": "Sing.", "context": ""},
     ]

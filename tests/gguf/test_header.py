@@ -136,6 +136,7 @@ def test_a_missing_part_of_a_split_model_is_named(tmp_path: Path) -> None:
         read_header(path.rename(tmp_path / "renamed.gguf"))
 
 
+@pytest.mark.no_cover  # tracing takes longer than reading
 def test_a_vocabulary_of_50000_tokens_is_read_in_50_ms(tmp_path: Path) -> None:
     words = [f"token{number}" for number in range(50_000)]
     big = METADATA | {"tokenizer.ggml.tokens": words, "tokenizer.ggml.merges": words}

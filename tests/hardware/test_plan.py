@@ -183,7 +183,7 @@ def test_the_buffer_estimate_is_just_above_what_llama_cpp_takes(
 
 
 def test_layers_without_attention_need_no_kv_cache(tmp_path: Path) -> None:
-    metadata = {
+    metadata: dict[str, gguf_writer.Value] = {
         "general.architecture": "jamba",
         "jamba.block_count": 4,
         "jamba.context_length": 1024,

@@ -77,7 +77,7 @@ def test_the_estimate_of_a_total_variation_is_unbiased(seed):
     draws = random.choice(8, (20_000, 2), p=p)
     found = [total_variation(log_p[pair], log_q[pair]) for pair in draws]
     error = np.std(found) / math.sqrt(len(found))
-    assert np.mean(found) == pytest.approx(np.abs(p - q).sum() / 2, abs=4 * error + 1e-12)
+    assert np.mean(found) == pytest.approx(np.abs(p - q).sum() / 2, abs=float(4 * error + 1e-12))
 
 
 @pytest.mark.parametrize(

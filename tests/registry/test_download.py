@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import zipfile
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -207,7 +207,7 @@ def test_a_redirect_to_a_file_of_this_machine_is_refused(hub, tmp_path):
 
 
 def test_too_little_space_is_found_before_the_download(hub, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")(0, 0, 1000)
+    usage = SimpleNamespace(total=0, used=0, free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(RegistryError, match=r"1,048,576 bytes are needed .* 1,000 are free"):
         download(Remote(hub.url + "/f"), tmp_path / "f", expected())

@@ -36,16 +36,14 @@ class Fixed:
 
 
 def test_the_total_is_the_weighted_sum_and_parts_stay_unweighted():
-    scorers = [
-        Fixed(("a", "b"), [[1, 2], [3, 4]]),
-        CallableScorer("tests.support.reward_functions:length", "n"),
-    ]
-    with Reward(scorers, {"a": 1.0, "b": -0.5, "n": 0.1}) as reward:
+    fixed = Fixed(("a", "b"), [[1, 2], [3, 4]])
+    length = CallableScorer("tests.support.reward_functions:length", "n")
+    with Reward([fixed, length], {"a": 1.0, "b": -0.5, "n": 0.1}) as reward:
         scores = reward.score(TALK)
     np.testing.assert_allclose(scores.total, [1 - 1 + 0.8, 3 - 2 + 0.8])
     assert list(scores.parts["b"]) == [2, 4]
     assert list(scores.parts["n"]) == [8, 8]
-    assert scorers[0].closed
+    assert fixed.closed
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -156,7 +156,7 @@ def write_adapter(folder: Path, base: Path, seed: int = 1) -> Path:
         init_lora_weights=False,
         task_type="CAUSAL_LM",
     )
-    get_peft_model(model, settings).save_pretrained(folder)
+    get_peft_model(model, settings).save_pretrained(str(folder))
     return folder
 
 

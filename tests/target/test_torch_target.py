@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,7 @@ def test_a_stop_token_ends_an_answer_and_counts(target):
     ):
         assert (whole[0].finish_reason, whole[0].tokens) == ("length", 12)
         assert short[0].finish_reason == "stop"
+        assert isinstance(short[0], Answer)
         assert 1 <= short[0].tokens <= 12
         assert whole[0].text.startswith(short[0].text.rstrip("\ufffd"))
 
@@ -125,7 +127,8 @@ def test_the_filters_make_the_packages_own_distribution(sampling):
     """Holds down: generate applies the temperature before the cuts, the package after them."""
     logits = np.random.default_rng(0).normal(0, 2, 100).astype(np.float32)
     ids, expected = filtered_log_probs(log_softmax(logits), sampling)
-    scores = warpers(sampling)(torch.zeros(1, 1, dtype=torch.long), torch.from_numpy(logits)[None])
+    warp: Any = warpers(sampling)
+    scores = warp(torch.zeros(1, 1, dtype=torch.long), torch.from_numpy(logits)[None])
     found = scores.log_softmax(-1)[0].numpy()
     assert sorted(ids) == np.flatnonzero(np.isfinite(found)).tolist()
     assert np.allclose(found[ids], expected, atol=1e-5)
