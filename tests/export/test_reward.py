@@ -92,16 +92,18 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(trained, tmp_path_factory):
+    """The folder of an int8 bundle."""
     out = tmp_path_factory.mktemp("made") / "bundle"
-    return export_reward(RewardRequest(trained, trained, "int8", allow_mismatch=False), out)
+    export_reward(RewardRequest(trained, trained, "int8", allow_mismatch=False), out)
+    return out
 
 
 def test_parts_weigh_what_is_asked_for_and_otherwise_one(trained, tmp_path):
     """Regression: parts always had equal weights, whatever a prompter was trained on."""
     first, *others = CARD.parts
-    request = RewardRequest(trained, trained, "fp32", False, ((first, 0.3),))
+    request = RewardRequest(trained, trained, "fp32", False, {first: 0.3})
     made = export_reward(request, tmp_path / "out")
-    assert made.sidecar.weights == {first: 0.3, **dict.fromkeys(others, 1.0)}
+    assert made.weights == {first: 0.3, **dict.fromkeys(others, 1.0)}
     with pytest.raises(ExportError, match=f"has no part wit, only {first}"):
         export_reward(replace(request, part_weights={"wit": 1.0}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -110,18 +112,18 @@ def test_parts_weigh_what_is_asked_for_and_otherwise_one(trained, tmp_path):
 @pytest.fixture
 def bundle(made, tmp_path):
     """A copy of the bundle that a test may damage."""
-    return shutil.copytree(made.path, tmp_path / "bundle")
+    return shutil.copytree(made, tmp_path / "bundle")
 
 
 def test_an_int8_graph_scores_as_torch_does(made, trained):
-    sidecar = made.sidecar
+    sidecar = REWARD_BUNDLE.read(made)
     assert sidecar.parity.correlation >= 0.995
     assert not sidecar.parity.mismatch_allowed
     assert sidecar.card == CARD.metrics
     assert sidecar.provenance.base_model == "tiny-bert"
     assert sidecar.provenance.adapter is None
     expected = load_trained(trained, trained).score(TALK).numpy()
-    with open_reward([named(made.path)], ModelStore.open(), threads=1) as reward:
+    with open_reward([named(made)], ModelStore.open(), threads=1) as reward:
         scores = reward.score(TALK)
     for column, part in enumerate(CARD.parts):
         error = np.abs(scores.parts[part] - expected[:, column]).max()
@@ -133,17 +135,17 @@ def test_an_fp32_graph_equals_torch_and_replaces_the_old_bundle(trained, tmp_pat
     out = tmp_path / "out"
     for _ in range(2):
         made = export_reward(RewardRequest(trained, trained, "fp32", False), out)
-    assert made.sidecar.parity.max_error < 1e-4
+    assert made.parity.max_error < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     expected = load_trained(trained, trained).score(TALK).numpy()
-    scorer = OnnxScorer(out, made.sidecar.model, threads=1)
+    scorer = OnnxScorer(out, made.model, threads=1)
     np.testing.assert_allclose(scorer.score(TALK), expected, atol=1e-4)
     assert scorer.score([]).shape == (0, 2)
 
 
 def test_a_score_does_not_depend_on_the_batch_and_markers_in_a_text_are_text(made):
     """Padding that is attended to, or a user's [SEP] taken for the model's own, would show."""
-    scorer = OnnxScorer(made.path, made.sidecar.model, threads=1)
+    scorer = OnnxScorer(made, REWARD_BUNDLE.read(made).model, threads=1)
     alone = np.concatenate([scorer.score([exchange]) for exchange in TALK])
     np.testing.assert_allclose(scorer.score(TALK), alone, atol=1e-3)
     marked = scorer._tokenizer.encode("[SEP]", add_special_tokens=False).ids
@@ -180,7 +182,7 @@ def test_a_graph_that_disagrees_is_refused_unless_allowed(trained, tmp_path, mon
     assert "--precision fp32" in refused.value.cure
     assert not any(tmp_path.iterdir())
     made = export_reward(RewardRequest(trained, trained, "int8", True), tmp_path / "out")
-    assert made.sidecar.parity.mismatch_allowed
+    assert made.parity.mismatch_allowed
 
 
 def test_a_folder_of_the_users_is_not_replaced(trained, tmp_path):

@@ -30,7 +30,8 @@ def matrices(prompts: int, answers: int) -> st.SearchStrategy[np.ndarray]:
     return arrays(float, (prompts, answers), elements=st.integers(-4, 4).map(float))
 
 
-def numbers(estimate: Estimate) -> tuple[float, float, float]:
+def numbers(estimate: Estimate | None) -> tuple[float, float, float]:
+    assert estimate is not None
     return estimate.value, estimate.low, estimate.high
 
 
@@ -71,7 +72,7 @@ def test_a_p_value_by_hand(few):
 
 
 def test_a_p_value_is_never_zero_and_no_difference_is_no_evidence():
-    assert comparisons.sign_flip_p(np.full(60, 0.1), 0) == 1 / (comparisons.RESAMPLES + 1)
+    assert comparisons.sign_flip_p(np.full(60, 0.1), 0) == 1 / (statistics.RESAMPLES + 1)
     assert comparisons.sign_flip_p(np.zeros(8), 0) == 1
 
 
@@ -252,7 +253,10 @@ def _spoiled(value: float) -> np.ndarray:
         (lambda: comparisons.holm_adjusted([0.1, 1.1]), "between 0 and 1"),
         (lambda: comparisons.holm_adjusted([math.nan]), "between 0 and 1"),
         (lambda: comparisons.recovered_share(FIRST, SECOND, FIRST[:, :1], 0), "equal shape"),
-        (lambda: comparisons.recovered_share(*[FIRST[:1]] * 3, 0), "at least 2 prompts"),
+        (
+            lambda: comparisons.recovered_share(FIRST[:1], FIRST[:1], FIRST[:1], 0),
+            "at least 2 prompts",
+        ),
         (lambda: comparisons.between_prompt_variance(FIRST[:1]), "at least 2 prompts"),
         (lambda: comparisons.between_prompt_variance(FIRST[:, :1]), "at least 2 answers"),
         (lambda: comparisons.judge_agreement(FIRST[0], FIRST[0], 0), r"shape \(prompts, pairs\)"),

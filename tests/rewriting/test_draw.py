@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,7 +129,8 @@ def rewarded(worth):
 
 
 def drawn(prompter, reward=None, target=None, prompt=PROMPT, seed=0, **settings):
-    models = DrawModels(prompter, target or FakeTarget(), reward)
+    fake: Any = FakeTarget()
+    models = DrawModels(prompter, target or fake, reward)
     request = Request(rho_star=RhoStar(**settings), sampling=Sampling(seed=seed))
     return draw(models, protect(prompt), request, Cancellation())
 
@@ -360,7 +362,9 @@ def test_a_reward_that_fails_stops_the_request():
 def test_cancelling_leaves_the_prompt():
     cancellation = Cancellation()
     cancellation.cancel()
-    models = DrawModels(FakePrompter([GOOD]), FakeTarget(), None)
+    prompter: Any = FakePrompter([GOOD])
+    target: Any = FakeTarget()
+    models = DrawModels(prompter, target, None)
     outcome = draw(models, protect(PROMPT), Request(), cancellation)
     assert (outcome.choice.sent, outcome.choice.reason) == (PROMPT, "cancelled")
 

@@ -33,7 +33,7 @@ def test_every_conversation_gets_its_answers_in_order(target):
     outcomes = answers_of(target, conversations, 2, 10, WARM)
     assert [len(two) for two in outcomes] == [2, 2, 2]
     for two in outcomes:
-        assert all(isinstance(one, Answer) and 0 < one.tokens <= 10 for one in two)
+        assert all(isinstance(y, Answer) and y.tokens and 0 < y.tokens <= 10 for y in two)
     assert outcomes == answers_of(target, conversations, 2, 10, WARM)
 
 

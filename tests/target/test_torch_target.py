@@ -110,6 +110,7 @@ def test_a_stop_token_ends_an_answer_and_counts(target):
         assert (whole[0].finish_reason, whole[0].tokens) == ("length", 12)
         assert short[0].finish_reason == "stop"
         assert isinstance(short[0], Answer)
+        assert short[0].tokens
         assert 1 <= short[0].tokens <= 12
         assert whole[0].text.startswith(short[0].text.rstrip("\ufffd"))
 

@@ -14,13 +14,14 @@ from itertools import count
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from alignpro_lite.errors import InputError, ModelFileError, TrainingError
 from alignpro_lite.eval import runner
 from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.template import AUGMENT
-from alignpro_lite.train import checkpoint, run
+from alignpro_lite.train import checkpoint
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter import run as prompter
@@ -78,8 +79,15 @@ def untimed(run):
     ]
 
 
+def latest(run):
+    """The newest checkpoint of a run, which must have one."""
+    folder = checkpoint.latest(run)
+    assert folder is not None
+    return folder
+
+
 def weights(run):
-    return load_file(checkpoint.latest(run) / "adapter.safetensors")
+    return load_file(latest(run) / "adapter.safetensors")
 
 
 def assert_equal_runs(run, expected):
@@ -220,7 +228,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(finished, hashing, monkey
         stopping(patch, step)
         with pytest.raises(Stopped):
             train(finished / "prompter.toml", run)
-    assert (checkpoint.latest(run) is None) == (step < 3)
+    assert (latest(run) is None) == (step < 3)
     assert train(finished / "prompter.toml", run)
     assert_equal_runs(run, finished / "run")
 
@@ -234,7 +242,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(
         patch.setattr(checkpoint, "publish", torn)
         with pytest.raises(Stopped):
             train(finished / "prompter.toml", run)
-    assert checkpoint.latest(run) is None
+    assert latest(run) is None
     assert list(run.glob("checkpoint-*.partial"))
     assert train(finished / "prompter.toml", run)
     assert_equal_runs(run, finished / "run")
@@ -276,7 +284,7 @@ def test_damaged_files_of_a_run_are_one_line(finished, hashing, monkeypatch):
         with pytest.raises(Stopped):
             train(finished / "prompter.toml", run)
     for file in ("optimiser.safetensors", "process-0.json", "adapter.safetensors"):
-        path = checkpoint.latest(run) / file
+        path = latest(run) / file
         whole = path.read_bytes()
         path.write_bytes(whole[:20])
         with pytest.raises(ModelFileError, match="cannot be read") as refused:
@@ -411,7 +419,7 @@ def test_ctrl_c_saves_and_a_kill_costs_little(base, tmp_path):
     assert out == ""
     assert "Traceback" not in err
     assert "the same command resumes there" in err
-    saved = checkpoint.step_of(checkpoint.latest(run))
+    saved = checkpoint.step_of(latest(run))
     assert saved == len(read_metrics(run)) < 8
     process = started(config, run, saved + 2)
     process.kill()
@@ -440,7 +448,7 @@ def test_two_processes_share_the_work_and_end_with_the_same_weights(base, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (load_file(run / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    states = [checkpoint.load_state(checkpoint.latest(run), rank) for rank in (0, 1)]
+    states = [checkpoint.load_state(latest(run), rank) for rank in (0, 1)]
     assert states[0].groups != states[1].groups
     assert states[0].calls == states[1].calls
     lines = read_metrics(run)
@@ -450,7 +458,7 @@ def test_two_processes_share_the_work_and_end_with_the_same_weights(base, tmp_pa
 
 def test_prompts_that_cannot_be_dealt_out_evenly_are_refused(base, hashing, tmp_path, monkeypatch):
     hashing()
-    monkeypatch.setattr(run.Accelerator, "num_processes", 3)
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
     config = write_run(tmp_path, base, TINY_TARGET, prompts=4)
     with pytest.raises(TrainingError, match="multiple of the 3 processes, found 4") as refused:
         train(config, tmp_path / "run")
