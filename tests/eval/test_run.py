@@ -70,7 +70,19 @@ SYSTEMS = (
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALIGNPRO_LITE_CACHE", str(tmp_path / "cache"))
+    return places_in(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An evaluation of every system, and what it found; read it only."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        places = places_in(tmp_path_factory.mktemp("finished"), monkeypatch)
+        return places, evaluate(config_of(places), places, silent)
+
+
+def places_in(folder, monkeypatch):
+    monkeypatch.setenv("ALIGNPRO_LITE_CACHE", str(folder / "cache"))
     rows = {
         "rivers.jsonl": [{"prompt": f"Name river {n}."} for n in range(10)],
         "lakes.jsonl": [{"prompt": f"Name lake {n}."} for n in range(3)],
@@ -80,8 +92,8 @@ def places(tmp_path, monkeypatch):
         ],
     }
     for name, lines in rows.items():
-        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return Places(tmp_path, tmp_path / "out", ModelStore.open())
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Places(folder, folder / "out", ModelStore.open())
 
 
 def config_of(places, systems=SYSTEMS, more="") -> EvalConfig:
@@ -103,8 +115,8 @@ def lines_of(places):
     return (places.run / RESULTS).read_text().splitlines()
 
 
-def test_every_system_answers_every_prompt_and_the_report_says_so(places):
-    summary = evaluate(config_of(places), places, silent)
+def test_every_system_answers_every_prompt_and_the_report_says_so(finished):
+    places, summary = finished
     assert summary.systems == (
         *("none", "base", "learned", "drawn", "scored", "best", "told", "given", "oracle"),
     )
@@ -128,9 +140,9 @@ def test_every_system_answers_every_prompt_and_the_report_says_so(places):
     assert {versus.data for versus in summary.versus if versus.system == "given"} == {"lakes"}
 
 
-def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(places):
+def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(finished):
     """Systems that send the same prompt differ in nothing but luck, so luck is shared."""
-    evaluate(config_of(places), places, silent)
+    places, _ = finished
     rows = [json.loads(line) for line in lines_of(places)]
     answers = {
         name: {(r["data"], r["number"]): r["answers"] for r in rows if r["system"] == name}
@@ -139,8 +151,8 @@ def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(plac
     assert answers["none"] == answers["oracle"]
 
 
-def test_the_best_answers_are_no_worse(places):
-    summary = evaluate(config_of(places), places, silent)
+def test_the_best_answers_are_no_worse(finished):
+    _, summary = finished
     best, plain = (summary.cell("all", name, "reward") for name in ("best", "none"))
     assert best.mean.value > plain.mean.value
 
@@ -339,7 +351,8 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
 @pytest.mark.real
 def test_the_quick_evaluation_runs_on_the_default_models(tmp_path):
     config = read_config(QUICK / "eval.toml", EvalConfig)
-    few = replace(config, data=tuple(replace(data, prompts=2) for data in config.data))
+    data = tuple(replace(data, prompts=2) for data in config.data)
+    few = replace(config, data=data, answers=replace(config.answers, count=2, max_tokens=24))
     places = Places(QUICK, tmp_path / "out", ModelStore.open())
     summary = evaluate(few, places, silent)
     assert len(summary.systems) == 4
