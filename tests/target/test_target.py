@@ -141,7 +141,7 @@ def test_the_scores_of_all_first_tokens_sum_to_one(target):
 
 
 def test_an_answer_that_goes_on_behind_its_end_has_no_probability(target):
-    stop = target.file.eos_id
+    stop = target.file.metadata["tokenizer.ggml.eos_token_id"]
     ended, longer = target.score(ASK, [[5, stop], [5, stop, 5]])
     assert math.isfinite(ended)
     assert longer == -math.inf

@@ -228,7 +228,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(finished, hashing, monkey
         stopping(patch, step)
         with pytest.raises(Stopped):
             train(finished / "prompter.toml", run)
-    assert (latest(run) is None) == (step < 3)
+    assert (checkpoint.latest(run) is None) == (step < 3)
     assert train(finished / "prompter.toml", run)
     assert_equal_runs(run, finished / "run")
 
@@ -242,7 +242,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(
         patch.setattr(checkpoint, "publish", torn)
         with pytest.raises(Stopped):
             train(finished / "prompter.toml", run)
-    assert latest(run) is None
+    assert checkpoint.latest(run) is None
     assert list(run.glob("checkpoint-*.partial"))
     assert train(finished / "prompter.toml", run)
     assert_equal_runs(run, finished / "run")
