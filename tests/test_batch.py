@@ -22,19 +22,8 @@ def shout(number: int, prompt: str) -> dict[str, object]:
     return {"prompt": prompt, "answer": prompt.upper() + str(number)}
 
 
-class Answering:
-    """An answerer made of a function."""
-
-    def __init__(self, answer=shout) -> None:
-        self.answer = answer
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
 def run(source, output, answer=shout) -> list[dict[str, object]]:
-    return list(answer_lines(open_batch(source, output), Answering(answer)))
+    return list(answer_lines(open_batch(source, output), answer, lambda: None))
 
 
 @pytest.fixture
@@ -236,12 +225,12 @@ def test_ctrl_c_leaves_whole_lines_and_the_run_goes_on(source, output):
 
 def test_a_reader_that_leaves_loses_nothing_that_was_written(source, output):
     text = source(*(f'"p{i}"' for i in range(9)))
-    answerer = Answering()
-    reading: Any = answer_lines(open_batch(text, output), answerer)
+    cancelled = threading.Event()
+    reading: Any = answer_lines(open_batch(text, output), shout, cancelled.set)
     next(reading)
     next(reading)
     reading.close()
-    assert answerer.cancelled
+    assert cancelled.is_set()
     assert [record["line"] for record in records(output)] == [0, 1]
     run(text, output)
     assert [record["line"] for record in records(output)] == list(range(9))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.decoding.cancellation import Cancellation, deadline
+from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
-from alignpro_lite.decoding.stream import FinishReason
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, complaints

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
-from alignpro_lite.decoding.engine import Engine, Work
+from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Work
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
-from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.decoding.text import StopStrings, text_pieces
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
