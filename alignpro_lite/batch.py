@@ -71,7 +71,7 @@ def open_batch(input_file: Path, output_file: Path) -> Batch:
 def answer_lines(
     batch: Batch, answer: AnswerLine, cancel: Callable[[], None]
 ) -> Iterator[dict[str, Any]]:
-    """AnswerLine the lines that are left, several at a time, and write each as it comes.
+    """Answer the lines that are left, several at a time, and write each as it comes.
 
     Args:
         batch: What `open_batch` found.

@@ -13,13 +13,11 @@ from transformers import PretrainedConfig
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.builder import build_graph
-from alignpro_lite.export.llama_logits import LlamaLogits
+from alignpro_lite.export.converters import build_graph, export_reference
+from alignpro_lite.export.logits import LlamaLogits, OnnxLogits, TorchLogits
 from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
-from alignpro_lite.export.onnx_logits import OnnxLogits
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
+from alignpro_lite.export.parity import WINDOW, compare_logits, require_parity
 from alignpro_lite.export.quantise import Bits, quantise_graph
-from alignpro_lite.export.reference import export_reference
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.pretrained.folder import ARCHITECTURES
 from alignpro_lite.pretrained.torch_model import (
@@ -28,7 +26,7 @@ from alignpro_lite.pretrained.torch_model import (
     load_torch_model,
     merge_adapter,
 )
-from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Tokens
+from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
 from alignpro_lite.registry.models_toml import Precision
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
@@ -47,13 +45,11 @@ class DecoderExport:
         graph: The graph and the sizes of its buffers.
         tokens: The tokenizer and the special ids.
         parity: How far the graph is from torch.
-        mismatch_allowed: Whether it disagreed with torch and was written anyway.
     """
 
     graph: Graph
     tokens: Tokens
-    parity: ParityReport
-    mismatch_allowed: bool
+    parity: Parity
 
 
 def export_decoder(
@@ -107,8 +103,8 @@ def export_decoder(
     if not allow_mismatch:
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
-        parity.require(f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
+        require_parity(parity, f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
+    return DecoderExport(graph, tokens_of(loaded), parity)
 
 
 def _graph_of(
@@ -203,12 +199,11 @@ def _check_reading(source: TorchModel, path: Path) -> None:
     llama.cpp rounds activations, so quantised files do not agree with torch exactly.
     """
     with LlamaLogits(path, WINDOW, _threads()) as exported:
-        report = compare_logits(
+        parity = compare_logits(
             TorchLogits(source.model), exported, source.tokenizer, _prefix(source.special), 0.9
         )
-    report.require(
-        f"What transformers reads from {path}", "Export from the model's Hugging Face folder."
-    )
+    cure = "Export from the model's Hugging Face folder."
+    require_parity(parity, f"What transformers reads from {path}", cure)
 
 
 def _prefix(special: SpecialTokens) -> tuple[int, ...]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from alignpro_lite.errors import ExportError
+from alignpro_lite.export.converters import export_reference
 from alignpro_lite.export.folder import whole_folder
 from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import quantise_graph
-from alignpro_lite.export.reference import export_reference
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.models_toml import RewardPrecision
