@@ -26,7 +26,7 @@ AnswerLine: TypeAlias = Callable[[int, str], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Batch:
-    """A file of prompts and how far its answers have come.
+    """A file of prompts, and how many of them are answered.
 
     Attributes:
         lines: The raw lines of the input, blank ones left out.

@@ -220,6 +220,6 @@ def _initializers(graph: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _product_weights(graph: Path) -> set[str]:
-    """Names of the constants that a MatMul multiplies with."""
+    """Names of the constants that a MatMul multiplies by."""
     products = (node for node in ir.load(graph).graph if node.op_type == "MatMul")
     return {str(node.inputs[1].name) for node in products if node.inputs[1] is not None}

@@ -161,19 +161,13 @@ class _Rewriter:
             inputs = self._with_block_sums(node, weight.shape[1], stored.dtype)
         columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
         table = add_initializer(graph, f"{value.name}_q{bits}", blocks.packed_values())
-        scales = add_initializer(
-            self._graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype)
-        )
+        scales = add_initializer(graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype))
+        zeros = add_initializer(graph, f"{value.name}_zeros", blocks.packed_zeros())
         if HEAD in str(node.name):
             self._head = (blocks, table, scales)
         quantised = ir.node(
             "MatMulNBits",
-            [
-                inputs,
-                table,
-                scales,
-                add_initializer(self._graph, f"{value.name}_zeros", blocks.packed_zeros()),
-            ],
+            [inputs, table, scales, zeros],
             {
                 "K": columns,
                 "N": weight.shape[0],
@@ -185,7 +179,7 @@ class _Rewriter:
             name=f"{node.name}_q{bits}",
         )
         new = quantised if update is None else self._adapter.added_to(quantised, node)
-        replace_node(self._graph, node, new)
+        replace_node(graph, node, new)
 
     def replace_embedding(self, node: ir.Node) -> None:
         """Turn the Gather of an embedding table into GatherBlockQuantized."""

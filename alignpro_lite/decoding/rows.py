@@ -89,7 +89,7 @@ class RowCache:
         self._rows[row].tokens.extend(tokens)
 
     def forget_idle(self) -> None:
-        """Clear every row that nobody decodes in."""
+        """Clear every row that no sequence is using."""
         for row in self._idle():
             self._clear(row)
 
@@ -156,7 +156,7 @@ class RowCache:
         self._rows[row].tokens = []
 
     def _idle(self) -> list[int]:
-        """Rows that nobody decodes in: copies first, then empty ones, then the longest unused.
+        """Rows that no sequence is using: copies first, then empty ones, then the longest unused.
 
         An empty row may be one that has no memory yet, so a copy that ended goes before it.
         """

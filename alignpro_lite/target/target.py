@@ -144,7 +144,7 @@ class LlamaTarget:
 
     @property
     def _native(self) -> LlamaModel:
-        """The open model; who holds it keeps it alive while another thread closes the target."""
+        """The open model; a reference to it outlives a `close` by another thread."""
         if self._model is None:
             raise DeviceError("The target is closed.", "Load the model again.")
         return self._model
@@ -217,7 +217,7 @@ class LlamaTarget:
         """
         samplers: list[TargetSampler] = [
             GivenTokens([0])
-        ] * question.count  # only their number counts
+        ] * question.count  # only the number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
         self._engine.require_room(Work(tokens, samplers, _left(question)))
 

@@ -445,11 +445,22 @@ def test_a_whole_draw_repeats_with_its_seed(model):
     assert first.certificate.drawn == 6
 
 
-def test_a_trial_is_gone_on_from_to_the_whole_answer(model):
+def test_a_trial_is_continued_to_the_whole_answer(model):
     result = model.run(PROMPT, TINY)
     assert result.answer_tokens > 8 or result.finish_reason == "stop"
     fresh = replace(TINY, rho_star=replace(TINY.rho_star, returns="fresh"))
     assert model.run(PROMPT, fresh).choice.sent == result.choice.sent
+
+
+def test_a_language_model_that_fails_to_load_is_an_error_of_loading(monkeypatch):
+    def fail():
+        raise InputError("No languages.", "Install them.")
+
+    monkeypatch.setattr("alignpro_lite.aligned.language_model", fail)
+    devices = DeviceRequest("cpu")
+    with pytest.raises(InputError, match="No languages"):
+        AlignedModel.load(TINY_TARGET, TINY_BUNDLE, devices=devices)
+    AlignedModel.load(TINY_TARGET, None, devices=devices).close()
 
 
 def test_the_reference_of_a_gated_bundle_is_its_base(model):
