@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.logits import Ids, LogitsModel
+from alignpro_lite.export.logits import Ids, LlamaLogits, LogitsModel, TorchLogits
+from alignpro_lite.pretrained.torch_model import TorchModel
 from alignpro_lite.prompter.bundle import Parity
 
 MIN_POSITIONS = 500
@@ -23,20 +26,16 @@ Continuation = Callable[[Ids, int], list[int]]
 
 
 def compare_logits(
-    reference: LogitsModel,
+    source: TorchModel,
     exported: LogitsModel,
-    tokenizer: Tokenizer,
-    prefix: tuple[int, ...],
     required_agreement: float,
     continue_exported: Continuation | None = None,
 ) -> Parity:
-    """Compare two models on the parity text.
+    """Compare an exported model with its torch original on the parity text.
 
     Args:
-        reference: The torch original.
+        source: The original.
         exported: The exported model.
-        tokenizer: Their tokenizer.
-        prefix: Ids before every window (bos, where the model expects one).
         required_agreement: The least argmax agreement that passes, 0 to 1.
         continue_exported: Continues a prompt with the exported model's own cache; without it, the
             logits of the whole text are computed for every token.
@@ -44,6 +43,8 @@ def compare_logits(
     Returns:
         The figures; `mismatch_allowed` is set if they are too low, see `require_parity`.
     """
+    reference, tokenizer, special = TorchLogits(source.model), source.tokenizer, source.special
+    prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
     same = positions = 0
     largest = 0.0
     for window in windows(tokenizer, prefix):
@@ -71,6 +72,17 @@ def compare_logits(
     )
 
 
+def compare_gguf(source: TorchModel, path: Path, required_agreement: float) -> Parity:
+    """Compare a GGUF file, as llama.cpp reads it, with its torch original; see `compare_logits`.
+
+    Raises:
+        ModelFileError: llama.cpp cannot open the file.
+        DeviceError: There is not enough memory.
+    """
+    with LlamaLogits(path, WINDOW, os.cpu_count() or 1) as exported:
+        return compare_logits(source, exported, required_agreement)
+
+
 def require_parity(parity: Parity, what: str, cure: str) -> None:
     """Refuse a model that agrees with torch less than it has to.
 
@@ -90,7 +102,7 @@ def require_parity(parity: Parity, what: str, cure: str) -> None:
 
 
 def windows(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> Iterator[Ids]:
-    """Cut the parity text into windows of at most 256 ids, each beginning with the prefix."""
+    """Cut the parity text into windows of at most 256 ids, each beginning with the prefix (bos)."""
     text = resources.files("alignpro_lite.pretrained").joinpath("parity_text.txt")
     ids = tokenizer.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids
     ids = ids[:_MAX_POSITIONS]

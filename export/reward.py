@@ -99,9 +99,19 @@ def export_reward(
         )
         on_stage("comparing it with torch")
         parity = _check_parity(reward, OnnxScorer(folder, model, usable_cores()), request)
-        REWARD_BUNDLE.write(
-            folder, _reward_sidecar(request, reward, model, parity, weights, folder)
+        has_adapter = (request.trained / ADAPTER).is_file()
+        sidecar = RewardSidecar(
+            format=REWARD_BUNDLE.version,
+            model=model,
+            weights=weights,
+            parity=parity,
+            provenance=RewardProvenance(
+                base_model=reward.card.base, adapter=request.trained.name if has_adapter else None
+            ),
+            files=digests_of(folder),
+            card=reward.card.metrics,
         )
+        REWARD_BUNDLE.write(folder, sidecar)
     return REWARD_BUNDLE.open(destination)
 
 
@@ -199,25 +209,3 @@ def _check_parity(reward: TorchReward, scorer: OnnxScorer, request: RewardReques
             f"{finer} --allow-mismatch to keep it.",
         )
     return parity
-
-
-def _reward_sidecar(
-    request: RewardRequest,
-    reward: TorchReward,
-    model: RewardModel,
-    parity: RewardParity,
-    weights: dict[str, float],
-    folder: Path,
-) -> RewardSidecar:
-    has_adapter = (request.trained / ADAPTER).is_file()
-    return RewardSidecar(
-        format=REWARD_BUNDLE.version,
-        model=model,
-        weights=weights,
-        parity=parity,
-        provenance=RewardProvenance(
-            base_model=reward.card.base, adapter=request.trained.name if has_adapter else None
-        ),
-        files=digests_of(folder),
-        card=reward.card.metrics,
-    )

@@ -10,8 +10,7 @@ from pathlib import Path
 from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import run_python
-from alignpro_lite.export.logits import LlamaLogits, TorchLogits
-from alignpro_lite.export.parity import WINDOW, compare_logits, require_parity
+from alignpro_lite.export.parity import compare_gguf, require_parity
 from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import Parity
@@ -68,7 +67,7 @@ def export_target(
     ):
         written = _convert(folder, Path(work), kind, known[kind])
         _check_vocabulary(loaded, written)
-        parity = _compare_with_torch(loaded, written, required_agreement(kind))
+        parity = compare_gguf(loaded, written, required_agreement(kind))
         if not allow_mismatch:
             cure = "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
             require_parity(parity, f"The {kind} file", cure)
@@ -126,12 +125,3 @@ def _check_vocabulary(source: TorchModel, written: Path) -> None:
                 f"The {name} was not carried over: expected {expected!r}, found {got!r}.",
                 "Correct tokenizer_config.json and generation_config.json of the source.",
             )
-
-
-def _compare_with_torch(source: TorchModel, written: Path, required: float) -> Parity:
-    special = source.special
-    prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
-    with LlamaLogits(written, WINDOW, os.cpu_count() or 1) as exported:
-        return compare_logits(
-            TorchLogits(source.model), exported, source.tokenizer, prefix, required
-        )

@@ -230,7 +230,7 @@ model_options = _grouped(
     ),
     cache_option,
 )
-"""Add these options; the command gets them as `models: ModelOptions`."""
+"""Adds the options of the models, which reach the command as `models: ModelOptions`."""
 
 answer_options = _grouped(
     "answer",
@@ -265,7 +265,7 @@ answer_options = _grouped(
         "options and <keep>text</keep>; may be repeated.",
     ),
 )
-"""Add these options; the command gets them as `answer: AnswerOptions`."""
+"""Adds the options of the answer, which reach the command as `answer: AnswerOptions`."""
 
 draw_options = _grouped(
     "drawing",
@@ -321,7 +321,7 @@ draw_options = _grouped(
         help="scored continues the best trial answer; fresh asks the target once more.",
     ),
 )
-"""Add these options; the command gets them as `drawing: DrawOptions`."""
+"""Adds the options of the draw, which reach the command as `drawing: DrawOptions`."""
 
 
 def read_prompt(argument: str | None) -> str:
