@@ -13,11 +13,12 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
+from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
-from alignpro_lite.decoding.stream import FinishReason
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
@@ -26,7 +27,8 @@ from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.reward.loading import named, open_reward
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import DrawModels, DrawnPrompt, draw, unchanged
+from alignpro_lite.rewriting.draw import DrawModels, draw, unchanged
+from alignpro_lite.rewriting.language import language_model
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result, Timings
 from alignpro_lite.rewriting.spans import Protected, compile_patterns, protect
@@ -50,7 +52,7 @@ class AlignedStream:
         self._request = request
         self._cancellation = Cancellation()
         self._started = time.monotonic()
-        self._outcome: DrawnPrompt | None = None
+        self._choice: Choice | None = None
         self._pieces: list[str] = []
         self._marks: dict[str, float] = {}
         self._finish: FinishReason | None = None
@@ -60,7 +62,7 @@ class AlignedStream:
     @property
     def choice(self) -> Choice | None:
         """Which prompt goes to the target; None before it is known."""
-        return self._outcome.choice if self._outcome else None
+        return self._choice
 
     def prepare(self) -> Choice:
         """Rewrite the prompt, without answering it yet; the second call changes nothing.
@@ -68,39 +70,35 @@ class AlignedStream:
         Raises:
             InputError, ContextOverflowError, BundleError, RewardError: See `draw`.
         """
-        if self._outcome is None:
-            self._outcome = self._drawn()
+        if self._choice is None:
+            self._choice = self._drawn()
             self._marks["rewrite"] = self._elapsed()
-        return self._outcome.choice
+        return self._choice
 
     def keep_prompt(self, reason: str) -> None:
         """Send the prompt as the user wrote it, whatever the prompter wrote."""
-        choice = unchanged(self._protected.prompt, reason)
-        if self._outcome is not None:
-            choice = replace(choice, rewrite=self._outcome.choice.rewrite)
-        self._outcome = DrawnPrompt(choice, None)
+        rewrite = self._choice.rewrite if self._choice else None
+        self._choice = replace(unchanged(self._protected.prompt, reason), rewrite=rewrite)
         self._marks["rewrite"] = self._elapsed()
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of the answer as they are decoded; iterating again continues the same answer."""
         return self._text
 
-    def _drawn(self) -> DrawnPrompt:
+    def _drawn(self) -> Choice:
         if self._cancellation.asked:
-            return DrawnPrompt(unchanged(self._protected.prompt, "cancelled"), None)
+            return unchanged(self._protected.prompt, "cancelled")
         return draw(self._models, self._protected, self._request, self._cancellation)
 
     def _generate(self) -> Generator[str]:
-        self.prepare()
+        choice = self.prepare()
         if self._cancellation.asked:
             self._finish = "cancelled"
             return
-        assert self._outcome is not None
-        trial = self._outcome.answer
-        if trial is not None and not self._was_cut(trial):
-            yield from self._whole(trial)
+        if choice.answer is not None and not self._was_cut(choice.answer):
+            yield from self._whole(choice.answer)
             return
-        (answer,) = self._models.target.answer(self._question(self._outcome))
+        (answer,) = self._models.target.answer(self._question(choice))
         self._cancellation.enter([answer])
         try:
             for piece in answer:
@@ -124,14 +122,14 @@ class AlignedStream:
         if trial.text:
             yield trial.text
 
-    def _question(self, outcome: DrawnPrompt) -> Question:
+    def _question(self, choice: Choice) -> Question:
         """A fresh answer to the prompt in use, or what follows a trial of it."""
-        question = self._request.question(outcome.choice.sent)
-        if outcome.answer is None:
+        question = self._request.question(choice.sent)
+        if choice.answer is None:
             return question
         seed = stream_seed(question.sampling.seed, _FOLLOWS)
         sampling = replace(question.sampling, seed=seed)
-        return replace(question, begun=outcome.answer.tokens, sampling=sampling)
+        return replace(question, begun=choice.answer.tokens, sampling=sampling)
 
     def cancel(self) -> None:
         """Stop as soon as the step under way is done."""
@@ -210,13 +208,14 @@ class AlignedModel:
         """
         store = ModelStore.open(cache)
         planned = plan_models(target, prompter, store, devices)
-        with ThreadPoolExecutor(max_workers=3) as pool:
+        with ThreadPoolExecutor(max_workers=4) as pool:
             answering = pool.submit(planned.load_target)
             rewriting = pool.submit(planned.load_prompter)
             scoring = pool.submit(_load_reward, reward, store, planned.plan.threads)
-        loading: list[Future[LlamaTarget] | Future[OnnxPrompter | None] | Future[Reward | None]]
-        loading = [answering, rewriting, scoring]
-        failures = [error for future in loading if (error := future.exception())]
+            # Refusals need it: loaded here, the first rewrite does not wait for it.
+            reading = [] if prompter is None else [pool.submit(language_model)]
+        loading: list[Future[Any]] = [answering, rewriting, scoring]
+        failures = [error for future in [*loading, *reading] if (error := future.exception())]
         if not failures:
             return cls(answering.result(), rewriting.result(), planned.plan, scoring.result())
         for future in loading:

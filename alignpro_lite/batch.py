@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from alignpro_lite.errors import ContextOverflowError, InputError
 
 IN_FLIGHT = 4
 """Lines worked on at once; their sequences are decoded together."""
 
+AnswerLine: TypeAlias = Callable[[int, str], dict[str, Any]]
+"""Answers a line, from its number, which counts from 0, and its prompt."""
+
 
 @dataclass(frozen=True)
 class Batch:
-    """A file of prompts and how far its answers have come.
+    """A file of prompts, and how many of them are answered.
 
     Attributes:
         lines: The raw lines of the input, blank ones left out.
@@ -65,23 +68,16 @@ def open_batch(input_file: Path, output_file: Path) -> Batch:
     return Batch(lines, output_file, _count_done(output_file, lines))
 
 
-class Answerer(Protocol):
-    """What answers the lines."""
-
-    def answer(self, number: int, prompt: str) -> dict[str, Any]:
-        """Answer line `number`, from 0; called from several threads."""
-
-    def cancel(self) -> None:
-        """Stop the answers under way."""
-
-
-def answer_lines(batch: Batch, answerer: Answerer) -> Iterator[dict[str, Any]]:
+def answer_lines(
+    batch: Batch, answer: AnswerLine, cancel: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
     """Answer the lines that are left, several at a time, and write each as it comes.
 
     Args:
         batch: What `open_batch` found.
-        answerer: An InputError or ContextOverflowError that it raises becomes the
-            line's `error`; it is told to cancel when the work ends early.
+        answer: Called from several threads. An InputError or ContextOverflowError that it raises
+            becomes the line's `error`.
+        cancel: Stops the answers under way; called when the work ends early.
 
     Yields:
         The records written, in the order of the input.
@@ -100,7 +96,7 @@ def answer_lines(batch: Batch, answerer: Answerer) -> Iterator[dict[str, Any]]:
             while left or running:
                 while left and len(running) < IN_FLIGHT:
                     number = left.popleft()
-                    running.append(pool.submit(_record, number, batch.lines[number], answerer))
+                    running.append(pool.submit(_record, number, batch.lines[number], answer))
                 record = running.popleft().result()
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 file.flush()
@@ -109,15 +105,15 @@ def answer_lines(batch: Batch, answerer: Answerer) -> Iterator[dict[str, Any]]:
             for future in running:
                 future.cancel()
             if running:
-                answerer.cancel()
+                cancel()
 
 
-def _record(number: int, line: str, answerer: Answerer) -> dict[str, Any]:
+def _record(number: int, line: str, answer: AnswerLine) -> dict[str, Any]:
     record: dict[str, Any] = {"line": number}
     try:
         value = _parse(line)
         record |= _kept_fields(value)
-        return record | answerer.answer(number, _prompt_of(value))
+        return record | answer(number, _prompt_of(value))
     except (InputError, ContextOverflowError) as error:
         return record | {"input": line, "error": str(error)}
 

@@ -23,7 +23,6 @@ from typing import Literal
 
 from alignpro_lite.errors import AlignProError, DeviceError
 from alignpro_lite.hardware.device import DeviceRequest
-from alignpro_lite.hardware.plan import Plan
 
 EngineName = Literal["target", "prompter"]
 PROBE_SECONDS = 300.0
@@ -43,16 +42,6 @@ _CRASH_CURES: dict[EngineName, str] = {
     ),
     "prompter": 'Reinstall it: `pip install --force-reinstall "alignpro-lite[cpu]"`.',
 }
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """The models to look at, as the user named them, and where they should run."""
-
-    target: str
-    prompter: str
-    devices: DeviceRequest
-    cache: Path | None
 
 
 @dataclass(frozen=True)
@@ -92,23 +81,10 @@ def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def plan_for_models(models: ModelChoice) -> Plan:
-    """The plan that `run` would follow for these models.
-
-    Raises:
-        AlignProError: A model or device cannot be used.
-    """
-    from alignpro_lite.loading import plan_models
-    from alignpro_lite.registry import ModelStore
-
-    store = ModelStore.open(models.cache)
-    return plan_models(models.target, models.prompter, store, models.devices).plan
-
-
-def probe(engine: EngineName, models: ModelChoice) -> Probe:
-    """Load an engine's model and decode one token, in a process of its own."""
+def probe(engine: EngineName, model: str, devices: DeviceRequest, cache: Path | None) -> Probe:
+    """Load an engine's model by name and decode one token, in a process of its own."""
     started = time.monotonic()
-    question = json.dumps({"engine": engine, **asdict(models)}, default=str)
+    question = json.dumps([engine, model, asdict(devices), str(cache) if cache else None])
     try:
         child = subprocess.run(
             [sys.executable, "-m", "alignpro_lite.doctor", question],
@@ -128,7 +104,7 @@ def probe(engine: EngineName, models: ModelChoice) -> Probe:
     return Probe(engine, works, False, reply["device"], seconds, reply["trouble"])
 
 
-def require_working_target(models: ModelChoice) -> None:
+def require_working_target(target: str, devices: DeviceRequest, cache: Path | None) -> None:
     """Probe a target the first time this engine loads it, so that a crash gets an explanation.
 
     A native crash cannot be caught in its own process. What passed once is remembered in the
@@ -140,14 +116,14 @@ def require_working_target(models: ModelChoice) -> None:
     """
     from alignpro_lite.registry import ModelStore
 
-    store = ModelStore.open(models.cache)
-    file = store.path("target", models.target).resolve()
+    store = ModelStore.open(cache)
+    file = store.path("target", target).resolve()
     seen = [str(file), file.stat().st_size, file.stat().st_mtime_ns, *_llama_build()]
-    name = hashlib.sha256(repr([*seen, models.devices]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(repr([*seen, devices]).encode()).hexdigest()[:16]
     stamp = store.cache.root / "probes" / name
     if stamp.exists():
         return
-    found = probe("target", models)
+    found = probe("target", target, devices, cache)
     if found.crashed:
         raise DeviceError(found.trouble, "Run `alignpro-lite doctor` for details.")
     if not found.works:
@@ -184,34 +160,27 @@ def _version(package: str) -> str | None:
 
 def _answer_probe(question: str) -> dict[str, str | None]:
     """In the child process: decode one token and report the device, or what went wrong."""
-    asked = json.loads(question)
-    models = ModelChoice(
-        asked["target"],
-        asked["prompter"],
-        DeviceRequest(**asked["devices"]),
-        Path(asked["cache"]) if asked["cache"] else None,
-    )
+    engine, model, devices, cache = json.loads(question)
     try:
-        device = _decode_one(asked["engine"], models)
+        device = _decode_one(engine, model, DeviceRequest(**devices), cache and Path(cache))
     except AlignProError as error:
         return {"device": None, "trouble": str(error)}
     return {"device": device, "trouble": ""}
 
 
-def _decode_one(engine: EngineName, models: ModelChoice) -> str:
+def _decode_one(engine: EngineName, name: str, devices: DeviceRequest, cache: Path | None) -> str:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.decoding.sampling import Sampling
     from alignpro_lite.loading import load_prompter
     from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.request import Request
 
-    devices, cache = models.devices, models.cache
     if engine == "prompter":
         store = ModelStore.open(cache)
-        with load_prompter(models.prompter, store, device=devices.device) as loaded:
+        with load_prompter(name, store, device=devices.device) as loaded:
             loaded.score("Hello", [loaded.encode("Hello")])
             return loaded.device
-    with AlignedModel.load(models.target, None, devices=devices, cache=cache) as model:
+    with AlignedModel.load(name, None, devices=devices, cache=cache) as model:
         answer = model.run("Hello", Request(max_tokens=1, sampling=Sampling(temperature=0)))
         if answer.answer_tokens != 1:
             raise DeviceError("The target decoded no token.", _CRASH_CURES["target"])

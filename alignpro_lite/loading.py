@@ -130,7 +130,7 @@ def plan_models(
     Raises:
         RegistryError: A name is unknown or its model is not installed.
         ModelFileError, BundleError: A file is damaged or of another kind.
-        DeviceError: What was asked for cannot be had.
+        DeviceError: The device or the context that was asked for is not available.
     """
     path = store.path("target", target)
     target_file = read_header(path)

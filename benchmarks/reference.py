@@ -71,7 +71,7 @@ def base_bundle(folder: Path) -> Path:
     request = BundleRequest(
         source, "base", None, sidecar.template.mode, sidecar.graph.precision, "cpu", False
     )
-    made, _ = export_bundle(request, folder)
+    made = export_bundle(request, folder)
     return made.path
 
 

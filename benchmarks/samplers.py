@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from alignpro_lite.rewriting.rho_star import (
     Candidates,
-    MeanRewards,
     log_weights,
     metropolis_hastings,
     resample,
@@ -64,7 +63,7 @@ class Toy:
         log_probs = np.log(self.sft)[drawn].ravel()
         rewards = (self.reward[drawn] + noise).ravel()
         known = np.broadcast_to(np.asarray(variance, np.float64), drawn.shape).ravel()
-        candidates = Candidates(log_probs, log_probs, MeanRewards(rewards, known))
+        candidates = Candidates(log_probs, log_probs, rewards, known)
         weights: FloatArray = log_weights(candidates, STRENGTH).reshape(drawn.shape)
         return weights
 
@@ -78,17 +77,17 @@ def methods(toy: Toy) -> dict[str, Method]:
 
     def noisy(drawn: Indices, random: np.random.Generator) -> Indices:
         weights = toy.weights(drawn, noise_of(drawn, random), 0.0)
-        return metropolis_hastings(weights, random).draws
+        return metropolis_hastings(weights, random)[..., -1]
 
     def corrected(drawn: Indices, random: np.random.Generator) -> Indices:
         weights = toy.weights(drawn, noise_of(drawn, random), toy.noise[drawn] ** 2)
-        return metropolis_hastings(weights, random).draws
+        return metropolis_hastings(weights, random)[..., -1]
 
     return {
         "resampling": lambda drawn, random: resample(toy.weights(drawn, 0.0, 0.0), random),
-        "Metropolis-Hastings": lambda drawn, random: (
-            metropolis_hastings(toy.weights(drawn, 0.0, 0.0), random).draws
-        ),
+        "Metropolis-Hastings": lambda drawn, random: metropolis_hastings(
+            toy.weights(drawn, 0.0, 0.0), random
+        )[..., -1],
         "noisy": noisy,
         "noisy, corrected": corrected,
         "noisy, penalty": lambda drawn, random: _penalised(toy, drawn, random),

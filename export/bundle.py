@@ -8,14 +8,12 @@ from pathlib import Path
 
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.decoder import DecoderExport, export_decoder
+from alignpro_lite.export.decoder import export_decoder
 from alignpro_lite.export.folder import whole_folder
-from alignpro_lite.export.parity import ParityReport
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.bundle import (
     PROMPTER_BUNDLE,
     Bundle,
-    Parity,
     Provenance,
     Sidecar,
     open_bundle,
@@ -59,7 +57,7 @@ def export_bundle(
     request: BundleRequest,
     destination: Path,
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> tuple[Bundle, ParityReport]:
+) -> Bundle:
     """Make a bundle at `destination`, replacing a bundle that is already there.
 
     Args:
@@ -68,7 +66,7 @@ def export_bundle(
         on_stage: Told each stage as it begins, for people who wait.
 
     Returns:
-        The bundle and the comparison with torch.
+        The bundle; its sidecar has the comparison with torch.
 
     Raises:
         ExportError: The source or the graph cannot be used, the adapter was trained in another
@@ -87,15 +85,41 @@ def export_bundle(
             request.allow_mismatch,
             on_stage,
         )
-        PROMPTER_BUNDLE.write(folder, _prompter_sidecar(request, card, made, folder))
-    return open_bundle(destination), made.parity
+        sidecar = Sidecar(
+            format=PROMPTER_BUNDLE.version,
+            graph=made.graph,
+            tokens=made.tokens,
+            template=card.template,
+            sampling=card.sampling,
+            max_tokens=card.max_tokens,
+            parity=made.parity,
+            provenance=Provenance(
+                base_model=request.base_model,
+                adapter=request.adapter.name if request.adapter else None,
+                strength=card.strength,
+                reward=card.reward,
+            ),
+            files=digests_of(folder),
+            eval_card=card.metrics,
+        )
+        PROMPTER_BUNDLE.write(folder, sidecar)
+    return open_bundle(destination)
 
 
 def _card_for(request: BundleRequest) -> PrompterCard:
     """How the prompter was trained to be asked; the package's defaults for an untrained one."""
     card = read_prompter_card(request.adapter) if request.adapter else None
     if card is None:
-        return _untrained(request.base_model, request.mode or DEFAULT_MODE)
+        mode = request.mode or DEFAULT_MODE
+        return PrompterCard(
+            base=request.base_model,
+            template=TEMPLATES[mode],
+            strength=None,
+            reward=None,
+            sampling=SAMPLING,
+            max_tokens=MAX_TOKENS[mode],
+            metrics={},
+        )
     if request.mode not in (None, card.template.mode):
         raise ExportError(
             f"The adapter {request.adapter} was trained to {card.template.mode}, found the mode "
@@ -103,45 +127,3 @@ def _card_for(request: BundleRequest) -> PrompterCard:
             f"Use the mode {card.template.mode}, or an adapter that was trained to {request.mode}.",
         )
     return card
-
-
-def _untrained(base: str, mode: RewriteMode) -> PrompterCard:
-    return PrompterCard(
-        base=base,
-        template=TEMPLATES[mode],
-        strength=None,
-        reward=None,
-        sampling=SAMPLING,
-        max_tokens=MAX_TOKENS[mode],
-        metrics={},
-    )
-
-
-def _prompter_sidecar(
-    request: BundleRequest, card: PrompterCard, made: DecoderExport, folder: Path
-) -> Sidecar:
-    parity = made.parity
-    return Sidecar(
-        format=PROMPTER_BUNDLE.version,
-        graph=made.graph,
-        tokens=made.tokens,
-        template=card.template,
-        sampling=card.sampling,
-        max_tokens=card.max_tokens,
-        parity=Parity(
-            positions=parity.positions,
-            argmax_agreement=parity.argmax_agreement,
-            required=parity.required_agreement,
-            max_logit_error=parity.max_error,
-            greedy_agreement=parity.greedy_same_tokens / parity.greedy_tokens,
-            mismatch_allowed=made.mismatch_allowed,
-        ),
-        provenance=Provenance(
-            base_model=request.base_model,
-            adapter=request.adapter.name if request.adapter else None,
-            strength=card.strength,
-            reward=card.reward,
-        ),
-        files=digests_of(folder),
-        eval_card=card.metrics,
-    )

@@ -13,22 +13,15 @@ from transformers import PretrainedConfig
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.builder import build_graph
-from alignpro_lite.export.llama_logits import LlamaLogits
+from alignpro_lite.export.converters import build_graph, export_reference
+from alignpro_lite.export.logits import OnnxLogits
 from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
-from alignpro_lite.export.onnx_logits import OnnxLogits
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
+from alignpro_lite.export.parity import compare_gguf, compare_logits, require_parity
 from alignpro_lite.export.quantise import Bits, quantise_graph
-from alignpro_lite.export.reference import export_reference
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.pretrained.folder import ARCHITECTURES
-from alignpro_lite.pretrained.torch_model import (
-    SpecialTokens,
-    TorchModel,
-    load_torch_model,
-    merge_adapter,
-)
-from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Tokens
+from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model, merge_adapter
+from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
 from alignpro_lite.registry.models_toml import Precision
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
@@ -47,13 +40,11 @@ class DecoderExport:
         graph: The graph and the sizes of its buffers.
         tokens: The tokenizer and the special ids.
         parity: How far the graph is from torch.
-        mismatch_allowed: Whether it disagreed with torch and was written anyway.
     """
 
     graph: Graph
     tokens: Tokens
-    parity: ParityReport
-    mismatch_allowed: bool
+    parity: Parity
 
 
 def export_decoder(
@@ -87,28 +78,24 @@ def export_decoder(
     on_stage(f"reading {source.name}")
     loaded = load_torch_model(source)
     if source.is_file():
-        _check_reading(loaded, source)
+        # llama.cpp rounds activations, so quantised files do not agree with torch exactly.
+        read = compare_gguf(loaded, source, 0.9)
+        advice = "Export from the model's Hugging Face folder."
+        require_parity(read, f"What transformers reads from {source}", advice)
     on_stage(f"writing the {precision} graph")
     loaded, layout = _write_decoder(loaded, adapter, precision, device, out_dir)
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     on_stage("comparing it with torch")
     cure = "Try another --precision, or report the architecture."
-    session = open_session(out_dir / GRAPH, _threads(), cure=cure)
+    session = open_session(out_dir / GRAPH, os.cpu_count() or 1, cure=cure)
     graph = _graph_of(session, loaded.model.config, layout, precision, device)
     exported = OnnxLogits(session, graph)
-    parity = compare_logits(
-        TorchLogits(loaded.model),
-        exported,
-        loaded.tokenizer,
-        _prefix(loaded.special),
-        REQUIRED_AGREEMENT[precision],
-        exported.greedy,
-    )
+    parity = compare_logits(loaded, exported, REQUIRED_AGREEMENT[precision], exported.greedy)
     if not allow_mismatch:
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
-        parity.require(f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    return DecoderExport(graph, tokens_of(loaded), parity, mismatch_allowed=not parity.passed)
+        require_parity(parity, f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
+    return DecoderExport(graph, tokens_of(loaded), parity)
 
 
 def _graph_of(
@@ -197,29 +184,7 @@ def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, Cach
     return export_reference(folder, built, "text-generation-with-past"), "growing"
 
 
-def _check_reading(source: TorchModel, path: Path) -> None:
-    """Compare what transformers read from a GGUF file with what llama.cpp reads.
-
-    llama.cpp rounds activations, so quantised files do not agree with torch exactly.
-    """
-    with LlamaLogits(path, WINDOW, _threads()) as exported:
-        report = compare_logits(
-            TorchLogits(source.model), exported, source.tokenizer, _prefix(source.special), 0.9
-        )
-    report.require(
-        f"What transformers reads from {path}", "Export from the model's Hugging Face folder."
-    )
-
-
-def _prefix(special: SpecialTokens) -> tuple[int, ...]:
-    return (special.bos,) if special.add_bos and special.bos is not None else ()
-
-
 def _max_length(config: PretrainedConfig) -> int:
     """The original length: the graph lacks the rescaled rotary caches of positions beyond it."""
     original: int | None = getattr(config, "original_max_position_embeddings", None)
     return original or int(config.max_position_embeddings)
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1

@@ -111,8 +111,8 @@ class Adapter:
         assert weight is not None
         assert weight.const_value is not None
         update, dtype = self.updates[str(weight.name)], weight.const_value.numpy().dtype
-        left = self._initializer(f"{name}/left", update.left.astype(dtype))
-        right = self._initializer(f"{name}/right", update.right.astype(dtype))
+        left = add_initializer(self._graph, f"{name}/left", update.left.astype(dtype))
+        right = add_initializer(self._graph, f"{name}/right", update.right.astype(dtype))
         down = ir.node("MatMul", [inputs, left], name=f"{name}/down")
         added = [product, down]
         if self._gated:
@@ -131,10 +131,12 @@ class Adapter:
             self._graph.inputs.append(self._gate)
         return self._gate
 
-    def _initializer(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        self._graph.register_initializer(value)
-        return value
+
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Add a constant to a graph."""
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
 
 
 def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
@@ -167,9 +169,8 @@ def write_float_graph(source: Path, destination: Path, changes: AdapterChanges) 
             continue
         assert weight.const_value is not None
         stored = weight.const_value.numpy().dtype
-        base = ir.tensor(adapter.updates[str(weight.name)].base.astype(stored), name=weight.name)
-        value = ir.Value(name=f"{weight.name}/base", const_value=base)
-        model.graph.register_initializer(value)
+        base = adapter.updates[str(weight.name)].base.astype(stored)
+        value = add_initializer(model.graph, f"{weight.name}/base", base)
         product = ir.node("MatMul", [node.inputs[0], value], name=f"{node.name}/base")
         replace_node(model.graph, node, adapter.added_to(product, node))
     ir.save(model, destination, external_data=f"{destination.name}.data", size_threshold_bytes=256)
@@ -219,6 +220,6 @@ def _initializers(graph: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _product_weights(graph: Path) -> set[str]:
-    """Names of the constants that a MatMul multiplies with."""
+    """Names of the constants that a MatMul multiplies by."""
     products = (node for node in ir.load(graph).graph if node.op_type == "MatMul")
     return {str(node.inputs[1].name) for node in products if node.inputs[1] is not None}

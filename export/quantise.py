@@ -25,7 +25,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.low_rank import Adapter, AdapterChanges, Matrix32, replace_node
+from alignpro_lite.export.low_rank import (
+    Adapter,
+    AdapterChanges,
+    Matrix32,
+    add_initializer,
+    replace_node,
+)
 
 BLOCK = 32
 HEAD = "lm_head"
@@ -143,7 +149,7 @@ class _Rewriter:
         stored = _constant(value)
         assert value is not None
         assert stored is not None
-        inputs = node.inputs[0]
+        graph, inputs = self._graph, node.inputs[0]
         update = self._adapter.updates.get(str(value.name))
         weight = (stored if update is None else update.base).astype(np.float32).T
         if bits == 8:
@@ -154,18 +160,14 @@ class _Rewriter:
             blocks = _append(blocks, quantise_nearest(padded))
             inputs = self._with_block_sums(node, weight.shape[1], stored.dtype)
         columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
-        table = self._initializer(f"{value.name}_q{bits}", blocks.packed_values())
-        scales = self._initializer(f"{value.name}_scales", blocks.scales.astype(stored.dtype))
+        table = add_initializer(graph, f"{value.name}_q{bits}", blocks.packed_values())
+        scales = add_initializer(graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype))
+        zeros = add_initializer(graph, f"{value.name}_zeros", blocks.packed_zeros())
         if HEAD in str(node.name):
             self._head = (blocks, table, scales)
         quantised = ir.node(
             "MatMulNBits",
-            [
-                inputs,
-                table,
-                scales,
-                self._initializer(f"{value.name}_zeros", blocks.packed_zeros()),
-            ],
+            [inputs, table, scales, zeros],
             {
                 "K": columns,
                 "N": weight.shape[0],
@@ -177,7 +179,7 @@ class _Rewriter:
             name=f"{node.name}_q{bits}",
         )
         new = quantised if update is None else self._adapter.added_to(quantised, node)
-        replace_node(self._graph, node, new)
+        replace_node(graph, node, new)
 
     def replace_embedding(self, node: ir.Node) -> None:
         """Turn the Gather of an embedding table into GatherBlockQuantized."""
@@ -197,8 +199,10 @@ class _Rewriter:
                 type=ir.TensorType(ir.DataType.UINT8),
             )
         else:
-            table = self._initializer(f"{value.name}_q8", flat)
-            scales = self._initializer(f"{value.name}_scales", blocks.scales.astype(stored.dtype))
+            table = add_initializer(self._graph, f"{value.name}_q8", flat)
+            scales = add_initializer(
+                self._graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype)
+            )
         quantised = ir.node(
             "GatherBlockQuantized",
             [table, node.inputs[1], scales],
@@ -217,8 +221,10 @@ class _Rewriter:
             return self._augmented[name]
         summing = f"block_sums_{width}"
         if summing not in self._graph.initializers:
-            self._initializer(
-                summing, np.kron(np.eye(width // BLOCK), np.ones((BLOCK, 1))).astype(dtype)
+            add_initializer(
+                self._graph,
+                summing,
+                np.kron(np.eye(width // BLOCK), np.ones((BLOCK, 1))).astype(dtype),
             )
         sums = ir.node(
             "MatMul", [inputs, self._graph.initializers[summing]], name=f"{name}/block_sums"
@@ -229,11 +235,6 @@ class _Rewriter:
         self._graph.insert_before(node, [sums, joined])
         self._augmented[name] = joined.outputs[0]
         return joined.outputs[0]
-
-    def _initializer(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        self._graph.register_initializer(value)
-        return value
 
 
 def _share_bytes(path: Path, head: str) -> None:

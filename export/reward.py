@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from alignpro_lite.errors import ExportError
+from alignpro_lite.export.converters import export_reference
 from alignpro_lite.export.folder import whole_folder
 from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import quantise_graph
-from alignpro_lite.export.reference import export_reference
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.models_toml import RewardPrecision
@@ -99,9 +99,19 @@ def export_reward(
         )
         on_stage("comparing it with torch")
         parity = _check_parity(reward, OnnxScorer(folder, model, usable_cores()), request)
-        REWARD_BUNDLE.write(
-            folder, _reward_sidecar(request, reward, model, parity, weights, folder)
+        has_adapter = (request.trained / ADAPTER).is_file()
+        sidecar = RewardSidecar(
+            format=REWARD_BUNDLE.version,
+            model=model,
+            weights=weights,
+            parity=parity,
+            provenance=RewardProvenance(
+                base_model=reward.card.base, adapter=request.trained.name if has_adapter else None
+            ),
+            files=digests_of(folder),
+            card=reward.card.metrics,
         )
+        REWARD_BUNDLE.write(folder, sidecar)
     return REWARD_BUNDLE.open(destination)
 
 
@@ -199,25 +209,3 @@ def _check_parity(reward: TorchReward, scorer: OnnxScorer, request: RewardReques
             f"{finer} --allow-mismatch to keep it.",
         )
     return parity
-
-
-def _reward_sidecar(
-    request: RewardRequest,
-    reward: TorchReward,
-    model: RewardModel,
-    parity: RewardParity,
-    weights: dict[str, float],
-    folder: Path,
-) -> RewardSidecar:
-    has_adapter = (request.trained / ADAPTER).is_file()
-    return RewardSidecar(
-        format=REWARD_BUNDLE.version,
-        model=model,
-        weights=weights,
-        parity=parity,
-        provenance=RewardProvenance(
-            base_model=reward.card.base, adapter=request.trained.name if has_adapter else None
-        ),
-        files=digests_of(folder),
-        card=reward.card.metrics,
-    )

@@ -5,36 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.child import run_python
-from alignpro_lite.export.llama_logits import LlamaLogits
-from alignpro_lite.export.parity import WINDOW, ParityReport, TorchLogits, compare_logits
+from alignpro_lite.export.converters import run_python
+from alignpro_lite.export.parity import compare_gguf, require_parity
 from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
+from alignpro_lite.prompter.bundle import Parity
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
-
-
-@dataclass(frozen=True)
-class TargetExport:
-    """A written GGUF file.
-
-    Attributes:
-        file: The file.
-        quantisation: llama.cpp's name of the type, upper case.
-        parity: How far it is from torch.
-        mismatch_allowed: Whether it disagreed with torch and was written anyway.
-    """
-
-    file: Path
-    quantisation: str
-    parity: ParityReport
-    mismatch_allowed: bool
 
 
 def quantisations() -> dict[str, int]:
@@ -49,7 +31,7 @@ def quantisations() -> dict[str, int]:
 
 def export_target(
     source: Path, out_file: Path, quantisation: str, allow_mismatch: bool = False
-) -> TargetExport:
+) -> Parity:
     """Export a Hugging Face folder as a GGUF file.
 
     Args:
@@ -59,7 +41,7 @@ def export_target(
         allow_mismatch: Keep a file that disagrees with torch; the result records it.
 
     Returns:
-        The file and its parity report.
+        How far the file is from torch.
 
     Raises:
         ExportError: Unknown type, unreadable source, failed conversion, special tokens or chat
@@ -85,13 +67,12 @@ def export_target(
     ):
         written = _convert(folder, Path(work), kind, known[kind])
         _check_vocabulary(loaded, written)
-        parity = _compare_with_torch(loaded, written, required_agreement(kind))
+        parity = compare_gguf(loaded, written, required_agreement(kind))
         if not allow_mismatch:
-            parity.require(
-                f"The {kind} file", "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
-            )
+            cure = "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
+            require_parity(parity, f"The {kind} file", cure)
         written.replace(out_file)
-    return TargetExport(out_file, kind, parity, mismatch_allowed=not parity.passed)
+    return parity
 
 
 def required_agreement(kind: str) -> float:
@@ -144,12 +125,3 @@ def _check_vocabulary(source: TorchModel, written: Path) -> None:
                 f"The {name} was not carried over: expected {expected!r}, found {got!r}.",
                 "Correct tokenizer_config.json and generation_config.json of the source.",
             )
-
-
-def _compare_with_torch(source: TorchModel, written: Path, required: float) -> ParityReport:
-    special = source.special
-    prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
-    with LlamaLogits(written, WINDOW, os.cpu_count() or 1) as exported:
-        return compare_logits(
-            TorchLogits(source.model), exported, source.tokenizer, prefix, required
-        )

@@ -1,4 +1,4 @@
-"""Files of prompts: order, bad lines, and going on after any interruption."""
+"""Files of prompts: order, bad lines, and resuming after any interruption."""
 
 from __future__ import annotations
 
@@ -22,19 +22,8 @@ def shout(number: int, prompt: str) -> dict[str, object]:
     return {"prompt": prompt, "answer": prompt.upper() + str(number)}
 
 
-class Answering:
-    """An answerer made of a function."""
-
-    def __init__(self, answer=shout) -> None:
-        self.answer = answer
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
 def run(source, output, answer=shout) -> list[dict[str, object]]:
-    return list(answer_lines(open_batch(source, output), Answering(answer)))
+    return list(answer_lines(open_batch(source, output), answer, lambda: None))
 
 
 @pytest.fixture
@@ -113,7 +102,7 @@ def test_a_bad_line_never_loses_the_others(source, output, bad):
     assert run(source('"a"', bad, '"b"'), output) == [], "not answered again"
 
 
-def test_a_failure_that_is_no_lines_fault_ends_the_run_and_a_restart_goes_on(source, output):
+def test_a_failure_that_no_line_caused_ends_the_run_and_a_restart_resumes_it(source, output):
     """A crashed engine used to mark every line that was left as answered with an error."""
     text = source('"a"', '"b"', '"c"')
 
@@ -220,7 +209,7 @@ def test_nothing_is_written_before_the_first_answer(source, output):
     assert not output.exists()
 
 
-def test_ctrl_c_leaves_whole_lines_and_the_run_goes_on(source, output):
+def test_ctrl_c_leaves_whole_lines_and_the_run_is_resumed(source, output):
     text = source(*(f'"p{i}"' for i in range(9)))
 
     def interrupted(number, prompt):
@@ -236,12 +225,12 @@ def test_ctrl_c_leaves_whole_lines_and_the_run_goes_on(source, output):
 
 def test_a_reader_that_leaves_loses_nothing_that_was_written(source, output):
     text = source(*(f'"p{i}"' for i in range(9)))
-    answerer = Answering()
-    reading: Any = answer_lines(open_batch(text, output), answerer)
+    cancelled = threading.Event()
+    reading: Any = answer_lines(open_batch(text, output), shout, cancelled.set)
     next(reading)
     next(reading)
     reading.close()
-    assert answerer.cancelled
+    assert cancelled.is_set()
     assert [record["line"] for record in records(output)] == [0, 1]
     run(text, output)
     assert [record["line"] for record in records(output)] == list(range(9))

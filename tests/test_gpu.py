@@ -36,7 +36,7 @@ def cuda_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     configuration.max_position_embeddings = 2048
     source = write_model(folder / "model", configuration)
     request = BundleRequest(source, "tiny-llama", None, "augment", "fp16", "cuda", False)
-    return export_bundle(request, folder / "bundle")[0].path
+    return export_bundle(request, folder / "bundle").path
 
 
 def test_the_prompter_scores_the_same_on_the_gpu(cuda_bundle):

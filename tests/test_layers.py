@@ -29,8 +29,8 @@ LAYERS = (
     "gguf",
     "errors",
 )
-"""Top to bottom: a room imports rooms further down, never further up. `top` is the modules that
-lie in the package itself; errors.py is at the bottom."""
+"""Top to bottom: a room imports rooms further down, never further up. `top` is the modules of the
+package folder itself; errors.py is at the bottom."""
 
 RUNTIMES = {
     "llama_cpp": {"alignpro_lite/decoding/llamacpp.py"},

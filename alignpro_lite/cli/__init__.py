@@ -89,12 +89,8 @@ def exit_code_of(arguments: list[str]) -> int:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         return EXIT_FAILED
     except OSError as error:
-        click.echo(f"Error: {describe_os_error(error)}", err=True)
+        where = f"{error.filename}: " if error.filename else ""
+        cure = "Check the path, its permissions and the free space."
+        click.echo(f"Error: {where}{error.strerror or error}. {cure}", err=True)
         return EXIT_FAILED
     return 0
-
-
-def describe_os_error(error: OSError) -> str:
-    """Turn an operating-system error into one line that names the file and the reason."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}. Check the path, its permissions and the free space."

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from alignpro_lite.cli.options import ModelOptions, model_options
 from alignpro_lite.errors import AlignProError, DeviceError
 from alignpro_lite.hardware.memory import format_bytes
-
-if TYPE_CHECKING:
-    from alignpro_lite.doctor import ModelChoice
 
 
 @click.command()
@@ -39,8 +36,11 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite.hardware.system import find_hardware
     from alignpro_lite.registry import Cache
 
-    models = library.ModelChoice(options.target, options.prompter, options.devices(), options.cache)
-    cache = Cache.open(options.cache).root
+    devices, cache = options.devices(), Cache.open(options.cache).root
+    probes = (
+        library.probe("target", options.target, devices, options.cache),
+        library.probe("prompter", options.prompter, devices, options.cache),
+    )
     return {
         "versions": library.versions(),
         "hardware": asdict(find_hardware()),
@@ -50,8 +50,8 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
             "bytes": library.folder_size(cache),
             "free_bytes": library.free_space(cache),
         },
-        "plan": _plan(models),
-        "probes": [asdict(library.probe(engine, models)) for engine in ("target", "prompter")],
+        "plan": _plan(options),
+        "probes": [asdict(probe) for probe in probes],
     }
 
 
@@ -71,11 +71,14 @@ def _engines() -> dict[str, Any]:
     return found
 
 
-def _plan(models: ModelChoice) -> dict[str, Any]:
-    from alignpro_lite.doctor import plan_for_models
+def _plan(options: ModelOptions) -> dict[str, Any]:
+    from alignpro_lite.loading import plan_models
+    from alignpro_lite.registry import ModelStore
 
     try:
-        return asdict(plan_for_models(models))
+        store = ModelStore.open(options.cache)
+        planned = plan_models(options.target, options.prompter, store, options.devices())
+        return asdict(planned.plan)
     except AlignProError as error:
         return {"trouble": str(error)}
 

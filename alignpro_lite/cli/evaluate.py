@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.extras import require_extra
-from alignpro_lite.cli.options import cache_option
+from alignpro_lite.cli.options import cache_option, data_option
 
 if TYPE_CHECKING:
     from alignpro_lite.eval.config import EvalConfig
     from alignpro_lite.experiment.run_folder import Places
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="What to compare; docs/configuration-keys.md lists all keys.",
 )
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="What relative data paths start from.  [default: the folder of --config]",
-)
 
 
-def output_option(folder: str) -> Callable[[Command], Command]:
+def output_option(folder: str) -> Callable[[Any], Any]:
     """The option for the folder of an evaluation."""
     return click.option(
         "--output",

@@ -69,8 +69,8 @@ def _build_bundle(entry: Entry, recipe: BundleRecipe, store: ModelStore) -> None
         allow_mismatch=False,
     )
     with store.cache.locked(entry):
-        made, parity = export_bundle(request, store.cache.path(entry), on_stage=output.note)
-    _print_made(made.path, parity.summary())
+        made = export_bundle(request, store.cache.path(entry), on_stage=output.note)
+    _print_made(made.path, made.sidecar.parity.summary())
 
 
 def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None:
@@ -143,8 +143,8 @@ def make_prompter(
         device=device,
         allow_mismatch=allow_mismatch,
     )
-    made, parity = export_bundle(request, out, on_stage=output.note)
-    _print_made(made.path, parity.summary())
+    made = export_bundle(request, out, on_stage=output.note)
+    _print_made(made.path, made.sidecar.parity.summary())
 
 
 @export.command("reward")
@@ -216,8 +216,8 @@ def make_target(source: Path, gguf: Path, quantisation: str, allow_mismatch: boo
 
     with disk_errors(gguf):
         gguf.parent.mkdir(parents=True, exist_ok=True)
-        made = export_target(source, gguf, quantisation, allow_mismatch)
-    _print_made(made.file, made.parity.summary())
+        parity = export_target(source, gguf, quantisation, allow_mismatch)
+    _print_made(gguf, parity.summary())
 
 
 def _print_made(path: Path, parity: str) -> None:

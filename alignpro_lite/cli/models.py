@@ -277,7 +277,11 @@ def _raise_for_damage(checks: dict[Entry, tuple[Check, ...]]) -> None:
         if (bad := [check for check in found if check.state in ("altered", "missing")])
     }
     if damaged:
-        problem = " ".join(_damage(check) for bad in damaged.values() for check in bad)
+        problem = " ".join(
+            f"{check.path}: expected sha256 {check.expected}, found {check.found or 'nothing'}."
+            for bad in damaged.values()
+            for check in bad
+        )
         raise RegistryError(problem, _repair(damaged))
 
 
@@ -286,8 +290,3 @@ def _repair(damaged: Iterable[Entry]) -> str:
         return "Restore your own file, or correct its sha256 in your models.toml."
     remove = f"alignpro-lite models rm {' '.join(entry.key for entry in damaged)}"
     return f"Run `{' && '.join([remove, *(entry.install_command for entry in damaged)])}`."
-
-
-def _damage(check: Check) -> str:
-    found = "nothing" if check.found is None else check.found
-    return f"{check.path}: expected sha256 {check.expected}, found {found}."

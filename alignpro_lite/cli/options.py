@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.hardware.device import DeviceRequest
     from alignpro_lite.rewriting.request import Budget, Request, RhoStar
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,9 @@ class ModelOptions:
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
         """Load the models, once a probe has shown that the target's engine does not crash."""
         from alignpro_lite.aligned import AlignedModel
-        from alignpro_lite.doctor import ModelChoice, require_working_target
+        from alignpro_lite.doctor import require_working_target
 
-        require_working_target(ModelChoice(self.target, self.prompter, self.devices(), self.cache))
+        require_working_target(self.target, self.devices(), self.cache)
         return AlignedModel.load(
             self.target,
             self.prompter if with_prompter else None,
@@ -135,52 +133,25 @@ class DrawOptions:
                 raise click.UsageError(f"{name} needs a reward; add --reward default.")
 
 
-@dataclass(frozen=True)
-class DisplayOptions:
-    """What is printed in addition to the answer, and how."""
-
-    show_rewrite: bool
-    explain: bool
-    as_json: bool
-    quiet: bool
+def _parse_samples(value: str) -> int | Literal["auto"]:
+    """`auto`, or a number from 1."""
+    return "auto" if value == "auto" else click.IntRange(min=1).convert(value, None, None)
 
 
-class SamplesType(click.ParamType[Any]):
-    """A number of samples, or `auto`."""
+def _parse_budget(value: str) -> Budget:
+    """`2000` as tokens of the target, `30s` as seconds."""
+    from alignpro_lite.rewriting.request import Budget
 
-    name = "samples"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | Literal["auto"]:
-        """Parse `auto` or a number from 1."""
-        if value == "auto":
-            return "auto"
-        return int(click.IntRange(min=1).convert(cast(int, value), param, ctx))
-
-
-class BudgetType(click.ParamType[Any]):
-    """Tokens of the target, or seconds."""
-
-    name = "budget"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Budget:
-        """Parse `2000` as tokens and `30s` as seconds."""
-        from alignpro_lite.rewriting.request import Budget
-
-        if isinstance(value, Budget):
-            return value
-        text = str(value)
-        try:
-            if text.endswith("s"):
-                return Budget(seconds=float(text[:-1]))
-            return Budget(tokens=int(text))
-        except ValueError:
-            self.fail(f"{text!r} is neither tokens, such as 2000, nor seconds, such as 30s.")
-        except InputError as error:
-            self.fail(str(error))
+    try:
+        if value.endswith("s"):
+            return Budget(seconds=float(value[:-1]))
+        return Budget(tokens=int(value))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is neither tokens, such as 2000, nor seconds, such as 30s."
+        ) from error
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 cache_option = click.option(
@@ -189,7 +160,11 @@ cache_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="The cache folder.  [env var: ALIGNPRO_LITE_CACHE; default: the platform's]",
 )
-
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="What relative data paths start from.  [default: the folder of --config]",
+)
 prompter_option = click.option(
     "--prompter",
     "-p",
@@ -205,7 +180,35 @@ device_option = click.option(
     help="Where to run. auto uses the GPU if it can and says why if it cannot; cuda fails instead.",
 )
 
-_MODEL_OPTIONS: Sequence[Callable[[Any], Any]] = [
+
+def _grouped(
+    name: str, group: type[Any], *options: Callable[[Any], Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add options whose values reach the command as the fields of one dataclass."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collect(**values: Any) -> Any:  # click calls commands with keyword arguments only
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+            return command(**values)
+
+        return add_options(collect, options)
+
+    return add
+
+
+def add_options(
+    command: Callable[..., Any], options: Sequence[Callable[[Any], Any]]
+) -> Callable[..., Any]:
+    """Add options to a command, the first one first in its help."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+model_options = _grouped(
+    "models",
+    ModelOptions,
     click.option(
         "--target",
         "-t",
@@ -226,9 +229,12 @@ _MODEL_OPTIONS: Sequence[Callable[[Any], Any]] = [
         help="Context in tokens.  [default: what model and memory allow, at most 2048]",
     ),
     cache_option,
-]
+)
+"""Adds the options of the models, which reach the command as `models: ModelOptions`."""
 
-_ANSWER_OPTIONS: Sequence[Callable[[Any], Any]] = [
+answer_options = _grouped(
+    "answer",
+    AnswerOptions,
     click.option("--system", "-s", help="System prompt for the target."),
     click.option(
         "--max-tokens",
@@ -258,9 +264,12 @@ _ANSWER_OPTIONS: Sequence[Callable[[Any], Any]] = [
         help="Text that a rewrite must keep, in addition to code, URLs, paths, numbers, quotes, "
         "options and <keep>text</keep>; may be repeated.",
     ),
-]
+)
+"""Adds the options of the answer, which reach the command as `answer: AnswerOptions`."""
 
-_DRAW_OPTIONS: Sequence[Callable[[Any], Any]] = [
+draw_options = _grouped(
+    "drawing",
+    DrawOptions,
     click.option(
         "--reward",
         metavar="BUNDLE|NAME|module:function",
@@ -269,8 +278,8 @@ _DRAW_OPTIONS: Sequence[Callable[[Any], Any]] = [
     ),
     click.option(
         "--samples",
-        type=SamplesType(),
-        default=1,
+        type=_parse_samples,
+        default="1",
         show_default=True,
         metavar="N|auto",
         help="How many rewrites to choose from. Without --reward, the highest implicit reward "
@@ -299,7 +308,7 @@ _DRAW_OPTIONS: Sequence[Callable[[Any], Any]] = [
     ),
     click.option(
         "--budget",
-        type=BudgetType(),
+        type=_parse_budget,
         metavar="TOKENS|SECONDSs",
         help="What the choice may cost: tokens of the target, such as 2000, or time, such as 30s.",
     ),
@@ -311,49 +320,8 @@ _DRAW_OPTIONS: Sequence[Callable[[Any], Any]] = [
         show_default=True,
         help="scored continues the best trial answer; fresh asks the target once more.",
     ),
-]
-
-
-_DISPLAY_OPTIONS: Sequence[Callable[[Any], Any]] = [
-    click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets."),
-    click.option("--explain", is_flag=True, help="Show on stderr how the rewrite was chosen."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
-    click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors."),
-]
-
-
-def model_options(command: F) -> F:
-    """Add the model options; the command gets them as `models: ModelOptions`."""
-    return _grouped(command, _MODEL_OPTIONS, "models", ModelOptions)
-
-
-def answer_options(command: F) -> F:
-    """Add the answer options; the command gets them as `answer: AnswerOptions`."""
-    return _grouped(command, _ANSWER_OPTIONS, "answer", AnswerOptions)
-
-
-def draw_options(command: F) -> F:
-    """Add the options of a draw; the command gets them as `drawing: DrawOptions`."""
-    return _grouped(command, _DRAW_OPTIONS, "drawing", DrawOptions)
-
-
-def display_options(command: F) -> F:
-    """Add the display options; the command gets them as `display: DisplayOptions`."""
-    return _grouped(command, _DISPLAY_OPTIONS, "display", DisplayOptions)
-
-
-def _grouped(command: F, options: Sequence[Callable[[Any], Any]], name: str, group: type[Any]) -> F:
-    """Add options whose values reach the command as the fields of one dataclass."""
-
-    @wraps(command)
-    def collect(**values: Any) -> Any:  # click calls commands with keyword arguments only
-        values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        return command(**values)
-
-    decorated: Any = collect
-    for option in reversed(options):
-        decorated = option(decorated)
-    return cast(F, decorated)
+)
+"""Adds the options of the draw, which reach the command as `drawing: DrawOptions`."""
 
 
 def read_prompt(argument: str | None) -> str:

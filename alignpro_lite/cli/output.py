@@ -37,7 +37,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "changed": choice.changed,
         "reason": choice.reason,
         "rewrite": rewrite_json(choice.rewrite) if choice.rewrite else None,
-        "certificate": certificate_json(choice.certificate),
+        "certificate": _finite(asdict(choice.certificate)),
         "answer": result.answer,
         "finish_reason": result.finish_reason,
         "answer_tokens": result.answer_tokens,
@@ -89,13 +89,8 @@ def marked(changes: tuple[Change, ...]) -> str:
     )
 
 
-def certificate_json(certificate: Certificate) -> dict[str, Any]:
-    """A certificate as plain data; infinite numbers and NaN become null."""
-    plain: dict[str, Any] = _finite(asdict(certificate))
-    return plain
-
-
 def _finite(value: Any) -> Any:
+    """The same data, numbers rounded; infinite ones and NaN become None."""
     match value:
         case dict():
             return {key: _finite(item) for key, item in value.items()}

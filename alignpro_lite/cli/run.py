@@ -14,11 +14,9 @@ import click
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
     AnswerOptions,
-    DisplayOptions,
     DrawOptions,
     ModelOptions,
     answer_options,
-    display_options,
     draw_options,
     model_options,
     read_prompt,
@@ -45,7 +43,10 @@ RunMode = Literal["auto", "preview", "approve", "off"]
     help="auto rewrites and says so, preview also shows the change, approve also asks first, off "
     "sends the prompt as it is.",
 )
-@display_options
+@click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets.")
+@click.option("--explain", is_flag=True, help="Show on stderr how the rewrite was chosen.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors.")
 @click.option(
     "--input",
     "input_file",
@@ -64,7 +65,10 @@ def rewrite_and_answer(
     drawing: DrawOptions,
     answer: AnswerOptions,
     mode: RunMode,
-    display: DisplayOptions,
+    show_rewrite: bool,
+    explain: bool,
+    as_json: bool,
+    quiet: bool,
     input_file: Path | None,
     output_file: Path | None,
 ) -> None:
@@ -76,7 +80,7 @@ def rewrite_and_answer(
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        asks_or_shows = display.show_rewrite or display.explain or mode in ("preview", "approve")
+        asks_or_shows = show_rewrite or explain or mode in ("preview", "approve")
         if prompt is not None or asks_or_shows:
             raise click.UsageError(
                 "--input does not go with PROMPT, --show-rewrite, --explain, --mode preview or "
@@ -84,7 +88,7 @@ def rewrite_and_answer(
             )
         request = answer.request(drawing.settings())
         loading = partial(models.load, with_prompter=mode != "off", reward=drawing.reward)
-        _answer_file(input_file, output_file, loading, request, display.quiet)
+        _answer_file(input_file, output_file, loading, request, quiet)
         return
     if mode == "approve" and not sys.stdin.isatty():
         raise click.UsageError("--mode approve asks in the terminal; pass PROMPT as an argument.")
@@ -94,29 +98,29 @@ def rewrite_and_answer(
     check_prompt(text)
     request = answer.request(drawing.settings())
     with models.load(with_prompter=mode != "off", reward=drawing.reward) as model:
-        if not display.quiet:
+        if not quiet:
             output.show_plan_notes(model)
         stream = model.stream(text, request)
-        if display.explain:
+        if explain:
             output.show_certificate(stream.prepare().certificate)
-        if not _confirm_rewrite(stream, mode, display):
+        if not _confirm_rewrite(stream, mode, show_rewrite, quiet):
             return
-        if display.as_json:
+        if as_json:
             click.echo(json.dumps(output.result_json(stream.result(), request)))
         else:
-            _print_stream(stream, request, display.quiet)
+            _print_stream(stream, request, quiet)
 
 
-def _confirm_rewrite(stream: AlignedStream, mode: RunMode, display: DisplayOptions) -> bool:
+def _confirm_rewrite(stream: AlignedStream, mode: RunMode, show_rewrite: bool, quiet: bool) -> bool:
     """Show the rewrite as asked; False if the user wants no answer at all."""
     choice = stream.prepare()
     if mode in ("preview", "approve"):
         output.show_change(choice)
-    elif display.show_rewrite:
+    elif show_rewrite:
         output.show_rewrite(choice)
-    elif choice.changed and not display.quiet:
+    elif choice.changed and not quiet:
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
-    elif choice.certificate.strength is not None and not display.quiet:
+    elif choice.certificate.strength is not None and not quiet:
         output.show_rewrite(choice)  # a draw is expensive: say why it changed nothing
     if mode != "approve" or not choice.changed:
         return True
@@ -147,6 +151,7 @@ def _answer_file(
     quiet: bool,
 ) -> None:
     from alignpro_lite import batch
+    from alignpro_lite.decoding.sampling import stream_seed
 
     job = batch.open_batch(input_file, output_file)
     if job.done and not quiet:
@@ -159,11 +164,27 @@ def _answer_file(
             length=len(job.lines), label="Answering", file=sys.stderr, show_pos=True, hidden=quiet
         ) as bar,
     ):
+        running: set[AlignedStream] = set()
+
+        def answer(number: int, prompt: str) -> dict[str, Any]:
+            # The seed depends on the run's seed and the line's number, not on the order.
+            numbered = request.with_seed(stream_seed(request.sampling.seed, number))
+            stream = model.stream(prompt, numbered)
+            running.add(stream)
+            try:
+                return output.result_json(stream.result(), numbered)
+            finally:
+                running.discard(stream)
+
+        def cancel() -> None:
+            for stream in list(running):
+                stream.cancel()
+
         if not quiet:
             output.show_plan_notes(model)
         bar.update(job.done)
         failed = 0
-        for record in batch.answer_lines(job, _Answerer(model, request)):
+        for record in batch.answer_lines(job, answer, cancel):
             failed += "error" in record
             bar.update(1)
     if failed:
@@ -171,28 +192,3 @@ def _answer_file(
             f"{failed} of {len(job.lines)} lines could not be answered.",
             f'Look for "error" in {output_file}; all other lines are answered.',
         )
-
-
-class _Answerer:
-    """Answers lines; the seed of each depends on the run's seed and its number, not the order."""
-
-    def __init__(self, model: AlignedModel, request: Request) -> None:
-        self._model = model
-        self._request = request
-        self._running: set[AlignedStream] = set()
-
-    def answer(self, number: int, prompt: str) -> dict[str, Any]:
-        from alignpro_lite.decoding.sampling import stream_seed
-
-        seed = stream_seed(self._request.sampling.seed, number)
-        request = self._request.with_seed(seed)
-        stream = self._model.stream(prompt, request)
-        self._running.add(stream)
-        try:
-            return output.result_json(stream.result(), request)
-        finally:
-            self._running.discard(stream)
-
-    def cancel(self) -> None:
-        for stream in list(self._running):
-            stream.cancel()

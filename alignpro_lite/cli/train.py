@@ -10,36 +10,25 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.extras import require_extra
-from alignpro_lite.cli.options import cache_option
+from alignpro_lite.cli.options import add_options, cache_option, data_option
 
 
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that all training commands share."""
-    for option in reversed(
-        (
-            click.option(
-                "--config",
-                required=True,
-                type=click.Path(path_type=Path, dir_okay=False, exists=True),
-                help="What to train; docs/configuration-keys.md lists all keys.",
-            ),
-            click.option(
-                "--output",
-                "folder",
-                required=True,
-                type=click.Path(path_type=Path, file_okay=False),
-                help="The folder of the run. An unfinished run in it is resumed.",
-            ),
-            click.option(
-                "--data",
-                type=click.Path(path_type=Path, file_okay=False, exists=True),
-                help="What relative data paths start from.  [default: the folder of --config]",
-            ),
-            cache_option,
-        )
-    ):
-        command = option(command)
-    return command
+    config = click.option(
+        "--config",
+        required=True,
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="What to train; docs/configuration-keys.md lists all keys.",
+    )
+    folder = click.option(
+        "--output",
+        "folder",
+        required=True,
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder of the run. An unfinished run in it is resumed.",
+    )
+    return add_options(command, (config, folder, data_option, cache_option))
 
 
 @click.group()

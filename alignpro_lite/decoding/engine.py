@@ -15,14 +15,12 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from alignpro_lite.decoding.rows import RowCache, chunk_end
+from alignpro_lite.decoding.rows import RowCache, Stepper, chunk_end
 from alignpro_lite.decoding.sampling import Draw
-from alignpro_lite.decoding.stepper import Stepper
-from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,
@@ -31,7 +29,53 @@ from alignpro_lite.errors import (
     InputError,
 )
 
+FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
+
+_WAKE_SECONDS = 0.2
+"""A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
+
+
+class Stream(Generic[S]):
+    """The tokens of one sequence, read once, in order, from any thread."""
+
+    def __init__(self, sampler: S) -> None:
+        self.sampler = sampler
+        self.finish_reason: FinishReason | None = None
+        self._failure: AlignProError | None = None
+        self.cancelled = threading.Event()
+        self.ended = False
+        """Set by the loop once it has let go of the sequence."""
+        self._events: queue.SimpleQueue[Draw | FinishReason | AlignProError] = queue.SimpleQueue()
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield tokens until the sequence ends; the stop token is the last one.
+
+        Raises:
+            CancelledError: The model was closed meanwhile.
+            AlignProError: The engine failed.
+        """
+        while self.finish_reason is None:
+            try:
+                event = self._events.get(timeout=_WAKE_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(event, Draw):
+                yield event
+            elif isinstance(event, AlignProError):
+                self.finish_reason, self._failure = "cancelled", event
+            else:
+                self.finish_reason = event
+        if self._failure is not None:
+            raise self._failure
+
+    def cancel(self) -> None:
+        """Stop after the step under way. Safe from any thread, and when already ended."""
+        self.cancelled.set()
+
+    def put(self, event: Draw | FinishReason | AlignProError) -> None:
+        """Hand an event to the reader (the loop's side)."""
+        self._events.put(event)
 
 
 @dataclass(frozen=True)
@@ -78,16 +122,6 @@ class _Live(Generic[S]):
     """How many more tokens it may draw."""
 
 
-@dataclass
-class _Filling(Generic[S]):
-    """The one job whose prompt is being computed, a chunk a turn of the loop."""
-
-    job: _Job[S]
-    row: int
-    done: int
-    """How many prompt tokens the row holds."""
-
-
 class Engine(Generic[S]):
     """Owns a stepper on a thread of its own and batches what callers submit."""
 
@@ -104,7 +138,8 @@ class Engine(Generic[S]):
         self._overflow_cure = overflow_cure
         self._rows = RowCache(stepper)
         self._live: list[_Live[S]] = []
-        self._filling: _Filling[S] | None = None
+        self._filling: tuple[_Job[S], int] | None = None
+        """The one job whose prompt is being computed, a chunk a turn of the loop, and its row."""
         self._waiting: deque[_Job[S]] = deque()
         self._inbox: queue.SimpleQueue[tuple[_Job[S], ...] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
@@ -150,7 +185,15 @@ class Engine(Generic[S]):
         for job in work:
             self.require_room(job)
         # Only the first one forgets: the others share what it computes.
-        jobs = tuple(_job(item, fresh and number == 0) for number, item in enumerate(work))
+        jobs = tuple(
+            _Job(
+                tuple(item.prompt),
+                tuple(Stream(sampler) for sampler in item.samplers),
+                item.max_tokens,
+                fresh and number == 0,
+            )
+            for number, item in enumerate(work)
+        )
         with self._gate:
             if self._closed:
                 raise DeviceError(f"The {self._name} is closed.", "Load the model again.")
@@ -202,7 +245,7 @@ class Engine(Generic[S]):
                 self._admit_next()
                 # A long prompt takes turns with the sequences that are being decoded.
                 if self._filling is not None:
-                    self._fill(self._filling)
+                    self._fill(*self._filling)
                 if self._live:
                     self._step()
         except AlignProError as error:
@@ -230,7 +273,7 @@ class Engine(Generic[S]):
 
     def _pending_jobs(self) -> list[_Job[S]]:
         """Jobs whose sequences have not started."""
-        return [*self._waiting, *([self._filling.job] if self._filling else [])]
+        return [*self._waiting, *([self._filling[0]] if self._filling else [])]
 
     def _take_inbox(self) -> bool:
         """Move new jobs to the waiting line; block while idle. False once closed."""
@@ -255,7 +298,8 @@ class Engine(Generic[S]):
             self._rows.forget_idle()
         row = self._rows.make_room(job.prompt, len(job.streams), self._promised() + job.cells)
         if row is not None:
-            self._filling = _Filling(job, row, self._rows.begin(row, job.prompt))
+            self._rows.begin(row, job.prompt)
+            self._filling = job, row
             self._waiting.popleft()
 
     def _promised(self) -> int:
@@ -263,18 +307,17 @@ class Engine(Generic[S]):
         prompts = {id(live.job): len(live.job.prompt) for live in self._live}
         return sum(prompts.values()) + sum(live.job.max_tokens for live in self._live)
 
-    def _fill(self, filling: _Filling[S]) -> None:
+    def _fill(self, job: _Job[S], row: int) -> None:
         """Compute one chunk of a prompt; after the last one, its sequences start."""
-        job, row = filling.job, filling.row
         if all(stream.ended for stream in job.streams):
             self._rows.release(row, keep=True)
             self._filling = None
             return
-        end = chunk_end(filling.done, len(job.prompt), self._stepper.micro_batch)
-        chunk = job.prompt[filling.done : end]
-        self._stepper.prefill(row, chunk, filling.done)
+        done = self._rows.length(row)
+        end = chunk_end(done, len(job.prompt), self._stepper.micro_batch)
+        chunk = job.prompt[done:end]
+        self._stepper.prefill(row, chunk, done)
         self._rows.append(row, chunk)
-        filling.done = end
         if end == len(job.prompt):
             self._start(job, row)
             self._filling = None
@@ -338,8 +381,3 @@ def _close_running() -> None:
     """End the loops before the interpreter exits: native code must not outlive what it calls."""
     for engine in list(_running):
         engine.close()
-
-
-def _job(work: Work[S], fresh: bool) -> _Job[S]:
-    streams = tuple(Stream(sampler) for sampler in work.samplers)
-    return _Job(tuple(work.prompt), streams, work.max_tokens, fresh)

@@ -1,16 +1,66 @@
-"""Which tokens the rows of a context hold: a prompt stays cached for others that begin alike."""
+"""A native context as rows of tokens: a prompt stays cached for others that begin alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from alignpro_lite.decoding.stepper import Stepper
+from alignpro_lite.decoding.sampling import Draw
 
 FRESH_TOKENS = 2
 """The last tokens of a prompt are computed anew, and together, however much of it is cached:
 engines use a different kernel for a single row, and the same seed must give the same answer."""
+
+
+_S = TypeVar("_S", contravariant=True)
+
+
+class Stepper(Protocol[_S]):
+    """A native context as the loop sees it. Only the loop's thread calls it.
+
+    Rows are numbered 0 to rows - 1; each holds one sequence's KV cache.
+    """
+
+    @property
+    def rows(self) -> int:
+        """How many sequences the context holds at once."""
+
+    @property
+    def row_capacity(self) -> int:
+        """How many tokens one row holds at most."""
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens all rows hold together; a prefix shared by rows counts once."""
+
+    @property
+    def micro_batch(self) -> int:
+        """How many prompt tokens one `prefill` may carry."""
+
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
+        """Append prompt tokens to a row that holds `start` tokens; output 0 is the last one's."""
+
+    def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
+        """Append one token to each row; output i belongs to rows[i]."""
+
+    def draw(self, output: int, sampler: _S) -> Draw:
+        """Draw a token from an output of the last `prefill` or `decode`."""
+
+    def is_stop(self, token: int) -> bool:
+        """Whether a token ends the sequence."""
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Make an empty row hold the first `length` tokens of another one."""
+
+    def trim(self, row: int, length: int) -> bool:
+        """Forget all but the first `length` tokens; False if only clearing the row is possible."""
+
+    def release(self, sampler: _S) -> None:
+        """Free what belongs to a sampler."""
+
+    def close(self) -> None:
+        """Free the native context."""
 
 
 @dataclass
@@ -39,7 +89,7 @@ class RowCache:
         self._rows[row].tokens.extend(tokens)
 
     def forget_idle(self) -> None:
-        """Clear every row that nobody decodes in."""
+        """Clear every row that no sequence is using."""
         for row in self._idle():
             self._clear(row)
 
@@ -65,12 +115,8 @@ class RowCache:
             self._clear(row)
         return chosen if self._fits(cells, idle) else None
 
-    def begin(self, row: int, prompt: Sequence[int]) -> int:
-        """Take a row for a prompt, and keep or copy into it what any row holds of that prompt.
-
-        Returns:
-            How many tokens of the prompt the row holds.
-        """
+    def begin(self, row: int, prompt: Sequence[int]) -> None:
+        """Take a row for a prompt, and keep or copy into it what any row holds of that prompt."""
         source = max(range(len(self._rows)), key=lambda other: self._shared(other, prompt))
         start = min(self._shared(source, prompt), max(len(prompt) - FRESH_TOKENS, 0))
         if self._shared(row, prompt) < start:
@@ -80,7 +126,6 @@ class RowCache:
             start = 0
             self._stepper.trim(row, 0)
         self._take(row, prompt[:start])
-        return start
 
     def copy(self, source: int, prompt: Sequence[int]) -> int:
         """Take another row that holds a whole prompt, and give its number."""
@@ -111,7 +156,7 @@ class RowCache:
         self._rows[row].tokens = []
 
     def _idle(self) -> list[int]:
-        """Rows that nobody decodes in: copies first, then empty ones, then the longest unused.
+        """Rows that no sequence is using: copies first, then empty ones, then the longest unused.
 
         An empty row may be one that has no memory yet, so a copy that ended goes before it.
         """

@@ -6,21 +6,6 @@ import codecs
 from collections.abc import Iterator, Sequence
 
 
-class Utf8Assembler:
-    """Joins token bytes into text without cutting a multi-byte character."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def feed(self, piece: bytes) -> str:
-        """Add the bytes of one token; returns the characters that are now complete."""
-        return self._decoder.decode(piece)
-
-    def end(self) -> str:
-        """The text that is left; an incomplete character becomes U+FFFD."""
-        return self._decoder.decode(b"", final=True)
-
-
 class StopStrings:
     """Passes text on until the first stop string, holding back what may be the start of one."""
 
@@ -70,13 +55,13 @@ def text_pieces(pieces: Iterator[bytes], stops: StopStrings) -> Iterator[str]:
     Yields:
         Text to show at once, never empty, never with half a character.
     """
-    assembler = Utf8Assembler()
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for piece in pieces:
-        shown = stops.feed(assembler.feed(piece))
+        shown = stops.feed(decoder.decode(piece))
         if shown:
             yield shown
         if stops.found:
             return
-    shown = stops.feed(assembler.end()) + stops.end()
+    shown = stops.feed(decoder.decode(b"", final=True)) + stops.end()
     if shown:
         yield shown

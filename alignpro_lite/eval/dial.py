@@ -191,7 +191,7 @@ def _expected(prompt: Weighable, strength: float, is_fair: bool) -> tuple[float,
 
 def _scored(prompt: Weighable, rewards: FloatArray) -> Candidates:
     reference, proposal = np.array(prompt.reference), np.array(prompt.proposal)
-    return Candidates(reference, proposal, mean_rewards(list(rewards)))
+    return Candidates(reference, proposal, *mean_rewards(list(rewards)))
 
 
 def _gate_curve(gated: Mapping[float, Sequence[Measured]]) -> DialCurve:

@@ -17,8 +17,9 @@ from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.bench import Bench, Response
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
-from alignpro_lite.rewriting.draw import DrawModels, DrawnPrompt, draw
+from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.request import Request, RhoStar
+from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.target.rollout import Target
 
@@ -140,16 +141,16 @@ class Drawn:
             ]
             for number, prompt in enumerate(prompts)
         ]
-        sent = [[drawn.choice.sent for drawn in row] * (count // len(row)) for row in draws]
+        sent = [[choice.sent for choice in row] * (count // len(row)) for row in draws]
         if is_fresh:
             response = bench.answer(prompts, sent, seed)
         else:
-            answers = [[_scored_answer(drawn) for drawn in row] for row in draws]
+            answers = [[_scored_answer(choice) for choice in row] for row in draws]
             response = bench.score(prompts, sent, answers)
-        reasons = ["; ".join(dict.fromkeys(drawn.choice.reason for drawn in row)) for row in draws]
+        reasons = ["; ".join(dict.fromkeys(choice.reason for choice in row)) for row in draws]
         return replace(response, reasons=reasons)
 
-    def _draw(self, bench: Bench, prompt: str, seed: int) -> DrawnPrompt:
+    def _draw(self, bench: Bench, prompt: str, seed: int) -> Choice:
         request = Request(
             max_tokens=bench.plan.max_tokens,
             sampling=bench.plan.seeded(seed),
@@ -158,15 +159,15 @@ class Drawn:
         return draw(self.models, protect(prompt), request, Cancellation())
 
 
-def _scored_answer(drawn: DrawnPrompt) -> str:
+def _scored_answer(choice: Choice) -> str:
     """The best answer to the prompt in use.
 
     Raises:
         RewardError: None of its answers has a score.
     """
-    if drawn.answer is None:
+    if choice.answer is None:
         raise RewardError(
-            f"No answer to {drawn.choice.sent!r:.60} has a score.",
+            f"No answer to {choice.sent!r:.60} has a score.",
             "Fix the reward; a comparison needs every score.",
         )
-    return drawn.answer.text
+    return choice.answer.text

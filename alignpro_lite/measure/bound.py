@@ -193,7 +193,7 @@ def estimate_optimum(rewards: FloatArray, strength: float) -> Optimum:
 def _from_reference(rewards: FloatArray) -> Candidates:
     """Rewrites drawn from ρ_sft, so its probability cancels in every weight."""
     log_prob = np.zeros(len(rewards))
-    return Candidates(log_prob, log_prob, mean_rewards(list(rewards)))
+    return Candidates(log_prob, log_prob, *mean_rewards(list(rewards)))
 
 
 def theorem_bound(

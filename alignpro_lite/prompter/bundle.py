@@ -90,6 +90,14 @@ class Parity(Record):
     greedy_agreement: float
     mismatch_allowed: bool
 
+    def summary(self) -> str:
+        """The figures in one line."""
+        return (
+            f"argmax agreement {self.argmax_agreement:.2%} over {self.positions} positions "
+            f"(required {self.required:.0%}), logit error at most {self.max_logit_error:.3g}, "
+            f"greedy text equal for {self.greedy_agreement:.0%} of its tokens"
+        )
+
 
 class Provenance(Record):
     """What the prompter was made from.

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from alignpro_lite.decoding.engine import Engine
+from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
 from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
-from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampling
@@ -34,25 +34,14 @@ class Candidate:
         return self.rewrite.log_prob - self.log_reference
 
 
-@dataclass
-class CandidateLog:
-    """What happened to the candidates of a draw so far; becomes part of its certificate.
+class CandidateSource:
+    """Draws candidates of one prompt, round by round.
 
     Attributes:
-        drawn: Rewrites drawn.
-        refused: How many were refused, by kind.
-        last_refusal: The most recent one.
-        dropped: Why a candidate has no reward, by its number.
+        drawn: How many rewrites were drawn so far.
+        refused: How many of them were refused, by kind.
+        first: The first rewrite, shown if none is used.
     """
-
-    drawn: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    last_refusal: Refusal | None = None
-    dropped: dict[int, str] = field(default_factory=dict)
-
-
-class CandidateSource:
-    """Draws candidates of one prompt, round by round."""
 
     def __init__(
         self,
@@ -76,9 +65,10 @@ class CandidateSource:
         self.request = request
         self._sampling = replace(request.rewrite_sampling or usual, seed=request.sampling.seed)
         self.cancellation = cancellation
-        self.log = CandidateLog()
+        self.drawn = 0
+        self.refused: Counter[str] = Counter()
+        self._last_refusal: Refusal | None = None
         self.first: Rewrite | None = None
-        """The first rewrite, shown if none is used."""
 
     @property
     def prompt(self) -> str:
@@ -108,12 +98,12 @@ class CandidateSource:
         return found
 
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
-        first = self.log.drawn
+        first = self.drawn
         streams = self.prompter.start(self.prompt, count, self._sampling, first)
         self.cancellation.enter(streams)
         rewrites = [stream.result() for stream in streams]
         numbered = list(enumerate(rewrites, start=first))
-        self.log.drawn += count
+        self.drawn += count
         self.first = self.first or rewrites[0]
         usable = [(number, rewrite) for number, rewrite in numbered if self._may_be_used(rewrite)]
         references = [0.0] * len(usable)
@@ -126,15 +116,15 @@ class CandidateSource:
     def _may_be_used(self, rewrite: Rewrite) -> bool:
         refusal = refusal_of(self.protected, rewrite)
         if refusal is not None:
-            self.log.refused[refusal.kind] += 1
-            self.log.last_refusal = refusal
+            self.refused[refusal.kind] += 1
+            self._last_refusal = refusal
         return refusal is None
 
     def none_left(self) -> str:
         """Why the prompt goes out unchanged when there is no candidate."""
         if self.cancellation.asked:
             return "cancelled"
-        if self.log.drawn == 1 and self.log.last_refusal is not None:
-            return self.log.last_refusal.reason
-        counted = ", ".join(f"{count} {kind}" for kind, count in self.log.refused.items())
-        return f"none of {self.log.drawn} rewrites may be used ({counted})"
+        if self.drawn == 1 and self._last_refusal is not None:
+            return self._last_refusal.reason
+        counted = ", ".join(f"{count} {kind}" for kind, count in self.refused.items())
+        return f"none of {self.drawn} rewrites may be used ({counted})"

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ class Certificate:
         changes: From the prompt to what was sent, in order.
     """
 
-    drawn: int
+    drawn: int = 0
     scored: int = 0
     answers: int = 0
     strength: float | None = None
@@ -73,8 +73,8 @@ class Certificate:
     before: RewardEstimate | None = None
     after: RewardEstimate | None = None
     gain: Gain | None = None
-    refused: Mapping[str, int]
-    dropped: tuple[str, ...]
+    refused: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     target_tokens: int = 0
     notes: tuple[str, ...] = ()
     reason: str

@@ -24,9 +24,9 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.candidates import Candidate, CandidateLog, CandidateSource
+from alignpro_lite.rewriting.candidates import Candidate, CandidateSource
 from alignpro_lite.rewriting.certificate import Certificate, estimate_reward, word_changes
-from alignpro_lite.rewriting.guard import Gain, gain
+from alignpro_lite.rewriting.guard import gain
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.rewriting.rho_star import (
@@ -59,17 +59,9 @@ class DrawModels:
     reward: Reward | None
 
 
-@dataclass(frozen=True)
-class DrawnPrompt:
-    """The prompt to answer, and the best of its trial answers; None if it has none."""
-
-    choice: Choice
-    answer: Trial | None
-
-
 def draw(
     models: DrawModels, protected: Protected, request: Request, cancellation: Cancellation
-) -> DrawnPrompt:
+) -> Choice:
     """Draw a rewrite and decide whether it is used.
 
     Args:
@@ -87,7 +79,7 @@ def draw(
     """
     check_prompt(protected.prompt)
     if models.prompter is None:
-        return DrawnPrompt(unchanged(protected.prompt, "no prompter is loaded"), None)
+        return unchanged(protected.prompt, "no prompter is loaded")
     if models.reward is None:
         usual = models.prompter.bundle.sidecar.sampling
         return _without_reward(
@@ -102,10 +94,11 @@ def draw(
 
 def unchanged(prompt: str, reason: str) -> Choice:
     """The choice for a prompt that was never rewritten."""
-    return Choice(prompt, prompt, None, _certificate(CandidateLog(), prompt, prompt, reason))
+    certificate = Certificate(reason=reason, changes=word_changes(prompt, prompt))
+    return Choice(prompt, prompt, None, certificate)
 
 
-def _without_reward(source: CandidateSource) -> DrawnPrompt:
+def _without_reward(source: CandidateSource) -> Choice:
     count = source.settings.samples
     if count == "auto":
         raise InputError(
@@ -120,20 +113,10 @@ def _without_reward(source: CandidateSource) -> DrawnPrompt:
         )
     found = source.candidates(count, weighed=count > 1)
     if not found or source.cancellation.asked:
-        return DrawnPrompt(_choice(source, None, source.none_left()), None)
+        return _choice(source, source.prompt, source.first, source.none_left())
     best = max(found, key=lambda candidate: candidate.log_ratio) if count > 1 else found[0]
     reason = "rewritten" if count == 1 else f"highest implicit reward of {len(found)}"
-    return DrawnPrompt(_choice(source, best.rewrite, reason), None)
-
-
-@dataclass(frozen=True)
-class _GuardVerdict:
-    """Whether the drawn rewrite is used, why, and the fresh answers that decided it, if any."""
-
-    used: bool
-    reason: str
-    gain: Gain | None = None
-    judged: Sequence[Trial] = ()
+    return _choice(source, best.rewrite.text, best.rewrite, reason)
 
 
 class _WithReward:
@@ -148,8 +131,10 @@ class _WithReward:
         self._owners: dict[str, int] = {}
         """Number of the first candidate with each text; others with that text share its answers."""
         self._answers: dict[str, list[Trial]] = {source.prompt: []}
+        self._dropped: dict[int, str] = {}
+        """Why a candidate has no reward, by its number."""
 
-    def outcome(self) -> DrawnPrompt:
+    def outcome(self) -> Choice:
         """Go through all stages."""
         settings = self._settings
         judging = settings.guard_answers if settings.guard else 0
@@ -187,13 +172,13 @@ class _WithReward:
                 self._owners[text] = candidate.number
                 asks.append(ask)
             else:
-                self._source.log.dropped[candidate.number] = "it does not fit the context"
+                self._dropped[candidate.number] = "it does not fit the context"
         if not asks or self._source.cancellation.asked:
             return
         for ask, answered in zip(asks, self._trials.answers(asks), strict=True):
             self._answers.setdefault(ask.sent, []).extend(answered)
             if ask.owner != _RAW and not len(rewards_of(answered)):
-                self._source.log.dropped[ask.owner - 1] = (
+                self._dropped[ask.owner - 1] = (
                     "its reward is not a number" if answered else "the time ran out"
                 )
 
@@ -205,7 +190,7 @@ class _WithReward:
         """
         if self._source.cancellation.asked:
             return 0
-        drawn, each = self._source.log.drawn, self._settings.answers
+        drawn, each = self._source.drawn, self._settings.answers
         if self._settings.samples == "auto":
             size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
         else:
@@ -223,9 +208,9 @@ class _WithReward:
     def _weighed(self, scored: Sequence[Candidate]) -> Candidates:
         answers = [self._answers[candidate.rewrite.text] for candidate in scored]
         return Candidates(
-            reference=np.array([candidate.log_reference for candidate in scored]),
-            proposal=np.array([candidate.rewrite.log_proposal for candidate in scored]),
-            rewards=mean_rewards([rewards_of(trials) for trials in answers]),
+            np.array([candidate.log_reference for candidate in scored]),
+            np.array([candidate.rewrite.log_proposal for candidate in scored]),
+            *mean_rewards([rewards_of(trials) for trials in answers]),
         )
 
     def _is_close(self) -> bool:
@@ -235,51 +220,46 @@ class _WithReward:
         found = diagnose(self._weighed(scored), self._strength)
         return found.distance <= self._settings.tolerance
 
-    def _guarded(self, scored: Sequence[Candidate]) -> DrawnPrompt:
+    def _guarded(self, scored: Sequence[Candidate]) -> Choice:
         """Draw one of the candidates and decide whether it is used."""
         weighed = self._weighed(scored)
         found = diagnose(weighed, self._strength)
         random = np.random.Generator(np.random.Philox(key=[self._source.request.sampling.seed, 1]))
-        chain = metropolis_hastings(log_weights(weighed, self._strength), random)
-        chosen = scored[int(chain.draws)].rewrite
-        verdict = self._verdict(chosen)
+        states = metropolis_hastings(log_weights(weighed, self._strength), random)
+        chosen = scored[states[-1]].rewrite
+        used, reason, judged = self._verdict(chosen)
         if self._source.cancellation.asked:
-            verdict = replace(verdict, used=False, reason="cancelled")
-        sent = chosen.text if verdict.used else self._source.prompt
-        base = self._certificate(sent, verdict.reason)
+            used, reason = False, "cancelled"
+        choice = self._choice(chosen.text if used else self._source.prompt, chosen, reason)
+        raw = rewards_of(self._answers[self._source.prompt])
         certificate = replace(
-            base,
-            notes=(*base.notes, *_noise(found)),
+            choice.certificate,
+            notes=(*choice.certificate.notes, *_noise(found)),
             scored=len(scored),
             diagnostics=found,
-            acceptance=chain.acceptance if len(scored) > 1 else None,
-            after=estimate_reward(rewards_of(verdict.judged or self._answers[chosen.text])),
-            gain=verdict.gain,
+            acceptance=float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None,
+            after=estimate_reward(rewards_of(judged or self._answers[chosen.text])),
+            gain=gain(rewards_of(judged), raw) if judged else None,
         )
-        answers = [*self._answers[sent], *(verdict.judged if verdict.used else ())]
-        choice = Choice(self._source.prompt, sent, chosen, certificate)
-        return DrawnPrompt(choice, self._best(answers))
+        answers = [*self._answers[choice.sent], *(judged if used else ())]
+        return replace(choice, certificate=certificate, answer=self._best(answers))
 
-    def _verdict(self, chosen: Rewrite) -> _GuardVerdict:
-        """Compare the drawn rewrite with the prompt."""
+    def _verdict(self, chosen: Rewrite) -> tuple[bool, str, Sequence[Trial]]:
+        """Whether the drawn rewrite is used, why, and the fresh answers that decided it, if any."""
         raw = rewards_of(self._answers[self._source.prompt])
         tried = rewards_of(self._answers[chosen.text])
         if chosen.text == self._source.prompt:
-            return _GuardVerdict(False, "the drawn rewrite is the prompt")
+            return False, "the drawn rewrite is the prompt", ()
         if not self._settings.guard:
-            return _GuardVerdict(True, "drawn from ρ*")
+            return True, "drawn from ρ*", ()
         if not len(raw) or tried.mean() <= raw.mean():
-            return _GuardVerdict(False, "the drawn rewrite did no better than the prompt")
+            return False, "the drawn rewrite did no better than the prompt", ()
         judged = self._judged(chosen)
         if not judged:
-            return _GuardVerdict(False, "the budget left no answers to judge the rewrite by")
-        gained = gain(rewards_of(judged), raw)
-        reason = (
-            "drawn from ρ*, and better than the prompt beyond the noise"
-            if gained.is_certain
-            else "the drawn rewrite may be no better than the prompt"
-        )
-        return _GuardVerdict(gained.is_certain, reason, gained, judged)
+            return False, "the budget left no answers to judge the rewrite by", ()
+        if gain(rewards_of(judged), raw).is_certain:
+            return True, "drawn from ρ*, and better than the prompt beyond the noise", judged
+        return False, "the drawn rewrite may be no better than the prompt", judged
 
     def _judged(self, chosen: Rewrite) -> list[Trial]:
         """Fresh answers to the drawn rewrite, which had no part in the draw."""
@@ -297,26 +277,26 @@ class _WithReward:
             return None
         return max(known, key=lambda trial: trial.reward)
 
-    def _unchanged(self, reason: str) -> DrawnPrompt:
-        source = self._source
-        choice = Choice(
-            source.prompt, source.prompt, source.first, self._certificate(source.prompt, reason)
-        )
-        return DrawnPrompt(choice, self._best(self._answers[source.prompt]))
-
-    def _certificate(self, sent: str, reason: str) -> Certificate:
+    def _unchanged(self, reason: str) -> Choice:
         prompt = self._source.prompt
-        return replace(
-            _certificate(self._source.log, prompt, sent, reason),
+        choice = self._choice(prompt, self._source.first, reason)
+        return replace(choice, answer=self._best(self._answers[prompt]))
+
+    def _choice(self, sent: str, rewrite: Rewrite | None, reason: str) -> Choice:
+        choice = _choice(self._source, sent, rewrite, reason)
+        certificate = replace(
+            choice.certificate,
             answers=self._settings.answers,
             strength=self._strength,
-            before=estimate_reward(rewards_of(self._answers[prompt])),
+            before=estimate_reward(rewards_of(self._answers[self._source.prompt])),
+            dropped=tuple(f"candidate {number}: {why}" for number, why in self._dropped.items()),
             target_tokens=self._trials.tokens_spent,
             notes=(*self._trials.notes, *self._shortfall()),
         )
+        return replace(choice, certificate=certificate)
 
     def _shortfall(self) -> Iterator[str]:
-        drawn, asked = self._source.log.drawn, self._settings.samples
+        drawn, asked = self._source.drawn, self._settings.samples
         if isinstance(asked, int) and drawn < asked:
             yield f"The budget was enough for {drawn} of {asked} candidates."
 
@@ -340,18 +320,12 @@ def _strength_for(source: CandidateSource) -> float:
     return strength
 
 
-def _choice(source: CandidateSource, used: Rewrite | None, reason: str) -> Choice:
-    sent = source.prompt if used is None else used.text
-    certificate = _certificate(source.log, source.prompt, sent, reason)
-    return Choice(source.prompt, sent, used or source.first, certificate)
-
-
-def _certificate(log: CandidateLog, prompt: str, sent: str, reason: str) -> Certificate:
+def _choice(source: CandidateSource, sent: str, rewrite: Rewrite | None, reason: str) -> Choice:
     """What is known without a reward."""
-    return Certificate(
-        drawn=log.drawn,
-        refused=dict(log.refused),
-        dropped=tuple(f"candidate {number}: {why}" for number, why in log.dropped.items()),
+    certificate = Certificate(
+        drawn=source.drawn,
+        refused=dict(source.refused),
         reason=reason,
-        changes=word_changes(prompt, sent),
+        changes=word_changes(source.prompt, sent),
     )
+    return Choice(source.prompt, sent, rewrite, certificate)

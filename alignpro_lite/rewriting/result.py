@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignpro_lite.decoding.stream import FinishReason
+from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.rewriting.certificate import Certificate
+from alignpro_lite.rewriting.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Choice:
         sent: What the target gets: x' or x unchanged.
         rewrite: The rewrite that was drawn, used or not; None if none was drawn.
         certificate: How it was chosen.
+        answer: The best trial answer to `sent`; None if there is none.
     """
 
     prompt: str
     sent: str
     rewrite: Rewrite | None
     certificate: Certificate
+    answer: Trial | None = None
 
     @property
     def reason(self) -> str:

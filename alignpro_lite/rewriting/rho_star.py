@@ -39,54 +39,20 @@ PRIOR_DEGREES = 4.0
 
 
 @dataclass(frozen=True)
-class MeanRewards:
-    """Estimates of R from a few answers to each candidate.
-
-    Attributes:
-        mean: R̂, the mean over the answers of each candidate; shape (n,).
-        variance: Of R̂ as an estimate of R; shape (n,).
-    """
-
-    mean: Vector
-    variance: Vector
-
-
-@dataclass(frozen=True)
 class Candidates:
     """N rewrites of one prompt, drawn independently from one proposal, in the order of the draws.
 
     Attributes:
         reference: log ρ_sft(x'|x), natural; -inf where the reference cannot write it; shape (n,).
         proposal: log q(x'|x), natural; shape (n,).
-        rewards: R̂ and its variance.
+        rewards: R̂, the mean over the answers of each candidate; shape (n,).
+        variance: Of R̂ as an estimate of R; shape (n,).
     """
 
     reference: Vector
     proposal: Vector
-    rewards: MeanRewards
-
-
-@dataclass(frozen=True)
-class Chain:
-    """The states of independence Metropolis-Hastings.
-
-    Attributes:
-        states: Index of the candidate after each proposal, shape (..., n), the first one 0.
-    """
-
-    states: NDArray[np.int64]
-
-    @property
-    def draws(self) -> NDArray[np.int64]:
-        """The last state of each chain, shape (...)."""
-        last: NDArray[np.int64] = self.states[..., -1]
-        return last
-
-    @property
-    def acceptance(self) -> float:
-        """Share of proposals accepted; NaN where there was none."""
-        moved = self.states[..., 1:] != self.states[..., :-1]
-        return float(moved.mean()) if moved.size else math.nan
+    rewards: Vector
+    variance: Vector
 
 
 @dataclass(frozen=True)
@@ -119,8 +85,8 @@ class Diagnostics:
     noise: float
 
 
-def mean_rewards(answers: Sequence[Vector]) -> MeanRewards:
-    """Mean reward of each candidate, with its variance.
+def mean_rewards(answers: Sequence[Vector]) -> tuple[Vector, Vector]:
+    """Mean reward of each candidate and its variance, as in `Candidates`.
 
     The sample variance of two answers is a poor estimate, so it is shrunk towards the variance
     pooled over all candidates, which counts for PRIOR_DEGREES degrees of freedom. With one answer
@@ -134,10 +100,10 @@ def mean_rewards(answers: Sequence[Vector]) -> MeanRewards:
     degrees = np.array([len(rewards) - 1 for rewards in answers], np.float64)
     squares = np.array([((rewards - rewards.mean()) ** 2).sum() for rewards in answers])
     if not degrees.any():
-        return MeanRewards(mean, np.zeros_like(mean))
+        return mean, np.zeros_like(mean)
     pooled = squares.sum() / degrees.sum()
     variance = (squares + PRIOR_DEGREES * pooled) / (degrees + PRIOR_DEGREES)
-    return MeanRewards(mean, variance / (degrees + 1))
+    return mean, variance / (degrees + 1)
 
 
 def log_weights(candidates: Candidates, strength: float) -> Vector:
@@ -151,9 +117,8 @@ def log_weights(candidates: Candidates, strength: float) -> Vector:
         Shape (n,); -inf for a candidate that the reference cannot write.
     """
     # Differences first: R / λ alone may exceed what a float resolves, its spread need not.
-    rewards = candidates.rewards.mean
-    exponents = (rewards - rewards.max()) / strength
-    noise = np.sqrt(candidates.rewards.variance) / strength
+    exponents = (candidates.rewards - candidates.rewards.max()) / strength
+    noise = np.sqrt(candidates.variance) / strength
     exponents = exponents - np.minimum(noise, LARGEST_NOISE) ** 2 / 2
     possible = np.isfinite(candidates.reference) & np.isfinite(candidates.proposal)
     ratios = np.full(len(exponents), -math.inf)
@@ -162,7 +127,7 @@ def log_weights(candidates: Candidates, strength: float) -> Vector:
     return weights
 
 
-def metropolis_hastings(weights: Vector, random: np.random.Generator) -> Chain:
+def metropolis_hastings(weights: Vector, random: np.random.Generator) -> NDArray[np.int64]:
     """Run chains over the candidates in their order, beginning with the first.
 
     A proposal is accepted with probability min(1, w_new / w_current). What a chain does up to
@@ -171,6 +136,9 @@ def metropolis_hastings(weights: Vector, random: np.random.Generator) -> Chain:
     Args:
         weights: log w, shape (..., n), n ≥ 1; leading axes are independent chains.
         random: One uniform number is drawn for each candidate.
+
+    Returns:
+        Index of the candidate after each proposal, shape (..., n): 0 comes first, the draw last.
     """
     thresholds = np.log(random.random(weights.shape))
     states = np.zeros(weights.shape, np.int64)
@@ -181,7 +149,7 @@ def metropolis_hastings(weights: Vector, random: np.random.Generator) -> Chain:
         accepts = new > current + thresholds[..., place]
         states[..., place] = np.where(accepts, place, states[..., place - 1])
         current = np.where(accepts, new, current)
-    return Chain(states)
+    return states
 
 
 def resample(weights: Vector, random: np.random.Generator) -> NDArray[np.int64]:
@@ -218,14 +186,14 @@ def diagnose(candidates: Candidates, strength: float) -> Diagnostics:
     """
     weights = log_weights(candidates, strength)
     size = len(weights)
-    best = float(candidates.rewards.mean.max())
+    best = float(candidates.rewards.max())
     if weights.max() == -math.inf:
         return Diagnostics(size, 0.0, -math.inf, math.inf, 0.0, math.nan, -math.inf, 1.0, math.nan)
     share = shares(weights)
     relative = share * size  # w over its mean
     log_mean = float(weights.max() + np.log(np.exp(weights - weights.max()).mean()))
     log_z = best / strength + log_mean
-    reward = float(share @ candidates.rewards.mean)
+    reward = float(share @ candidates.rewards)
     spread = relative.std(ddof=1) if size > 1 else math.inf
     return Diagnostics(
         size=size,
@@ -236,5 +204,5 @@ def diagnose(candidates: Candidates, strength: float) -> Diagnostics:
         reward=reward,
         objective=best + strength * log_mean,
         distance=float(share @ share),
-        noise=float(np.sqrt(share @ candidates.rewards.variance)) / strength,
+        noise=float(np.sqrt(share @ candidates.variance)) / strength,
     )

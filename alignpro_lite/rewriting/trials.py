@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.decoding.cancellation import Cancellation, deadline
+from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
-from alignpro_lite.decoding.stream import FinishReason
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, complaints
@@ -29,14 +29,12 @@ class Trial:
     """An answer, or the beginning of one.
 
     Attributes:
-        sent: The prompt it answers, x or x'.
         tokens: Its token ids, the stop token included.
         text: Its text.
         finish_reason: `length` if it can be continued.
         reward: r*(x, y); NaN if it could not be scored.
     """
 
-    sent: str
     tokens: tuple[int, ...]
     text: str
     finish_reason: FinishReason
@@ -146,8 +144,8 @@ class Trials:
         self.tokens_spent += sum(stream.token_count for stream in flat)
         scored = iter(zip(texts, self._scored(texts), strict=True))
         found = []
-        for ask, streams in zip(asks, started, strict=True):
-            tried = [_trial(ask, stream, *next(scored)) for stream in streams]
+        for streams in started:
+            tried = [_trial(stream, *next(scored)) for stream in streams]
             found.append([trial for trial in tried if trial.finish_reason != "cancelled"])
         return found
 
@@ -169,9 +167,8 @@ class Trials:
         )
 
 
-def _trial(ask: Ask, stream: AnswerStream, text: str, reward: float) -> Trial:
-    reason = stream.finish_reason or "cancelled"
-    return Trial(ask.sent, tuple(stream.tokens), text, reason, reward)
+def _trial(stream: AnswerStream, text: str, reward: float) -> Trial:
+    return Trial(tuple(stream.tokens), text, stream.finish_reason or "cancelled", reward)
 
 
 def rewards_of(trials: Sequence[Trial]) -> NDArray[np.float64]:

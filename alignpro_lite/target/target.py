@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
-from alignpro_lite.decoding.engine import Engine, Work
+from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Work
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
-from alignpro_lite.decoding.stream import FinishReason, Stream
 from alignpro_lite.decoding.text import StopStrings, text_pieces
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
@@ -145,7 +144,7 @@ class LlamaTarget:
 
     @property
     def _native(self) -> LlamaModel:
-        """The open model; who holds it keeps it alive while another thread closes the target."""
+        """The open model; a reference to it outlives a `close` by another thread."""
         if self._model is None:
             raise DeviceError("The target is closed.", "Load the model again.")
         return self._model
@@ -218,7 +217,7 @@ class LlamaTarget:
         """
         samplers: list[TargetSampler] = [
             GivenTokens([0])
-        ] * question.count  # only their number counts
+        ] * question.count  # only the number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
         self._engine.require_room(Work(tokens, samplers, _left(question)))
 

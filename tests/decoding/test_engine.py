@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.engine import Engine, Work
+from alignpro_lite.decoding.engine import Engine, Stream, Work
 from alignpro_lite.decoding.rows import chunk_end
 from alignpro_lite.decoding.sampling import Draw
-from alignpro_lite.decoding.stream import Stream
 from alignpro_lite.errors import (
     AlignProError,
     CancelledError,

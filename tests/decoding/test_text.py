@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.text import StopStrings, Utf8Assembler, text_pieces
+from alignpro_lite.decoding.text import StopStrings, text_pieces
 
 
 def cut(whole, places):
@@ -29,14 +29,19 @@ def test_any_split_of_the_bytes_gives_the_same_text(text, places):
 
 @given(st.text(max_size=40), cuts)
 def test_a_character_comes_with_its_last_byte_and_not_later(text, places):
-    assembler = Utf8Assembler()
+    shown: list[str] = []
     fed = b""
-    shown = ""
-    for piece in cut(text.encode(), places):
-        fed += piece
-        shown += assembler.feed(piece)
-        assert shown == fed.decode(errors="ignore")
-    assert assembler.end() == ""
+
+    def pieces():
+        nonlocal fed
+        for piece in cut(text.encode(), places):
+            fed += piece
+            yield piece
+            assert "".join(shown) == fed.decode(errors="ignore")
+
+    for characters in text_pieces(pieces(), StopStrings([])):
+        shown.append(characters)
+    assert "".join(shown) == text
 
 
 @given(st.binary(max_size=40), cuts)

@@ -144,14 +144,14 @@ def worth(sent):
 
 def test_one_sample_without_a_reward_is_used_as_it_is():
     target = FakeTarget()
-    choice = drawn(FakePrompter([GOOD]), target=target).choice
+    choice = drawn(FakePrompter([GOOD]), target=target)
     assert (choice.sent, choice.reason) == (GOOD, "rewritten")
     assert not target.asked
 
 
 def test_several_without_a_reward_are_ranked_by_the_implicit_reward():
     target, prompter = FakeTarget(), FakePrompter([BAD, GOOD, BAD], ratios=[0.1, 2.0, 0.1])
-    choice = drawn(prompter, target=target, samples=3).choice
+    choice = drawn(prompter, target=target, samples=3)
     assert choice.sent == GOOD
     assert choice.reason == "highest implicit reward of 3"
     assert not target.asked
@@ -172,9 +172,9 @@ def test_ranking_by_an_untrained_prompter_is_refused():
 
 
 def test_a_draw_from_rho_star_takes_what_is_better_and_the_guard_lets_it_pass():
-    outcome = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), samples=2, strength=0.1)
-    assert outcome.choice.sent == GOOD
-    found = outcome.choice.certificate
+    choice = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), samples=2, strength=0.1)
+    assert choice.sent == GOOD
+    found = choice.certificate
     assert found.gain.is_certain
     assert (found.drawn, found.scored, found.answers, found.strength) == (2, 2, 2, 0.1)
     assert found.before.mean == pytest.approx(0.0, abs=0.02)
@@ -183,23 +183,23 @@ def test_a_draw_from_rho_star_takes_what_is_better_and_the_guard_lets_it_pass():
 
 
 def test_the_answer_that_is_returned_is_the_best_to_the_prompt_in_use():
-    outcome = drawn(FakePrompter([GOOD]), rewarded(worth))
-    assert outcome.answer.text.startswith(f"{GOOD}#")
-    assert outcome.answer.reward == pytest.approx(1.02)
+    choice = drawn(FakePrompter([GOOD]), rewarded(worth))
+    assert choice.answer.text.startswith(f"{GOOD}#")
+    assert choice.answer.reward == pytest.approx(1.02)
     assert drawn(FakePrompter([GOOD]), rewarded(worth), returns="fresh").answer is None
 
 
 def test_the_guard_keeps_the_prompt_when_a_rewrite_is_worse():
-    outcome = drawn(FakePrompter([BAD]), rewarded(worth))
-    assert outcome.choice.sent == PROMPT
-    assert outcome.choice.rewrite.text == BAD
-    assert outcome.choice.reason == "the drawn rewrite did no better than the prompt"
-    assert outcome.answer.text.startswith(f"{PROMPT}#")
+    choice = drawn(FakePrompter([BAD]), rewarded(worth))
+    assert choice.sent == PROMPT
+    assert choice.rewrite.text == BAD
+    assert choice.reason == "the drawn rewrite did no better than the prompt"
+    assert choice.answer.text.startswith(f"{PROMPT}#")
 
 
 def test_without_the_guard_a_worse_rewrite_goes_out():
-    outcome = drawn(FakePrompter([BAD]), rewarded(worth), guard=False)
-    assert (outcome.choice.sent, outcome.choice.reason) == (BAD, "drawn from ρ*")
+    choice = drawn(FakePrompter([BAD]), rewarded(worth), guard=False)
+    assert (choice.sent, choice.reason) == (BAD, "drawn from ρ*")
 
 
 def test_the_answers_that_chose_a_rewrite_do_not_judge_it():
@@ -208,10 +208,10 @@ def test_the_answers_that_chose_a_rewrite_do_not_judge_it():
         [FakeScorer(lambda sent, n: 0.0 if sent == PROMPT else (1.0 if n < 2 else -1.0))],
         {"r": 1.0},
     )
-    outcome = drawn(FakePrompter([GOOD]), reward)
-    assert outcome.choice.sent == PROMPT
-    assert outcome.choice.certificate.gain.estimate == pytest.approx(-1.0)
-    assert outcome.choice.certificate.after.mean == pytest.approx(-1.0)
+    choice = drawn(FakePrompter([GOOD]), reward)
+    assert choice.sent == PROMPT
+    assert choice.certificate.gain.estimate == pytest.approx(-1.0)
+    assert choice.certificate.after.mean == pytest.approx(-1.0)
 
 
 def test_equal_rewrites_are_answered_once():
@@ -244,54 +244,54 @@ def test_candidate_i_and_its_answers_do_not_depend_on_the_count():
 )
 def test_what_is_refused_costs_no_call_and_is_counted(outputs, finish, kind):
     target = FakeTarget()
-    outcome = drawn(FakePrompter(outputs, finish=finish), target=target, prompt="How far is 5 km?")
-    assert outcome.choice.sent == "How far is 5 km?"
-    assert outcome.choice.certificate.refused == {kind: 1}
+    choice = drawn(FakePrompter(outputs, finish=finish), target=target, prompt="How far is 5 km?")
+    assert choice.sent == "How far is 5 km?"
+    assert choice.certificate.refused == {kind: 1}
     assert not target.asked
 
 
 def test_none_that_survives_leaves_the_prompt_and_says_why():
     prompter = FakePrompter([GOOD], finish="length")
-    outcome = drawn(prompter, rewarded(worth), samples=4)
-    assert outcome.choice.sent == PROMPT
-    assert outcome.choice.reason == "none of 4 rewrites may be used (4 rambling)"
-    assert outcome.answer.text.startswith(PROMPT)
+    choice = drawn(prompter, rewarded(worth), samples=4)
+    assert choice.sent == PROMPT
+    assert choice.reason == "none of 4 rewrites may be used (4 rambling)"
+    assert choice.answer.text.startswith(PROMPT)
 
 
 def test_a_candidate_whose_reward_is_no_number_is_dropped_and_named():
     reward = rewarded(lambda sent: math.nan if sent == BAD else worth(sent))
-    outcome = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
-    assert outcome.choice.sent == GOOD
-    assert outcome.choice.certificate.dropped == ("candidate 0: its reward is not a number",)
-    assert outcome.choice.certificate.scored == 1
+    choice = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
+    assert choice.sent == GOOD
+    assert choice.certificate.dropped == ("candidate 0: its reward is not a number",)
+    assert choice.certificate.scored == 1
 
 
 def test_no_reward_at_all_leaves_the_prompt_with_a_warning():
-    outcome = drawn(FakePrompter([BAD, GOOD]), rewarded(lambda sent: math.nan), samples=2)
-    assert outcome.choice.sent == PROMPT
-    assert outcome.choice.reason == "no rewrite has a reward"
-    assert any("not numbers" in sentence for sentence in outcome.choice.certificate.notes)
+    choice = drawn(FakePrompter([BAD, GOOD]), rewarded(lambda sent: math.nan), samples=2)
+    assert choice.sent == PROMPT
+    assert choice.reason == "no rewrite has a reward"
+    assert any("not numbers" in sentence for sentence in choice.certificate.notes)
 
 
 def test_a_constant_reward_is_reported_and_changes_nothing():
     reward = Reward([FakeScorer(lambda sent, n: 0.25)], {"r": 1.0})
-    outcome = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
-    assert outcome.choice.sent == PROMPT
-    assert outcome.choice.certificate.notes == ("All 12 scores of 'r' are 0.25.",)
+    choice = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
+    assert choice.sent == PROMPT
+    assert choice.certificate.notes == ("All 12 scores of 'r' are 0.25.",)
 
 
 def test_a_rewrite_that_does_not_fit_the_context_is_dropped():
     long = GOOD + " word" * 100
-    outcome = drawn(FakePrompter([long, GOOD]), rewarded(worth), FakeTarget(room=200), samples=2)
-    assert outcome.choice.certificate.dropped == ("candidate 0: it does not fit the context",)
-    assert outcome.choice.sent == GOOD
+    choice = drawn(FakePrompter([long, GOOD]), rewarded(worth), FakeTarget(room=200), samples=2)
+    assert choice.certificate.dropped == ("candidate 0: it does not fit the context",)
+    assert choice.sent == GOOD
 
 
 def test_a_budget_too_small_for_one_candidate_asks_nothing():
     target = FakeTarget()
-    outcome = drawn(FakePrompter([GOOD]), rewarded(worth), target, budget=Budget(tokens=100))
-    assert outcome.choice.sent == PROMPT
-    assert outcome.choice.reason.startswith("the budget is too small for one candidate")
+    choice = drawn(FakePrompter([GOOD]), rewarded(worth), target, budget=Budget(tokens=100))
+    assert choice.sent == PROMPT
+    assert choice.reason.startswith("the budget is too small for one candidate")
     assert not target.asked
 
 
@@ -302,7 +302,7 @@ def test_a_budget_limits_how_many_candidates_are_answered():
     budget = Budget(tokens=96 * (2 + 2 * 3))
     found = drawn(
         FakePrompter(texts), reward, target, samples=8, guard=False, budget=budget
-    ).choice.certificate
+    ).certificate
     assert (found.drawn, found.scored, found.target_tokens) == (3, 3, budget.tokens)
     assert found.notes == ("The budget was enough for 3 of 8 candidates.",)
 
@@ -311,9 +311,7 @@ def test_what_short_answers_leave_of_a_budget_buys_more_candidates():
     texts = [f"{GOOD} {number}" for number in range(8)]
     reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
     budget = Budget(tokens=96 * (2 + 2 * 3))
-    found = drawn(
-        FakePrompter(texts), reward, samples=8, guard=False, budget=budget
-    ).choice.certificate
+    found = drawn(FakePrompter(texts), reward, samples=8, guard=False, budget=budget).certificate
     assert found.drawn == 8
 
 
@@ -321,9 +319,9 @@ def test_auto_stops_when_it_is_close_enough():
     texts = [f"{GOOD} {number}" for number in range(64)]
     reward = Reward([FakeScorer(lambda sent, n: 0.001 * n)], {"r": 1.0})
     prompter = FakePrompter(texts)
-    outcome = drawn(prompter, reward, samples="auto", strength=1.0, tolerance=0.1, guard=False)
+    choice = drawn(prompter, reward, samples="auto", strength=1.0, tolerance=0.1, guard=False)
     assert prompter.started == [(0, 4), (4, 4), (8, 8)]
-    assert outcome.choice.certificate.diagnostics.distance <= 0.1
+    assert choice.certificate.diagnostics.distance <= 0.1
 
 
 def test_auto_ends_at_the_budget_and_at_last_at_its_limit():
@@ -365,8 +363,8 @@ def test_cancelling_leaves_the_prompt():
     prompter: Any = FakePrompter([GOOD])
     target: Any = FakeTarget()
     models = DrawModels(prompter, target, None)
-    outcome = draw(models, protect(PROMPT), Request(), cancellation)
-    assert (outcome.choice.sent, outcome.choice.reason) == (PROMPT, "cancelled")
+    choice = draw(models, protect(PROMPT), Request(), cancellation)
+    assert (choice.sent, choice.reason) == (PROMPT, "cancelled")
 
 
 def test_a_small_lambda_takes_the_best_and_a_large_one_ignores_the_reward():
@@ -380,7 +378,7 @@ def test_a_small_lambda_takes_the_best_and_a_large_one_ignores_the_reward():
                 strength=strength,
                 seed=seed,
                 guard=False,
-            ).choice.sent
+            ).sent
             for seed in range(20)
         ]
         for strength in (1e-6, 1e6)
@@ -447,11 +445,22 @@ def test_a_whole_draw_repeats_with_its_seed(model):
     assert first.certificate.drawn == 6
 
 
-def test_a_trial_is_gone_on_from_to_the_whole_answer(model):
+def test_a_trial_is_continued_to_the_whole_answer(model):
     result = model.run(PROMPT, TINY)
     assert result.answer_tokens > 8 or result.finish_reason == "stop"
     fresh = replace(TINY, rho_star=replace(TINY.rho_star, returns="fresh"))
     assert model.run(PROMPT, fresh).choice.sent == result.choice.sent
+
+
+def test_a_language_model_that_fails_to_load_is_an_error_of_loading(monkeypatch):
+    def fail():
+        raise InputError("No languages.", "Install them.")
+
+    monkeypatch.setattr("alignpro_lite.aligned.language_model", fail)
+    devices = DeviceRequest("cpu")
+    with pytest.raises(InputError, match="No languages"):
+        AlignedModel.load(TINY_TARGET, TINY_BUNDLE, devices=devices)
+    AlignedModel.load(TINY_TARGET, None, devices=devices).close()
 
 
 def test_the_reference_of_a_gated_bundle_is_its_base(model):

@@ -65,7 +65,7 @@ def test_more_answers_than_rows_are_refused_at_once(target):
 
 
 def test_an_interrupted_call_stops_what_it_started(target, monkeypatch):
-    """Holds down: after Ctrl-C the engine went on with answers that nobody would read."""
+    """Holds down: after Ctrl-C the engine kept decoding answers that nobody would read."""
     started = []
     answer_together = target._target.answer_together
 

@@ -100,7 +100,7 @@ def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:
     merged.mkdir()
     try:
         merge_adapter(load_torch_model(base), run / ADAPTER_FOLDER).save_folder(merged)
-        made = export_target(merged, run / ORACLE, QUANTISATION)
+        parity = export_target(merged, run / ORACLE, QUANTISATION)
     finally:
         shutil.rmtree(merged)
-    tell(f"Compared with torch: {made.parity.summary()}.")
+    tell(f"Compared with torch: {parity.summary()}.")
