@@ -16,7 +16,7 @@ from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.hardware.device import Device, DeviceChoice, DeviceRequest
 from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
-from alignpro_lite.hardware.plan import Plan
+from alignpro_lite.hardware.plan import Plan, PlanningCase
 from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import find_hardware
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
@@ -140,7 +140,7 @@ def plan_models(
         target_file, llamacpp.supports_gpu_offload(), llama.MICRO_BATCH, SEQUENCES
     )
     prompter_needs = None if bundle is None else _needs(bundle)
-    plan = make_plan(request, target_needs, prompter_needs, find_hardware())
+    plan = make_plan(PlanningCase(request, target_needs, prompter_needs, find_hardware()))
     return PlannedModels(path, target_file, bundle, plan)
 
 

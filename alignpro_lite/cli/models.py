@@ -16,7 +16,8 @@ from alignpro_lite.cli.meter import Meter
 from alignpro_lite.cli.options import cache_option
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.hardware.memory import format_bytes
-from alignpro_lite.registry.cache import Cache, Check
+from alignpro_lite.registry.cache import Cache
+from alignpro_lite.registry.digests import Check, check_files
 from alignpro_lite.registry.models_toml import (
     KINDS,
     BundleRecipe,
@@ -245,7 +246,6 @@ def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
         return cache.verify(entry, meter)
     # What was built here lists its digests in its own sidecar.
     from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
-    from alignpro_lite.registry.digests import check_files
     from alignpro_lite.reward.bundle import REWARD_BUNDLE
 
     folder = cache.path(entry)

@@ -10,14 +10,13 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.experiment.sections import (
     GgufSection,
-    Label,
     PromptFileSection,
-    RewardSection,
     Seed,
     TargetSection,
     TwoOrMore,
 )
-from alignpro_lite.registry.record import Count, NonEmpty, Positive, Record
+from alignpro_lite.registry.record import Count, Label, NonEmpty, Positive, Record
+from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.rewriting.request import Returns
 from alignpro_lite.target.rollout import AnswerPlan
 
@@ -47,7 +46,7 @@ class JudgeSection(Record):
     """
 
     name: Label
-    reward: Annotated[tuple[RewardSection, ...], Meta(min_length=1)]
+    reward: Annotated[tuple[ScorerSource, ...], Meta(min_length=1)]
 
 
 class PairJudgeSection(Record):

@@ -23,11 +23,12 @@ from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.experiment.prompts import read_prompts
 from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection, RewardSection
+from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection
 from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import ModelKind
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
+from alignpro_lite.reward.loading import ScorerSource
 
 _WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
 
@@ -138,7 +139,7 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
 
 
 def _scorer(
-    role: str, part: RewardSection, used: Callable[[str, ModelKind, str], ModelUsed]
+    role: str, part: ScorerSource, used: Callable[[str, ModelKind, str], ModelUsed]
 ) -> ModelUsed:
     match part.kind:
         case "onnx":

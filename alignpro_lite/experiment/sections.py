@@ -1,4 +1,4 @@
-"""Tables that several configurations hold: which target, what scores, which prompts."""
+"""Tables that several configurations hold: which target, which prompts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from msgspec import Meta
 
 from alignpro_lite.registry.record import Count, Record
 
-Label = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
-"""How people call a part of a reward, a data set or a judge."""
 TwoOrMore = Annotated[int, Meta(ge=2)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 
@@ -58,22 +56,6 @@ class HuggingFaceSection(Record, tag_field="kind", tag="huggingface"):
 
 TargetSection = GgufSection | EndpointSection | HuggingFaceSection
 """[target]: one of three kinds."""
-
-
-class RewardSection(Record):
-    """[[reward]]: one scorer and the weights of its parts.
-
-    Attributes:
-        kind: onnx (a reward bundle), huggingface (a classifier folder), judge (a GGUF under a
-            rubric) or python (package.module:function).
-        source: A reward of models.toml or its folder (onnx), a folder (huggingface), a target of
-            models.toml or a GGUF file (judge), or the function (python).
-        weights: Weight of each named part; a judge and a function have one part each.
-    """
-
-    kind: Literal["onnx", "huggingface", "judge", "python"]
-    source: str
-    weights: Annotated[dict[Label, float], Meta(min_length=1)]
 
 
 class PromptFileSection(Record):

@@ -44,9 +44,6 @@ _OTHER_ARCHITECTURES: Mapping[str, str] = {
 def require_text_generation(gguf: GgufFile) -> None:
     """Refuse a GGUF that does not hold a whole model that generates text.
 
-    Args:
-        gguf: A header from `read_header`.
-
     Raises:
         ModelFileError: It is an embedding model, a projector, an adapter, a vocabulary, a later
             part of a split model or something else.

@@ -77,12 +77,7 @@ _FETCH_AGAIN = "Delete it and fetch it again, for example with `alignpro-lite mo
 def read_header(path: Path) -> GgufFile:
     """Read the header of a GGUF file, and of its other parts when it is the first of several.
 
-    Args:
-        path: The file.
-
-    Returns:
-        What the header says. The file holds every byte of weights that the header promises; their
-        values are not looked at.
+    The file holds every byte of weights that the header promises; their values are not read.
 
     Raises:
         ModelFileError: The file is missing, empty, cut off, damaged or not a GGUF file.

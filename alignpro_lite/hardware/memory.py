@@ -119,9 +119,9 @@ class TargetNeeds:
         """Sizes of the tensors of each block."""
         blocks: list[list[int]] = [[0] for _ in range(self.gguf.n_layers)]
         for tensor in self.gguf.tensors:
-            block = _block_of(tensor.name)
-            if block is not None and block < len(blocks):
-                blocks[block].append(tensor.n_bytes)
+            match = _BLOCK_NAME.match(tensor.name)
+            if match and int(match[1]) < len(blocks):
+                blocks[int(match[1])].append(tensor.n_bytes)
         return blocks
 
     @cached_property
@@ -156,13 +156,9 @@ class TargetNeeds:
     def _logit_bytes(self) -> int:
         return 4 * self.sequences * self.gguf.vocab_size
 
-    @cached_property
-    def _kv_bytes_per_token(self) -> list[int]:
-        bytes_per_head = 2 * (self.gguf.key_length + self.gguf.value_length)
-        return [heads * bytes_per_head for heads in self.gguf.n_head_kv]
-
     def _kv_bytes(self, context: int, blocks: slice) -> int:
-        return _padded(context) * sum(self._kv_bytes_per_token[blocks])
+        bytes_per_head = 2 * (self.gguf.key_length + self.gguf.value_length)
+        return _padded(context) * bytes_per_head * sum(self.gguf.n_head_kv[blocks])
 
     def _buffer(self, width: int, context: int) -> int:
         """Compute buffer for so many numbers a token, without copies of tensors."""
@@ -181,11 +177,6 @@ def format_bytes(n_bytes: int) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:.1f} {unit}"
     return f"{n_bytes} B"
-
-
-def _block_of(tensor_name: str) -> int | None:
-    match = _BLOCK_NAME.match(tensor_name)
-    return int(match[1]) if match else None
 
 
 def _padded(context: int) -> int:

@@ -65,7 +65,7 @@ class PlanningCase:
     """The models, the hardware and the request that a plan is made for.
 
     Attributes:
-        request: What the user asked for; it contradicts neither itself nor the model.
+        request: What the user asked for; `make_plan` refuses contradictions in it.
         target: What the target needs.
         prompter: What the prompter needs, None if the target runs alone.
         hardware: What there is.

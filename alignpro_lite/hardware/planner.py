@@ -17,24 +17,11 @@ from alignpro_lite.hardware.explanations import (
     plan_notes,
     shortage,
 )
-from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
 from alignpro_lite.hardware.plan import Plan, PlanningCase
-from alignpro_lite.hardware.system import Hardware
 
 
-def make_plan(
-    request: DeviceRequest,
-    target: TargetNeeds,
-    prompter: PrompterNeeds | None,
-    hardware: Hardware,
-) -> Plan:
+def make_plan(case: PlanningCase) -> Plan:
     """Decide which layers go where, how long the context is and where the prompter runs.
-
-    Args:
-        request: What the user asked for.
-        target: What the target needs.
-        prompter: What the prompter needs, None if the target runs alone.
-        hardware: What there is.
 
     Returns:
         A plan that leaves the margin free on every device.
@@ -44,10 +31,9 @@ def make_plan(
         DeviceError: This hardware or these engines cannot do what was asked for.
         ModelFileError: The header lacks a number that is needed.
     """
-    _check_request(request, target.gguf)
-    if request.insists_on_gpu:
-        _require_cuda(request, target, prompter, hardware)
-    case = PlanningCase(request, target, prompter, hardware)
+    _check_request(case.request, case.target.gguf)
+    if case.request.insists_on_gpu:
+        _require_cuda(case)
     longest = case.longest_context()
     plan = case.best(longest) if longest >= case.shortest_context else None
     if plan is None:
@@ -75,26 +61,20 @@ def _check_request(request: DeviceRequest, gguf: GgufFile) -> None:
         )
 
 
-def _require_cuda(
-    request: DeviceRequest,
-    target: TargetNeeds,
-    prompter: PrompterNeeds | None,
-    hardware: Hardware,
-) -> None:
+def _require_cuda(case: PlanningCase) -> None:
     """Refuse a request for CUDA that would quietly end up on the CPU."""
-    if not hardware.gpus:
+    if not case.hardware.gpus:
         raise DeviceError(
             "A CUDA device was asked for, but no NVIDIA GPU was found.",
             "Check the driver with `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --device auto.",
         )
-    if not target.engine_has_cuda:
+    if not case.target.engine_has_cuda:
         raise DeviceError(
             "A CUDA device was asked for, but llama-cpp-python was built without CUDA.",
             f"{LLAMA_CUDA_CURE}, or use --device cpu.",
         )
-    if request.device != "cuda" or prompter is None or not prompter.built_for_cuda:
-        return
-    if not prompter.engine_has_cuda:
+    prompter = case.prompter if case.request.device == "cuda" else None
+    if prompter and prompter.built_for_cuda and not prompter.engine_has_cuda:
         raise DeviceError(
             "A CUDA device was asked for, but onnxruntime cannot use CUDA.",
             f"{ONNX_CUDA_CURE}, or use --device auto.",

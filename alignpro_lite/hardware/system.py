@@ -103,14 +103,6 @@ def _load_nvml() -> Any:
         return None
 
 
-class _NvmlMemory(ctypes.Structure):
-    _fields_ = (
-        ("total", ctypes.c_ulonglong),
-        ("free", ctypes.c_ulonglong),
-        ("used", ctypes.c_ulonglong),
-    )
-
-
 def _visible_handles(nvml: Any, visible: str | None) -> list[ctypes.c_void_p]:
     """Handles of the devices; as in CUDA, the list ends at the first name that does not exist."""
     if visible is None:
@@ -135,23 +127,12 @@ def _visible_handles(nvml: Any, visible: str | None) -> list[ctypes.c_void_p]:
 
 
 def _describe_gpu(nvml: Any, index: int, handle: ctypes.c_void_p) -> Gpu | None:
-    name, memory = ctypes.create_string_buffer(96), _NvmlMemory()
+    name, memory = ctypes.create_string_buffer(96), (ctypes.c_ulonglong * 3)()
     if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
         return None
     nvml.nvmlDeviceGetName(handle, name, ctypes.c_uint(len(name)))
-    return Gpu(index, name.value.decode("utf-8", "replace"), memory.total, memory.free)
-
-
-class _MemoryStatus(ctypes.Structure):
-    """MEMORYSTATUSEX of the Windows API."""
-
-    _fields_ = (
-        ("length", ctypes.c_ulong),
-        ("load", ctypes.c_ulong),
-        ("total", ctypes.c_ulonglong),
-        ("available", ctypes.c_ulonglong),
-        ("others", ctypes.c_ulonglong * 5),
-    )
+    total, free, _used = memory
+    return Gpu(index, name.value.decode("utf-8", "replace"), total, free)
 
 
 def find_ram(system: Path = Path("/")) -> Ram:
@@ -161,9 +142,10 @@ def find_ram(system: Path = Path("/")) -> Ram:
         system: The folder with the pseudo file systems of Linux.
     """
     if sys.platform == "win32":
-        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+        # MEMORYSTATUSEX: its own length and the load share the first of eight 64-bit numbers.
+        status = (ctypes.c_ulonglong * 8)(64)
         ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-        return Ram(status.total, status.available)
+        return Ram(total_bytes=status[1], available_bytes=status[2])
     if sys.platform == "darwin":
         total = _sysctl("hw.memsize")
         return Ram(total, total * _sysctl("kern.memorystatus_level") // 100)

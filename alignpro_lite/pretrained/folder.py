@@ -40,12 +40,6 @@ def readable_folder(folder: Path) -> Iterator[Path]:
     the code they came with. For the tested architectures it is neither needed nor run: they are
     read through a view of the folder without that key.
 
-    Args:
-        folder: The folder as published.
-
-    Yields:
-        The folder itself, or a temporary view of it.
-
     Raises:
         ExportError: See `check_folder`.
     """
@@ -72,13 +66,13 @@ def check_folder(folder: Path) -> dict[str, Any]:
         ExportError: config.json is missing or damaged, a configuration names code to run, the
             weights are quantised already, or there is no safetensors file.
     """
-    config = read_config(folder / "config.json", _MODEL)
+    config = read_published(folder / "config.json", _MODEL)
     built_in = ARCHITECTURES.issuperset(config.get("architectures") or ["unnamed"])
     for name in _CONFIGURATIONS:
         path = folder / name
         if not path.exists():
             continue
-        content = read_config(path, _MODEL)
+        content = read_published(path, _MODEL)
         if name == "config.json" and built_in:
             content.pop("auto_map", None)
         if named := _CODE_KEYS.intersection(_nested_keys(content)):
@@ -99,17 +93,18 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_config(file: Path, what: str) -> dict[str, Any]:
-    """Read a JSON file of a published folder.
-
-    Args:
-        file: The file.
-        what: What the folder is, for messages.
+def read_published(file: Path, what: str) -> dict[str, Any]:
+    """Read a JSON file of a published folder; `what` names the folder in messages.
 
     Raises:
         ExportError: The file is missing or holds something else.
     """
     return read_json(Origin(file, ExportError, "Fetch or save it again, complete."), what)
+
+
+def default_template(template: str | dict[str, str] | None) -> str | None:
+    """The chat template of a tokenizer; of several the default, as in transformers itself."""
+    return template.get("default") if isinstance(template, dict) else template
 
 
 def _nested_keys(value: object) -> Iterator[str]:

@@ -24,10 +24,9 @@ from transformers import (
 
 from alignpro_lite.decoding.llamacpp import open_vocabulary
 from alignpro_lite.errors import AlignProError, ExportError
+from alignpro_lite.gguf.reading import MAGIC
 from alignpro_lite.pretrained import gguf_tokenizer
-from alignpro_lite.pretrained.folder import read_config, readable_folder
-
-_GGUF_MAGIC = b"GGUF"
+from alignpro_lite.pretrained.folder import default_template, read_published, readable_folder
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,7 @@ class TorchModel:
 
 
 def load_torch_model(path: Path) -> TorchModel:
-    """Load a model.
-
-    Args:
-        path: A Hugging Face folder or a GGUF file.
-
-    Returns:
-        The model in torch fp32 with its tokenizer.
+    """Load a Hugging Face folder or a GGUF file.
 
     Raises:
         ExportError: The path is missing, damaged, names code to run, or holds no usable weights.
@@ -122,7 +115,30 @@ def merge_adapter(base: TorchModel, adapter: Path) -> TorchModel:
     Raises:
         ExportError: The adapter is missing, damaged, or made for another model.
     """
-    return replace(base, model=_merged(base.model, adapter))
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ExportError(
+            f"Expected a peft adapter with {weights.name} in {adapter}, found none.",
+            "Give the folder that peft's save_pretrained wrote.",
+        )
+    read_published(adapter / "adapter_config.json", "peft adapter")
+    try:
+        adapted = PeftModel.from_pretrained(cast(Any, base.model), adapter)
+        with safe_open(weights, framework="pt") as file:
+            stored = set(file.keys())
+        # Explicit, because "auto" asks the hub about the base.
+        embeds = any("embed" in name for name in stored)
+        loaded = set(get_peft_model_state_dict(adapted, save_embedding_layers=embeds))
+        merged = cast(Any, adapted).merge_and_unload().eval()
+    except Exception as error:
+        raise _cannot_load(adapter, error) from error
+    if stored != loaded:
+        raise ExportError(
+            f"The adapter in {adapter} does not fit the model: "
+            f"{len(stored ^ loaded)} of {len(stored)} tensors have no counterpart.",
+            "Give the adapter that was trained on this base model.",
+        )
+    return replace(base, model=merged)
 
 
 def _load_folder(folder: Path) -> TorchModel:
@@ -144,7 +160,7 @@ def _load_folder(folder: Path) -> TorchModel:
         model,
         tokenizer.backend_tokenizer,
         _folder_special_tokens(model, tokenizer),
-        _single_template(tokenizer.chat_template),
+        default_template(tokenizer.chat_template),
     )
 
 
@@ -182,33 +198,6 @@ def _read_weights(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel,
     return model.eval(), loading
 
 
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ExportError(
-            f"Expected a peft adapter with {weights.name} in {adapter}, found none.",
-            "Give the folder that peft's save_pretrained wrote.",
-        )
-    read_config(adapter / "adapter_config.json", "peft adapter")
-    try:
-        adapted = PeftModel.from_pretrained(cast(Any, model), adapter)
-        with safe_open(weights, framework="pt") as file:
-            stored = set(file.keys())
-        # Explicit, because "auto" asks the hub about the base.
-        embeds = any("embed" in name for name in stored)
-        loaded = set(get_peft_model_state_dict(adapted, save_embedding_layers=embeds))
-        merged: PreTrainedModel = cast(Any, adapted).merge_and_unload().eval()
-    except Exception as error:
-        raise _cannot_load(adapter, error) from error
-    if stored != loaded:
-        raise ExportError(
-            f"The adapter in {adapter} does not fit the model: "
-            f"{len(stored ^ loaded)} of {len(stored)} tensors have no counterpart.",
-            "Give the adapter that was trained on this base model.",
-        )
-    return merged
-
-
 def _folder_special_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> SpecialTokens:
@@ -232,11 +221,6 @@ def _folder_special_tokens(
     return SpecialTokens(bos, eos, tuple(sorted(stop)), bos is not None and first == [bos])
 
 
-def _single_template(template: str | dict[str, str] | None) -> str | None:
-    """The default of several chat templates, as in transformers itself."""
-    return template.get("default") if isinstance(template, dict) else template
-
-
 def _require_all_weights(path: Path, loading: dict[str, Any]) -> None:
     """Transformers fills missing weights with noise and only warns; here that is an error."""
     missing = sorted(loading["missing_keys"]) + sorted(map(str, loading["mismatched_keys"]))
@@ -257,7 +241,7 @@ def _cannot_load(path: Path, error: Exception) -> ExportError:
 
 def _is_gguf(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(4) == _GGUF_MAGIC
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _token(tokenizer: Tokenizer, token_id: int | None) -> str | None:

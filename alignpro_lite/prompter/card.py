@@ -9,14 +9,7 @@ from typing import Any
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import BundleError
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.registry.record import (
-    Count,
-    Origin,
-    Record,
-    parse_written,
-    read_json,
-    write_record,
-)
+from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 
 PROMPTER_CARD = "prompter_card.json"
 
@@ -54,8 +47,3 @@ def read_prompter_card(adapter: Path) -> PrompterCard | None:
         return None
     origin = Origin(file, BundleError, "Restore the file, or train the prompter again.")
     return parse_written(PrompterCard, read_json(origin, "trained prompter"), origin)
-
-
-def write_prompter_card(adapter: Path, card: PrompterCard) -> None:
-    """Write the card into an adapter's folder."""
-    write_record(adapter / PROMPTER_CARD, card)

@@ -69,6 +69,10 @@ class OnnxDecoder:
     """A session and a KV cache as the engine's loop sees them.
 
     Attributes:
+        rows: How many sequences it holds at once.
+        row_capacity: Most tokens of a sequence.
+        capacity: Most tokens of all sequences; rows share nothing here.
+        micro_batch: Most prompt tokens of one `prefill`.
         outputs: Logits of the last `prefill` or `decode`, shape (outputs, vocab).
     """
 
@@ -85,31 +89,13 @@ class OnnxDecoder:
         """
         self._graph = bundle.sidecar.graph
         self._stops = frozenset(bundle.sidecar.tokens.stop)
-        self.device: Device = settings.device
-        self._rows = settings.sequences
+        self.rows = settings.sequences
+        self.row_capacity = self._graph.max_length
+        self.capacity = self.row_capacity * self.rows
+        self.micro_batch = _CHUNK
         self._slots = SlotMap()
         self._runner = new_runner(session, self._graph, settings.gpu_in_use, adapter)
         self.outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
-
-    @property
-    def rows(self) -> int:
-        """How many sequences it holds at once."""
-        return self._rows
-
-    @property
-    def row_capacity(self) -> int:
-        """Most tokens of a sequence."""
-        return self._graph.max_length
-
-    @property
-    def capacity(self) -> int:
-        """Most tokens of all sequences; rows share nothing here."""
-        return self._graph.max_length * self._rows
-
-    @property
-    def micro_batch(self) -> int:
-        """Most prompt tokens of one `prefill`."""
-        return _CHUNK
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
         """Append prompt tokens to a row; output 0 is the last one's."""

@@ -37,10 +37,9 @@ def new_runner(
     gate = {} if graph.gate is None else {graph.gate: np.full(1, adapter, graph.io_dtype)}
     if graph.cache == "growing":
         return GrowingRunner(session, HostBuffers(session, graph), gate)
-    if gpu is not None:
-        buffers = GpuBuffers(session, graph, gpu)
-        return SharedRunner(session, graph, buffers, ("cuda", gpu), gate)
-    return SharedRunner(session, graph, HostBuffers(session, graph), ("cpu", 0), gate)
+    if gpu is None:
+        return SharedRunner(session, graph, HostBuffers(session, graph), ("cpu", 0), gate)
+    return SharedRunner(session, graph, GpuBuffers(session, graph, gpu), ("cuda", gpu), gate)
 
 
 class SharedRunner:
@@ -50,7 +49,7 @@ class SharedRunner:
         self,
         session: Any,
         graph: Graph,
-        buffers: HostBuffers | GpuBuffers,
+        buffers: HostBuffers,
         place: tuple[Device, int],
         gate: Mapping[str, NDArray[Any]],
     ) -> None:
@@ -110,18 +109,10 @@ class GrowingRunner:
         self._inputs = {i.name for i in session.get_inputs()}
 
     def run(self, ids: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Append tokens to the leading slots, which the buffers must have room for.
-
-        Args:
-            ids: Token ids, shape (batch, positions).
-            starts: How many tokens each slot holds, shape (batch,).
-
-        Returns:
-            Logits, shape (batch, positions, vocab).
-        """
+        """Append tokens to the leading slots; see `SharedRunner.run`."""
         batch, positions = ids.shape
         longest = int(starts.max())
-        arrays = self.buffers.arrays()
+        arrays = self.buffers.arrays
         new = np.ones((batch, positions), np.int64)
         feeds: dict[str, NDArray[Any]] = {
             "input_ids": ids,

@@ -59,13 +59,19 @@ class SlotMap:
 
 
 class HostBuffers:
-    """KV buffers in main memory: for each name an array (rows, kv_heads, length, head_dim)."""
+    """KV buffers in main memory.
+
+    Attributes:
+        rows: How many slots there are.
+        length: How many tokens a slot holds.
+        arrays: By name of the graph's input, shape (rows, kv_heads, length, head_dim).
+    """
 
     def __init__(self, session: Any, graph: Graph) -> None:
         self._dtype = np.dtype(graph.io_dtype)
         self._head = (graph.kv_heads, graph.head_dim)
         self.rows = self.length = 0
-        self._buffers = {name: self._empty(0, 0) for name in _cache_names(session)}
+        self.arrays = {name: self._empty(0, 0) for name in _cache_names(session)}
 
     def _empty(self, rows: int, length: int) -> NDArray[Any]:
         # Zeros, not garbage: masked positions are still multiplied, and NaN times 0 is NaN.
@@ -76,83 +82,69 @@ class HostBuffers:
         """Grow to this many slots of this many tokens."""
         if (rows, length) == (self.rows, self.length):
             return
-        for name, old in self._buffers.items():
+        for name, old in self.arrays.items():
             new = self._empty(rows, length)
             new[: self.rows, :, : self.length] = old
-            self._buffers[name] = new
+            self.arrays[name] = new
         self.rows, self.length = rows, length
         trim_heap()
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of a slot into another one."""
-        for buffer in self._buffers.values():
+        for buffer in self.arrays.values():
             buffer[target, :, :length] = buffer[source, :, :length]
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two slots."""
-        for buffer in self._buffers.values():
+        for buffer in self.arrays.values():
             buffer[[first, second]] = buffer[[second, first]]
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays themselves, by name of the graph's input."""
-        return self._buffers
 
     def addresses(self) -> dict[str, int]:
         """Where each array starts in memory."""
-        return {name: buffer.ctypes.data for name, buffer in self._buffers.items()}
+        return {name: buffer.ctypes.data for name, buffer in self.arrays.items()}
 
 
-class GpuBuffers:
+class GpuBuffers(HostBuffers):
     """KV buffers in GPU memory. Rows move through main memory: once a request, not once a token."""
 
     def __init__(self, session: Any, graph: Graph, gpu: int) -> None:
-        self._host = HostBuffers(session, graph)
+        super().__init__(session, graph)
         self._gpu = gpu
-        self._buffers: dict[str, Any] = {}
-
-    @property
-    def rows(self) -> int:
-        """How many slots there are."""
-        return self._host.rows
-
-    @property
-    def length(self) -> int:
-        """How many tokens a slot holds."""
-        return self._host.length
+        self._on_gpu: dict[str, Any] = {}
 
     def resize(self, rows: int, length: int) -> None:
         """Grow to this many slots of this many tokens."""
         self._fetch()
-        self._host.resize(rows, length)
+        super().resize(rows, length)
         ort_value = onnxruntime().OrtValue
-        self._buffers = {
+        self._on_gpu = {
             name: ort_value.ortvalue_from_numpy(array, "cuda", self._gpu)
-            for name, array in self._host.arrays().items()
+            for name, array in self.arrays.items()
         }
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of a slot into another one."""
         self._fetch()
-        self._host.copy(source, target, length)
+        super().copy(source, target, length)
         self._store()
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two slots."""
         self._fetch()
-        self._host.swap(first, second)
+        super().swap(first, second)
         self._store()
 
     def addresses(self) -> dict[str, int]:
-        """Where each array starts in memory."""
-        return {name: buffer.data_ptr() for name, buffer in self._buffers.items()}
+        """Where each array starts in GPU memory."""
+        return {name: buffer.data_ptr() for name, buffer in self._on_gpu.items()}
 
     def _fetch(self) -> None:
-        for name, buffer in self._buffers.items():
-            self._host.arrays()[name][...] = buffer.numpy()
+        for name, buffer in self._on_gpu.items():
+            self.arrays[name][...] = buffer.numpy()
 
     def _store(self) -> None:
-        for name, buffer in self._buffers.items():
-            buffer.update_inplace(self._host.arrays()[name])
+        for name, buffer in self._on_gpu.items():
+            buffer.update_inplace(self.arrays[name])
 
 
 def _cache_names(session: Any) -> list[str]:

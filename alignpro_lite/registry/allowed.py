@@ -29,7 +29,7 @@ TableType = inspect.StructType | inspect.DataclassType
 
 
 @dataclass(frozen=True)
-class Place:
+class TablePlace:
     """A value in a table.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place:
     allowed: inspect.Type
 
 
-def place_of(kind: type, raw: Any, complaint: str) -> Place:
+def place_of(kind: type, raw: Any, complaint: str) -> TablePlace:
     """The place that a complaint names; the table around it where it is an entry of a mapping.
 
     Args:
@@ -51,14 +51,14 @@ def place_of(kind: type, raw: Any, complaint: str) -> Place:
         raw: The whole table.
         complaint: The text of a `msgspec.ValidationError`.
     """
-    place = Place((), raw, inspect.type_info(kind))
+    place = TablePlace((), raw, inspect.type_info(kind))
     path = _PATH.fullmatch(complaint)
     for name, number in _STEP.findall(path[1] if path else ""):
         step = int(number) if number else name
         allowed = _inside(place, step)
         if allowed is None:
             break
-        place = Place((*place.keys, str(step)), place.value[step], allowed)
+        place = TablePlace((*place.keys, str(step)), place.value[step], allowed)
     return place
 
 
@@ -68,7 +68,7 @@ def missing_key(complaint: str) -> str | None:
     return found[1] if found else None
 
 
-def known_keys(place: Place) -> tuple[str, ...]:
+def known_keys(place: TablePlace) -> tuple[str, ...]:
     """Keys of the record at a place; none where it is not a record."""
     return tuple(key for table in _tables(place) for key in fields_of(table))
 
@@ -94,8 +94,8 @@ def in_words(allowed: inspect.Type) -> str:
             return _text(allowed)
         case inspect.LiteralType(values=values):
             return _either([json.dumps(value) for value in values])
-        case inspect.UnionType(types=types):
-            return _either([in_words(part) for part in types if not _is_none(part)])
+        case inspect.UnionType():
+            return _either([in_words(part) for part in parts(allowed)])
         case inspect.VarTupleType(item_type=item, min_length=least):
             return f"a list{' that is not empty' if least else ''}, each item {in_words(item)}"
         case inspect.TupleType(item_types=items):
@@ -112,7 +112,7 @@ def in_words(allowed: inspect.Type) -> str:
 def parts(allowed: inspect.Type) -> tuple[inspect.Type, ...]:
     """The members of a union but None; of any other type, the type itself."""
     types = allowed.types if isinstance(allowed, inspect.UnionType) else (allowed,)
-    return tuple(part for part in types if not _is_none(part))
+    return tuple(part for part in types if not isinstance(part, inspect.NoneType))
 
 
 def bare_pattern(allowed: inspect.Type) -> str:
@@ -121,7 +121,7 @@ def bare_pattern(allowed: inspect.Type) -> str:
     return (pattern or "").removeprefix("^").removesuffix(r"\Z")
 
 
-def _inside(place: Place, step: str | int) -> inspect.Type | None:
+def _inside(place: TablePlace, step: str | int) -> inspect.Type | None:
     """What may be one step further down; None if no step leads there."""
     if isinstance(step, int):
         return next(_items(place.allowed, step), None)
@@ -131,7 +131,7 @@ def _inside(place: Place, step: str | int) -> inspect.Type | None:
     return next((f[step] for f in map(fields_of, _tables(place)) if step in f), None)
 
 
-def _tables(place: Place) -> Iterator[TableType]:
+def _tables(place: TablePlace) -> Iterator[TableType]:
     """Records that a place may hold: of several kinds, the one whose tag is there."""
     for part in parts(place.allowed):
         if isinstance(part, inspect.DataclassType):
@@ -150,10 +150,6 @@ def _items(allowed: inspect.Type, number: int) -> Iterator[inspect.Type]:
             yield part.item_type
         elif isinstance(part, inspect.TupleType):
             yield part.item_types[number]
-
-
-def _is_none(allowed: inspect.Type) -> bool:
-    return isinstance(allowed, inspect.NoneType)
 
 
 def _text(allowed: inspect.StrType) -> str:

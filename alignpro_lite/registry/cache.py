@@ -15,18 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import platformdirs
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.models_toml import (
-    BundleRecipe,
-    Entry,
-    File,
-    Recipe,
-    RewardRecipe,
-)
+from alignpro_lite.registry.digests import Check, check_file
+from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, Recipe, RewardRecipe
+from alignpro_lite.registry.record import Origin, parse, read_json
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (
     OnProgress,
@@ -41,23 +36,7 @@ from alignpro_lite.registry.storage import (
 
 CACHE_VARIABLE = "ALIGNPRO_LITE_CACHE"
 _DIGESTS = "digests.json"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What `verify` found about one file.
-
-    Attributes:
-        path: The file.
-        state: `ok`; `missing`; `altered`; `unrecorded` when no digest is known.
-        expected: The digest declared or recorded, None when unrecorded.
-        found: The digest of the file, None when missing.
-    """
-
-    path: Path
-    state: Literal["ok", "missing", "altered", "unrecorded"]
-    expected: str | None
-    found: str | None
+_DIGESTS_CURE = "Restore it, or delete it, and the next pull records the digests again."
 
 
 @dataclass(frozen=True)
@@ -145,7 +124,15 @@ class Cache:
             RegistryError: A file cannot be read.
         """
         with disk_errors(self.root):
-            return tuple(self._check(entry, file, on_progress) for file in entry.files)
+            return tuple(
+                check_file(
+                    self.file_path(entry, file),
+                    self.digest(entry, file),
+                    entry.label(file),
+                    on_progress,
+                )
+                for file in entry.files
+            )
 
     def remove(self, entry: Entry) -> int:
         """Delete a model and what is left of interrupted pulls of it.
@@ -189,19 +176,9 @@ class Cache:
         place = folder.relative_to(self.root).as_posix().replace("/", "--")
         return locked(self.root / "locks" / f"{place}.lock", on_wait)
 
-    def _check(self, entry: Entry, file: File, on_progress: OnProgress) -> Check:
-        path = self.file_path(entry, file)
-        expected = self.digest(entry, file)
-        if not path.is_file():
-            return Check(path, "missing", expected, None)
-        found = sha256_of(path, f"{entry.key} {path.name}", on_progress)
-        if expected is None:
-            return Check(path, "unrecorded", None, found)
-        return Check(path, "ok" if found == expected else "altered", expected, found)
-
     def _remove_file(self, path: Path) -> int:
         freed = 0
-        for leftover in (path, partial_of(path), etag_of(path)):
+        for leftover in (path, partial_of(path), etag_of(partial_of(path))):
             if leftover.is_file():
                 freed += leftover.stat().st_size
                 leftover.unlink()
@@ -214,18 +191,10 @@ class Cache:
         return (path.relative_to(self.root) if inside else path).as_posix()
 
     def _digests(self) -> dict[str, str]:
-        path = self.root / _DIGESTS
-        try:
-            digests = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        origin = Origin(self.root / _DIGESTS, RegistryError, _DIGESTS_CURE)
+        if not origin.file.exists():
             return {}
-        except ValueError as error:
-            raise _damaged(path) from error
-        if not isinstance(digests, dict) or not all(
-            isinstance(digest, str) for digest in digests.values()
-        ):
-            raise _damaged(path)
-        return digests
+        return parse(dict[str, str], read_json(origin, "model cache"), origin)
 
     @contextmanager
     def _changing_digests(self) -> Iterator[dict[str, str]]:
@@ -245,13 +214,6 @@ def _built_name(name: str, adapter: Path | None, weights: Mapping[str, float]) -
     parts = [sha256_of(path, path.name) for path in files]
     parts += [f"{part} {weight}" for part, weight in weights.items()]
     return f"{name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
-
-
-def _damaged(path: Path) -> RegistryError:
-    return RegistryError(
-        f"{path} is not a table of digests.",
-        "Restore it, or delete it, and the next pull records the digests again.",
-    )
 
 
 def _remove_folder(folder: Path) -> int:

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from alignpro_lite.registry.cache import Check
-from alignpro_lite.registry.storage import sha256_of
+from alignpro_lite.registry.storage import OnProgress, no_progress, sha256_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a comparison found about one file.
+
+    Attributes:
+        path: The file.
+        state: `ok`; `missing`; `altered`; `unrecorded` when no digest is known.
+        expected: The digest declared or recorded, None when unrecorded.
+        found: The digest of the file, None when missing.
+    """
+
+    path: Path
+    state: Literal["ok", "missing", "altered", "unrecorded"]
+    expected: str | None
+    found: str | None
 
 
 def digests_of(folder: Path) -> dict[str, str]:
@@ -18,19 +35,19 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> tuple[Check, ...]:
-    """Compare every file with its digest, several at a time.
-
-    Args:
-        folder: The bundle.
-        files: sha256 by relative name.
-    """
+    """Compare files of a folder with their sha256, given by relative name; several at a time."""
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return tuple(pool.map(_check_file, repeat(folder), files.items()))
+        paths = [folder / name for name in files]
+        return tuple(pool.map(check_file, paths, files.values(), files))
 
 
-def _check_file(folder: Path, file: tuple[str, str]) -> Check:
-    path, expected = folder / file[0], file[1]
+def check_file(
+    path: Path, expected: str | None, label: str, on_progress: OnProgress = no_progress
+) -> Check:
+    """Compare a file with its digest, None if none is known."""
     if not path.is_file():
         return Check(path, "missing", expected, None)
-    found = sha256_of(path, path.name)
+    found = sha256_of(path, label, on_progress)
+    if expected is None:
+        return Check(path, "unrecorded", None, found)
     return Check(path, "ok" if found == expected else "altered", expected, found)

@@ -89,28 +89,20 @@ def download(
         OSError: The disk fails.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = _Partial(partial_of(destination), etag_of(destination))
+    partial = partial_of(destination)
     digest, size = _persist(remote, partial, expected, on_progress)
     try:
         expected.check(digest, size)
     except RegistryError:
-        partial.discard()
+        _discard(partial)
         raise
-    commit(partial.path, destination)
-    partial.discard()
+    commit(partial, destination)
+    _discard(partial)
     return digest
 
 
 def read_page(remote: Remote, accept: str, limit: int) -> tuple[str, bytes]:
-    """Read a small page of a package index into memory.
-
-    Args:
-        remote: Where it is.
-        accept: Value of the Accept header.
-        limit: The most bytes that are read.
-
-    Returns:
-        Its media type and its bytes.
+    """Read a page of a package index, at most `limit` bytes: its media type and its bytes.
 
     Raises:
         RegistryError: It cannot be read, or is longer than `limit`.
@@ -122,41 +114,16 @@ def read_page(remote: Remote, accept: str, limit: int) -> tuple[str, bytes]:
         raise _registry_error(f"Reading the package index failed: {error}.", error) from error
 
 
-@dataclass(frozen=True)
-class _Partial:
-    """An unfinished download and the version (ETag) of what it is a part of."""
-
-    path: Path
-    etag_path: Path
-
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def etag(self) -> str | None:
-        return self.etag_path.read_text("utf-8") if self.etag_path.exists() else None
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.etag_path.unlink(missing_ok=True)
-
-    def restart(self, etag: str | None) -> None:
-        """Begin with nothing, noting the version that is going to be read."""
-        self.discard()
-        # A weak ETag (W/) does not promise equal bytes, so it cannot vouch for a part.
-        if etag and not etag.startswith("W/"):
-            self.etag_path.write_text(etag, "utf-8")
-
-
 def _persist(
-    remote: Remote, partial: _Partial, expected: ExpectedFile, on_progress: OnProgress
+    remote: Remote, partial: Path, expected: ExpectedFile, on_progress: OnProgress
 ) -> tuple[str, int]:
     pauses = iter(RETRY_PAUSES)
     while True:
-        before = partial.size()
+        before = _size(partial)
         try:
             return _attempt(remote, partial, expected, on_progress)
         except HttpError as error:
-            if partial.size() > before:
+            if _size(partial) > before:
                 pauses = iter(RETRY_PAUSES)
             pause = next(pauses, None) if error.passing else None
             if pause is None:
@@ -165,7 +132,7 @@ def _persist(
 
 
 def _attempt(
-    remote: Remote, partial: _Partial, expected: ExpectedFile, on_progress: OnProgress
+    remote: Remote, partial: Path, expected: ExpectedFile, on_progress: OnProgress
 ) -> tuple[str, int]:
     """Read the rest of a file; return the digest and the size of all of it."""
     offset = _trusted_size(partial, expected)
@@ -179,20 +146,20 @@ def _attempt(
         nothing_left = f"bytes */{offset}"
         if error.headers.get("Content-Range") == nothing_left:
             return _hash_start(partial).hexdigest(), offset
-        partial.discard()
+        _discard(partial)
         raise HttpError("the file at the source has changed", passing=True) from error
 
 
 def _read_rest(
-    remote: Remote, partial: _Partial, offset: int, expected: ExpectedFile, on_progress: OnProgress
+    remote: Remote, partial: Path, offset: int, expected: ExpectedFile, on_progress: OnProgress
 ) -> tuple[str, int]:
     with send(remote, _range_headers(partial, offset)) as response:
         offset = _align(partial, offset, response)
         total = _total_size(response, offset)
         _refuse_wrong_file(response, total, expected)
-        require_space(partial.path.parent, (total or offset) - offset)
+        require_space(partial.parent, (total or offset) - offset)
         hasher = _hash_start(partial)
-        with partial.path.open("ab") as sink:
+        with partial.open("ab") as sink:
             for chunk in chunks(response):
                 sink.write(chunk)
                 hasher.update(chunk)
@@ -203,37 +170,56 @@ def _read_rest(
     return hasher.hexdigest(), offset
 
 
-def _trusted_size(partial: _Partial, expected: ExpectedFile) -> int:
+def _trusted_size(partial: Path, expected: ExpectedFile) -> int:
     """Return how many bytes may be kept: all when a digest or an ETag will vouch for them."""
-    if expected.sha256 is None and partial.etag() is None:
-        partial.discard()
-    return partial.size()
+    if expected.sha256 is None and _etag(partial) is None:
+        _discard(partial)
+    return _size(partial)
 
 
-def _hash_start(partial: _Partial) -> hashlib._Hash:
+def _size(partial: Path) -> int:
+    return partial.stat().st_size if partial.exists() else 0
+
+
+def _etag(partial: Path) -> str | None:
+    """The version of what an unfinished download is a part of."""
+    file = etag_of(partial)
+    return file.read_text("utf-8") if file.exists() else None
+
+
+def _discard(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    etag_of(partial).unlink(missing_ok=True)
+
+
+def _hash_start(partial: Path) -> hashlib._Hash:
     hasher = hashlib.sha256()
-    if partial.path.exists():
-        with partial.path.open("rb") as stream:
+    if partial.exists():
+        with partial.open("rb") as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 hasher.update(chunk)
     return hasher
 
 
-def _range_headers(partial: _Partial, offset: int) -> dict[str, str]:
+def _range_headers(partial: Path, offset: int) -> dict[str, str]:
     if offset == 0:
         return {}
-    etag = partial.etag()
+    etag = _etag(partial)
     return {"Range": f"bytes={offset}-"} | ({"If-Range": etag} if etag else {})
 
 
-def _align(partial: _Partial, offset: int, response: http.client.HTTPResponse) -> int:
+def _align(partial: Path, offset: int, response: http.client.HTTPResponse) -> int:
     """Make the partial end where the response begins, and return that offset."""
     if response.status != http.client.PARTIAL_CONTENT:
-        partial.restart(response.headers.get("ETag"))
+        _discard(partial)
+        etag = response.headers.get("ETag")
+        # A weak ETag (W/) does not promise equal bytes, so it cannot vouch for a part.
+        if etag and not etag.startswith("W/"):
+            etag_of(partial).write_text(etag, "utf-8")
         return 0
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if start is None or int(start[1]) != offset:
-        partial.discard()
+        _discard(partial)
         raise HttpError(f"the server did not continue at byte {offset:,}", passing=True)
     return offset
 

@@ -41,11 +41,6 @@ class Remote:
     url: str
     authorization: str | None = field(default=None, repr=False)
 
-    @property
-    def shown(self) -> str:
-        """The URL without what may be secret: user, password, signature."""
-        return shown_url(self.url)
-
     def quoted(self, content: bytes) -> str:
         """What the server said, fit for a message: one line, cut, without the key.
 
@@ -153,7 +148,7 @@ def read_body(remote: Remote, response: http.client.HTTPResponse, limit: int) ->
     for chunk in chunks(response):
         body += chunk
         if len(body) > limit:
-            raise HttpError(f"{remote.shown} answered more than {limit:,} bytes")
+            raise HttpError(f"{shown_url(remote.url)} answered more than {limit:,} bytes")
     return bytes(body)
 
 
@@ -232,7 +227,7 @@ class _Proxies(urllib.request.ProxyHandler):
 
 def _status_error(remote: Remote, error: urllib.error.HTTPError) -> HttpError:
     with error:
-        problem = f"{remote.shown} answered {error.code} {error.reason}"
+        problem = f"{shown_url(remote.url)} answered {error.code} {error.reason}"
         if complaint := _complaint(remote, error):
             problem += f": {complaint}"
     return HttpError(
@@ -268,7 +263,7 @@ def _message(content: bytes) -> bytes | None:
 
 def _connection_error(remote: Remote, error: Exception) -> HttpError:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    problem = f"{remote.shown} cannot be reached ({reason or type(reason).__name__})"
+    problem = f"{shown_url(remote.url)} cannot be reached ({reason or type(reason).__name__})"
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HttpError(problem, cure=_CERTIFICATE_CURE)
     return HttpError(problem, passing=True)

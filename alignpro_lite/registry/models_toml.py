@@ -185,6 +185,10 @@ class Entry:
         """`kind/name`, unique in a registry."""
         return f"{self.kind}/{self.name}"
 
+    def label(self, file: File) -> str:
+        """What people call one file of it."""
+        return f"{self.key} {file.path}"
+
     @property
     def install_command(self) -> str:
         """The command that brings this model into the cache."""

@@ -1,4 +1,4 @@
-"""Find a wheel on a Python package index, in its JSON form (PEP 691) or HTML form (PEP 503)."""
+"""Wheels of a Python package index, in its JSON form (PEP 691) or HTML form (PEP 503)."""
 
 from __future__ import annotations
 
@@ -6,68 +6,58 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from html.parser import HTMLParser
-from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urldefrag, urljoin, urlsplit
 
 from alignpro_lite.errors import RegistryError
-from alignpro_lite.registry.download import read_page
+from alignpro_lite.registry.download import ExpectedFile, download, read_page
 from alignpro_lite.registry.http import Remote
+from alignpro_lite.registry.storage import OnProgress, no_progress, sha256_of
 
 INDEX_VARIABLE = "PIP_INDEX_URL"
 DEFAULT_INDEX = "https://pypi.org/simple/"
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 _PAGE_LIMIT_BYTES = 64 << 20
+_WHEEL_CURE = "Pull it again; if that fails too, the package index is at fault."
 _INDEX_CURE = f"Check {INDEX_VARIABLE}, which should point to a simple index."
 
 
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on an index.
-
-    Attributes:
-        filename: Its file name.
-        remote: Where it is downloaded.
-        sha256: The digest that the index promises, None when it promises none.
-    """
-
-    filename: str
-    remote: Remote
-    sha256: str | None
-
-
-def find_wheel(package: str, version: str) -> Wheel:
-    """Return the wheel of a package that fits every platform.
+def download_wheel(
+    package: str, version: str, folder: Path, on_progress: OnProgress = no_progress
+) -> Path:
+    """Bring the wheel of a package that fits every platform into a folder, or find it there.
 
     The index is the one in `PIP_INDEX_URL`, else PyPI. A user and password in that
     address are sent to its host only.
 
     Raises:
-        RegistryError: The index cannot be read or has no such wheel.
+        RegistryError: The index cannot be read or has no such wheel, or the download fails.
     """
     index = _split_credentials(os.environ.get(INDEX_VARIABLE) or DEFAULT_INDEX)
-    url = f"{index.url.rstrip('/')}/{_normal(package)}/"
-    media_type, body = read_page(Remote(url, index.authorization), _ACCEPT, _PAGE_LIMIT_BYTES)
+    page = f"{index.url.rstrip('/')}/{_normal(package)}/"
+    media_type, body = read_page(Remote(page, index.authorization), _ACCEPT, _PAGE_LIMIT_BYTES)
     listed = _parse_json(body) if media_type.endswith("json") else _parse_html(body)
-    wheels = [_wheel(urljoin(url, href), sha256, url, index) for href, sha256 in listed]
-    for wheel in wheels:
-        if _fits(wheel.filename, package, version):
-            return wheel
-    raise RegistryError(
-        f"{url} lists no wheel of {package}=={version} for every platform.",
-        "Correct the source in models.toml.",
-    )
+    wheels = ((urldefrag(urljoin(page, href)).url, sha256) for href, sha256 in listed)
+    found = next((wheel for wheel in wheels if _fits(_name(wheel[0]), package, version)), None)
+    if found is None:
+        raise RegistryError(
+            f"{page} lists no wheel of {package}=={version} for every platform.",
+            "Correct the source in models.toml.",
+        )
+    url, sha256 = found
+    name = _name(url)
+    path = folder / name
+    if not path.exists() or sha256_of(path, name, on_progress) != sha256:
+        same_origin = urlsplit(url)[:2] == urlsplit(page)[:2]
+        remote = Remote(url, index.authorization if same_origin else None)
+        download(remote, path, ExpectedFile(name, sha256, None, _WHEEL_CURE), on_progress)
+    return path
 
 
-def _wheel(url: str, sha256: str | None, page: str, index: Remote) -> Wheel:
-    parts = urlsplit(url)
-    same_origin = (parts.scheme, parts.netloc) == urlsplit(page)[:2]
-    remote = Remote(
-        urlunsplit(parts._replace(fragment="")), index.authorization if same_origin else None
-    )
-    return Wheel(unquote(parts.path.rpartition("/")[2]), remote, sha256)
+def _name(url: str) -> str:
+    return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
 def _fits(filename: str, package: str, version: str) -> bool:
@@ -94,12 +84,9 @@ def _parse_json(body: bytes) -> list[tuple[str, str | None]]:
 def _parse_html(body: bytes) -> list[tuple[str, str | None]]:
     anchors = _Anchors()
     anchors.feed(body.decode("utf-8", errors="replace"))
-    return [(href, _fragment_digest(href)) for href in anchors.hrefs]
-
-
-def _fragment_digest(href: str) -> str | None:
-    values: Iterable[str] = parse_qs(href.partition("#")[2]).get("sha256", [])
-    return next(iter(values), None)
+    fragments = [parse_qs(urldefrag(href).fragment) for href in anchors.hrefs]
+    digests = [fragment.get("sha256", [None])[0] for fragment in fragments]
+    return list(zip(anchors.hrefs, digests, strict=True))
 
 
 class _Anchors(HTMLParser):

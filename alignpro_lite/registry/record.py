@@ -20,7 +20,7 @@ import msgspec
 
 from alignpro_lite.errors import AlignProError
 from alignpro_lite.registry.allowed import (
-    Place,
+    TablePlace,
     in_words,
     known_keys,
     missing_key,
@@ -34,6 +34,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 TokenId = Annotated[int, msgspec.Meta(ge=0)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
+"""What people call a part of a reward, a data set or a judge."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -188,7 +190,7 @@ def near(name: str, names: Iterable[str]) -> str:
     return f" (near: {', '.join(matches)})" if matches else ""
 
 
-def _refusal(place: Place, complaint: str, origin: Origin) -> AlignProError:
+def _refusal(place: TablePlace, complaint: str, origin: Origin) -> AlignProError:
     """What is wrong at a place of a table, in one sentence."""
     if name := missing_key(complaint):
         return _lacks(origin.at(*place.keys), name)

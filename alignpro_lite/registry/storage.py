@@ -104,9 +104,9 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def etag_of(path: Path) -> Path:
+def etag_of(partial: Path) -> Path:
     """Return where the version of an unfinished download is kept."""
-    return path.with_name(path.name + ".partial.etag")
+    return partial.with_name(partial.name + ".etag")
 
 
 def commit(partial: Path, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,19 +17,11 @@ from transformers import (
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.errors import InputError, ModelFileError
-from alignpro_lite.pretrained.folder import readable_folder
-from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.pretrained.folder import default_template, readable_folder
+from alignpro_lite.reward.exchange import EncodedExchange, Exchange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class _Input:
-    """An exchange as the classifier reads it."""
-
-    ids: list[int]
-    token_types: list[int]
 
 
 class HfScorer:
@@ -58,6 +49,7 @@ class HfScorer:
         self.names = names
         self._folder = folder
         self._model, self._tokenizer = _load(folder)
+        self._template = default_template(self._tokenizer.chat_template)
         if self._model.config.num_labels != len(names):
             raise InputError(
                 f"{folder} has {self._model.config.num_labels} outputs, found {len(names)} names "
@@ -70,7 +62,7 @@ class HfScorer:
         """Scores of shape (n, parts); a conversation longer than the model reads is NaN.
 
         Raises:
-            ModelFileError, InputError: The chat template cannot be used; see `chat.render`.
+            ModelFileError, InputError: The chat template cannot be used; see `render`.
         """
         scores = np.full((len(exchanges), len(self.names)), np.nan)
         with torch.inference_mode():
@@ -87,17 +79,12 @@ class HfScorer:
         del self._model
 
     @property
-    def _template(self) -> str | None:
-        template = self._tokenizer.chat_template
-        return template.get("default") if isinstance(template, dict) else template
-
-    @property
     def _longest(self) -> int:
         # Tokenizers without a limit name an absurdly large one.
         positions = getattr(self._model.config, "max_position_embeddings", None)
         return min(self._tokenizer.model_max_length, positions or 2**31)
 
-    def _forward(self, encoded: _Input) -> Tensor:
+    def _forward(self, encoded: EncodedExchange) -> Tensor:
         inputs = {"input_ids": encoded.ids}
         if "token_type_ids" in self._tokenizer.model_input_names:
             inputs["token_type_ids"] = encoded.token_types
@@ -107,7 +94,7 @@ class HfScorer:
         }
         return cast(Tensor, self._model(**tensors).logits[0])
 
-    def _conversation(self, exchange: Exchange) -> _Input:
+    def _conversation(self, exchange: Exchange) -> EncodedExchange:
         """Token ids under the chat template; special tokens in a user's text stay text."""
         plain = self._tokenizer.backend_tokenizer
         special = {
@@ -125,9 +112,9 @@ class HfScorer:
                 ids.append(special[run.text])
             else:
                 ids += plain.encode(run.text, add_special_tokens=False).ids
-        return _Input(ids, [0] * len(ids))
+        return EncodedExchange(tuple(ids), (0,) * len(ids))
 
-    def _pair(self, exchange: Exchange) -> _Input:
+    def _pair(self, exchange: Exchange) -> EncodedExchange:
         encoded = self._tokenizer(
             exchange.prompt,
             exchange.answer,
@@ -136,7 +123,7 @@ class HfScorer:
             split_special_tokens=True,  # what a user writes is text
             return_token_type_ids=True,
         )
-        return _Input(encoded.input_ids, encoded.token_type_ids)
+        return EncodedExchange(tuple(encoded.input_ids), tuple(encoded.token_type_ids))
 
 
 def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:

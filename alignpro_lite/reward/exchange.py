@@ -54,14 +54,21 @@ class EncodedExchange:
     token_types: tuple[int, ...]
 
 
+def text_only(tokenizer: Tokenizer) -> Tokenizer:
+    """Let a tokenizer read whole texts, and special tokens that a user writes as text."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
 def encode(
     tokenizer: Tokenizer, layout: ExchangeLayout, exchanges: Sequence[Exchange]
 ) -> list[EncodedExchange]:
     """Token ids of exchanges, unpadded.
 
     Args:
-        tokenizer: The reward model's; special tokens written in a text stay text when its
-            `encode_special_tokens` is set.
+        tokenizer: The reward model's, as `text_only` returns it.
         layout: Where the parts go.
         exchanges: What to encode.
     """

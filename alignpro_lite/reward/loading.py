@@ -4,49 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.registry.record import Label, Record
 from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.judge import load_judge
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
 
-ScorerKind = Literal["onnx", "huggingface", "judge", "python"]
-
 _FUNCTION_PART = "reward"
 """What the one part of a Python function is called if nobody names it."""
 
 
-class ScorerSource(Protocol):
-    """One scorer of a reward, before it is loaded; `[[reward]]` of a configuration is one."""
+class ScorerSource(Record):
+    """One scorer of a reward and the weights of its parts; `[[reward]]` of a configuration.
 
-    @property
-    def kind(self) -> ScorerKind:
-        """A reward bundle, a classifier in torch, a GGUF as a judge, or a Python function."""
+    Attributes:
+        kind: onnx (a reward bundle), huggingface (a classifier folder), judge (a GGUF under a
+            rubric) or python (package.module:function).
+        source: A reward of models.toml or its folder (onnx), a folder (huggingface), a target of
+            models.toml or a GGUF file (judge), or the function (python).
+        weights: Weight of each named part; a judge and a function have one part each. Those of a
+            reward bundle that is given by its name alone are empty: it brings its own.
+    """
 
-    @property
-    def source(self) -> str:
-        """A name of models.toml or a path; for a function, `package.module:function`."""
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        """Weight of each part; empty for those that a reward bundle brings."""
-
-
-@dataclass(frozen=True)
-class NamedScorer:
-    """A scorer that brings its own weights; see `ScorerSource`."""
-
-    kind: ScorerKind
+    kind: Literal["onnx", "huggingface", "judge", "python"]
     source: str
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Annotated[dict[Label, float], Meta(min_length=1)]
 
 
-def named(reward: str | Path) -> NamedScorer:
+def named(reward: str | Path) -> ScorerSource:
     """The scorer that a single name stands for.
 
     Args:
@@ -54,8 +46,8 @@ def named(reward: str | Path) -> NamedScorer:
             `package.module:function`.
     """
     if isinstance(reward, str) and ":" in reward and not Path(reward).exists():
-        return NamedScorer("python", reward, {_FUNCTION_PART: 1.0})
-    return NamedScorer("onnx", str(reward))
+        return ScorerSource("python", reward, {_FUNCTION_PART: 1.0})
+    return ScorerSource("onnx", str(reward), {})
 
 
 def open_reward(sources: Iterable[ScorerSource], store: ModelStore, threads: int) -> Reward:

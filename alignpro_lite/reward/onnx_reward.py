@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import RewardError
 from alignpro_lite.reward.bundle import REWARD_BUNDLE, RewardModel
-from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded
+from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded, text_only
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,12 +29,7 @@ class OnnxScorer:
     """
 
     def __init__(self, folder: Path, model: RewardModel, threads: int) -> None:
-        """Load the graph and the tokenizer.
-
-        Args:
-            folder: Holds both files.
-            model: What they are.
-            threads: CPU threads.
+        """Load the graph and the tokenizer from a bundle's folder.
 
         Raises:
             BundleError: A file cannot be read.
@@ -43,7 +37,7 @@ class OnnxScorer:
         """
         self.names = model.parts
         self._model = model
-        self._tokenizer = _plain_tokenizer(folder / model.tokenizer)
+        self._tokenizer = text_only(read_tokenizer(folder / model.tokenizer, REWARD_BUNDLE.cure))
         # The target decodes at the same time: threads that spin would take its cores.
         self._session: Any = open_session(
             folder / model.graph, threads, spinning=False, cure=REWARD_BUNDLE.cure
@@ -96,11 +90,3 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
-
-
-def _plain_tokenizer(file: Path) -> Tokenizer:
-    tokenizer = read_tokenizer(file, REWARD_BUNDLE.cure)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # special tokens that a user writes are text
-    return tokenizer

@@ -28,17 +28,17 @@ from transformers import (
 
 from alignpro_lite.errors import ModelFileError
 from alignpro_lite.pretrained.folder import readable_folder
-from alignpro_lite.registry.record import (
-    Count,
-    Origin,
-    Record,
-    parse_written,
-    read_json,
-    write_record,
+from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
+from alignpro_lite.reward.exchange import (
+    EncodedExchange,
+    Exchange,
+    ExchangeLayout,
+    encode,
+    padded,
+    text_only,
 )
-from alignpro_lite.reward.exchange import EncodedExchange, Exchange, ExchangeLayout, encode, padded
 
-CARD = "reward_card.json"
+REWARD_CARD = "reward_card.json"
 ADAPTER = "adapter_model.safetensors"
 _SCORED_TOGETHER = 32
 
@@ -123,11 +123,7 @@ def batch_of(encoded: Sequence[EncodedExchange], pad: int) -> dict[str, Tensor]:
 
 
 def load_base(base: Path, card: RewardCard) -> TorchReward:
-    """Load a base model with a new head, one output per part.
-
-    Args:
-        base: A Hugging Face folder.
-        card: What is to be made of it.
+    """Load a Hugging Face folder with a new head, one output for each part of the card.
 
     Raises:
         ExportError: The folder names code to run or holds no safetensors.
@@ -158,7 +154,7 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
         )
     model.config.pad_token_id = tokenizer.pad_token_id or 0
     layout = _layout(tokenizer, card, segments=getattr(model.config, "type_vocab_size", 0) > 1)
-    return TorchReward(model.eval(), _plain(tokenizer), layout, card)
+    return TorchReward(model.eval(), text_only(tokenizer.backend_tokenizer), layout, card)
 
 
 def _config(folder: Path, outputs: int) -> PretrainedConfig:
@@ -202,27 +198,14 @@ def load_trained(folder: Path, base: Path) -> TorchReward:
 
 
 def read_card(folder: Path) -> RewardCard:
-    """Read the card of a trained reward model.
+    """Read the card of a trained reward model, which is next to its weights.
 
     Raises:
         ModelFileError: There is none, or it is damaged.
     """
     cure = "Give the folder that `alignpro-lite train reward` wrote."
-    origin = Origin(folder / CARD, ModelFileError, cure)
+    origin = Origin(folder / REWARD_CARD, ModelFileError, cure)
     return parse_written(RewardCard, read_json(origin, "trained reward model"), origin)
-
-
-def write_card(folder: Path, card: RewardCard) -> None:
-    """Write the card next to the weights."""
-    write_record(folder / CARD, card)
-
-
-def _plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    plain: Tokenizer = tokenizer.backend_tokenizer
-    plain.no_truncation()
-    plain.no_padding()
-    plain.encode_special_tokens = True  # special tokens that a user writes are text
-    return plain
 
 
 def _layout(tokenizer: PreTrainedTokenizerFast, card: RewardCard, segments: bool) -> ExchangeLayout:

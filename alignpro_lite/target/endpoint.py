@@ -16,6 +16,7 @@ from alignpro_lite.registry.http import (
     is_loopback,
     read_body,
     send,
+    shown_url,
 )
 
 MAX_RESPONSE_BYTES = 1 << 26
@@ -113,7 +114,8 @@ class Endpoint:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise HttpError(
-                f"expected JSON from {self._remote.shown}, found {self._remote.quoted(content)!r}"
+                f"expected JSON from {shown_url(self._remote.url)}, "
+                f"found {self._remote.quoted(content)!r}"
             ) from error
 
 

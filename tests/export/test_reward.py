@@ -35,15 +35,16 @@ from alignpro_lite.export.reward import (
     parity_exchanges,
 )
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
-from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, write_prompter_card
+from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
 from alignpro_lite.prompter.template import REWRITE
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.registry.record import write_record
 from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.classifier import HfScorer
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.loading import named, open_reward
 from alignpro_lite.reward.onnx_reward import BATCH_TOKENS, OnnxScorer, _batches
-from alignpro_lite.reward.torch_reward import RewardCard, load_trained, write_card
+from alignpro_lite.reward.torch_reward import REWARD_CARD, RewardCard, load_trained
 from tests.support import TINY_TARGET
 from tests.support.tiny_models import SENTENCES, configurations, write_adapter, write_model
 
@@ -86,7 +87,7 @@ def write_bert(folder, kind=BertForTokenClassification):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = write_bert(tmp_path_factory.mktemp("reward") / "trained")
-    write_card(folder, CARD)
+    write_record(folder / REWARD_CARD, CARD)
     return folder
 
 
@@ -336,7 +337,7 @@ def test_the_card_of_an_adapter_decides_how_the_bundle_is_asked(tmp_path):
         max_tokens=33,
         metrics={"reward": 1.5},
     )
-    write_prompter_card(adapter, card)
+    write_record(adapter / PROMPTER_CARD, card)
 
     def request(mode):
         return BundleRequest(base, "tiny", adapter, mode, "fp32", "cpu", allow_mismatch=False)

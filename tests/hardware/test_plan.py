@@ -15,7 +15,7 @@ from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.memory import MIN_MARGIN, Footprint, PrompterNeeds, TargetNeeds
-from alignpro_lite.hardware.plan import Plan
+from alignpro_lite.hardware.plan import Plan, PlanningCase
 from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import Gpu, Hardware, Ram
 from tests.support import gguf_writer
@@ -86,7 +86,7 @@ def plan(
     prompter: PrompterNeeds | None = PROMPTER,
     llama_has_cuda: bool = True,
 ) -> Plan:
-    return make_plan(request, TargetNeeds(model, llama_has_cuda), prompter, hardware)
+    return make_plan(PlanningCase(request, TargetNeeds(model, llama_has_cuda), prompter, hardware))
 
 
 def weight_bytes(model: GgufFile) -> int:
@@ -178,7 +178,7 @@ def test_the_buffer_estimate_is_just_above_what_llama_cpp_takes(
     smol: GgufFile, context: int, micro_batch: int, sequences: int, reported: float
 ) -> None:
     target = TargetNeeds(smol, False, micro_batch, sequences)
-    made = make_plan(DeviceRequest(ctx=context), target, None, machine())
+    made = make_plan(PlanningCase(DeviceRequest(ctx=context), target, None, machine()))
     assert reported <= made.on_cpu.compute_bytes / MIB <= 1.5 * reported
 
 
@@ -376,7 +376,7 @@ def attempt(
     model: GgufFile, hardware: Hardware, request: DeviceRequest, prompter: PrompterNeeds | None
 ) -> Plan | None:
     try:
-        return make_plan(request, TargetNeeds(model, True), prompter, hardware)
+        return plan(model, hardware, request=request, prompter=prompter)
     except (DeviceError, InputError):
         return None
 

@@ -51,8 +51,7 @@ class FakeNvml:
         number = (handle.value or 0) - 1000
         if number == 1 and self.mute:
             return 3
-        memory._obj.total = (number + 1) * 8 * GIB
-        memory._obj.free = (number + 1) * 7 * GIB
+        memory._obj[:2] = (number + 1) * 8 * GIB, (number + 1) * 7 * GIB
         return 0
 
     def nvmlDeviceGetName(self, handle: ctypes.c_void_p, name: Any, size: Any) -> int:  # noqa: N802

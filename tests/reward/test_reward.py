@@ -15,7 +15,7 @@ from alignpro_lite.errors import AlignProError, InputError, RewardError
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
-from alignpro_lite.reward.loading import NamedScorer, named, open_reward
+from alignpro_lite.reward.loading import ScorerSource, named, open_reward
 from alignpro_lite.reward.reward import CallableScorer, Reward, complaints
 from tests.support import TINY_TARGET
 
@@ -139,7 +139,7 @@ def test_a_name_stands_for_a_function_or_a_bundle(tmp_path):
 
 @pytest.mark.parametrize("kind", ["judge", "python"])
 def test_a_judge_and_a_function_have_one_part_each(kind):
-    two = NamedScorer(kind, str(TINY_TARGET), {"a": 1.0, "b": 1.0})
+    two = ScorerSource(kind, str(TINY_TARGET), {"a": 1.0, "b": 1.0})
     with pytest.raises(InputError, match="has one part, found 2 weights"):
         open_reward([two], ModelStore.open(), threads=1)
 

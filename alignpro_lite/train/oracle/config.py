@@ -6,8 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from alignpro_lite.experiment.sections import PromptDataSection, RewardSection, TwoOrMore
+from alignpro_lite.experiment.sections import PromptDataSection, TwoOrMore
 from alignpro_lite.registry.record import Record
+from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.train.prompter.config import LoraSection, ObjectiveSection, OptimisationSection
 
 
@@ -35,7 +36,7 @@ class OracleConfig(Record, kw_only=True):
     """
 
     oracle: OracleSection = OracleSection()
-    reward: Annotated[tuple[RewardSection, ...], Meta(min_length=1)]
+    reward: Annotated[tuple[ScorerSource, ...], Meta(min_length=1)]
     objective: ObjectiveSection
     training: OptimisationSection = OptimisationSection()
     data: PromptDataSection

@@ -10,13 +10,13 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.sections import (
     GgufSection,
     PromptDataSection,
-    RewardSection,
     Seed,
     TargetSection,
     TwoOrMore,
 )
 from alignpro_lite.registry.models_toml import RewriteMode
 from alignpro_lite.registry.record import Count, Positive, Record
+from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.target.rollout import AnswerPlan
 
 
@@ -126,8 +126,8 @@ class PrompterConfig(Record, kw_only=True):
     prompter: PrompterSection = PrompterSection()
     target: TargetSection = GgufSection()
     answers: AnswerPlan = AnswerPlan()
-    reward: Annotated[tuple[RewardSection, ...], Meta(min_length=1)]
-    second_reward: tuple[RewardSection, ...] = ()
+    reward: Annotated[tuple[ScorerSource, ...], Meta(min_length=1)]
+    second_reward: tuple[ScorerSource, ...] = ()
     objective: ObjectiveSection
     training: OptimisationSection = OptimisationSection()
     data: PromptDataSection

@@ -16,8 +16,9 @@ from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
-from alignpro_lite.prompter.card import PrompterCard, write_prompter_card
+from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
 from alignpro_lite.prompter.template import TEMPLATES
+from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.train.loop import PolicyTrainer
@@ -112,4 +113,4 @@ def _write_adapter(
         max_tokens=config.prompter.max_tokens,
         metrics=figures,
     )
-    write_prompter_card(folder, card)
+    write_record(folder / PROMPTER_CARD, card)

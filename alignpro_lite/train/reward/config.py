@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from alignpro_lite.experiment.sections import Label, Seed
-from alignpro_lite.registry.record import Count, Positive, Record
+from alignpro_lite.experiment.sections import Seed
+from alignpro_lite.registry.record import Count, Label, Positive, Record
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 

@@ -31,14 +31,15 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from alignpro_lite.pretrained.adapter import save_adapter
+from alignpro_lite.registry.record import write_record
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode
 from alignpro_lite.reward.torch_reward import (
+    REWARD_CARD,
     RewardCard,
     TorchReward,
     batch_of,
     load_base,
     mean_over_tokens,
-    write_card,
 )
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.reward.config import RewardConfig, RewardModelSection
@@ -175,7 +176,7 @@ def fit_reward(config: RewardConfig, base: Path, data: RewardData, output: Path)
     reward.model.eval()
     card = structs.replace(card, metrics=held_out_metrics(reward, data.held_out))
     _save(reward, model.method, base, output)
-    write_card(output, card)
+    write_record(output / REWARD_CARD, card)
     return card
 
 
