@@ -96,7 +96,7 @@ def evaluate_theorem(
     if config is None:
         raise click.UsageError("Missing option '--config'.")
     wanted, places = _read_evaluation(config, data or config.parent, folder, cache)
-    from alignpro_lite.eval.bound.evaluate import evaluate_bound
+    from alignpro_lite.eval.bound import evaluate_bound
 
     click.echo(evaluate_bound(wanted, places, output.note))
 

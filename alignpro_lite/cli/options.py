@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -135,7 +135,9 @@ class DrawOptions:
 
 def _parse_samples(value: str) -> int | Literal["auto"]:
     """`auto`, or a number from 1."""
-    return "auto" if value == "auto" else click.IntRange(min=1).convert(value, None, None)
+    if value == "auto":
+        return "auto"
+    return int(click.IntRange(min=1).convert(cast(Any, value), None, None))
 
 
 def _parse_budget(value: str) -> Budget:

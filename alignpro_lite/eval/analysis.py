@@ -150,7 +150,7 @@ def _versus(answers: Answers, data: str, system: str, judge: str) -> Versus:
     places = answers.places(data, system, baseline)
     first, second = (answers.rewards(name, places, judge) for name in (system, baseline))
     lengths = (answers.words(name, places) for name in (system, baseline))
-    counted = win_tie_loss(first, second)
+    win, tie, loss = win_tie_loss(first, second)
     p = sign_flip_p(first.mean(axis=1) - second.mean(axis=1), seed)
     return Versus(
         data=data,
@@ -159,9 +159,9 @@ def _versus(answers: Answers, data: str, system: str, judge: str) -> Versus:
         gain=mean_difference(first, second, seed),
         p=p,
         p_adjusted=p,
-        win=counted.win,
-        tie=counted.tie,
-        loss=counted.loss,
+        win=win,
+        tie=tie,
+        loss=loss,
         answer_win=answer_win_rate(first, second, seed),
         length_controlled=length_controlled_win(first, second, *lengths),
         variance=variance_difference(first, second, seed),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import stream_seed
@@ -100,17 +100,9 @@ class Bench:
         return Response(sent, answers, rewards)
 
 
-class System(Protocol):
-    """A way to get answers."""
-
-    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
-        """Answer prompts, `bench.plan.count` times each.
-
-        Args:
-            bench: Answers and scores what the system sends.
-            prompts: x, without duplicates.
-            seed: Seed of everything that is drawn, the same for all systems.
-        """
+System: TypeAlias = Callable[[Bench, Sequence[str], int], Response]
+"""A way to get answers: gives those to prompts x, none of them twice, `bench.plan.count` of each;
+the seed of everything that is drawn is the same for all systems."""
 
 
 def _text(outcome: object) -> str:

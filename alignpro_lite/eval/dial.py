@@ -11,11 +11,11 @@ Adapter: its gate multiplies what training added, from ρ_sft at 0 to ρ_θ at 1
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
@@ -23,7 +23,7 @@ from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.config import DialSection
 from alignpro_lite.eval.evaluation import Evaluation
 from alignpro_lite.eval.summary import DialCurve, DialPoint
-from alignpro_lite.eval.systems import Prompted
+from alignpro_lite.eval.systems import send_rewrites
 from alignpro_lite.measure.statistics import FloatArray, bootstrap_mean
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
@@ -36,121 +36,98 @@ DIAL = "dial.jsonl"
 _GATE_SEED = 1
 _CANDIDATE_SEED = 2
 
-Measured = dict[str, Any]
-"""One measurement as a row of `DIAL` holds it."""
+Measured = Mapping[str, Any]
+"""One measurement on one prompt, as a row of `DIAL` holds it. At a gate: `kl` in nats and the mean
+`reward`. Of candidates: log ρ_sft of each as `reference` and log q as `proposal`, in nats, and as
+`rewards` a row of those of its trial answers."""
 
 
-@dataclass(frozen=True)
-class Weighable:
-    """The candidates of one prompt and what their trial answers scored.
+def dial_curves(evaluation: Evaluation, section: DialSection) -> tuple[DialCurve, ...]:
+    """Measure a dial prompt by prompt, resuming where an earlier run stopped, and draw its curves.
 
-    Attributes:
-        reference: log ρ_sft of each candidate, in nats.
-        proposal: log q of each, in nats.
-        rewards: Rewards of the trial answers, a row for each candidate.
+    Raises:
+        AlignProError: A model is missing or failed.
     """
-
-    reference: tuple[float, ...]
-    proposal: tuple[float, ...]
-    rewards: tuple[tuple[float, ...], ...]
-
-
-class DialRun:
-    """Measures a dial prompt by prompt, and resumes where it stopped."""
-
-    def __init__(self, evaluation: Evaluation, section: DialSection) -> None:
-        self._evaluation = evaluation
-        self._section = section
-        self._loaded = evaluation.loaded
-        self._bench = evaluation.loaded.bench
-
-    def curves(self, on_step: Callable[[int, int], None]) -> tuple[DialCurve, ...]:
-        """Measure what is missing and draw the curves.
-
-        Args:
-            on_step: Told how many of how many measurements are done.
-
-        Raises:
-            AlignProError: A model is missing or failed.
-        """
-        section, journal = self._section, self._evaluation.journal(DIAL)
-        prompts = self._evaluation.mixed(section.prompts)
-        known: dict[str, Measured] = {row["key"]: row["value"] for row in journal.read()}
-        total = len(prompts) * (1 + len(section.gates))
+    journal, loaded = evaluation.journal(DIAL), evaluation.loaded
+    prompts = evaluation.mixed(section.prompts)
+    known: dict[str, Measured] = {row["key"]: row["value"] for row in journal.read()}
+    total = len(prompts) * (1 + len(section.gates))
+    with tqdm(total=total, initial=len(known), unit="prompt") as bar:
 
         def measure(key: str, how: Callable[[], Measured]) -> None:
             if key not in known:
                 known[key] = how()
                 journal.append([{"key": key, "value": known[key]}])
-            on_step(len(known), total)
+                bar.update()
 
         for place, prompt in enumerate(prompts):
-            measure(f"candidates {place}", partial(self._candidates, place, prompt))
+            how = partial(_candidates, evaluation, section, place, prompt)
+            measure(f"candidates {place}", how)
         for gate in section.gates:
-            with self._loaded.gated(section.bundle, gate) as prompter:
+            with loaded.gated(section.bundle, gate) as prompter:
                 for place, prompt in enumerate(prompts):
-                    measure(f"gate {gate} {place}", partial(self._gated, place, prompt, prompter))
-        numbers = range(len(prompts))
-        weighable = [Weighable(**known[f"candidates {n}"]) for n in numbers]
-        gated = {gate: [known[f"gate {gate} {n}"] for n in numbers] for gate in section.gates}
-        return (*sampling_curves(weighable, section.strengths), _gate_curve(gated))
+                    how = partial(_gated, evaluation, place, prompt, prompter)
+                    measure(f"gate {gate} {place}", how)
+    numbers = range(len(prompts))
+    candidates = [known[f"candidates {n}"] for n in numbers]
+    gated = {gate: [known[f"gate {gate} {n}"] for n in numbers] for gate in section.gates}
+    return (*sampling_curves(candidates, section.strengths), _gate_curve(gated))
 
-    def _candidates(self, place: int, prompt: str) -> Measured:
-        """Draw candidates from ρ_θ and try each different one."""
-        section, plan = self._section, self._bench.plan
-        target = self._loaded.require_llama("The dial")
-        seed = stream_seed(stream_seed(self._evaluation.config.seed, _CANDIDATE_SEED), place)
-        request = Request(
-            max_tokens=plan.max_tokens,
-            sampling=plan.seeded(seed),
-            rho_star=RhoStar(answers=section.trials, trial_tokens=plan.max_tokens),
-        )
-        prompter = self._loaded.prompter(section.bundle)
-        source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())
-        found = source.candidates(section.samples, weighed=True)
-        owners = {candidate.rewrite.text: candidate.number + 1 for candidate in reversed(found)}
-        trials = Trials(target, self._loaded.reward, source.prompt, request, Cancellation())
-        every = [Ask(text, owner, section.trials) for text, owner in owners.items()]
-        asks = [ask for ask in every if trials.fits(ask)]
-        answered = trials.answers(asks) if asks else []
-        answers = {ask.sent: given for ask, given in zip(asks, answered, strict=True)}
-        rewards = [
-            tuple(map(float, rewards_of(answers.get(candidate.rewrite.text, []))))
-            for candidate in found
-        ]
-        usable = [n for n, row in enumerate(rewards) if len(row) == section.trials]
-        return asdict(
-            Weighable(
-                tuple(found[n].log_reference for n in usable),
-                tuple(found[n].rewrite.log_proposal for n in usable),
-                tuple(rewards[n] for n in usable),
-            )
-        )
 
-    def _gated(self, place: int, prompt: str, prompter: OnnxPrompter) -> Measured:
-        """KL in nats and mean reward of one prompt at the gate that a prompter was loaded with."""
-        seed = stream_seed(stream_seed(self._evaluation.config.seed, _GATE_SEED), place)
-        bench = Bench(self._bench.target, {"reward": self._loaded.reward}, self._bench.plan)
-        system = Prompted(prompter, Sampling(), is_reference=False)
-        response = system.respond(bench, [prompt], seed)
-        (ratios,) = response.log_ratios
-        kl = float(np.mean(ratios)) if ratios else 0.0
-        return {"kl": kl, "reward": float(response.rewards["reward"].mean())}
+def _candidates(evaluation: Evaluation, section: DialSection, place: int, prompt: str) -> Measured:
+    """Draw candidates from ρ_θ and try each different one."""
+    loaded, plan = evaluation.loaded, evaluation.config.answers
+    target = loaded.require_llama("The dial")
+    seed = stream_seed(stream_seed(evaluation.config.seed, _CANDIDATE_SEED), place)
+    request = Request(
+        max_tokens=plan.max_tokens,
+        sampling=plan.seeded(seed),
+        rho_star=RhoStar(answers=section.trials, trial_tokens=plan.max_tokens),
+    )
+    prompter = loaded.prompter(section.bundle)
+    source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())
+    found = source.candidates(section.samples, weighed=True)
+    owners = {candidate.rewrite.text: candidate.number + 1 for candidate in reversed(found)}
+    trials = Trials(target, loaded.reward, source.prompt, request, Cancellation())
+    every = [Ask(text, owner, section.trials) for text, owner in owners.items()]
+    asks = [ask for ask in every if trials.fits(ask)]
+    answered = trials.answers(asks) if asks else []
+    answers = {ask.sent: given for ask, given in zip(asks, answered, strict=True)}
+    rewards = [
+        list(map(float, rewards_of(answers.get(candidate.rewrite.text, [])))) for candidate in found
+    ]
+    usable = [n for n, row in enumerate(rewards) if len(row) == section.trials]
+    return {
+        "reference": [found[n].log_reference for n in usable],
+        "proposal": [found[n].rewrite.log_proposal for n in usable],
+        "rewards": [rewards[n] for n in usable],
+    }
+
+
+def _gated(evaluation: Evaluation, place: int, prompt: str, prompter: OnnxPrompter) -> Measured:
+    """Measure one prompt at the gate that a prompter was loaded with."""
+    loaded, config = evaluation.loaded, evaluation.config
+    seed = stream_seed(stream_seed(config.seed, _GATE_SEED), place)
+    bench = Bench(loaded.target, {"reward": loaded.reward}, config.answers)
+    response = send_rewrites(bench, [prompt], seed, prompter, Sampling(), is_reference=False)
+    (ratios,) = response.log_ratios
+    kl = float(np.mean(ratios)) if ratios else 0.0
+    return {"kl": kl, "reward": float(response.rewards["reward"].mean())}
 
 
 def sampling_curves(
-    prompts: Sequence[Weighable], strengths: Sequence[float]
+    prompts: Sequence[Measured], strengths: Sequence[float]
 ) -> tuple[DialCurve, ...]:
     """Reward against KL of draws from ρ* at every λ: what is reached, and an upper limit.
 
     Args:
-        prompts: Candidates and their rewards; prompts with fewer than two are left out.
+        prompts: Candidates of each; prompts with fewer than two are left out.
         strengths: λ.
 
     Returns:
         Both curves; none where fewer than two prompts have candidates.
     """
-    usable = [prompt for prompt in prompts if len(prompt.rewards) >= 2]
+    usable = [prompt for prompt in prompts if len(prompt["rewards"]) >= 2]
     if len(usable) < 2:
         return ()
     return (
@@ -161,20 +138,20 @@ def sampling_curves(
     )
 
 
-def _sampled(prompts: Sequence[Weighable], strength: float, is_fair: bool) -> DialPoint:
+def _sampled(prompts: Sequence[Measured], strength: float, is_fair: bool) -> DialPoint:
     """One λ: with the halves of the answers apart, or all of them choosing and judging."""
     both = np.array([_expected(prompt, strength, is_fair) for prompt in prompts])
     return DialPoint(f"λ {strength:g}", float(both[:, 0].mean()), bootstrap_mean(both[:, 1], 0))
 
 
-def _expected(prompt: Weighable, strength: float, is_fair: bool) -> tuple[float, float]:
+def _expected(prompt: Measured, strength: float, is_fair: bool) -> tuple[float, float]:
     """KL(ρ*‖ρ_sft) and E_ρ*[R] of one prompt, both by self-normalised weights.
 
     The KL is E_ρ*[R]/λ - log Z (Lemma 5.1) with that same estimate of E_ρ*[R]: where answers judge
     what they chose themselves, their luck would count as distance too. log Z is taken relative to
     the weights that no reward at all would give, so that it is 0 for constant rewards of 0.
     """
-    rewards = np.array(prompt.rewards)
+    rewards = np.array(prompt["rewards"])
     half = rewards.shape[1] // 2
     halves = rewards[:, :half], rewards[:, half:]
     found = []
@@ -189,8 +166,8 @@ def _expected(prompt: Weighable, strength: float, is_fair: bool) -> tuple[float,
     return max(0.0, reward / strength - (log_z - log_z_of_nothing)), reward
 
 
-def _scored(prompt: Weighable, rewards: FloatArray) -> Candidates:
-    reference, proposal = np.array(prompt.reference), np.array(prompt.proposal)
+def _scored(prompt: Measured, rewards: FloatArray) -> Candidates:
+    reference, proposal = np.array(prompt["reference"]), np.array(prompt["proposal"])
     return Candidates(reference, proposal, *mean_rewards(list(rewards)))
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from alignpro_lite.eval.analysis import summarise
 from alignpro_lite.eval.config import EvalConfig, RhoStarSection
-from alignpro_lite.eval.dial import DialRun
-from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
+from alignpro_lite.eval.dial import dial_curves
+from alignpro_lite.eval.evaluation import open_evaluation
 from alignpro_lite.eval.loaded import open_system
 from alignpro_lite.eval.pair_judge import pair_notes
 from alignpro_lite.eval.records import RESULTS, ResultRow
@@ -52,12 +50,16 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
             note,
         )
         judged = pair_notes(evaluation, records, note)
+        dial: tuple[DialCurve, ...] = ()
+        if config.dial is not None:
+            note("Turning the λ dial.")
+            dial = dial_curves(evaluation, config.dial)
         summary = summarise(
             lineup,
             records,
             plain(config),
             evaluation.models,
-            _dial(evaluation, note),
+            dial,
             (*evaluation.notes, *judged, *_scope(config)),
         )
         write_report(places.run, summary, records)
@@ -76,20 +78,6 @@ def write_report(folder: Path, summary: Summary, records: Sequence[ResultRow]) -
     write_text(folder / TEXT, as_markdown(summary))
     write_figures(summary, folder / FIGURES)
     write_text(folder / PAGE, as_page(summary, records))
-
-
-def _dial(evaluation: Evaluation, note: Callable[[str], None]) -> tuple[DialCurve, ...]:
-    section = evaluation.config.dial
-    if section is None:
-        return ()
-    note("Turning the λ dial.")
-    with tqdm(total=1, unit="prompt") as bar:
-
-        def on_step(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        return DialRun(evaluation, section).curves(on_step)
 
 
 def _scope(config: EvalConfig) -> Iterator[str]:

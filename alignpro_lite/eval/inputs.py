@@ -20,11 +20,10 @@ from alignpro_lite.eval.config import (
     RhoStarSection,
 )
 from alignpro_lite.eval.summary import ModelUsed
-from alignpro_lite.experiment.prompts import read_prompts
-from alignpro_lite.experiment.rows import Row, described, read_rows, text_of
+from alignpro_lite.experiment.prompts import prompt_position, read_prompts
+from alignpro_lite.experiment.rows import Row, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection
-from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import ModelKind
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
@@ -46,11 +45,9 @@ def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]]
     chosen: dict[str, list[str]] = {}
     notes: list[str] = []
     for section in config.data:
-        rows = read_prompts(places.data / section.path, section.format)
-        notes.extend(described({section.path: rows.bad}))
-        usable = [
-            prompt for prompt in dict.fromkeys(rows.rows) if _is_wanted(config, section, prompt)
-        ]
+        rows, bad = read_prompts(places.data / section.path, section.format)
+        notes += [f"{section.path}: {row}" for row in bad]
+        usable = [prompt for prompt in dict.fromkeys(rows) if _is_wanted(config, section, prompt)]
         random.Random(config.seed).shuffle(usable)
         chosen[section.name] = usable[: section.prompts]
         if len(usable) < 2:
@@ -96,7 +93,8 @@ def given_rewrites(
         prompt = text_of(row, section.prompt_key).strip()
         return prompt, text_of(row, section.rewrite_key).strip()
 
-    rewrites = dict(read_rows(places.data / section.path, pair).rows)
+    rows, _ = read_rows(places.data / section.path, pair)
+    rewrites = dict(rows)
     for name in section.data or prompts:
         missing = [prompt for prompt in prompts[name] if prompt not in rewrites]
         if missing:

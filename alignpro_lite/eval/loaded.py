@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
@@ -21,7 +22,7 @@ from alignpro_lite.eval.config import (
     RhoStarSection,
 )
 from alignpro_lite.eval.inputs import given_rewrites
-from alignpro_lite.eval.systems import BestOf, Drawn, Fixed, Prompted
+from alignpro_lite.eval.systems import draw_rewrites, keep_best, send_fixed, send_rewrites
 from alignpro_lite.experiment.models import open_llama, open_target
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection
@@ -126,21 +127,23 @@ def open_system(
     """
     match section:
         case NoPrompterSection():
-            return Fixed({})
+            return partial(send_fixed, rewrites={})
         case InstructionSection():
-            return Fixed({}, prefix=f"{section.text}\n\n")
+            return partial(send_fixed, rewrites={}, prefix=f"{section.text}\n\n")
         case GivenSection():
-            return Fixed(given_rewrites(section, places, prompts))
+            return partial(send_fixed, rewrites=given_rewrites(section, places, prompts))
         case OracleSystemSection():
-            return Fixed({}, target=GgufTarget(loaded.oracle(section)))
+            return partial(send_fixed, rewrites={}, target=GgufTarget(loaded.oracle(section)))
         case BestOfSection():
-            return BestOf(section.samples, loaded.config.judge[0].name)
+            judge = loaded.config.judge[0].name
+            return partial(keep_best, samples=section.samples, judge=judge)
         case ReferenceSystemSection():
             prompter = loaded.prompter(section.bundle, adapter=0.0)
-            return Prompted(prompter, Sampling(), is_reference=True)
+            return partial(send_rewrites, prompter=prompter, sampling=Sampling(), is_reference=True)
         case PrompterSystemSection():
             prompter = loaded.prompter(section.bundle)
-            return Prompted(prompter, prompter.bundle.sidecar.sampling, is_reference=False)
+            sampling = prompter.bundle.sidecar.sampling
+            return partial(send_rewrites, prompter=prompter, sampling=sampling, is_reference=False)
         case RhoStarSection():
             settings = RhoStar(
                 samples=section.samples,
@@ -152,4 +155,4 @@ def open_system(
             )
             target = loaded.require_llama(section.name)
             models = DrawModels(loaded.prompter(section.bundle), target, loaded.reward)
-            return Drawn(models, settings)
+            return partial(draw_rewrites, models=models, settings=settings)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
-
-from tqdm import tqdm
-
-_FORMAT = "{l_bar}{bar}| {n_fmt} of {total_fmt} prompts, {elapsed}{postfix}"
 
 
 class TimeLeft:
@@ -42,32 +37,6 @@ class TimeLeft:
             (planned - self._done[system]) * paces.get(system, usual)
             for system, planned in self._planned.items()
         )
-
-
-class Bar:
-    """The progress bar of an evaluation."""
-
-    def __init__(self, left: TimeLeft, total: int, done: int) -> None:
-        self._left = left
-        self._bar = tqdm(total=total, initial=done, unit="prompt", bar_format=_FORMAT)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.close()
-
-    def advance(self, prompts: int, system: str) -> None:
-        """Show that prompts are done."""
-        seconds = self._left.seconds
-        left = "timing the systems" if seconds is None else f"{duration(seconds)} left"
-        self._bar.set_postfix_str(f"{left}, {system}", refresh=False)
-        self._bar.update(prompts)
 
 
 def duration(seconds: float) -> str:

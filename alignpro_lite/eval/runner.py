@@ -7,50 +7,30 @@ interrupted evaluation has the same prompts in every system, and each is timed f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
 
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.eval.bench import Bench, System
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.lineup import Lineup
-from alignpro_lite.eval.progress import Bar, TimeLeft
+from alignpro_lite.eval.progress import TimeLeft, duration
 from alignpro_lite.eval.records import ResultRow, append_records, read_records
 
 TOGETHER = 8
 """Prompts that a system answers in one go; the answers depend on it."""
+_BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} prompts, {elapsed}{postfix}"
 
 
-@dataclass(frozen=True)
-class Portion:
-    """Some prompts of a data set for one system.
-
-    Attributes:
-        data: Name of the data set.
-        system: Name of the system.
-        first: Place of the first prompt.
-        prompts: The prompts.
-    """
-
-    data: str
-    system: str
-    first: int
-    prompts: Sequence[str]
-
-    @property
-    def keys(self) -> list[tuple[str, str, int]]:
-        """Keys of its records."""
-        places = range(self.first, self.first + len(self.prompts))
-        return [(self.data, self.system, place) for place in places]
-
-
-def portions_of(lineup: Lineup) -> Iterator[Portion]:
-    """All there is to do, in order."""
+def portions_of(lineup: Lineup) -> Iterator[tuple[str, str, range]]:
+    """All there is to do, in order: a data set, a system, and the places of some prompts."""
     for data, prompts in lineup.prompts.items():
         for first in range(0, len(prompts), TOGETHER):
+            places = range(first, min(first + TOGETHER, len(prompts)))
             for system, answered in lineup.systems.items():
                 if data in answered:
-                    yield Portion(data, system, first, prompts[first : first + TOGETHER])
+                    yield data, system, places
 
 
 def answer_all(
@@ -79,48 +59,55 @@ def answer_all(
     done = {record.key: record for record in read_records(journal)}
     planned = dict.fromkeys(lineup.systems, 0)
     waiting = []
-    for portion in portions_of(lineup):
-        planned[portion.system] += len(portion.prompts)
-        if not all(key in done for key in portion.keys):
-            waiting.append(portion)
+    for data, name, places in portions_of(lineup):
+        planned[name] += len(places)
+        if not all((data, name, place) in done for place in places):
+            waiting.append((data, name, places))
     if not waiting:
         return list(done.values())
     total = sum(planned.values())
     if done:
         note(f"Resuming: {len(done)} of {total} prompts are already answered.")
-    systems = {name: open_system(name) for name in {portion.system: None for portion in waiting}}
+    systems = {name: open_system(name) for name in dict.fromkeys(name for _, name, _ in waiting)}
     left = TimeLeft(planned)
     for record in done.values():
         left.add(record.system, 1, record.seconds)
-    with Bar(left, total, len(done)) as bar:
-        for portion in waiting:
-            records = _answered(portion, systems[portion.system], bench, lineup.seed)
+    with tqdm(total=total, initial=len(done), unit="prompt", bar_format=_BAR) as bar:
+        for data, name, places in waiting:
+            records = _answered(lineup, data, name, places, systems[name], bench)
             append_records(journal, records)
             done |= {record.key: record for record in records}
-            left.add(portion.system, len(records), sum(record.seconds for record in records))
-            bar.advance(len(records), portion.system)
+            left.add(name, len(records), sum(record.seconds for record in records))
+            rest = left.seconds
+            shown = "timing the systems" if rest is None else f"{duration(rest)} left"
+            bar.set_postfix_str(f"{shown}, {name}", refresh=False)
+            bar.update(len(records))
     return list(done.values())
 
 
-def _answered(portion: Portion, system: System, bench: Bench, seed: int) -> list[ResultRow]:
+def _answered(
+    lineup: Lineup, data: str, name: str, places: range, system: System, bench: Bench
+) -> list[ResultRow]:
     """Let a system answer; the seed is that of the prompts, the same for every system."""
+    prompts = lineup.prompts[data][places.start : places.stop]
     started = time.monotonic()
-    response = system.respond(bench, portion.prompts, stream_seed(seed, portion.first))
-    seconds = (time.monotonic() - started) / len(portion.prompts)
+    response = system(bench, prompts, stream_seed(lineup.seed, places.start))
+    seconds = (time.monotonic() - started) / len(prompts)
     return [
         ResultRow(
-            data=portion.data,
-            system=portion.system,
-            number=portion.first + place,
+            data=data,
+            system=name,
+            number=places.start + place,
             prompt=prompt,
             sent=tuple(response.sent[place]),
             answers=tuple(response.answers[place]),
             rewards={
-                name: tuple(map(float, values[place])) for name, values in response.rewards.items()
+                judge: tuple(map(float, values[place]))
+                for judge, values in response.rewards.items()
             },
             log_ratios=tuple(response.log_ratios[place]) if response.log_ratios else (),
             reason=response.reasons[place] if response.reasons else "",
             seconds=seconds,
         )
-        for place, prompt in enumerate(portion.prompts)
+        for place, prompt in enumerate(prompts)
     ]

@@ -52,7 +52,11 @@ def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:
 
 
 def load_prompts(
-    section: PromptDataSection, folder: Path, request: Callable[[str], Sequence[int]], seed: int
+    section: PromptDataSection,
+    folder: Path,
+    request: Callable[[str], Sequence[int]],
+    seed: int,
+    tell: Callable[[str], None],
 ) -> Prompts:
     """Read and split the prompts.
 
@@ -61,13 +65,27 @@ def load_prompts(
         folder: What relative paths start from.
         request: Token ids that ask the prompter for a rewrite; what a prompt adds is its length.
         seed: Of the order.
+        tell: Told which rows are left out, and how many prompts there are.
+
+    Raises:
+        InputError: A file cannot be read, or there are too few prompts.
     """
-    files = [(file.path, read_prompts(folder / file.path, file.format)) for file in section.prompts]
+    rows: list[str] = []
+    for file in section.prompts:
+        found, bad = read_prompts(folder / file.path, file.format)
+        rows += found
+        for row in bad:
+            tell(f"{file.path}: {row}")
     empty = len(request(""))
-    return split_prompts(
-        files,
+    prompts = split_prompts(
+        rows,
         section.held_out,
         seed,
         lambda prompt: len(request(prompt)) - empty,
         section.max_prompt_tokens,
     )
+    tell(
+        f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
+        f"{prompts.too_long} too long."
+    )
+    return prompts

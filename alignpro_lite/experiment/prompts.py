@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.experiment.rows import BadRow, Row, Rows, optional_text_of, read_rows, text_of
-from alignpro_lite.experiment.split import prompt_position
+from alignpro_lite.experiment.rows import Row, optional_text_of, read_rows, text_of
 
 PromptFormat = Literal["instruction", "prompt"]
 
@@ -23,40 +23,46 @@ class Prompts:
         train: What training sees, in an order fixed by the seed.
         held_out: What it never sees, likewise.
         too_long: How many were left out because of their length.
-        bad: Rows that could not be read, by file.
     """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
     too_long: int
-    bad: dict[str, tuple[BadRow, ...]]
 
 
-def read_prompts(path: Path, form: PromptFormat) -> Rows[str]:
-    """Read prompts.
+def read_prompts(path: Path, form: PromptFormat) -> tuple[list[str], list[str]]:
+    """Read prompts; see `read_rows` for what is returned and raised.
 
     Args:
         path: A JSON array or JSON lines, plain or gzipped.
         form: `instruction` (Self-Instruct, Dolly: an instruction and a context that may be
             empty) or `prompt` (UltraFeedback, or lines with a key prompt).
-
-    Raises:
-        InputError: The file cannot be read, or too many of its rows.
     """
     return read_rows(path, _READERS[form])
 
 
+def prompt_position(prompt: str) -> float:
+    """Where a prompt falls in [0, 1): its sha256, white space and case normalised, as a number.
+
+    The held-out split is a fixed property of a prompt, the same in every run and on every machine.
+    Prompts below a share are held out; a larger share holds out all that a smaller one does.
+    """
+    normal = " ".join(prompt.casefold().split())
+    digest = hashlib.sha256(normal.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
 def split_prompts(
-    files: Sequence[tuple[str, Rows[str]]],
+    prompts: Iterable[str],
     held_out: float,
     seed: int,
     length: Callable[[str], int],
     longest: int,
 ) -> Prompts:
-    """Join, shuffle and split the prompts of several files.
+    """Shuffle and split prompts.
 
     Args:
-        files: Name and rows of each.
+        prompts: x, with or without duplicates.
         held_out: Share of prompts kept from training, by their hash.
         seed: Of the order.
         length: Tokens of a prompt.
@@ -65,7 +71,7 @@ def split_prompts(
     Raises:
         InputError: One of the two parts is empty.
     """
-    unique = dict.fromkeys(prompt for _, rows in files for prompt in rows.rows)
+    unique = dict.fromkeys(prompts)
     short = [prompt for prompt in unique if length(prompt) <= longest]
     random.Random(seed).shuffle(short)
     kept = tuple(prompt for prompt in short if prompt_position(prompt) < held_out)
@@ -76,8 +82,7 @@ def split_prompts(
             f"of at most {longest} tokens.",
             "Add data, or raise data.max_prompt_tokens.",
         )
-    bad = {name: rows.bad for name, rows in files}
-    return Prompts(train, kept, len(unique) - len(short), bad)
+    return Prompts(train, kept, len(unique) - len(short))
 
 
 def _instruction(row: Row) -> str:

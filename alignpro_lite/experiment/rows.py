@@ -9,10 +9,9 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from alignpro_lite.errors import InputError
 
@@ -23,59 +22,35 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that could not be read.
-
-    Attributes:
-        number: Counted from 1; for files of lines, the line.
-        reason: What was expected and what was found.
-    """
-
-    number: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Rows(Generic[T]):
-    """The rows of a file."""
-
-    rows: tuple[T, ...]
-    bad: tuple[BadRow, ...]
-
-
-def described(bad: Mapping[str, Sequence[BadRow]]) -> Iterator[str]:
-    """A sentence for every bad row, by the name of its file."""
-    for name, rows in bad.items():
-        for row in rows:
-            yield f"{name}: row {row.number} left out, {row.reason}."
-
-
-def read_rows(path: Path, reader: Callable[[Row], T]) -> Rows[T]:
+def read_rows(path: Path, reader: Callable[[Row], T]) -> tuple[list[T], list[str]]:
     """Read every row of a file.
 
     Args:
         path: A JSON array or JSON lines, plain or gzipped.
         reader: Makes a value of a row, or raises BadRowError.
 
+    Returns:
+        The values, and a sentence for every row that is left out: its number, counted from 1 and in
+        a file of lines that of its line, with what was expected and what was found.
+
     Raises:
         InputError: The file cannot be read, or more than MAX_BAD_SHARE of its rows.
     """
     rows: list[T] = []
-    bad: list[BadRow] = []
+    bad: list[str] = []
     for number, raw in _raw_rows(path):
         try:
             rows.append(reader(_mapping(raw)))
         except BadRowError as error:
-            bad.append(BadRow(number, str(error)))
+            bad.append(f"row {number} left out, {error}.")
     total = len(rows) + len(bad)
     if not rows or len(bad) > MAX_BAD_SHARE * total:
-        first = f" The first: row {bad[0].number}, {bad[0].reason}." if bad else ""
+        first = f" The first: {bad[0]}" if bad else ""
         raise InputError(
             f"{path} must hold readable rows, found {len(bad)} bad ones of {total}.{first}",
             "Check that `format` names the format of this file.",
         )
-    return Rows(tuple(rows), tuple(bad))
+    return rows, bad
 
 
 class BadRowError(Exception):

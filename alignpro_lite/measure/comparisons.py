@@ -7,7 +7,6 @@ same prompt, and prompts are the independent units of every interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,22 +32,7 @@ _SAME = 1e-12
 """Means this close are equal: the order of a sum changes its last digits."""
 
 
-@dataclass(frozen=True)
-class WinTieLoss:
-    """How often a first arm wins against a second one, prompt by prompt.
-
-    Attributes:
-        win: Share of prompts on which the first arm's mean reward is higher.
-        tie: Share on which it is equal.
-        loss: Share on which it is lower.
-    """
-
-    win: Estimate
-    tie: Estimate
-    loss: Estimate
-
-
-def win_tie_loss(first: FloatArray, second: FloatArray) -> WinTieLoss:
+def win_tie_loss(first: FloatArray, second: FloatArray) -> tuple[Estimate, Estimate, Estimate]:
     """Count the prompts that an arm wins, ties and loses by its mean reward.
 
     Args:
@@ -56,8 +40,8 @@ def win_tie_loss(first: FloatArray, second: FloatArray) -> WinTieLoss:
         second: Same shape.
 
     Returns:
-        Three shares that sum to 1, each with its own Wilson interval; means that differ by at
-        most 1e-12 are a tie.
+        The shares of prompts on which the first arm's mean reward is higher, equal and lower. They
+        sum to 1, each with its own Wilson interval; means that differ by at most 1e-12 are a tie.
 
     Raises:
         InputError: The shapes do not fit, or a reward is not finite.
@@ -68,7 +52,7 @@ def win_tie_loss(first: FloatArray, second: FloatArray) -> WinTieLoss:
     def share(which: NDArray[np.bool_]) -> Estimate:
         return wilson(int(which.sum()), gains.size)
 
-    return WinTieLoss(share(gains > _SAME), share(np.abs(gains) <= _SAME), share(gains < -_SAME))
+    return share(gains > _SAME), share(np.abs(gains) <= _SAME), share(gains < -_SAME)
 
 
 def sign_flip_p(differences: FloatArray, seed: int) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -103,7 +103,7 @@ def _like(value: Tensor, parameter: nn.Parameter) -> Tensor:
 
 def save_state(folder: Path, rank: int, state: ProcessState) -> None:
     """Write what a process has to remember."""
-    (folder / _state_name(rank)).write_text(json.dumps(asdict(state)), encoding="utf-8")
+    (folder / _state_name(rank)).write_bytes(msgspec.json.encode(state))
 
 
 def load_state(folder: Path, rank: int) -> ProcessState:
@@ -119,29 +119,9 @@ def load_state(folder: Path, rank: int) -> ProcessState:
             "Resume with as many processes as the run was started with.",
         )
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        return ProcessState(
-            step=raw["step"],
-            processes=raw["processes"],
-            groups=tuple(_group(group) for group in raw["groups"]),
-            calls=raw["calls"],
-            failures=tuple(raw["failures"]),
-            items=tuple(raw["items"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return msgspec.json.decode(file.read_bytes(), type=ProcessState)
+    except (OSError, msgspec.MsgspecError) as error:
         raise _unreadable(file, error) from error
-
-
-def _group(raw: Mapping[str, object]) -> Group:
-    outputs: Sequence[Sequence[int]] = raw["outputs"]  # type: ignore[assignment]
-    parts: Mapping[str, Sequence[float]] = raw["parts"]  # type: ignore[assignment]
-    return Group(
-        prompt=str(raw["prompt"]),
-        outputs=tuple(tuple(output) for output in outputs),
-        log_reference=tuple(raw["log_reference"]),  # type: ignore[arg-type]
-        rewards=tuple(raw["rewards"]),  # type: ignore[arg-type]
-        parts={name: tuple(values) for name, values in parts.items()},
-    )
 
 
 def _state_name(rank: int) -> str:

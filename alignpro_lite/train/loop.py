@@ -10,9 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 import torch
 from accelerate.utils import gather_object
@@ -29,20 +29,9 @@ from alignpro_lite.train.rollout import Group, Learner, Rollout, roll_out
 _FAILURE_WINDOW = 10
 """Steps over which failures are counted."""
 
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step did, averaged over processes.
-
-    Attributes:
-        step: Counted from 1.
-        values: What the logs show, by name.
-        reasons: What failed in this process, one sentence each.
-    """
-
-    step: int
-    values: Mapping[str, float]
-    reasons: tuple[str, ...]
+OnStep: TypeAlias = Callable[[Mapping[str, float], Sequence[str]], None]
+"""Told what a step did: values by name, averaged over processes, and what failed in this process,
+one sentence each."""
 
 
 class PolicyTrainer:
@@ -105,7 +94,7 @@ class PolicyTrainer:
             )
         return state
 
-    def train(self, on_step: Callable[[StepReport], None]) -> bool:
+    def train(self, on_step: OnStep) -> bool:
         """Train until the last step, or until Ctrl-C, and save.
 
         Args:
@@ -120,7 +109,7 @@ class PolicyTrainer:
         """
         with _interrupts() as interrupted:
             while self.step < self._training.steps:
-                on_step(self._step())
+                on_step(*self._step())
                 stop = self._any(interrupted.is_set())
                 if stop or self.step % self._training.checkpoint == 0:
                     self._save()
@@ -129,7 +118,7 @@ class PolicyTrainer:
         self._save()
         return True
 
-    def _step(self) -> StepReport:
+    def _step(self) -> tuple[dict[str, float], list[str]]:
         started = time.monotonic()
         learner = self._learner
         learner.policy.refresh_sampler()
@@ -142,8 +131,7 @@ class PolicyTrainer:
         self._buffer.extend(rollout.groups)
         self.step += 1
         seconds = {"seconds/rollout": rolled - started, "seconds/update": time.monotonic() - rolled}
-        values = self._shared(rollout, len(prompts), learnt | seconds)
-        return StepReport(self.step, values, tuple(rollout.reasons))
+        return self._shared(rollout, len(prompts), learnt | seconds), rollout.reasons
 
     def _seed(self, step: int) -> int:
         """A random stream for each step and process, so that a resumed run draws the same."""

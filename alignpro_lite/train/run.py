@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -12,31 +12,77 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from alignpro_lite.errors import TrainingError
+from alignpro_lite.experiment.models import load_prompts
 from alignpro_lite.experiment.prompts import Prompts
-from alignpro_lite.experiment.rows import described
-from alignpro_lite.experiment.run_folder import claim
-from alignpro_lite.registry.record import Record
+from alignpro_lite.experiment.run_folder import Places, claim
+from alignpro_lite.hardware.system import usable_cores
+from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.target.rollout import AnswerPlan, Target
 from alignpro_lite.train.allocator import keep_freed_memory
-from alignpro_lite.train.loop import PolicyTrainer, StepReport
+from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.metrics import Metrics
-from alignpro_lite.train.prompter.config import ObjectiveSection
+from alignpro_lite.train.oracle.config import OracleConfig
+from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.rollout import Learner
 
 
-def start_run(run: Path, config: Record, objective: ObjectiveSection) -> Accelerator:
-    """Find the other processes of a run, and claim its folder.
+def train_policy(
+    config: PrompterConfig | OracleConfig,
+    places: Places,
+    note: Callable[[str], None],
+    result: str,
+    load_policy: Callable[[str], Policy],
+    target: Callable[[], Target],
+    plan: AnswerPlan,
+    finish: Callable[[Learner, Prompts], None],
+) -> bool:
+    """Start a run or resume it, until its result is written.
+
+    Args:
+        config: What to train.
+        places: Where things are.
+        note: Told what people who wait should know, by the main process only.
+        result: The file of the run folder that marks a run that is done.
+        load_policy: Gives what is trained, on a device.
+        target: Opens what answers; it is closed in the end.
+        plan: How it is asked.
+        finish: Writes the result, in the main process.
+
+    Returns:
+        Whether the run is done; False after Ctrl-C, with everything saved.
 
     Raises:
         TrainingError: The prompts of a step cannot be shared evenly.
         InputError: The folder belongs to a run with another configuration.
+        AlignProError: Something is missing, damaged, or failed too often.
     """
     keep_freed_memory()
     # Without `cpu`, processes that a launcher starts on a CPU do not find each other.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    _require_even_share(objective.prompts, accelerator.num_processes)
-    if accelerator.is_main_process:
-        claim(run, config)
+    _require_even_share(config.objective.prompts, accelerator.num_processes)
+    is_main = accelerator.is_main_process
+    tell = note if is_main else _stay_silent
+    if is_main:
+        claim(places.run, config)
     accelerator.wait_for_everyone()
-    return accelerator
+    if (places.run / result).is_file():
+        tell(f"The run in {places.run} is done; its result is {result} there.")
+        return True
+    with ExitStack() as stack:
+        policy = load_policy(str(accelerator.device))
+        seed = config.training.seed
+        prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, tell)
+        opened = stack.enter_context(closing(target()))
+        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
+        learner = Learner(policy, opened, reward, plan, prompts.train, accelerator)
+        trainer = PolicyTrainer(learner, config.objective, config.training, places.run)
+        done = _train_to_the_end(trainer, places.run) if is_main else trainer.train(_stay_silent)
+        if not done:
+            tell(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
+        elif is_main:
+            finish(learner, prompts)
+    return done
 
 
 def _require_even_share(prompts: int, processes: int) -> None:
@@ -47,46 +93,25 @@ def _require_even_share(prompts: int, processes: int) -> None:
         )
 
 
-def stay_silent(text: str) -> None:
+def _stay_silent(*said: object) -> None:
     """What processes other than the main one say."""
 
 
-def describe_prompts(prompts: Prompts, tell: Callable[[str], None]) -> None:
-    """Say how many prompts there are, and which rows were left out."""
-    for line in described(prompts.bad):
-        tell(line)
-    tell(
-        f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
-        f"{prompts.too_long} too long."
-    )
-
-
-def train_to_the_end(
-    trainer: PolicyTrainer, run: Path, is_main: bool, tell: Callable[[str], None]
-) -> bool:
-    """Train, with metrics and a progress bar in the main process.
-
-    Returns:
-        Whether the last step was reached; False after Ctrl-C, with everything saved.
-    """
-    if not is_main:
-        return trainer.train(lambda report: None)
+def _train_to_the_end(trainer: PolicyTrainer, run: Path) -> bool:
+    """Train, with metrics and a progress bar; whether the last step was reached."""
     with (
         closing(Metrics(run, trainer.step)) as metrics,
         tqdm(total=trainer.steps, initial=trainer.step, unit="step", smoothing=0.1) as bar,
     ):
 
-        def on_step(report: StepReport) -> None:
-            metrics.write(report.step, report.values)
-            bar.set_postfix_str(_shown(report.values), refresh=False)
+        def on_step(values: Mapping[str, float], reasons: Sequence[str]) -> None:
+            metrics.write(trainer.step, values)
+            bar.set_postfix_str(_shown(values), refresh=False)
             bar.update()
-            for reason in dict.fromkeys(report.reasons):
-                bar.write(f"step {report.step}: {reason}")
+            for reason in dict.fromkeys(reasons):
+                bar.write(f"step {trainer.step}: {reason}")
 
-        done = trainer.train(on_step)
-    if not done:
-        tell(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
-    return done
+        return trainer.train(on_step)
 
 
 def _shown(values: Mapping[str, float]) -> str:

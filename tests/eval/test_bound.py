@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from alignpro_lite.errors import BundleError, InputError, RewardError
-from alignpro_lite.eval.bound.terms import BoundModels, BoundPlan, measure_bound
+from alignpro_lite.eval.bound import BoundRun
 from alignpro_lite.eval.config import BoundSection
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.measure.bound import PromptTerms
@@ -24,7 +24,6 @@ from tests.support import TINY_BUNDLE, TINY_TARGET
 
 PROMPTS = ["What is 12 + 345?", "Name a colour.", "Why?"]
 DRAWS = BoundSection(rewrites=10, answers=2)
-PLAN = BoundPlan(DRAWS, strength=0.5, max_tokens=12, seed=1)
 
 
 def ignore(terms):
@@ -44,26 +43,27 @@ def tiny():
         OnnxPrompter(open_bundle(TINY_BUNDLE), decoder, adapter=0.0) as reference,
     ):
         scorer = CallableScorer(f"{__name__}:share_of_vowels", "vowels")
-        yield BoundModels(target, reference, Reward([scorer], {"vowels": 1.0}))
+        reward = Reward([scorer], {"vowels": 1.0})
+        yield BoundRun(target, reference, reward, None, DRAWS, 0.5, max_tokens=12, seed=1)
 
 
 def test_the_bound_of_the_tiny_models(tiny):
     """The oracle is the target itself, so that their distance is 0 up to roundings."""
     done: list[PromptTerms] = []
     models = replace(tiny, oracle=tiny.target)
-    found = measure_bound(models, PROMPTS, PLAN, [], done.append)
+    found = models.measure(PROMPTS, [], done.append)
     assert len(done) == 3
     assert found.oracle_variation.high < 0.02
     assert 0 < found.rewrite_variation.value <= 1
     assert 0 < found.r_max <= 1
     assert found.is_violated is False
     rest: list[PromptTerms] = []
-    assert measure_bound(models, PROMPTS, PLAN, done[:2], rest.append) == found
+    assert models.measure(PROMPTS, done[:2], rest.append) == found
     assert rest == done[2:]
 
 
 def test_the_bound_of_the_tiny_models_without_an_oracle(tiny):
-    found = measure_bound(tiny, PROMPTS[:2], PLAN, [], ignore)
+    found = tiny.measure(PROMPTS[:2], [], ignore)
     assert found.bound is None
     assert found.prompts == 2
 
@@ -87,14 +87,14 @@ def test_rewrites_that_change_nothing_do_not_move_the_target_and_another_templat
     other = replace(file, metadata={**file.metadata, "tokenizer.chat_template": template})
     with LlamaTarget(TINY_TARGET, other, tiny.target.settings) as oracle:
         models = replace(tiny, reference=Unchanging(tiny.reference.bundle), oracle=oracle)
-        found = measure_bound(models, PROMPTS, PLAN, [], ignore)
+        found = models.measure(PROMPTS, [], ignore)
     assert found.rewrite_variation.high < 0.02
     assert found.oracle_variation.low > 0.1
 
 
 def test_one_prompt_has_no_interval(tiny):
     with pytest.raises(InputError, match="at least 2 prompts"):
-        measure_bound(tiny, PROMPTS[:1], PLAN, [], ignore)
+        tiny.measure(PROMPTS[:1], [], ignore)
 
 
 def undecided(prompts, answers):
@@ -104,13 +104,13 @@ def undecided(prompts, answers):
 def test_an_answer_without_a_score_is_an_error(tiny):
     reward = Reward([CallableScorer(f"{__name__}:undecided", "none")], {"none": 1.0})
     with pytest.raises(RewardError, match="have no score"):
-        measure_bound(replace(tiny, reward=reward), PROMPTS, PLAN, [], ignore)
+        replace(tiny, reward=reward).measure(PROMPTS, [], ignore)
 
 
 def test_an_oracle_with_other_tokens_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(LlamaTarget, "is_like", lambda *_: False)
     with pytest.raises(InputError, match="other tokens"):
-        measure_bound(replace(tiny, oracle=tiny.target), PROMPTS, PLAN, [], ignore)
+        replace(tiny, oracle=tiny.target)
 
 
 def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
@@ -123,13 +123,13 @@ def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
     bundle = replace(tiny.reference.bundle, sidecar=merged)
     monkeypatch.setattr(tiny.reference, "bundle", bundle)
     with pytest.raises(BundleError, match="merged"):
-        measure_bound(tiny, PROMPTS, PLAN, [], ignore)
+        replace(tiny)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"strength": 0.0}, {"draws": BoundSection(rewrites=0)}, {"draws": BoundSection(answers=1)}],
 )
-def test_a_plan_that_measures_nothing_is_refused(wrong):
+def test_a_run_that_measures_nothing_is_refused(tiny, wrong):
     with pytest.raises(InputError, match="The bound needs"):
-        replace(PLAN, **wrong)
+        replace(tiny, **wrong)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignpro_lite.eval.dial import Weighable, sampling_curves
+from alignpro_lite.eval.dial import sampling_curves
 
 STRENGTHS = (0.005, 0.02, 0.5)
 
 
 def of(rewards, proposal=(0.0,) * 8):
-    rows = tuple(tuple(map(float, row)) for row in rewards)
-    return Weighable((0.0,) * len(rows), tuple(map(float, proposal)), rows)
+    return {"reference": [0.0] * len(rewards), "proposal": proposal, "rewards": rewards}
 
 
 def test_constant_rewards_leave_no_distance_whatever_proposes():

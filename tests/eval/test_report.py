@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 from alignpro_lite.eval.evaluate import FIGURES, PAGE, TEXT, write_report
 from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.eval.records import ResultRow
-from alignpro_lite.eval.report import page
+from alignpro_lite.eval.report import figures, page
 from alignpro_lite.eval.report.figures import PALETTE, inline_figures, looks, write_figures
 from alignpro_lite.eval.report.markdown import exchanges_as_markdown
 from alignpro_lite.eval.report.tables import number, verdicts
@@ -295,8 +295,8 @@ def test_a_curve_may_have_one_point_or_none(summary):
 def test_systems_look_different_however_many_there_are(summary):
     names = ("none", *(f"s{number}" for number in range(2 * len(PALETTE))))
     found = looks(replace(summary, systems=names))
-    assert len({(look.colour, look.hatch) for look in found.values()}) == len(names)
-    assert len({(look.colour, look.marker) for look in found.values()}) == len(names)
+    for shapes in (figures._HATCHES, figures._MARKERS):
+        assert len({(colour, shapes[turn]) for colour, turn in found.values()}) == len(names)
 
 
 def test_the_markdown_names_every_system_and_keeps_its_columns(folder):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import AlignProError, InputError
 from alignpro_lite.eval import QUICK, runner
-from alignpro_lite.eval.bound.evaluate import TERMS, evaluate_bound
+from alignpro_lite.eval.bound import TERMS, evaluate_bound
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.evaluate import evaluate
 from alignpro_lite.eval.inputs import prompts_of

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.config import read_config
-from alignpro_lite.experiment.prompts import read_prompts, split_prompts
-from alignpro_lite.experiment.rows import BadRow, Rows
-from alignpro_lite.experiment.split import prompt_position
+from alignpro_lite.experiment.models import load_prompts
+from alignpro_lite.experiment.prompts import prompt_position, read_prompts, split_prompts
+from alignpro_lite.experiment.sections import PromptDataSection, PromptFileSection
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.reward.config import RewardConfig
-from alignpro_lite.train.reward.preferences import read_pairs, read_ratings
+from alignpro_lite.train.reward.preferences import read_preferences
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -189,29 +189,39 @@ def test_positions_of_prompts_never_change():
 @given(st.lists(st.text("ab C\u00e9", min_size=1), max_size=40, unique=True), st.floats(0.01, 0.99))
 def test_a_split_loses_nothing_and_shares_nothing(texts, share):
     prompts = ["Name a river.", "river", "Name", "a", *texts]
-    rows = Rows(tuple(prompts), ())
     positions = [prompt_position(prompt) for prompt in prompts]
     assume(min(positions) < share <= max(positions))
-    split = split_prompts([("a", rows), ("b", rows)], share, 0, len, 1000)
+    split = split_prompts(prompts * 2, share, 0, len, 1000)
     assert sorted([*split.train, *split.held_out]) == sorted(set(prompts))
     sides = [{prompt_position(one) for one in side} for side in (split.train, split.held_out)]
     assert min(sides[0]) >= share > max(sides[1])
 
 
 def test_a_split_with_an_empty_side_is_refused():
-    rows = Rows(("Name a river.",), ())
     with pytest.raises(InputError, match="found 0 and 1 of at most 9 tokens"):
-        split_prompts([("a", rows)], 0.6, 0, lambda prompt: 9, 9)
+        split_prompts(["Name a river."], 0.6, 0, lambda prompt: 9, 9)
 
 
 def test_the_order_of_prompts_hangs_on_the_seed_and_long_ones_are_counted():
-    rows = Rows(tuple(f"prompt {number}" for number in range(40)), (BadRow(3, "odd"),))
-    first, same, other = (split_prompts([("a", rows)], 0.5, s, len, 8) for s in (1, 1, 2))
+    rows = [f"prompt {number}" for number in range(40)]
+    first, same, other = (split_prompts(rows, 0.5, s, len, 8) for s in (1, 1, 2))
     assert first == same
     assert first.train != other.train
     assert sorted(first.train) == sorted(other.train)
     assert first.too_long == 30
-    assert first.bad == {"a": (BadRow(3, "odd"),)}
+
+
+def test_the_rows_and_prompts_of_a_run_are_told(tmp_path):
+    lines = [json.dumps({"prompt": f"prompt {number}"}) for number in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, "{broken"]))
+    told: list[str] = []
+    file = PromptFileSection("a.jsonl", "prompt")
+    section = PromptDataSection((file,), max_prompt_tokens=9)
+    prompts = load_prompts(section, tmp_path, lambda prompt: range(2 + len(prompt)), 0, told.append)
+    row, counts = told
+    assert row == "a.jsonl: row 41 left out, expected an object, found str."
+    assert prompts.too_long == 0
+    assert counts.startswith(f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} ")
 
 
 @pytest.mark.parametrize(
@@ -229,10 +239,10 @@ def test_the_order_of_prompts_hangs_on_the_seed_and_long_ones_are_counted():
 def test_a_prompt_that_does_not_parse_is_listed_with_its_line(tmp_path, line, reason):
     good = json.dumps({"prompt": "Name a river."})
     (tmp_path / "p.jsonl").write_text("\n".join([good, "", line, *[good] * 30]), "utf-8-sig")
-    rows = read_prompts(tmp_path / "p.jsonl", "prompt")
-    assert len(rows.rows) == 31
-    assert [row.number for row in rows.bad] == [3]
-    assert reason in rows.bad[0].reason
+    rows, bad = read_prompts(tmp_path / "p.jsonl", "prompt")
+    assert len(rows) == 31
+    assert [row.split(" left out, ")[0] for row in bad] == ["row 3"]
+    assert reason in bad[0]
 
 
 def test_an_instruction_takes_its_context(tmp_path):
@@ -242,9 +252,9 @@ def test_an_instruction_takes_its_context(tmp_path):
     ]
     rows += rows[1:] * 30 + [{"instruction": "Sum up.", "context": ["Long."]}]
     (tmp_path / "p.json").write_text(json.dumps(rows))
-    read = read_prompts(tmp_path / "p.json", "instruction")
-    assert read.rows[:2] == ("Sum up.\nLong.", "Sing.")
-    assert [row.number for row in read.bad] == [33]
+    read, bad = read_prompts(tmp_path / "p.json", "instruction")
+    assert read[:2] == ["Sum up.\nLong.", "Sing."]
+    assert [row.split(" left out, ")[0] for row in bad] == ["row 33"]
 
 
 @pytest.mark.parametrize("score", ["NaN", "Infinity", "1" + "0" * 400, "true", "null", '"3"'])
@@ -252,16 +262,17 @@ def test_a_rating_that_is_no_finite_number_is_a_bad_row(tmp_path, score):
     """One NaN would make the mean of its whole file NaN, and every rating unknown."""
     row = '{"prompt": "p", "answer": "a", "score": %s}'
     (tmp_path / "r.jsonl").write_text("\n".join([row % 1] * 30 + [row % score]))
-    rows = read_ratings(tmp_path / "r.jsonl", "jsonl")
-    assert [bad.number for bad in rows.bad] == [31]
-    assert "'score'" in rows.bad[0].reason
+    _, bad = read_preferences(tmp_path / "r.jsonl", "ratings")
+    assert [row.split(" left out, ")[0] for row in bad] == ["row 31"]
+    assert "'score'" in bad[0]
 
 
 @pytest.mark.parametrize("metadata", ["score_chosen", 3, None])
 def test_odd_metadata_of_a_pair_are_left_aside(tmp_path, metadata):
     row = {"prompt": "p", "chosen": "c", "rejected": "r", "metadata": metadata}
     (tmp_path / "u.jsonl").write_text(json.dumps(row))
-    assert read_pairs(tmp_path / "u.jsonl", "ultrafeedback").rows[0].scores is None
+    (pair,), _ = read_preferences(tmp_path / "u.jsonl", "ultrafeedback")
+    assert not pair.scores
 
 
 def test_a_damaged_archive_is_one_line(tmp_path):

@@ -34,7 +34,6 @@ from alignpro_lite.export.reward import (
     export_reward,
     parity_exchanges,
 )
-from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
 from alignpro_lite.prompter.template import REWRITE
 from alignpro_lite.registry import ModelStore
@@ -344,8 +343,7 @@ def test_the_card_of_an_adapter_decides_how_the_bundle_is_asked(tmp_path):
 
     with pytest.raises(ExportError, match="trained to rewrite"):
         export_bundle(request("augment"), tmp_path / "out")
-    made, _ = export_bundle(request(None), tmp_path / "out")
-    sidecar = PROMPTER_BUNDLE.read(made.path)
+    sidecar = export_bundle(request(None), tmp_path / "out").sidecar
     assert sidecar.template == REWRITE
     assert sidecar.sampling == card.sampling
     assert sidecar.max_tokens == 33

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.prompts import prompt_position
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.rollout import Answer, TargetFailure
+from alignpro_lite.train import run as training
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.prompter import run as prompter
 from alignpro_lite.train.prompter.config import PrompterConfig
@@ -145,5 +146,5 @@ def always_nan(prompts, answers):
 
 
 if __name__ == "__main__":
-    setattr(prompter, "PolicyTrainer", ShowingTrainer)  # noqa: B010 - it is not exported there
+    setattr(training, "PolicyTrainer", ShowingTrainer)  # noqa: B010 - it is not exported there
     sys.exit(exit_code_of(["train", "prompter", *sys.argv[1:]]))

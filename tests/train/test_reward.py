@@ -15,8 +15,8 @@ from transformers import BertForTokenClassification
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.prompts import prompt_position
 from alignpro_lite.experiment.run_folder import claim
-from alignpro_lite.experiment.split import prompt_position
 from alignpro_lite.export.reward import export_reward
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange

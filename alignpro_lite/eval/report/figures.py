@@ -6,7 +6,6 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -43,29 +42,16 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a system is drawn in every figure.
+def looks(summary: Summary) -> dict[str, tuple[str, int]]:
+    """The colour of every system, and how often the colours were used up before; grey the baseline.
 
-    Attributes:
-        colour: Colour of its bars and points.
-        hatch: Pattern of its bars; tells systems apart once the colours are used up.
-        marker: Shape of its points, likewise.
+    The second number chooses the hatch of a system's bars and the marker of its points.
     """
-
-    colour: str
-    hatch: str
-    marker: str
-
-
-def looks(summary: Summary) -> dict[str, Look]:
-    """Give every system its look; the baseline is grey."""
     others = [name for name in summary.systems if name != summary.baseline]
-    found = {summary.baseline: Look(GREY, "", _MARKERS[0])}
+    found = {summary.baseline: (GREY, 0)}
     for number, name in enumerate(others):
         turn, place = divmod(number, len(PALETTE))
-        turn %= len(_HATCHES)
-        found[name] = Look(PALETTE[place], _HATCHES[turn], _MARKERS[turn])
+        found[name] = PALETTE[place], turn % len(_HATCHES)
     return found
 
 
@@ -92,10 +78,10 @@ def dial_figure(summary: Summary, ink: str = INK) -> Figure | None:
         figure, axes = _empty(_WIDTH, 4.2)
         legend = [_draw_curve(axes, curve, turn, ink) for turn, curve in enumerate(curves)]
         for name, kl, mean in points:
-            look = styles[name]
-            _draw_interval(axes, kl, mean, look.colour)
+            colour, turn = styles[name]
+            _draw_interval(axes, kl, mean, colour)
             legend += axes.plot(
-                [kl], [mean.value], look.marker, color=look.colour, markersize=8,
+                [kl], [mean.value], _MARKERS[turn], color=colour, markersize=8,
                 markeredgecolor=ink, zorder=4, linestyle="none", label=name,
             )  # fmt: skip
         # Reward grows roughly with the root of KL, and a root scale spreads the crowd near zero.
@@ -206,22 +192,20 @@ def _bars(summary: Summary, label: str, value: Callable[[Cell], Estimate], ink: 
         figure, axes = _empty(max(_WIDTH, 1.4 + 0.16 * len(names) * len(summary.data)), 3.6)
         legend: list[Artist] = []
         for number, name in enumerate(names):
-            look = styles[name]
+            colour, turn = styles[name]
+            style: dict[str, Any] = {
+                "facecolor": colour,
+                "hatch": _HATCHES[turn],
+                "edgecolor": ink,
+                "linewidth": 0.5,
+            }
+            legend.append(Patch(label=name, **style))
             for group, data in enumerate(summary.data):
                 if cell := summary.cell(data, name, judge):
                     found = value(cell)
                     place = group + (number - (len(names) - 1) / 2) * bar
-                    axes.bar(
-                        place, found.value, bar * 0.92, facecolor=look.colour, hatch=look.hatch,
-                        edgecolor=ink, linewidth=0.5,
-                    )  # fmt: skip
+                    axes.bar(place, found.value, bar * 0.92, **style)
                     _draw_interval(axes, place, found, ink)
-            legend.append(
-                Patch(
-                    label=name, facecolor=look.colour, hatch=look.hatch, edgecolor=ink,
-                    linewidth=0.5,
-                )
-            )  # fmt: skip
         axes.axhline(0, color=ink, linewidth=0.8)
         axes.set_xticks(range(len(summary.data)), [_folded(name, 20) for name in summary.data])
         axes.tick_params(axis="x", length=0)

@@ -80,7 +80,7 @@ def as_page(summary: Summary, records: Sequence[ResultRow]) -> str:
         agreements=[
             (found.first, found.second, show_share(found.share)) for found in summary.agreements
         ],
-        colours={name: look.colour for name, look in looks(summary).items()},
+        colours={name: colour for name, (colour, _) in looks(summary).items()},
         marks=MARKS,
         examples=_embedded(examples(summary, records)),
         configuration=json.dumps(summary.configuration, indent=2, ensure_ascii=False, default=str),
@@ -112,11 +112,10 @@ def examples(summary: Summary, records: Sequence[ResultRow]) -> dict[str, Any]:
         prompt = next((record.prompt for record in found if record), "")
         runs = [record and _run(record) for record in found]
         cards.append({"data": data, "number": place, "prompt": prompt, "runs": runs})
-    styles = looks(summary)
     return {
         "baseline": summary.systems.index(summary.baseline),
         "systems": list(summary.systems),
-        "colours": [styles[name].colour for name in summary.systems],
+        "colours": [looks(summary)[name][0] for name in summary.systems],
         "judges": list(summary.judges),
         "data": list(summary.data),
         "cards": cards,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.eval.summary import Summary, Versus
@@ -102,11 +104,12 @@ def _tone(found: Versus) -> str:
 
 def result_tables(summary: Summary) -> list[Table]:
     """Tabulate the systems: for every judge all data sets together, then each of them."""
-    return [
-        _results(summary, data, judge)
-        for judge in summary.judges
-        for data in dict.fromkeys((summary.overall, *summary.data))
-    ]
+    return [_results(summary, data, judge) for judge, data in _judged(summary)]
+
+
+def _judged(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Every judge with all data sets together, then with each of them."""
+    return product(summary.judges, dict.fromkeys((summary.overall, *summary.data)))
 
 
 def _results(summary: Summary, data: str, judge: str) -> Table:
@@ -139,11 +142,7 @@ def _results(summary: Summary, data: str, judge: str) -> Table:
 
 def comparison_tables(summary: Summary) -> list[Table]:
     """Tabulate how systems fare against the baseline, prompt by prompt and answer by answer."""
-    return [
-        _comparison(summary, data, judge)
-        for judge in summary.judges
-        for data in dict.fromkeys((summary.overall, *summary.data))
-    ]
+    return [_comparison(summary, data, judge) for judge, data in _judged(summary)]
 
 
 def _comparison(summary: Summary, data: str, judge: str) -> Table:

@@ -14,24 +14,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.experiment.models import load_prompts
+from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.target import export_target
-from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
-from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.oracle.config import OracleConfig
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.rollout import Learner
-from alignpro_lite.train.run import describe_prompts, start_run, stay_silent, train_to_the_end
+from alignpro_lite.train.run import train_policy
 
 ORACLE = "oracle.gguf"
 MERGED = ".merged"
@@ -68,28 +64,17 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    accelerator = start_run(places.run, config, config.objective)
-    tell = note if accelerator.is_main_process else stay_silent
-    if (places.run / ORACLE).is_file():
-        tell(f"The run in {places.run} is done; the oracle is {ORACLE} there.")
-        return True
-    with ExitStack() as stack:
-        base = places.store.path("target", config.oracle.base)
-        seed = config.training.seed
-        policy = Policy(base, DIRECT, config.oracle, str(accelerator.device), seed)
-        prompts = load_prompts(config.data, places.data, policy.tokens.request, seed)
-        describe_prompts(prompts, tell)
-        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        plan = AnswerPlan(max_tokens=config.oracle.max_tokens)
-        learner = Learner(policy, Verbatim(), reward, plan, prompts.train, accelerator)
-        trainer = PolicyTrainer(learner, config.objective, config.training, places.run)
-        if not train_to_the_end(trainer, places.run, accelerator.is_main_process, tell):
-            return False
-        if accelerator.is_main_process:
-            save_adapter(policy.model, config.oracle.base, places.run / ADAPTER_FOLDER)
-    if accelerator.is_main_process:
-        _write_file(base, places.run, tell)
-    return True
+    base, section = places.store.path("target", config.oracle.base), config.oracle
+
+    def load_policy(device: str) -> Policy:
+        return Policy(base, DIRECT, section, device, config.training.seed)
+
+    def finish(learner: Learner, prompts: Prompts) -> None:
+        save_adapter(learner.policy.model, section.base, places.run / ADAPTER_FOLDER)
+        _write_file(base, places.run, note)
+
+    plan = AnswerPlan(max_tokens=section.max_tokens)
+    return train_policy(config, places, note, ORACLE, load_policy, Verbatim, plan, finish)
 
 
 def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:

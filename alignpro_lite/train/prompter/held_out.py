@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.records import RESULTS, ResultRow
 from alignpro_lite.eval.runner import answer_all
 from alignpro_lite.eval.summary import Summary
-from alignpro_lite.eval.systems import Fixed
+from alignpro_lite.eval.systems import send_fixed
 from alignpro_lite.registry.record import plain
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
@@ -34,101 +35,66 @@ _SAMPLED_TOGETHER = 32
 """Rewrites drawn in one batch."""
 
 
-@dataclass(frozen=True)
-class PolicyPrompter:
-    """A policy in torch as a prompter.
+def send_learned(
+    bench: Bench, prompts: Sequence[str], seed: int, policy: Policy, temperature: float
+) -> Response:
+    """Send a rewrite of ρ_θ for every answer; the first of each gives its log-ratio."""
+    policy.refresh_sampler()
+    drawn = _drawn(policy, prompts, bench.plan.count, seed, temperature)
+    trie = policy.pack(prompts, [outputs[0] for outputs in drawn])
+    with torch.no_grad():
+        ratios = policy.log_probs(trie, temperature) - policy.reference_log_probs(trie)
+    response = bench.answer(prompts, _texts(policy, prompts, drawn), seed)
+    return replace(response, log_ratios=[(ratio,) for ratio in ratios.tolist()])
 
-    Attributes:
-        policy: ρ_θ with its reference.
-        temperature: Divides the logits of the draws.
-        is_reference: Whether ρ_sft draws in the place of ρ_θ.
+
+def send_untrained(bench: Bench, prompts: Sequence[str], seed: int, policy: Policy) -> Response:
+    """Send a rewrite of ρ_sft for every answer; see `System`."""
+    policy.reset_sampler()
+    drawn = _drawn(policy, prompts, bench.plan.count, seed, 1.0)
+    response = bench.answer(prompts, _texts(policy, prompts, drawn), seed)
+    return replace(response, log_ratios=[(0.0,)] * len(prompts))
+
+
+def send_best(
+    bench: Bench, prompts: Sequence[str], seed: int, policy: Policy, samples: int
+) -> Response:
+    """Send the one of `samples` rewrites of ρ_sft whose trial answer `REWARD` scores best.
+
+    The answers that count are drawn afresh, so that a lucky trial does not count; see `System`.
     """
-
-    policy: Policy
-    temperature: float
-    is_reference: bool
-
-    def draw(self, prompts: Sequence[str], count: int, seed: int) -> list[list[tuple[int, ...]]]:
-        """Draw `count` rewrites of every prompt, as token ids, a few prompts at a time."""
-        if self.is_reference:
-            self.policy.reset_sampler()
-        else:
-            self.policy.refresh_sampler()
-        drawn: list[list[tuple[int, ...]]] = []
-        together = max(1, _SAMPLED_TOGETHER // count)
-        for start in range(0, len(prompts), together):
-            some = prompts[start : start + together]
-            drawn.extend(
-                self.policy.sample(some, count, stream_seed(seed, start), self.temperature)
-            )
-        return drawn
-
-    def text(self, prompt: str, output: Sequence[int]) -> str:
-        """What is sent, x'; the prompt itself where the prompter wrote nothing."""
-        tokens = self.policy.tokens
-        written = tokens.decode(output)
-        return tokens.template.apply(prompt, written) if written.strip() else prompt
-
-    def log_ratios(self, prompts: Sequence[str], outputs: Sequence[Sequence[int]]) -> list[float]:
-        """Log q(x'|x) - log ρ_sft(x'|x) of one rewrite of every prompt, in nats."""
-        if self.is_reference:
-            return [0.0] * len(prompts)
-        trie = self.policy.pack(prompts, outputs)
-        with torch.no_grad():
-            proposal = self.policy.log_probs(trie, self.temperature)
-            ratios: list[float] = (proposal - self.policy.reference_log_probs(trie)).tolist()
-        return ratios
+    policy.reset_sampler()
+    tried = _texts(policy, prompts, _drawn(policy, prompts, samples, stream_seed(seed, 1), 1.0))
+    trials = bench.answer(prompts, tried, stream_seed(seed, 2))
+    best = trials.rewards[REWARD].argmax(axis=1)
+    sent = [[row[place]] * bench.plan.count for row, place in zip(tried, best, strict=True)]
+    return bench.answer(prompts, sent, seed)
 
 
-@dataclass(frozen=True)
-class Rewritten:
-    """A system that sends a rewrite of its own for every answer.
-
-    Attributes:
-        prompter: Who rewrites.
-    """
-
-    prompter: PolicyPrompter
-
-    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
-        """Answer prompts; see `System.respond`. The first rewrite of each gives its log-ratio."""
-        drawn = self.prompter.draw(prompts, bench.plan.count, seed)
-        ratios = self.prompter.log_ratios(prompts, [outputs[0] for outputs in drawn])
-        response = bench.answer(prompts, _texts(self.prompter, prompts, drawn), seed)
-        return replace(response, log_ratios=[(ratio,) for ratio in ratios])
-
-
-@dataclass(frozen=True)
-class BestRewrite:
-    """A system that tries rewrites out and sends the one whose trial answer scores best.
-
-    The answers that count are drawn afresh, so that a lucky trial does not count.
-
-    Attributes:
-        prompter: Who rewrites.
-        samples: Rewrites of each prompt, each tried with one answer.
-        judge: Whose score decides.
-    """
-
-    prompter: PolicyPrompter
-    samples: int
-    judge: str
-
-    def respond(self, bench: Bench, prompts: Sequence[str], seed: int) -> Response:
-        """Answer prompts; see `System.respond`."""
-        drawn = self.prompter.draw(prompts, self.samples, stream_seed(seed, 1))
-        tried = _texts(self.prompter, prompts, drawn)
-        trials = bench.answer(prompts, tried, stream_seed(seed, 2))
-        best = trials.rewards[self.judge].argmax(axis=1)
-        sent = [[row[place]] * bench.plan.count for row, place in zip(tried, best, strict=True)]
-        return bench.answer(prompts, sent, seed)
+def _drawn(
+    policy: Policy, prompts: Sequence[str], count: int, seed: int, temperature: float
+) -> list[list[tuple[int, ...]]]:
+    """`count` rewrites of every prompt as token ids, drawn a few prompts at a time."""
+    together = max(1, _SAMPLED_TOGETHER // count)
+    return [
+        outputs
+        for start in range(0, len(prompts), together)
+        for outputs in policy.sample(
+            prompts[start : start + together], count, stream_seed(seed, start), temperature
+        )
+    ]
 
 
 def _texts(
-    prompter: PolicyPrompter, prompts: Sequence[str], drawn: Sequence[Sequence[Sequence[int]]]
+    policy: Policy, prompts: Sequence[str], drawn: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[str]]:
+    """What is sent, x'; the prompt itself where the prompter wrote nothing."""
+    tokens = policy.tokens
     return [
-        [prompter.text(prompt, output) for output in outputs]
+        [
+            tokens.template.apply(prompt, written) if written.strip() else prompt
+            for written in map(tokens.decode, outputs)
+        ]
         for prompt, outputs in zip(prompts, drawn, strict=True)
     ]
 
@@ -157,14 +123,13 @@ def measure(
         RewardError: An answer failed or has no score.
         InputError: The folder holds results of other weights.
     """
-    learned = PolicyPrompter(policy, config.prompter.temperature, is_reference=False)
-    untrained = PolicyPrompter(policy, 1.0, is_reference=True)
     samples = config.report.best_of
+    temperature = config.prompter.temperature
     systems: dict[str, System] = {
-        PLAIN: Fixed({}),
-        LEARNED: Rewritten(learned),
-        UNTRAINED: Rewritten(untrained),
-        f"best of {samples} from {UNTRAINED}": BestRewrite(untrained, samples, REWARD),
+        PLAIN: partial(send_fixed, rewrites={}),
+        LEARNED: partial(send_learned, policy=policy, temperature=temperature),
+        UNTRAINED: partial(send_untrained, policy=policy),
+        f"best of {samples} from {UNTRAINED}": partial(send_best, policy=policy, samples=samples),
     }
     lineup = Lineup(
         prompts={_DATA: prompts},

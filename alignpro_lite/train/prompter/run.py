@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.report.markdown import as_markdown, exchanges_as_markdown
 from alignpro_lite.eval.summary import write_summary
-from alignpro_lite.experiment.models import load_prompts, open_target
+from alignpro_lite.experiment.models import open_target
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
@@ -21,12 +21,12 @@ from alignpro_lite.prompter.template import TEMPLATES
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
-from alignpro_lite.train.loop import PolicyTrainer
+from alignpro_lite.target.rollout import Target
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.prompter.held_out import LEARNED, REWARD, SECOND, figures_of, measure
 from alignpro_lite.train.rollout import Learner
-from alignpro_lite.train.run import describe_prompts, start_run, stay_silent, train_to_the_end
+from alignpro_lite.train.run import train_policy
 
 REPORT = "report.md"
 """Written last: it marks a run that is done."""
@@ -46,26 +46,18 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    accelerator = start_run(places.run, config, config.objective)
-    tell = note if accelerator.is_main_process else stay_silent
-    if (places.run / REPORT).is_file():
-        tell(f"The run in {places.run} is done; its report is report.md there.")
-        return True
-    with ExitStack() as stack:
-        base = places.store.path("prompter", config.prompter.base)
-        template, seed = TEMPLATES[config.prompter.mode], config.training.seed
-        policy = Policy(base, template, config.prompter, str(accelerator.device), seed)
-        prompts = load_prompts(config.data, places.data, policy.tokens.request, seed)
-        describe_prompts(prompts, tell)
-        target = stack.enter_context(closing(open_target(config.target, places.store)))
-        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        learner = Learner(policy, target, reward, config.answers, prompts.train, accelerator)
-        trainer = PolicyTrainer(learner, config.objective, config.training, places.run)
-        if not train_to_the_end(trainer, places.run, accelerator.is_main_process, tell):
-            return False
-        if accelerator.is_main_process:
-            _finish(config, places, learner, prompts, tell)
-    return True
+    base, section = places.store.path("prompter", config.prompter.base), config.prompter
+
+    def load_policy(device: str) -> Policy:
+        return Policy(base, TEMPLATES[section.mode], section, device, config.training.seed)
+
+    def target() -> Target:
+        return open_target(config.target, places.store)
+
+    def finish(learner: Learner, prompts: Prompts) -> None:
+        _finish(config, places, learner, prompts, note)
+
+    return train_policy(config, places, note, REPORT, load_policy, target, config.answers, finish)
 
 
 def _finish(

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from alignpro_lite.experiment.sections import Seed
 from alignpro_lite.registry.record import Count, Label, Positive, Record
+from alignpro_lite.train.reward.preferences import PreferenceFormat
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -64,7 +65,7 @@ class PreferenceSection(Record):
 
     part: Label
     path: str
-    format: Literal["hh", "bpo", "ultrafeedback", "orca", "jsonl", "helpsteer", "ratings"]
+    format: PreferenceFormat
 
 
 class RewardConfig(Record, kw_only=True):

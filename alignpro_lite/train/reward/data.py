@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.experiment.rows import BadRow, Rows
-from alignpro_lite.experiment.split import prompt_position
+from alignpro_lite.experiment.prompts import prompt_position
 from alignpro_lite.train.reward.config import PreferenceSection
-from alignpro_lite.train.reward.preferences import Pair, Rating, read_pairs, read_ratings
+from alignpro_lite.train.reward.preferences import Preference, read_preferences
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,12 @@ class RewardData:
     Attributes:
         train: What is learned from.
         held_out: What is only measured; none of its prompts occur in `train`.
-        bad: Rows that could not be read, by file.
+        left_out: A sentence for every row that could not be read.
     """
 
     train: tuple[Example, ...]
     held_out: tuple[Example, ...]
-    bad: dict[str, tuple[BadRow, ...]]
+    left_out: tuple[str, ...]
 
 
 def read_data(
@@ -70,12 +69,12 @@ def read_data(
     """
     train: list[Example] = []
     held: list[Example] = []
-    bad: dict[str, tuple[BadRow, ...]] = {}
+    left_out: list[str] = []
     for section in sections:
         path = folder / section.path
-        rows = _read(path, section)
-        bad[section.path] = rows.bad
-        for example in _examples(rows.rows, parts.index(section.part), path.name):
+        rows, bad = read_preferences(path, section.format)
+        left_out += [f"{section.path}: {row}" for row in bad]
+        for example in _examples(rows, parts.index(section.part), path.name):
             is_held = held_out[0] <= prompt_position(example.prompt) < held_out[1]
             (held if is_held else train).append(example)
     if not train or not held:
@@ -84,29 +83,15 @@ def read_data(
             f"{len(held)}.",
             "Add data, or change training.held_out.",
         )
-    return RewardData(tuple(train), tuple(held), bad)
+    return RewardData(tuple(train), tuple(held), tuple(left_out))
 
 
-def _read(path: Path, section: PreferenceSection) -> Rows[Pair] | Rows[Rating]:
-    if section.format == "helpsteer":
-        return read_ratings(path, "helpsteer")
-    if section.format == "ratings":
-        return read_ratings(path, "jsonl")
-    return read_pairs(path, section.format)
-
-
-def _examples(rows: Sequence[Pair | Rating], part: int, source: str) -> list[Example]:
-    rated = [_scores(row) for row in rows]
-    known = np.array([score for scores in rated for score in scores])
+def _examples(rows: Sequence[Preference], part: int, source: str) -> list[Example]:
+    known = np.array([score for row in rows for score in row.scores])
     mean, deviation = (known.mean(), known.std() or 1.0) if known.size else (0.0, 1.0)
     examples = []
-    for row, scores in zip(rows, rated, strict=True):
-        answers = (row.chosen, row.rejected) if isinstance(row, Pair) else (row.answer,)
-        standard = tuple((score - mean) / deviation for score in scores)
-        ratings = standard or (math.nan,) * len(answers)
-        examples.append(Example(part, source, row.prompt, answers, ratings))
+    for row in rows:
+        standard = tuple((score - mean) / deviation for score in row.scores)
+        ratings = standard or (math.nan,) * len(row.answers)
+        examples.append(Example(part, source, row.prompt, row.answers, ratings))
     return examples
-
-
-def _scores(row: Pair | Rating) -> tuple[float, ...]:
-    return (row.scores or ()) if isinstance(row, Pair) else (row.score,)

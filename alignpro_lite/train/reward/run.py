@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alignpro_lite.experiment.rows import described
 from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.export.reward import RewardRequest, export_reward
 from alignpro_lite.reward.torch_reward import RewardCard
@@ -34,7 +33,7 @@ def train_reward(config: RewardConfig, places: Places, note: Callable[[str], Non
     base = places.store.path("reward", config.model.base)
     claim(places.run, config)
     examples = read_data(config.data, config.parts, places.data, config.training.held_out)
-    for line in described(examples.bad):
+    for line in examples.left_out:
         note(line)
     note(f"{len(examples.train)} examples to train on, {len(examples.held_out)} held out.")
     card = fit_reward(config, base, examples, places.run)

@@ -10,17 +10,16 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from msgspec import structs
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid, mse_loss
-from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     Trainer,
@@ -49,45 +48,23 @@ from alignpro_lite.train.reward.held_out import held_out_metrics
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """An example ready for a batch: one encoded answer if it is rated, two if it is a pair."""
-
-    part: int
-    answers: tuple[EncodedExchange, ...]
-    ratings: tuple[float, ...]
+_Row: TypeAlias = tuple[Example, list[EncodedExchange]]
+"""An example ready for a batch, with its answers encoded."""
 
 
-class _Examples(Dataset[_Encoded]):
-    def __init__(self, reward: TorchReward, examples: Sequence[Example]) -> None:
-        self._rows = [_encoded(reward, example) for example in examples]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> _Encoded:
-        return self._rows[index]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of the longest answer of each example."""
-        return [max(len(answer.ids) for answer in row.answers) for row in self._rows]
-
-
-def _encoded(reward: TorchReward, example: Example) -> _Encoded:
+def _encoded(reward: TorchReward, example: Example) -> _Row:
     exchanges = [Exchange(example.prompt, answer) for answer in example.answers]
-    answers = tuple(encode(reward.tokenizer, reward.layout, exchanges))
-    return _Encoded(example.part, answers, example.ratings)
+    return example, encode(reward.tokenizer, reward.layout, exchanges)
 
 
-def _collate(rows: Sequence[_Encoded], pad: int) -> dict[str, Tensor]:
+def _collate(rows: Sequence[_Row], pad: int) -> dict[str, Tensor]:
     """The first answers of all rows, followed by the rejected ones of the pairs, in order."""
-    pairs = [row for row in rows if len(row.answers) > 1]
-    batch = batch_of([row.answers[0] for row in rows] + [row.answers[1] for row in pairs], pad)
-    ratings = [row.ratings[0] for row in rows] + [row.ratings[1] for row in pairs]
+    places = [(row, 0) for row in rows] + [(row, 1) for row in rows if len(row[1]) > 1]
+    batch = batch_of([answers[place] for (_, answers), place in places], pad)
+    ratings = [example.ratings[place] for (example, _), place in places]
     return batch | {
-        "part": torch.tensor([row.part for row in (*rows, *pairs)]),
-        "is_pair": torch.tensor([len(row.answers) > 1 for row in rows]),
+        "part": torch.tensor([example.part for (example, _), _ in places]),
+        "is_pair": torch.tensor([len(answers) > 1 for _, answers in rows]),
         "rating": torch.tensor(ratings, dtype=torch.float32),
     }
 
@@ -123,7 +100,8 @@ class _PreferenceTrainer(Trainer):
     rating_weight = 0.0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        lengths = cast(_Examples, self.train_dataset).lengths
+        rows = cast(Sequence[_Row], self.train_dataset)
+        lengths = [max(len(answer.ids) for answer in answers) for _, answers in rows]
         return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
 
     def compute_loss(
@@ -166,7 +144,7 @@ def fit_reward(config: RewardConfig, base: Path, data: RewardData, output: Path)
     trainer = _PreferenceTrainer(
         model=reward.model,
         args=_arguments(config, checkpoints),
-        train_dataset=_Examples(reward, data.train),
+        train_dataset=cast(Any, [_encoded(reward, example) for example in data.train]),
         data_collator=cast(Any, partial(_collate, pad=reward.pad)),
     )
     trainer.rating_weight = config.training.rating_weight
