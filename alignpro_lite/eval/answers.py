@@ -11,7 +11,7 @@ from alignpro_lite.eval.lineup import ALL, Lineup
 from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.measure.statistics import FloatArray
 
-Place = tuple[str, int]
+PromptPlace = tuple[str, int]
 """A prompt: its data set and its place there."""
 
 
@@ -25,13 +25,13 @@ class Answers:
     """
 
     lineup: Lineup
-    rows: Mapping[str, Mapping[Place, ResultRow]]
+    rows: Mapping[str, Mapping[PromptPlace, ResultRow]]
 
     @classmethod
     def of(cls, lineup: Lineup, records: Sequence[ResultRow]) -> Answers:
         """Sort records by system and prompt."""
         order = {name: place for place, name in enumerate(lineup.prompts)}
-        rows: dict[str, dict[Place, ResultRow]] = {name: {} for name in lineup.systems}
+        rows: dict[str, dict[PromptPlace, ResultRow]] = {name: {} for name in lineup.systems}
         for record in sorted(records, key=lambda record: (order[record.data], record.number)):
             rows[record.system][record.data, record.number] = record
         return cls(lineup, {name: found for name, found in rows.items() if found})
@@ -40,7 +40,7 @@ class Answers:
         """Whether a system answers only some of the data sets that ALL stands for."""
         return data == ALL and not self.lineup.answers_everything(system)
 
-    def places(self, data: str, *systems: str) -> list[Place]:
+    def places(self, data: str, *systems: str) -> list[PromptPlace]:
         """The prompts of a data set that all of some systems have answered."""
         first, *others = (self.rows[name] for name in systems)
         return [
@@ -49,11 +49,11 @@ class Answers:
             if data in (place[0], ALL) and all(place in rows for rows in others)
         ]
 
-    def rewards(self, system: str, places: Sequence[Place], judge: str) -> FloatArray:
+    def rewards(self, system: str, places: Sequence[PromptPlace], judge: str) -> FloatArray:
         """Scores of a system's answers, shape (prompts, answers)."""
         return np.array([self.rows[system][place].rewards[judge] for place in places])
 
-    def words(self, system: str, places: Sequence[Place]) -> FloatArray:
+    def words(self, system: str, places: Sequence[PromptPlace]) -> FloatArray:
         """Lengths of a system's answers in words, shape (prompts, answers)."""
         rows = [self.rows[system][place].answers for place in places]
         return np.array([[len(answer.split()) for answer in row] for row in rows], np.float64)
