@@ -14,6 +14,7 @@ from transformers import PretrainedConfig
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import build_graph, export_reference
+from alignpro_lite.export.folder import GRAPH, TOKENIZER
 from alignpro_lite.export.logits import OnnxLogits
 from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
 from alignpro_lite.export.parity import compare_gguf, compare_logits, require_parity
@@ -25,8 +26,8 @@ from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, T
 from alignpro_lite.registry.models_toml import Precision
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
-GRAPH = "model.onnx"
-TOKENIZER = "tokenizer.json"
+
+
 _BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
 _IO_DTYPES: dict[str, IoDtype] = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}

@@ -11,6 +11,9 @@ from pathlib import Path
 from alignpro_lite.errors import ExportError
 from alignpro_lite.registry.storage import disk_errors
 
+GRAPH = "model.onnx"
+TOKENIZER = "tokenizer.json"
+
 
 @contextmanager
 def whole_folder(destination: Path, sidecar: str) -> Iterator[Path]:

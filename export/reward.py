@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import export_reference
-from alignpro_lite.export.folder import whole_folder
+from alignpro_lite.export.folder import GRAPH, TOKENIZER, whole_folder
 from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.hardware.system import usable_cores
@@ -35,7 +35,6 @@ from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.reward.torch_reward import ADAPTER, TorchReward, load_trained
 
-GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
 REQUIRED: dict[RewardPrecision, tuple[float, float]] = {
     "fp32": (0.9999, 0.999),
     "int8": (0.995, 0.97),

@@ -183,7 +183,7 @@ device_option = click.option(
 )
 
 
-def _grouped(
+def grouped(
     name: str, group: type[Any], *options: Callable[[Any], Any]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add options whose values reach the command as the fields of one dataclass."""
@@ -208,7 +208,7 @@ def add_options(
     return command
 
 
-model_options = _grouped(
+model_options = grouped(
     "models",
     ModelOptions,
     click.option(
@@ -234,7 +234,7 @@ model_options = _grouped(
 )
 """Adds the options of the models, which reach the command as `models: ModelOptions`."""
 
-answer_options = _grouped(
+answer_options = grouped(
     "answer",
     AnswerOptions,
     click.option("--system", "-s", help="System prompt for the target."),
@@ -269,7 +269,7 @@ answer_options = _grouped(
 )
 """Adds the options of the answer, which reach the command as `answer: AnswerOptions`."""
 
-draw_options = _grouped(
+draw_options = grouped(
     "drawing",
     DrawOptions,
     click.option(

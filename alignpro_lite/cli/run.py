@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from alignpro_lite.cli.options import (
     ModelOptions,
     answer_options,
     draw_options,
+    grouped,
     model_options,
     read_prompt,
 )
@@ -30,23 +32,41 @@ if TYPE_CHECKING:
 RunMode = Literal["auto", "preview", "approve", "off"]
 
 
+@dataclass(frozen=True)
+class DisplayOptions:
+    """What is shown of a rewrite and an answer, and in what form."""
+
+    mode: RunMode
+    show_rewrite: bool
+    explain: bool
+    as_json: bool
+    quiet: bool
+
+
+display_options = grouped(
+    "display",
+    DisplayOptions,
+    click.option(
+        "--mode",
+        type=click.Choice(["auto", "preview", "approve", "off"]),
+        default="auto",
+        show_default=True,
+        help="auto rewrites and says so, preview also shows the change, approve also asks first, "
+        "off sends the prompt as it is.",
+    ),
+    click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets."),
+    click.option("--explain", is_flag=True, help="Show on stderr how the rewrite was chosen."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+    click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors."),
+)
+
+
 @click.command("run")
 @click.argument("prompt", required=False)
 @model_options
 @draw_options
 @answer_options
-@click.option(
-    "--mode",
-    type=click.Choice(["auto", "preview", "approve", "off"]),
-    default="auto",
-    show_default=True,
-    help="auto rewrites and says so, preview also shows the change, approve also asks first, off "
-    "sends the prompt as it is.",
-)
-@click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets.")
-@click.option("--explain", is_flag=True, help="Show on stderr how the rewrite was chosen.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors.")
+@display_options
 @click.option(
     "--input",
     "input_file",
@@ -64,11 +84,7 @@ def rewrite_and_answer(
     models: ModelOptions,
     drawing: DrawOptions,
     answer: AnswerOptions,
-    mode: RunMode,
-    show_rewrite: bool,
-    explain: bool,
-    as_json: bool,
-    quiet: bool,
+    display: DisplayOptions,
     input_file: Path | None,
     output_file: Path | None,
 ) -> None:
@@ -80,49 +96,51 @@ def rewrite_and_answer(
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        asks_or_shows = show_rewrite or explain or mode in ("preview", "approve")
+        asks_or_shows = (
+            display.show_rewrite or display.explain or display.mode in ("preview", "approve")
+        )
         if prompt is not None or asks_or_shows:
             raise click.UsageError(
                 "--input does not go with PROMPT, --show-rewrite, --explain, --mode preview or "
                 "--mode approve."
             )
         request = answer.request(drawing.settings())
-        loading = partial(models.load, with_prompter=mode != "off", reward=drawing.reward)
-        _answer_file(input_file, output_file, loading, request, quiet)
+        loading = partial(models.load, with_prompter=display.mode != "off", reward=drawing.reward)
+        _answer_file(input_file, output_file, loading, request, display.quiet)
         return
-    if mode == "approve" and not sys.stdin.isatty():
+    if display.mode == "approve" and not sys.stdin.isatty():
         raise click.UsageError("--mode approve asks in the terminal; pass PROMPT as an argument.")
     from alignpro_lite.decoding.conversation import check_prompt
 
     text = read_prompt(prompt)
     check_prompt(text)
     request = answer.request(drawing.settings())
-    with models.load(with_prompter=mode != "off", reward=drawing.reward) as model:
-        if not quiet:
+    with models.load(with_prompter=display.mode != "off", reward=drawing.reward) as model:
+        if not display.quiet:
             output.show_plan_notes(model)
         stream = model.stream(text, request)
-        if explain:
+        if display.explain:
             output.show_certificate(stream.prepare().certificate)
-        if not _confirm_rewrite(stream, mode, show_rewrite, quiet):
+        if not _confirm_rewrite(stream, display):
             return
-        if as_json:
+        if display.as_json:
             click.echo(json.dumps(output.result_json(stream.result(), request)))
         else:
-            _print_stream(stream, request, quiet)
+            _print_stream(stream, request, display.quiet)
 
 
-def _confirm_rewrite(stream: AlignedStream, mode: RunMode, show_rewrite: bool, quiet: bool) -> bool:
+def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
     """Show the rewrite as asked; False if the user wants no answer at all."""
     choice = stream.prepare()
-    if mode in ("preview", "approve"):
+    if display.mode in ("preview", "approve"):
         output.show_change(choice)
-    elif show_rewrite:
+    elif display.show_rewrite:
         output.show_rewrite(choice)
-    elif choice.changed and not quiet:
+    elif choice.changed and not display.quiet:
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
-    elif choice.certificate.strength is not None and not quiet:
+    elif choice.certificate.strength is not None and not display.quiet:
         output.show_rewrite(choice)  # a draw is expensive: say why it changed nothing
-    if mode != "approve" or not choice.changed:
+    if display.mode != "approve" or not choice.changed:
         return True
     reply = click.prompt(
         "Send the rewrite? y sends it, n sends your own prompt, q sends nothing",
