@@ -63,7 +63,7 @@ def export_bundle(
     Args:
         request: What to make it from.
         destination: The folder; it appears only when it is complete and checked.
-        on_stage: Told each stage as it begins, for people who wait.
+        on_stage: Called with the name of each stage as it begins.
 
     Returns:
         The bundle; its sidecar has the comparison with torch.

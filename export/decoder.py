@@ -66,7 +66,7 @@ def export_decoder(
         device: What the graph is for: "cuda" has a half-precision cache.
         out_dir: An existing folder for the files; after an error the caller discards it.
         allow_mismatch: Keep a graph that disagrees with torch; the result records it.
-        on_stage: Told each stage as it begins, for people who wait.
+        on_stage: Called with the name of each stage as it begins.
 
     Returns:
         What the runtime must know about the files in `out_dir`.

@@ -73,7 +73,7 @@ def export_reward(
     Args:
         request: What to make it from.
         destination: The folder; it appears only when it is complete and checked.
-        on_stage: Told each stage as it begins, for people who wait.
+        on_stage: Called with the name of each stage as it begins.
 
     Raises:
         ExportError: The model cannot be exported, the graph disagrees with torch, or

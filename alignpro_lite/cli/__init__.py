@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 def cli() -> None:
     """Rewrite a prompt with a small model so that a frozen local model answers it better.
 
-    Everything runs offline; only `models pull` uses the network.
+    Everything runs offline, except `models pull` and a target endpoint that you configure.
     """
 
 

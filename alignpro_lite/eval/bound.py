@@ -211,7 +211,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
     Args:
         config: Its table [bound] says how much is drawn; a system of kind oracle stands for π*.
         places: Where things are.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Raises:
         InputError: There is no [bound], or λ is not known.

@@ -32,7 +32,7 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
     Args:
         config: What to compare.
         places: Where things are.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Raises:
         AlignProError: Something is missing, damaged or failed; what was computed is kept.

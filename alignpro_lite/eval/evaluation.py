@@ -69,7 +69,7 @@ def open_evaluation(
     Args:
         config: What to compare.
         places: Where things are.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Raises:
         InputError: The folder was started with another configuration, models or prompts.

@@ -54,7 +54,7 @@ def pair_notes(
     Args:
         evaluation: Names the judge; without one there is nothing to say.
         records: What was answered.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Raises:
         AlignProError: The judge is missing or failed.

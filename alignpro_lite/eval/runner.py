@@ -48,7 +48,7 @@ def answer_all(
         open_system: Gives a system by its name; asked once for each that has something to do,
             before anything is answered.
         journal: `RESULTS`; holds what earlier runs did, and gets every new record at once.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Returns:
         All records, those of earlier runs included.

@@ -44,11 +44,11 @@ class Remote:
     def quoted(self, content: bytes) -> str:
         """What the server said, fit for a message: one line, cut, without the key.
 
-        Services are known to repeat a wrong key in their complaint.
+        Services are known to repeat a wrong key in their error message.
         """
         text = content.decode("utf-8", errors="replace")
         if self.authorization:
-            text = text.replace(self.authorization.rpartition(" ")[2], "***")
+            text = text.replace(self.authorization.partition(" ")[2], "***")
         return " ".join(text.split())[:_SHOWN_CHARACTERS].rstrip(".")
 
 

@@ -85,6 +85,7 @@ def _open_scorer(
             sidecar = REWARD_BUNDLE.open(folder)
             return OnnxScorer(folder, sidecar.model, threads), sidecar.weights
         case "huggingface":
+            import alignpro_lite.pretrained  # noqa: F401 - first: it keeps the hub out
             from alignpro_lite.reward.classifier import HfScorer
 
             return HfScorer(Path(source.source), tuple(source.weights)), {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from alignpro_lite.errors import MissingDependencyError
+
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-SURE = 0.5
-"""How likely a language must be before a text counts as written in it. Short texts, names and code
-stay below this and are never refused."""
+SURE = 0.3
+"""How likely a language must be before a text counts as written in it. Names, code and many texts
+of a few words stay below this and are never refused."""
 RULED_OUT = 0.05
 """The rewrite's language counts as different if it is less likely than this for the prompt.
 Close relatives, such as Danish and Norwegian, are rarely this unlikely."""
@@ -35,9 +37,18 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
 
 @cache
 def language_model() -> LanguageIdentifier:
-    """The classifier, loaded once: half a second and 75 MB."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    """The classifier, loaded once: half a second and 75 MB.
 
+    Raises:
+        MissingDependencyError: py3langid is not installed.
+    """
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Telling languages apart needs py3langid, which does not load ({error}).",
+            "Run `pip install py3langid`.",
+        ) from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 

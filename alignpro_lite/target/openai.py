@@ -196,5 +196,5 @@ def _in_background(gate: threading.Semaphore, ask: _Ask) -> Future[list[AnswerOr
             except BaseException as error:  # noqa: BLE001 - raised where the result is read
                 future.set_exception(error)
 
-    threading.Thread(target=work, name="upstream", daemon=True).start()
+    threading.Thread(target=work, name="endpoint", daemon=True).start()
     return future

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -103,7 +104,8 @@ def _like(value: Tensor, parameter: nn.Parameter) -> Tensor:
 
 def save_state(folder: Path, rank: int, state: ProcessState) -> None:
     """Write what a process has to remember."""
-    (folder / _state_name(rank)).write_bytes(msgspec.json.encode(state))
+    # json, because msgspec writes a number that is not finite as null.
+    (folder / _state_name(rank)).write_text(json.dumps(msgspec.to_builtins(state)), "utf-8")
 
 
 def load_state(folder: Path, rank: int) -> ProcessState:
@@ -119,8 +121,8 @@ def load_state(folder: Path, rank: int) -> ProcessState:
             "Resume with as many processes as the run was started with.",
         )
     try:
-        return msgspec.json.decode(file.read_bytes(), type=ProcessState)
-    except (OSError, msgspec.MsgspecError) as error:
+        return msgspec.convert(json.loads(file.read_text("utf-8")), ProcessState)
+    except (OSError, ValueError) as error:
         raise _unreadable(file, error) from error
 
 

@@ -42,7 +42,7 @@ def train_policy(
     Args:
         config: What to train.
         places: Where things are.
-        note: Told what people who wait should know, by the main process only.
+        note: Called with each progress message, by the main process only.
         result: The file of the run folder that marks a run that is done.
         load_policy: Gives what is trained, on a device.
         target: Opens what answers; it is closed in the end.
@@ -94,7 +94,7 @@ def _require_even_share(prompts: int, processes: int) -> None:
 
 
 def _stay_silent(*said: object) -> None:
-    """What processes other than the main one say."""
+    """Discard messages, in processes other than the main one."""
 
 
 def _train_to_the_end(trainer: PolicyTrainer, run: Path) -> bool:

@@ -1,6 +1,6 @@
 """Small random-weight models in the real configuration classes, as Hugging Face folders.
 
-Run `python tests/tiny_models.py OUT` to write one folder per architecture.
+Run `python -m tests.support.tiny_models OUT` to write one folder per architecture.
 """
 
 from __future__ import annotations

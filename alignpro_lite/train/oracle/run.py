@@ -38,7 +38,7 @@ DIRECT = RewriteTemplate(mode="rewrite", system="", request="{prompt}", examples
 
 
 class Verbatim:
-    """Stands in for a target: it answers with what it is told."""
+    """Stands in for a target: it returns its input."""
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
@@ -56,7 +56,7 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
     Args:
         config: What to train.
         places: Where things are.
-        note: Told what people who wait should know, by the main process only.
+        note: Called with each progress message, by the main process only.
 
     Returns:
         Whether the run is done; False after Ctrl-C, with everything saved.

@@ -117,7 +117,7 @@ def measure(
         bench: Target and judges; `REWARD` is the first of them.
         policy: The trained prompter.
         prompts: The held-out prompts, at least two.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Raises:
         RewardError: An answer failed or has no score.

@@ -38,7 +38,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     Args:
         config: What to train.
         places: Where things are.
-        note: Told what people who wait should know, by the main process only.
+        note: Called with each progress message, by the main process only.
 
     Returns:
         Whether the run is done; False after Ctrl-C, with everything saved.

@@ -21,7 +21,7 @@ def train_reward(config: RewardConfig, places: Places, note: Callable[[str], Non
     Args:
         config: What to train.
         places: Where things are; the run folder gets adapter, card, and the reward bundle.
-        note: Told what people who wait should know.
+        note: Called with each progress message.
 
     Returns:
         The reward bundle.
