@@ -26,6 +26,8 @@ def test_a_remote_shows_no_key_and_quotes_one_short_line_without_it():
     remote = Remote("https://host/f", "Bearer secret")
     assert "secret" not in repr(remote)
     assert remote.quoted(b"wrong key\n  secret.") == "wrong key ***"
+    in_parts = Remote("http://x", "Bearer two words")
+    assert in_parts.quoted(b"wrong key: two words") == "wrong key: ***"
     assert len(remote.quoted(b"long " * 100)) <= 200
 
 

@@ -16,6 +16,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from accelerate import PartialState
+
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
@@ -64,17 +66,21 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    base, section = places.store.path("target", config.oracle.base), config.oracle
+    section = config.oracle
 
     def load_policy(device: str) -> Policy:
+        base = places.store.path("target", section.base)
         return Policy(base, DIRECT, section, device, config.training.seed)
 
     def finish(learner: Learner, prompts: Prompts) -> None:
         save_adapter(learner.policy.model, section.base, places.run / ADAPTER_FOLDER)
-        _write_file(base, places.run, note)
 
     plan = AnswerPlan(max_tokens=section.max_tokens)
-    return train_policy(config, places, note, ORACLE, load_policy, Verbatim, plan, finish)
+    done = train_policy(config, places, note, ORACLE, load_policy, Verbatim, plan, finish)
+    # Only now: the export needs the memory of the reward and of what was trained.
+    if done and PartialState().is_main_process and not (places.run / ORACLE).is_file():
+        _write_file(places.store.path("target", section.base), places.run, note)
+    return done
 
 
 def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:

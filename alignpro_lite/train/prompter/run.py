@@ -46,9 +46,10 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     Raises:
         AlignProError: Something is missing, damaged, or failed too often.
     """
-    base, section = places.store.path("prompter", config.prompter.base), config.prompter
+    section = config.prompter
 
     def load_policy(device: str) -> Policy:
+        base = places.store.path("prompter", section.base)
         return Policy(base, TEMPLATES[section.mode], section, device, config.training.seed)
 
     def target() -> Target:
