@@ -281,7 +281,7 @@ def test_a_constant_reward_is_reported_and_changes_nothing():
 
 
 def test_a_rewrite_that_does_not_fit_the_context_is_dropped():
-    long = GOOD + " word" * 100
+    long = " ".join([GOOD] * 20)
     choice = drawn(FakePrompter([long, GOOD]), rewarded(worth), FakeTarget(room=200), samples=2)
     assert choice.certificate.dropped == ("candidate 0: it does not fit the context",)
     assert choice.sent == GOOD

@@ -176,10 +176,10 @@ def test_the_second_reward_judges_without_having_taught(base, hashing, tmp_path)
 def test_a_run_stopped_while_it_is_measured_answers_nothing_twice(finished, hashing, monkeypatch):
     target, run, answered = hashing(), finished / "stopped-while-measured", runner._answered
 
-    def stopping(portion, *rest):
-        if portion.system == "untrained":
+    def stopping(lineup, data, system, *rest):
+        if system == "untrained":
             raise Stopped
-        return answered(portion, *rest)
+        return answered(lineup, data, system, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner, "_answered", stopping)
