@@ -21,7 +21,8 @@ run: models
 	@$(BIN)/alignpro-lite run "$$PROMPT"
 
 test: models reward lint
-	$(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=
+	$(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile \
+		--cov --cov-report= --cov-fail-under=0
 	$(BIN)/python -m pytest -m real --cov --cov-append
 
 lint: $(READY)
