@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from alignpro_lite.export import decoder
+from alignpro_lite.export.converters import build_graph
 from alignpro_lite.registry.digests import digests_of
 
 
@@ -16,12 +17,11 @@ from alignpro_lite.registry.digests import digests_of
 def _graphs_are_built_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the float graph of equal folders: the builder's child process imports for seconds."""
     kept: dict[tuple[object, ...], Path] = {}
-    build = decoder.build_graph
 
     def build_once(folder, destination, precision):
         key = (precision, *digests_of(folder).items())
         if key not in kept:
-            build(folder, destination, precision)
+            build_graph(folder, destination, precision)
             kept[key] = shutil.copytree(destination, tmp_path_factory.mktemp("graph") / "kept")
         else:
             shutil.copytree(kept[key], destination, dirs_exist_ok=True)
