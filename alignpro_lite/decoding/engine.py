@@ -206,7 +206,7 @@ class Engine(Generic[S]):
         self._thread.join()
 
     def require_room(self, work: Work[S]) -> None:
-        """Refuse a work that can never be decoded.
+        """Refuse work that can never be decoded.
 
         Raises:
             ContextOverflowError: The prompt and the tokens asked for can never fit.

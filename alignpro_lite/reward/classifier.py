@@ -75,7 +75,7 @@ class HfScorer:
         return scores
 
     def close(self) -> None:
-        """Give back the weights."""
+        """Free the weights."""
         del self._model
 
     @property

@@ -57,7 +57,7 @@ class OnnxScorer:
         return scores
 
     def close(self) -> None:
-        """Give back the session."""
+        """Free the session."""
         self._session = None
 
     def _run(self, batch: Sequence[EncodedExchange]) -> NDArray[np.float32]:

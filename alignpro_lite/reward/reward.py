@@ -36,7 +36,7 @@ class Scorer(Protocol):
         """Scores of shape (n, parts); NaN where one exchange cannot be scored."""
 
     def close(self) -> None:
-        """Give back its memory."""
+        """Free its memory."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class CallableScorer:
         return self._numbers(returned, len(exchanges))[:, None]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to free."""
 
     def _numbers(self, returned: object, count: int) -> NDArray[np.float64]:
         try:

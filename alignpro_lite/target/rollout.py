@@ -100,7 +100,7 @@ class Target(Protocol):
         """
 
     def close(self) -> None:
-        """Give back what the target holds."""
+        """Free what the target holds."""
 
 
 def answer_each(
