@@ -65,9 +65,9 @@ def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
     return LlamaModel(path, params)
 
 
-def new_sampler(sampling: Sampling) -> SamplerChain:
+def new_sampler(model: LlamaModel, sampling: Sampling) -> SamplerChain:
     """llama.cpp's sampler chain for one sequence; `free_sampler` frees it."""
-    lib = llama_cpp()
+    lib = model.lib
     params = lib.llama_sampler_chain_default_params()
     params.no_perf = True
     chain = lib.llama_sampler_chain_init(params)
@@ -88,10 +88,10 @@ def new_sampler(sampling: Sampling) -> SamplerChain:
     return SamplerChain(chain)
 
 
-def free_sampler(sampler: TargetSampler) -> None:
+def free_sampler(model: LlamaModel, sampler: TargetSampler) -> None:
     """Free what `new_sampler` made; given tokens hold nothing."""
     if isinstance(sampler, SamplerChain):
-        llama_cpp().llama_sampler_free(sampler.pointer)
+        model.lib.llama_sampler_free(sampler.pointer)
 
 
 class LlamaStepper:
@@ -175,7 +175,7 @@ class LlamaStepper:
 
     def release(self, sampler: TargetSampler) -> None:
         """Free a sampler."""
-        free_sampler(sampler)
+        free_sampler(self._model, sampler)
 
     def close(self) -> None:
         """Give back the context, and the weights if nobody else uses them."""

@@ -202,7 +202,7 @@ class LlamaTarget:
             started = self._engine.submit_together(works, fresh=fresh)
         except AlignProError:
             for sampler in (sampler for work in works for sampler in work.samplers):
-                free_sampler(sampler)  # the engine frees only those that it accepts
+                free_sampler(self._native, sampler)  # the engine frees only those that it accepts
             raise
         return [
             [AnswerStream(self, stream, question) for stream in streams]
@@ -226,7 +226,7 @@ class LlamaTarget:
         numbers = range(question.first, question.first + question.count)
         seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
         samplers: list[TargetSampler] = [
-            new_sampler(replace(question.sampling, seed=seed)) for seed in seeds
+            new_sampler(self._native, replace(question.sampling, seed=seed)) for seed in seeds
         ]
         return Work(prompt, samplers, _left(question))
 
