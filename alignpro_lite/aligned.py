@@ -25,7 +25,7 @@ from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.loading import plan_models
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
-from alignpro_lite.reward.loading import named, open_reward
+from alignpro_lite.reward.loading import open_reward, scorer_named
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw, unchanged
 from alignpro_lite.rewriting.language import language_model
@@ -157,7 +157,7 @@ class AlignedStream:
 
 
 def _load_reward(reward: str | Path | None, store: ModelStore, threads: int) -> Reward | None:
-    return None if reward is None else open_reward([named(reward)], store, threads)
+    return None if reward is None else open_reward([scorer_named(reward)], store, threads)
 
 
 class AlignedModel:
@@ -231,7 +231,7 @@ class AlignedModel:
         self.close()
 
     def close(self) -> None:
-        """Cancel what is running and give back the memory."""
+        """Cancel what is running and free the memory."""
         for model in (self.prompter, self.reward, self.target):
             if model is not None:
                 model.close()

@@ -56,14 +56,14 @@ class BundleRequest:
 def export_bundle(
     request: BundleRequest,
     destination: Path,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    note: Callable[[str], None] = lambda stage: None,
 ) -> Bundle:
     """Make a bundle at `destination`, replacing a bundle that is already there.
 
     Args:
         request: What to make it from.
         destination: The folder; it appears only when it is complete and checked.
-        on_stage: Called with the name of each stage as it begins.
+        note: Called with each progress message.
 
     Returns:
         The bundle; its sidecar has the comparison with torch.
@@ -83,7 +83,7 @@ def export_bundle(
             request.device,
             folder,
             request.allow_mismatch,
-            on_stage,
+            note,
         )
         sidecar = Sidecar(
             format=PROMPTER_BUNDLE.version,

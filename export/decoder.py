@@ -55,7 +55,7 @@ def export_decoder(
     device: Device,
     out_dir: Path,
     allow_mismatch: bool = False,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    note: Callable[[str], None] = lambda stage: None,
 ) -> DecoderExport:
     """Export a causal language model as a decoder graph.
 
@@ -66,7 +66,7 @@ def export_decoder(
         device: What the graph is for: "cuda" has a half-precision cache.
         out_dir: An existing folder for the files; after an error the caller discards it.
         allow_mismatch: Keep a graph that disagrees with torch; the result records it.
-        on_stage: Called with the name of each stage as it begins.
+        note: Called with each progress message.
 
     Returns:
         What the runtime must know about the files in `out_dir`.
@@ -76,17 +76,17 @@ def export_decoder(
         BundleError: onnxruntime cannot load the graph.
         MissingDependencyError: onnxruntime-genai is not installed.
     """
-    on_stage(f"reading {source.name}")
+    note(f"reading {source.name}")
     loaded = load_torch_model(source)
     if source.is_file():
         # llama.cpp rounds activations, so quantised files do not agree with torch exactly.
         read = compare_gguf(loaded, source, 0.9)
         advice = "Export from the model's Hugging Face folder."
         require_parity(read, f"What transformers reads from {source}", advice)
-    on_stage(f"writing the {precision} graph")
+    note(f"writing the {precision} graph")
     loaded, layout = _write_decoder(loaded, adapter, precision, device, out_dir)
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
-    on_stage("comparing it with torch")
+    note("comparing it with torch")
     cure = "Try another --precision, or report the architecture."
     session = open_session(out_dir / GRAPH, os.cpu_count() or 1, cure=cure)
     graph = _graph_of(session, loaded.model.config, layout, precision, device)

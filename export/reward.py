@@ -66,14 +66,14 @@ class RewardRequest:
 def export_reward(
     request: RewardRequest,
     destination: Path,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    note: Callable[[str], None] = lambda stage: None,
 ) -> RewardSidecar:
     """Make a reward bundle at `destination`, replacing a bundle that is already there.
 
     Args:
         request: What to make it from.
         destination: The folder; it appears only when it is complete and checked.
-        on_stage: Called with the name of each stage as it begins.
+        note: Called with each progress message.
 
     Raises:
         ExportError: The model cannot be exported, the graph disagrees with torch, or
@@ -81,11 +81,11 @@ def export_reward(
         ModelFileError: `trained` is incomplete or does not fit `base`.
         RegistryError: The disk is full or read-only.
     """
-    on_stage(f"reading {request.trained.name}")
+    note(f"reading {request.trained.name}")
     reward = load_trained(request.trained, request.base)
     weights = _checked_weights(request, reward.card.parts)
     with whole_folder(destination, REWARD_BUNDLE.name) as folder:
-        on_stage(f"writing the {request.precision} graph")
+        note(f"writing the {request.precision} graph")
         _write_scorer(reward, request.precision, folder)
         reward.tokenizer.save(str(folder / TOKENIZER))
         model = RewardModel(
@@ -96,7 +96,7 @@ def export_reward(
             parts=reward.card.parts,
             precision=request.precision,
         )
-        on_stage("comparing it with torch")
+        note("comparing it with torch")
         parity = _check_parity(reward, OnnxScorer(folder, model, usable_cores()), request)
         has_adapter = (request.trained / ADAPTER).is_file()
         sidecar = RewardSidecar(

@@ -72,7 +72,7 @@ def _refuse_lost_options(context: click.Context) -> None:
 @evaluation.command("quick")
 @output_option("evaluation-quick")
 @cache_option
-def evaluate_quickly(folder: Path, cache: Path | None) -> None:
+def eval_quick(folder: Path, cache: Path | None) -> None:
     """Evaluate the default bundle on 16 prompts that come with the package."""
     require_extra("eval")
     from alignpro_lite.eval import QUICK
@@ -85,9 +85,7 @@ def evaluate_quickly(folder: Path, cache: Path | None) -> None:
 @data_option
 @output_option("evaluation")
 @cache_option
-def evaluate_theorem(
-    config: Path | None, data: Path | None, folder: Path, cache: Path | None
-) -> None:
+def eval_bound(config: Path | None, data: Path | None, folder: Path, cache: Path | None) -> None:
     """Measure the terms of theorem 6.1: how far ρ* may be from the best target.
 
     Reads the section [bound] of --config. The term of the best target needs a

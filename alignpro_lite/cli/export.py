@@ -69,7 +69,7 @@ def _build_bundle(entry: Entry, recipe: BundleRecipe, store: ModelStore) -> None
         allow_mismatch=False,
     )
     with store.cache.locked(entry):
-        made = export_bundle(request, store.cache.path(entry), on_stage=output.note)
+        made = export_bundle(request, store.cache.path(entry), note=output.note)
     _print_made(made.path, made.sidecar.parity.summary())
 
 
@@ -81,7 +81,7 @@ def _build_reward(entry: Entry, recipe: RewardRecipe, store: ModelStore) -> None
         recipe.adapter, base, recipe.precision, False, part_weights=recipe.part_weights
     )
     with store.cache.locked(entry):
-        made = export_reward(request, store.cache.path(entry), on_stage=output.note)
+        made = export_reward(request, store.cache.path(entry), note=output.note)
     _print_made(store.cache.path(entry), made.parity.summary())
 
 
@@ -143,7 +143,7 @@ def make_prompter(
         device=device,
         allow_mismatch=allow_mismatch,
     )
-    made = export_bundle(request, out, on_stage=output.note)
+    made = export_bundle(request, out, note=output.note)
     _print_made(made.path, made.sidecar.parity.summary())
 
 
@@ -194,7 +194,7 @@ def make_reward(
     name = base or read_card(trained).base
     path = ModelStore.open(cache).path("reward", name)
     request = RewardRequest(trained, path, precision, allow_mismatch, dict(weights))
-    made = export_reward(request, out, on_stage=output.note)
+    made = export_reward(request, out, note=output.note)
     _print_made(out, made.parity.summary())
 
 

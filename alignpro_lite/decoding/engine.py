@@ -79,7 +79,7 @@ class Stream(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Work(Generic[S]):
+class Submission(Generic[S]):
     """What a caller wants decoded.
 
     Attributes:
@@ -156,43 +156,43 @@ class Engine(Generic[S]):
         *,
         fresh: bool = False,
     ) -> list[Stream[S]]:
-        """Queue the sequences of one `Work`; see `submit_together`."""
-        (streams,) = self.submit_together([Work(prompt, samplers, max_tokens)], fresh=fresh)
+        """Queue the sequences of one `Submission`; see `submit_together`."""
+        (streams,) = self.submit_together([Submission(prompt, samplers, max_tokens)], fresh=fresh)
         return streams
 
     def submit_together(
-        self, work: Sequence[Work[S]], *, fresh: bool = False
+        self, submissions: Sequence[Submission[S]], *, fresh: bool = False
     ) -> list[list[Stream[S]]]:
-        """Queue works, all or none of them, that begin at one moment.
+        """Queue several submissions, all or none, that begin in the same step.
 
         Which sequences are decoded side by side, and so how every number is rounded, then does not
         depend on how soon the loop wakes.
 
         Args:
-            work: What to decode.
+            submissions: What to decode.
             fresh: Whether to forget cached prompts first. Rounding depends on what is cached and on
                 what is decoded at the same time; numbers that must depend on the prompt alone need
                 this.
 
         Returns:
-            For each work one stream a sampler, in order.
+            For each submission one stream a sampler, in order.
 
         Raises:
             ContextOverflowError: A prompt and the tokens asked for can never fit.
             DeviceError: The engine is closed.
             InputError: There is no prompt, or no token is asked for.
         """
-        for job in work:
-            self.require_room(job)
+        for submission in submissions:
+            self.require_room(submission)
         # Only the first one forgets: the others share what it computes.
         jobs = tuple(
             _Job(
-                tuple(item.prompt),
-                tuple(Stream(sampler) for sampler in item.samplers),
-                item.max_tokens,
+                tuple(submission.prompt),
+                tuple(Stream(sampler) for sampler in submission.samplers),
+                submission.max_tokens,
                 fresh and number == 0,
             )
-            for number, item in enumerate(work)
+            for number, submission in enumerate(submissions)
         )
         with self._gate:
             if self._closed:
@@ -205,18 +205,18 @@ class Engine(Generic[S]):
         self._inbox.put(None)
         self._thread.join()
 
-    def require_room(self, work: Work[S]) -> None:
-        """Refuse work that can never be decoded.
+    def require_room(self, submission: Submission[S]) -> None:
+        """Refuse a submission that can never be decoded.
 
         Raises:
             ContextOverflowError: The prompt and the tokens asked for can never fit.
             InputError: There is no prompt, or no token is asked for.
         """
-        stepper, prompt, count = self._stepper, len(work.prompt), len(work.samplers)
-        if not work.prompt or work.max_tokens < 1:
+        stepper, prompt, count = self._stepper, len(submission.prompt), len(submission.samplers)
+        if not submission.prompt or submission.max_tokens < 1:
             raise InputError(
                 f"The {self._name} needs a prompt and room for a token, found {prompt} "
-                f"prompt tokens and room for {work.max_tokens}.",
+                f"prompt tokens and room for {submission.max_tokens}.",
                 "Pass a prompt and at least one token.",
             )
         if count > stepper.rows:
@@ -225,13 +225,13 @@ class Engine(Generic[S]):
                 f"{stepper.rows}.",
                 f"Ask for at most {stepper.rows}, or load it with more sequences.",
             )
-        cells = prompt + count * work.max_tokens
-        if prompt + work.max_tokens > stepper.row_capacity or cells > stepper.capacity:
+        cells = prompt + count * submission.max_tokens
+        if prompt + submission.max_tokens > stepper.row_capacity or cells > stepper.capacity:
             room = min(stepper.row_capacity, stepper.capacity)
             times = f"{count} x " if count > 1 else ""
             raise ContextOverflowError(
                 f"The context of the {self._name} holds {room} tokens, found a prompt of {prompt} "
-                f"and up to {times}{work.max_tokens} new ones ({cells} in all).",
+                f"and up to {times}{submission.max_tokens} new ones ({cells} in all).",
                 self._overflow_cure,
             )
 

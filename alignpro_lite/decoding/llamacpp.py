@@ -28,9 +28,9 @@ descheduled thread at hundreds of barriers. Measured on 2 cores with one of them
 by default, 33 with this; with both free, 137 and 139."""
 
 _ERROR_LEVEL = 4
-_KEPT_COMPLAINTS = 20
+_KEPT_LINES = 20
 _LONGEST_PIECE = 256
-_complaints: list[str] = []
+_log_lines: list[str] = []
 _log_callback: Any = None
 _log_lock = threading.Lock()
 
@@ -56,24 +56,24 @@ def llama_cpp() -> ModuleType:
 
 
 def _capture_log(lib: ModuleType) -> None:
-    """Keep llama.cpp off stderr, and keep its last complaints for error messages."""
+    """Keep llama.cpp off stderr, and keep its last log lines for error messages."""
     global _log_callback
     with _log_lock:  # llama.cpp must never hold a callback that Python has freed
         if _log_callback is None:
-            _log_callback = lib.llama_log_callback(_keep_complaint)
+            _log_callback = lib.llama_log_callback(_keep_line)
         # Each time: other users of the library in this process may have replaced it.
         lib.llama_log_set(_log_callback, ctypes.c_void_p())
 
 
-def _keep_complaint(level: int, text: bytes, _: object) -> None:
+def _keep_line(level: int, text: bytes, _: object) -> None:
     line = text.decode("utf-8", errors="replace").strip()
     if level == _ERROR_LEVEL and line:
-        _complaints.append(line)
-        del _complaints[:-_KEPT_COMPLAINTS]
+        _log_lines.append(line)
+        del _log_lines[:-_KEPT_LINES]
 
 
-def _last_complaint() -> str:
-    return _complaints[-1] if _complaints else "it gave no reason"
+def _last_line() -> str:
+    return _log_lines[-1] if _log_lines else "it gave no reason"
 
 
 def supports_gpu_offload() -> bool:
@@ -121,7 +121,7 @@ class LlamaModel:
         self.pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ModelFileError(
-                f"llama.cpp cannot open {path}: {_last_complaint()}.",
+                f"llama.cpp cannot open {path}: {_last_line()}.",
                 "Check it with `alignpro-lite models verify`, or upgrade llama-cpp-python "
                 "if the model is newer than it.",
             )
@@ -229,7 +229,7 @@ class LlamaContext:
         self.pointer: Any = lib.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise DeviceError(
-                f"llama.cpp cannot make a context of {params.n_ctx} tokens: {_last_complaint()}.",
+                f"llama.cpp cannot make a context of {params.n_ctx} tokens: {_last_line()}.",
                 "Lower --ctx or --n-gpu-layers.",
             )
         self.memory: Any = lib.llama_get_memory(self.pointer)
@@ -281,7 +281,7 @@ class LlamaContext:
         return np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
 
     def close(self) -> None:
-        """Give back the cache, and the model if nothing else refers to it."""
+        """Free the KV cache, and the model if nothing else refers to it."""
         self._lib.llama_batch_free(self._batch)
         self._lib.llama_free(self.pointer)
         del self._model

@@ -56,7 +56,7 @@ def load_prompts(
     folder: Path,
     request: Callable[[str], Sequence[int]],
     seed: int,
-    tell: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> Prompts:
     """Read and split the prompts.
 
@@ -65,7 +65,7 @@ def load_prompts(
         folder: What relative paths start from.
         request: Token ids that ask the prompter for a rewrite; what a prompt adds is its length.
         seed: Of the order.
-        tell: Told which rows are left out, and how many prompts there are.
+        note: Called with which rows are left out, and how many prompts there are.
 
     Raises:
         InputError: A file cannot be read, or there are too few prompts.
@@ -75,7 +75,7 @@ def load_prompts(
         found, bad = read_prompts(folder / file.path, file.format)
         rows += found
         for row in bad:
-            tell(f"{file.path}: {row}")
+            note(f"{file.path}: {row}")
     empty = len(request(""))
     prompts = split_prompts(
         rows,
@@ -84,7 +84,7 @@ def load_prompts(
         lambda prompt: len(request(prompt)) - empty,
         section.max_prompt_tokens,
     )
-    tell(
+    note(
         f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
         f"{prompts.too_long} too long."
     )

@@ -1,6 +1,6 @@
 """Estimates with intervals, and the comparison of two arms on the same prompts.
 
-An arm is one way to get answers: no prompter, ρ_sft, the learned prompter. Its rewards are a
+An arm is the answers of one system: no prompter, ρ_sft, the learned prompter. Its rewards are a
 matrix of shape (prompts, answers), in the reward's own unit; row i of both arms belongs to the
 same prompt.
 

@@ -2,8 +2,8 @@
 
 `models_toml` reads the rows, `sources` what a source means, `cache` is the
 folder of models, `store` finds a model in both, `pull` fills the cache through
-`package_index` and `download`, and `storage` is what they all write with. Only
-`pull` uses a network.
+`package_index` and `download`, and `storage` is what they all write with. Of
+these only `pull` uses the network.
 """
 
 from alignpro_lite.registry.cache import Cache

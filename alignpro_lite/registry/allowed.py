@@ -1,4 +1,4 @@
-"""What a field may hold, in words, and the place in a table that a complaint of msgspec is about.
+"""What a field may hold, in words, and the place in a table that an error of msgspec is about.
 
 msgspec checks values and names the path of the first wrong one, as in "Expected `int` >= 1 - at
 `$.training.steps`". The value there and what is allowed instead are looked up here.
@@ -43,16 +43,16 @@ class TablePlace:
     allowed: inspect.Type
 
 
-def place_of(kind: type, raw: Any, complaint: str) -> TablePlace:
-    """The place that a complaint names; the table around it where it is an entry of a mapping.
+def place_of(kind: type, raw: Any, message: str) -> TablePlace:
+    """The place that an error message names; the table around it where it is an entry of a mapping.
 
     Args:
         kind: What `raw` was to become.
         raw: The whole table.
-        complaint: The text of a `msgspec.ValidationError`.
+        message: The text of a `msgspec.ValidationError`.
     """
     place = TablePlace((), raw, inspect.type_info(kind))
-    path = _PATH.fullmatch(complaint)
+    path = _PATH.fullmatch(message)
     for name, number in _STEP.findall(path[1] if path else ""):
         step = int(number) if number else name
         allowed = _inside(place, step)
@@ -62,9 +62,9 @@ def place_of(kind: type, raw: Any, complaint: str) -> TablePlace:
     return place
 
 
-def missing_key(complaint: str) -> str | None:
-    """The key that a complaint misses; None if it is another complaint."""
-    found = _MISSING.match(complaint)
+def missing_key(message: str) -> str | None:
+    """The key that an error message reports as missing; None for any other error."""
+    found = _MISSING.match(message)
     return found[1] if found else None
 
 

@@ -125,7 +125,7 @@ def _persist(
         except HttpError as error:
             if _size(partial) > before:
                 pauses = iter(RETRY_PAUSES)
-            pause = next(pauses, None) if error.passing else None
+            pause = next(pauses, None) if error.transient else None
             if pause is None:
                 raise _registry_error(f"{expected.label}: {error}.", error) from error
             time.sleep(max(pause, error.retry_after))
@@ -147,7 +147,7 @@ def _attempt(
         if error.headers.get("Content-Range") == nothing_left:
             return _hash_start(partial).hexdigest(), offset
         _discard(partial)
-        raise HttpError("the file at the source has changed", passing=True) from error
+        raise HttpError("the file at the source has changed", transient=True) from error
 
 
 def _read_rest(
@@ -166,7 +166,7 @@ def _read_rest(
                 offset += len(chunk)
                 on_progress(Progress(expected.label, offset, total))
     if total is not None and offset != total:
-        raise HttpError(f"the connection ended at {offset:,} of {total:,} bytes", passing=True)
+        raise HttpError(f"the connection ended at {offset:,} of {total:,} bytes", transient=True)
     return hasher.hexdigest(), offset
 
 
@@ -220,7 +220,7 @@ def _align(partial: Path, offset: int, response: http.client.HTTPResponse) -> in
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if start is None or int(start[1]) != offset:
         _discard(partial)
-        raise HttpError(f"the server did not continue at byte {offset:,}", passing=True)
+        raise HttpError(f"the server did not continue at byte {offset:,}", transient=True)
     return offset
 
 
@@ -246,5 +246,5 @@ def _refuse_wrong_file(
 
 
 def _registry_error(problem: str, error: HttpError) -> RegistryError:
-    usual = _NETWORK_CURE if error.passing else _SOURCE_CURE
+    usual = _NETWORK_CURE if error.transient else _SOURCE_CURE
     return RegistryError(problem, error.cure or _STATUS_CURES.get(error.status or 0, usual))

@@ -21,9 +21,9 @@ TIMEOUT_SECONDS = 30.0
 MAX_RETRY_AFTER = 60.0
 """Seconds; a server that asks for more is asked again sooner."""
 
-_COMPLAINT_BYTES = 1 << 16
+_MESSAGE_BYTES = 1 << 16
 _SHOWN_CHARACTERS = 200
-_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+_TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504))
 _PROXY_CURE = "Put the proxy's user and password into HTTPS_PROXY."
 _CERTIFICATE_CURE = "Set SSL_CERT_FILE to the certificates that the server needs."
 
@@ -57,7 +57,7 @@ class HttpError(Exception):
 
     Attributes:
         status: The HTTP status, None if there was none.
-        passing: Whether another attempt may succeed.
+        transient: Whether another attempt may succeed.
         cure: What fixes it, None where that depends on what was asked.
         headers: Of the answer, empty if there was none.
     """
@@ -67,13 +67,13 @@ class HttpError(Exception):
         problem: str,
         status: int | None = None,
         *,
-        passing: bool = False,
+        transient: bool = False,
         cure: str | None = None,
         headers: Message | None = None,
     ) -> None:
         super().__init__(problem)
         self.status = status
-        self.passing = passing
+        self.transient = transient
         self.cure = cure
         self.headers = headers or Message()
 
@@ -132,7 +132,7 @@ def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         try:
             chunk = response.read1(CHUNK_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise HttpError(f"the connection broke ({error})", passing=True) from error
+            raise HttpError(f"the connection broke ({error})", transient=True) from error
         if not chunk:
             return
         yield chunk
@@ -228,30 +228,30 @@ class _Proxies(urllib.request.ProxyHandler):
 def _status_error(remote: Remote, error: urllib.error.HTTPError) -> HttpError:
     with error:
         problem = f"{shown_url(remote.url)} answered {error.code} {error.reason}"
-        if complaint := _complaint(remote, error):
-            problem += f": {complaint}"
+        if message := _server_message(remote, error):
+            problem += f": {message}"
     return HttpError(
         problem,
         error.code,
-        passing=error.code in _PASSING,
+        transient=error.code in _TRANSIENT,
         cure=_PROXY_CURE if error.code == http.client.PROXY_AUTHENTICATION_REQUIRED else None,
         headers=error.headers,
     )
 
 
-def _complaint(remote: Remote, error: urllib.error.HTTPError) -> str:
+def _server_message(remote: Remote, error: urllib.error.HTTPError) -> str:
     """What the server says about an error, empty if it is nothing for a message."""
     if error.headers.get_content_type() == "text/html":
         return ""
     try:
-        content = error.read(_COMPLAINT_BYTES)
+        content = error.read(_MESSAGE_BYTES)
     except (OSError, http.client.HTTPException):
         return ""
-    return remote.quoted(_message(content) or content)
+    return remote.quoted(_json_message(content) or content)
 
 
-def _message(content: bytes) -> bytes | None:
-    """The `error.message` or `error` of a JSON complaint, as OpenAI and many others write it."""
+def _json_message(content: bytes) -> bytes | None:
+    """The `error.message` or `error` of a JSON error body, as OpenAI and many others write it."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError):
@@ -266,4 +266,4 @@ def _connection_error(remote: Remote, error: Exception) -> HttpError:
     problem = f"{shown_url(remote.url)} cannot be reached ({reason or type(reason).__name__})"
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HttpError(problem, cure=_CERTIFICATE_CURE)
-    return HttpError(problem, passing=True)
+    return HttpError(problem, transient=True)

@@ -190,9 +190,9 @@ def near(name: str, names: Iterable[str]) -> str:
     return f" (near: {', '.join(matches)})" if matches else ""
 
 
-def _refusal(place: TablePlace, complaint: str, origin: Origin) -> AlignProError:
+def _refusal(place: TablePlace, message: str, origin: Origin) -> AlignProError:
     """What is wrong at a place of a table, in one sentence."""
-    if name := missing_key(complaint):
+    if name := missing_key(message):
         return _lacks(origin.at(*place.keys), name)
     keys = known_keys(place)
     if keys and isinstance(place.value, dict) and place.value.keys() - set(keys):

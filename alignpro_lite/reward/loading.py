@@ -38,7 +38,7 @@ class ScorerSource(Record):
     weights: Annotated[dict[Label, float], Meta(min_length=1)]
 
 
-def named(reward: str | Path) -> ScorerSource:
+def scorer_named(reward: str | Path) -> ScorerSource:
     """The scorer that a single name stands for.
 
     Args:

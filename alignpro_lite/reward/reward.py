@@ -60,7 +60,7 @@ class Scores:
 class Reward:
     """A weighted sum of named parts.
 
-    Use it as a context manager, or call `close`, to give back the memory of its scorers.
+    Use it as a context manager, or call `close`, to free the memory of its scorers.
     """
 
     def __init__(self, scorers: Sequence[Scorer], weights: Mapping[str, float]) -> None:
@@ -166,7 +166,7 @@ class CallableScorer:
         )
 
 
-def complaints(scores: Scores) -> list[str]:
+def score_warnings(scores: Scores) -> list[str]:
     """What is suspicious about the scores of several candidates, one sentence each.
 
     A part that is the same for all candidates teaches nothing; a part that is NaN was not scored.

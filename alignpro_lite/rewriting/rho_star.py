@@ -155,6 +155,9 @@ def metropolis_hastings(weights: Vector, random: np.random.Generator) -> NDArray
 def resample(weights: Vector, random: np.random.Generator) -> NDArray[np.int64]:
     """Importance resampling: indices with probability w / Σw; any, where every weight is 0.
 
+    The rival that independence Metropolis–Hastings is measured against, in tests and in
+    `benchmarks/samplers.py`; requests do not use it.
+
     Args:
         weights: log w, shape (..., n), n ≥ 1; leading axes are independent draws.
         random: One uniform number is drawn for each draw.

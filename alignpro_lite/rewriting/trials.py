@@ -19,7 +19,7 @@ from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.reward import Reward, complaints
+from alignpro_lite.reward.reward import Reward, score_warnings
 from alignpro_lite.rewriting.request import Budget, Request
 from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
 
@@ -153,7 +153,7 @@ class Trials:
         if self._cancellation.asked:
             return [float("nan")] * len(texts)
         scores = self._reward.score([Exchange(self._prompt, text) for text in texts])
-        self.notes |= dict.fromkeys(complaints(scores))
+        self.notes |= dict.fromkeys(score_warnings(scores))
         return [float(score) for score in scores.total]
 
     def _question(self, ask: Ask) -> Question:

@@ -1,4 +1,4 @@
-"""Post JSON to one address: the key stays safe, passing failures are repeated."""
+"""Post JSON to one address: the key stays safe, transient failures are repeated."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Endpoint:
             try:
                 return self._post_once(data)
             except HttpError as error:
-                if not error.passing:
+                if not error.transient:
                     raise
                 if self._closed.wait(max(pause, error.retry_after)):
                     raise CancelledError() from error

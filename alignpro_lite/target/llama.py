@@ -178,6 +178,6 @@ class LlamaStepper:
         free_sampler(self._model, sampler)
 
     def close(self) -> None:
-        """Give back the context, and the weights if nobody else uses them."""
+        """Free the context, and the weights if nothing else uses them."""
         self._context.close()
         del self._model

@@ -58,7 +58,7 @@ class OpenAiTarget:
             timeout: Seconds of silence after which an attempt has failed; an endpoint is silent
                 until all answers of a request are complete.
             parallel: How many requests may be under way at once.
-            retry_pauses: Seconds before each further attempt after a passing failure.
+            retry_pauses: Seconds before each further attempt after a transient failure.
 
         Raises:
             InputError: The address or the key cannot be used, see `Endpoint`, or a number is out

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
-from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Work
+from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
 from alignpro_lite.decoding.text import StopStrings, text_pieces
@@ -195,13 +195,15 @@ class LlamaTarget:
         Raises:
             ContextOverflowError: A question and its answers can never fit. None is started.
         """
-        works = []
+        submissions = []
         try:
             for question in questions:
-                works.append(self._work(question))
-            started = self._engine.submit_together(works, fresh=fresh)
+                submissions.append(self._submission(question))
+            started = self._engine.submit_together(submissions, fresh=fresh)
         except AlignProError:
-            for sampler in (sampler for work in works for sampler in work.samplers):
+            for sampler in (
+                sampler for submission in submissions for sampler in submission.samplers
+            ):
                 free_sampler(self._native, sampler)  # the engine frees only those that it accepts
             raise
         return [
@@ -219,16 +221,16 @@ class LlamaTarget:
             GivenTokens([0])
         ] * question.count  # only the number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
-        self._engine.require_room(Work(tokens, samplers, _left(question)))
+        self._engine.require_room(Submission(tokens, samplers, _left(question)))
 
-    def _work(self, question: Question) -> Work[TargetSampler]:
+    def _submission(self, question: Question) -> Submission[TargetSampler]:
         prompt = [*self.prompt_tokens(question.messages), *question.begun]
         numbers = range(question.first, question.first + question.count)
         seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
         samplers: list[TargetSampler] = [
             new_sampler(self._native, replace(question.sampling, seed=seed)) for seed in seeds
         ]
-        return Work(prompt, samplers, _left(question))
+        return Submission(prompt, samplers, _left(question))
 
     def choice_log_probs(
         self, messages: Sequence[Message], choices: Sequence[str]
@@ -311,11 +313,13 @@ class LlamaTarget:
         self, conversations: Sequence[Sequence[Message]], written: Sequence[Sequence[int]]
     ) -> list[float]:
         """Scores under the first conversation, then under the next one; all decoded together."""
-        works = [
-            work for messages in conversations for work in self._scoring_works(messages, written)
+        submissions = [
+            submission
+            for messages in conversations
+            for submission in self._scoring_submissions(messages, written)
         ]
         # Fresh: the same answers must get the same score, whatever was computed before.
-        started = self._engine.submit_together(works, fresh=True)
+        started = self._engine.submit_together(submissions, fresh=True)
         streams = [stream for batch in started for stream in batch]
         lengths = [len(tokens) for tokens in written] * len(conversations)
         try:
@@ -327,9 +331,9 @@ class LlamaTarget:
             for stream in streams:
                 stream.cancel()
 
-    def _scoring_works(
+    def _scoring_submissions(
         self, messages: Sequence[Message], written: Sequence[Sequence[int]]
-    ) -> Iterator[Work[TargetSampler]]:
+    ) -> Iterator[Submission[TargetSampler]]:
         """The answers to one conversation, in as few batches as rows and context allow."""
         prompt = self.prompt_tokens(messages)
         longest = max(map(len, written), default=1)
@@ -338,7 +342,7 @@ class LlamaTarget:
         for start in range(0, len(written), together):
             batch = written[start : start + together]
             samplers = [GivenTokens(tokens) for tokens in batch]
-            yield Work(prompt, samplers, max(map(len, batch)))
+            yield Submission(prompt, samplers, max(map(len, batch)))
 
     def is_like(self, other: LlamaTarget) -> bool:
         """Whether both have the same vocabulary, so that each can score what the other wrote."""

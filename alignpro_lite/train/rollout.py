@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.reward import Reward, Scores, complaints
+from alignpro_lite.reward.reward import Reward, Scores, score_warnings
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
 
@@ -151,7 +151,7 @@ def _scores(
             exchanges.append(Exchange(prompt, answer.text))
     scores = learner.reward.score(exchanges)
     rollout.unscored += int(scores.failed.sum())
-    rollout.reasons.extend(complaints(scores))
+    rollout.reasons.extend(score_warnings(scores))
     owner = np.array(owners, dtype=np.int64)
     return Scores(
         _means(scores.total, owner, len(candidates)),

@@ -62,24 +62,24 @@ def train_policy(
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     _require_even_share(config.objective.prompts, accelerator.num_processes)
     is_main = accelerator.is_main_process
-    tell = note if is_main else _stay_silent
+    note = note if is_main else _stay_silent
     if is_main:
         claim(places.run, config)
     accelerator.wait_for_everyone()
     if (places.run / result).is_file():
-        tell(f"The run in {places.run} is done; its result is {result} there.")
+        note(f"The run in {places.run} is done; its result is {result} there.")
         return True
     with ExitStack() as stack:
         policy = load_policy(str(accelerator.device))
         seed = config.training.seed
-        prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, tell)
+        prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
         opened = stack.enter_context(closing(target()))
         reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
         learner = Learner(policy, opened, reward, plan, prompts.train, accelerator)
         trainer = PolicyTrainer(learner, config.objective, config.training, places.run)
         done = _train_to_the_end(trainer, places.run) if is_main else trainer.train(_stay_silent)
         if not done:
-            tell(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
+            note(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
         elif is_main:
             finish(learner, prompts)
     return done

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.engine import Engine, Stream, Work
+from alignpro_lite.decoding.engine import Engine, Stream, Submission
 from alignpro_lite.decoding.rows import chunk_end
 from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
@@ -257,7 +257,7 @@ def test_a_second_job_joins_while_the_first_runs(start):
 
 
 def joint(prompt, *tokens):
-    return Work(prompt, scripts(prompt, *tokens), 5)
+    return Submission(prompt, scripts(prompt, *tokens), 5)
 
 
 def test_works_submitted_together_share_their_common_beginning(start):

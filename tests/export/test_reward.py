@@ -41,7 +41,7 @@ from alignpro_lite.registry.record import write_record
 from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.classifier import HfScorer
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.loading import named, open_reward
+from alignpro_lite.reward.loading import open_reward, scorer_named
 from alignpro_lite.reward.onnx_reward import BATCH_TOKENS, OnnxScorer, _batches
 from alignpro_lite.reward.torch_reward import REWARD_CARD, RewardCard, load_trained
 from tests.support import TINY_TARGET
@@ -123,7 +123,7 @@ def test_an_int8_graph_scores_as_torch_does(made, trained):
     assert sidecar.provenance.base_model == "tiny-bert"
     assert sidecar.provenance.adapter is None
     expected = load_trained(trained, trained).score(TALK).numpy()
-    with open_reward([named(made)], ModelStore.open(), threads=1) as reward:
+    with open_reward([scorer_named(made)], ModelStore.open(), threads=1) as reward:
         scores = reward.score(TALK)
     for column, part in enumerate(CARD.parts):
         error = np.abs(scores.parts[part] - expected[:, column]).max()

@@ -15,8 +15,8 @@ from alignpro_lite.errors import AlignProError, InputError, RewardError
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
-from alignpro_lite.reward.loading import ScorerSource, named, open_reward
-from alignpro_lite.reward.reward import CallableScorer, Reward, complaints
+from alignpro_lite.reward.loading import ScorerSource, open_reward, scorer_named
+from alignpro_lite.reward.reward import CallableScorer, Reward, score_warnings
 from tests.support import TINY_TARGET
 
 TALK = [Exchange("What is blue?", "The sky."), Exchange("Why?", "Why not?")]
@@ -52,13 +52,13 @@ def test_one_item_without_a_score_is_nan_and_told_apart(bad):
     assert list(scores.failed) == [True, False]
     assert math.isnan(scores.parts["a"][0])
     assert scores.total[1] == 2
-    assert complaints(scores) == ["1 of 2 scores of 'a' are not numbers."]
+    assert score_warnings(scores) == ["1 of 2 scores of 'a' are not numbers."]
 
 
-def test_a_constant_part_is_complained_about_and_a_varied_one_is_not():
+def test_a_constant_part_is_warned_about_and_a_varied_one_is_not():
     table = [[1, 0.5], [2, 0.5], [3, math.nan]]
     scores = Reward([Fixed(("a", "b"), table)], {"a": 1, "b": 1}).score([*TALK, TALK[0]])
-    assert complaints(scores) == [
+    assert score_warnings(scores) == [
         "1 of 3 scores of 'b' are not numbers.",
         "All 2 scores of 'b' are 0.5.",
     ]
@@ -123,18 +123,18 @@ def test_a_function_may_leave_single_items_undecided():
 def test_what_was_loaded_before_another_scorer_failed_is_closed(monkeypatch, source):
     closed = []
     monkeypatch.setattr(CallableScorer, "close", lambda scorer: closed.append(scorer.names))
-    good = named("tests.support.reward_functions:length")
+    good = scorer_named("tests.support.reward_functions:length")
     with pytest.raises(AlignProError):
-        open_reward([good, named(source)], ModelStore.open(), threads=1)
+        open_reward([good, scorer_named(source)], ModelStore.open(), threads=1)
     assert closed == [("reward",)]
 
 
 def test_a_name_stands_for_a_function_or_a_bundle(tmp_path):
     with open_reward(
-        [named("tests.support.reward_functions:length")], ModelStore.open(), threads=1
+        [scorer_named("tests.support.reward_functions:length")], ModelStore.open(), threads=1
     ) as reward:
         assert reward.weights == {"reward": 1.0}
-    assert named("default").kind == named(tmp_path).kind == "onnx"
+    assert scorer_named("default").kind == named(tmp_path).kind == "onnx"
 
 
 @pytest.mark.parametrize("kind", ["judge", "python"])

@@ -100,7 +100,7 @@ class ShowingTrainer(PolicyTrainer):
 
 
 class HashingTarget:
-    """Its answers hang on nothing but the conversation and the seed."""
+    """Its answers depend only on the conversation and the seed."""
 
     def __init__(self, fails=lambda text, draw: False):
         self.fails = fails

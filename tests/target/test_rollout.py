@@ -42,7 +42,7 @@ def test_equal_conversations_get_different_answers(target):
     assert len({one.text for two in outcomes for one in two}) == 6
 
 
-def test_answers_hang_on_the_call_alone(target):
+def test_answers_depend_on_the_call_alone(target):
     """Holds down: conversations were begun one by one, and roundings hung on the loop's timing."""
     conversations = [[Message("user", f"Tell {n}")] for n in range(9)]
     first = answers_of(target, conversations, 1, 40, WARM)

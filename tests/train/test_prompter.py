@@ -45,7 +45,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def hashing(monkeypatch):
-    """Train against a target whose answers hang on nothing but what it is asked."""
+    """Train against a target whose answers depend only on what it is asked."""
 
     def use(**options):
         target = HashingTarget(**options)

@@ -20,7 +20,7 @@ from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.export.reward import export_reward
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.loading import named, open_reward
+from alignpro_lite.reward.loading import open_reward, scorer_named
 from alignpro_lite.reward.torch_reward import load_trained, read_card
 from alignpro_lite.train.reward import trainer
 from alignpro_lite.train.reward.config import RewardConfig
@@ -163,7 +163,7 @@ def test_the_command_line_learns_and_exports(place, base, monkeypatch, capsys):
     assert {path.name for path in out.iterdir()} >= {"adapter_model.safetensors", "bundle"}
     talk = [Exchange("Write letter 900.", GOOD), Exchange("Write letter 900.", BAD)]
     expected = load_trained(out, base).score(talk)
-    with open_reward([named(out / "bundle")], ModelStore.open(), threads=1) as reward:
+    with open_reward([scorer_named(out / "bundle")], ModelStore.open(), threads=1) as reward:
         good = reward.score(talk).parts["good"]
     assert good[0] > good[1]
     assert good - expected[:, 0].numpy() == pytest.approx(0, abs=0.2 * abs(good[0] - good[1]))
@@ -195,7 +195,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(place, base, monkeypatch,
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_is_not_gone_on_with_another_configuration(place, capsys):
+def test_a_run_is_not_resumed_with_another_configuration(place, capsys):
     """Bug: a changed config was taken up silently, and its card told of the new one."""
     out = place / "run"
     claim(out, read_config(place / "full.toml", RewardConfig))

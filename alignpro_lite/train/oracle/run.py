@@ -83,9 +83,9 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
     return done
 
 
-def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:
+def _write_file(base: Path, run: Path, note: Callable[[str], None]) -> None:
     """Merge the adapter and export the result."""
-    tell(f"Merging the adapter and writing {ORACLE}.")
+    note(f"Merging the adapter and writing {ORACLE}.")
     merged = run / MERGED
     shutil.rmtree(merged, ignore_errors=True)  # what a killed run left
     merged.mkdir()
@@ -94,4 +94,4 @@ def _write_file(base: Path, run: Path, tell: Callable[[str], None]) -> None:
         parity = export_target(merged, run / ORACLE, QUANTISATION)
     finally:
         shutil.rmtree(merged)
-    tell(f"Compared with torch: {parity.summary()}.")
+    note(f"Compared with torch: {parity.summary()}.")

@@ -66,7 +66,7 @@ def _finish(
     places: Places,
     learner: Learner,
     prompts: Prompts,
-    tell: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> None:
     """Write the adapter, measure it on held-out prompts, and write the report."""
     policy, run = learner.policy, places.run
@@ -79,7 +79,7 @@ def _finish(
             judges[SECOND] = stack.enter_context(second)
         bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
         held_out = prompts.held_out[: config.report.prompts]
-        summary, records = measure(config, run, bench, policy, held_out, tell)
+        summary, records = measure(config, run, bench, policy, held_out, note)
     write_summary(run, summary)
     _write_adapter(config, run, policy, figures_of(summary, LEARNED))
     exchanges = exchanges_as_markdown(summary, records, LEARNED)

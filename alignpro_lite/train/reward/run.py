@@ -40,7 +40,7 @@ def train_reward(config: RewardConfig, places: Places, note: Callable[[str], Non
     for line in held_out_lines(card):
         note(line)
     request = RewardRequest(places.run, base, "int8", allow_mismatch=False)
-    export_reward(request, places.run / BUNDLE, on_stage=note)
+    export_reward(request, places.run / BUNDLE, note=note)
     return places.run / BUNDLE
 
 
