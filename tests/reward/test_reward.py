@@ -134,7 +134,7 @@ def test_a_name_stands_for_a_function_or_a_bundle(tmp_path):
         [scorer_named("tests.support.reward_functions:length")], ModelStore.open(), threads=1
     ) as reward:
         assert reward.weights == {"reward": 1.0}
-    assert scorer_named("default").kind == named(tmp_path).kind == "onnx"
+    assert scorer_named("default").kind == scorer_named(tmp_path).kind == "onnx"
 
 
 @pytest.mark.parametrize("kind", ["judge", "python"])
