@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
 from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
+from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.tokenizer import read_tokenizer
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
@@ -104,8 +106,12 @@ class OnnxPrompter:
         self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
         self.device = settings.device
         self._settings = settings
-        self._session = open_graph(bundle, settings)
-        self._engine = self._new_engine("prompter", adapter)
+        with ExitStack() as failing:
+            keep_renderer()  # it starts while the weights are loaded
+            failing.callback(release_renderer)
+            self._session = open_graph(bundle, settings)
+            self._engine = self._new_engine("prompter", adapter)
+            failing.pop_all()
         self._reference: Engine[TokenSource] | None = None
         self._starting = threading.Lock()
 
@@ -126,6 +132,8 @@ class OnnxPrompter:
             for engine in (self._engine, self._reference):
                 if engine is not None:
                     engine.close()
+            if self._session is not None:
+                release_renderer()
             self._session = None
             trim_heap()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
+from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.text import StopStrings, text_pieces
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
@@ -121,12 +123,16 @@ class LlamaTarget:
             DeviceError: There is not enough memory, or the GPU cannot be used.
         """
         self.file = file
-        model = open_model(path, settings)
-        self._engine: Engine[TargetSampler] = Engine(
-            LlamaStepper(model, settings),
-            "target",
-            "Shorten the prompt, lower --max-tokens, or raise --ctx.",
-        )
+        with ExitStack() as failing:
+            keep_renderer()  # it starts while the weights are loaded
+            failing.callback(release_renderer)
+            model = open_model(path, settings)
+            self._engine: Engine[TargetSampler] = Engine(
+                LlamaStepper(model, settings),
+                "target",
+                "Shorten the prompt, lower --max-tokens, or raise --ctx.",
+            )
+            failing.pop_all()
         self._model: LlamaModel | None = model
         self.path = path
         self.settings = settings
@@ -140,6 +146,8 @@ class LlamaTarget:
     def close(self) -> None:
         """Cancel what is running and free the memory."""
         self._engine.close()
+        if self._model is not None:
+            release_renderer()
         self._model = None
 
     @property

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-import tracemalloc
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -184,81 +182,101 @@ def test_the_date_is_there_for_templates_that_print_it():
     assert "20" in whole(render("{{ strftime_now('%Y') }}{{ messages[0].content }}", TALK[:1], {}))
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ 'a' * 10**9 }}",
-        "{{ 10**9 * ['a'] }}",
-        "{{ '%1000000000d' % 1 }}",
-        "{{ '%*d' % (1000000000, 1) }}",
-        "{{ [[0] * 100000] * 100000 }}",
-        "{{ ([[['a'] * 99] * 99] * 99) * 99 }}",
-        "{{ ('a' * 100000) * 100000 }}",
-        "{{ range(10**9) | list }}",
-        "{{ 9**9**9**9 }}",
-        "{{ '{:1000000000d}'.format(1) }}",
-        "{{ 'x'.ljust(10**9) }}",
-        "{{ 'x'.zfill(1000000000) }}",
-        "{{ 'x' | center(10**9) }}",
-        "{{ 'x\n' | indent(1000000000) }}",
-        "{{ '%1000000000d' | format(1) }}",
-        "{{ [1] | tojson(indent=10**9) }}",
-        "{% set a = 'a' * 99999 %}{{ a | replace('a', a) }}",
-        "{% set a = 'a' * 99999 %}{{ a | join(a) }}",
-        "{{ ['a'] | slice(10**9) | list }}",
-        "{% set n = namespace(a='a') %}{% for i in range(40) %}{% set n.a = n.a ~ n.a %}"
-        "{% endfor %}",
-        "{% set n = namespace(a='a') %}{% for i in range(40) %}{% set n.a = n.a + n.a %}"
-        "{% endfor %}",
-        "{% set n = namespace(a=9) %}{% for i in range(99) %}{% set n.a = n.a * n.a %}{% endfor %}",
-    ],
-)
-def test_a_bomb_is_refused_before_it_fills_the_memory(template):
-    tracemalloc.start()
-    try:
-        with pytest.raises(ModelFileError, match=r"cannot be rendered"):
-            render(template, TALK[:1], {})
-        assert tracemalloc.get_traced_memory()[1] < 20e6
-    finally:
-        tracemalloc.stop()
+LOOPS = "{% for a in range(9999) %}{% for b in range(9999) %}{}{% endfor %}{% endfor %}"
+DOUBLED = "{% set x = [x, x] %}" * 40
+EXPLODING = {
+    "times": "{{ 'a' * 10**10 }}",
+    "nested": "{{ ([[['a'] * 99] * 99] * 99) * 99 }}",
+    "percent": "{{ '%10000000000d' % 1 }}",
+    "percent of bytes": "{% set f = (37).to_bytes(1, 'big') + (50).to_bytes(1, 'big')"
+    + " + (48).to_bytes(1, 'big')" * 9
+    + " + (100).to_bytes(1, 'big') %}{{ f % 1 }}",
+    "list": "{{ range(10**10) | list }}",
+    "power": "{{ 9**9**99**9 }}",
+    "format": "{{ '{:10000000000d}'.format(1) }}",
+    "centre": "{{ 'x' | center(10**10) }}",
+    "slice": "{{ ['a'] | slice(10**10) | list }}",
+    "replace": "{% set a = 'a' * 99999 %}{{ a | replace('a', a) }}",
+    "join": "{% set s = 'a' * 99999 %}{{ range(99999) | join(s) }}",
+    "tilde": "{% set n = namespace(a='a') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}"
+    "{% endfor %}",
+    "square": "{% set n = namespace(a=9) %}{% for i in range(99) %}{% set n.a = n.a * n.a %}"
+    "{% endfor %}",
+    "output": LOOPS.replace("{}", "{{ 'a' * 999 }}"),
+    "silent loop": LOOPS.replace("{}", ""),
+    "macro": "{% macro f() %}" + LOOPS.replace("{}", "") + "{% endmacro %}{{ f() }}",
+    "print": "{% set x = [1] %}" + DOUBLED + "{{ x }}",
+    "compare": "{% set x = [1] %}"
+    + DOUBLED
+    + "{% set y = x %}{% set x = [1] %}"
+    + DOUBLED
+    + "{{ x == y }}",
+    "hash": "{% set x = (1,) %}" + DOUBLED.replace("[", "(").replace("]", ")") + "{{ {x: 1} }}",
+    "contains": "{% set x = [1] %}" + DOUBLED + "{{ 2 in [x, x] and x < x }}{{ x | string }}",
+    "sort": "{% set x = [1] %}" + DOUBLED + "{{ [x, x[0] + [2], x] | unique | list }}",
+    "json": "{% set x = [1] %}" + DOUBLED + "{{ x | tojson }}",
+    "refusal": "{{ raise_exception('a' * 10**10) }}",
+    "compile": "{{ a }}" * 200_000,
+    "compile constants": "{{ " + "('a' * 999999) ~ " * 2_000 + "'' }}",
+}
+"""Each hangs or fills the memory inside one call of C, where no trace function sees it."""
 
 
-@pytest.mark.parametrize(
-    "loop",
-    [
-        "{% for a in r %}{% for b in r %}{% for c in r %}{% endfor %}{% endfor %}{% endfor %}",
-        "{% macro f(n) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}{% endmacro %}"
-        "{{ f(1) }}",
-    ],
-)
-def test_an_endless_loop_ends_in_time(loop, monkeypatch):
-    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.2)
+@pytest.mark.parametrize("template", EXPLODING.values(), ids=EXPLODING)
+def test_an_exploding_template_is_refused_in_time_and_costs_its_reader_nothing(
+    template, monkeypatch
+):
+    """Six of these hung the process for ever, or took up to 4 GB of it."""
+    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.5)
     begun = time.monotonic()
+    before = peak_bytes()
+    with pytest.raises(ModelFileError, match=r"cannot be rendered"):
+        render(template + "{{ messages[0].content }}", TALK[:1], {})
+    assert time.monotonic() - begun < 10
+    assert peak_bytes() - before < 100e6
+    assert whole(render(PHI3, TALK[1:2], NAMES)), "the next template is rendered as ever"
+
+
+def peak_bytes() -> int:
+    """The most memory that this process, not its children, has ever had."""
+    resource = pytest.importorskip("resource")
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_a_deadline_names_its_length(monkeypatch):
+    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.2)
     with pytest.raises(ModelFileError, match=r"more than 0\.2 seconds"):
-        render("{% set r = range(9999) %}" + loop, TALK[:1], {})
-    assert time.monotonic() - begun < 20
+        render(EXPLODING["silent loop"], TALK[:1], {})
 
 
-def test_the_time_limit_holds_on_any_thread_and_gives_back_the_trace_function(monkeypatch):
-    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.1)
-    caught: list[Any] = []
+def test_templates_are_rendered_from_any_thread_beside_one_that_hangs(monkeypatch):
+    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 1.0)
+    with ThreadPoolExecutor(6) as pool:
+        hanging = [pool.submit(render, EXPLODING["hash"], TALK[:1], {}) for _ in range(2)]
+        honest = [pool.submit(render, PHI3, TALK[1:2], NAMES) for _ in range(8)]
+    assert all(isinstance(future.exception(), ModelFileError) for future in hanging)
+    assert {whole(future.result()) for future in honest} == {whole(render(PHI3, TALK[1:2], NAMES))}
 
-    def work():
-        before = sys.gettrace()  # that of a debugger or of coverage, usually none
-        template = (
-            "{% set r = range(9999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}"
-        )
-        try:
-            render(template * 3, TALK[:1], {})
-        except ModelFileError as error:
-            caught.append(error)
-        caught.append(sys.gettrace() is before)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(10)
-    assert isinstance(caught[0], ModelFileError)
-    assert caught[1]
+def test_what_a_template_is_told_cannot_replace_the_conversation():
+    """Names come from a bundle's sidecar; one called `messages` was a TypeError."""
+    names = {"messages": "none", "add_generation_prompt": "", "tools": "x"}
+    segments = render("{{ messages[0].content }}", TALK[1:2], names)
+    assert segments == [("Hello", False)]
+
+
+def test_half_a_surrogate_pair_reaches_the_template_and_comes_back():
+    segments = render(
+        "{{ bos_token }}{{ messages[0].content }}", TALK[1:2], {"bos_token": "\udcff"}
+    )
+    assert whole(segments) == "\udcffHello"
+
+
+def test_the_filters_of_a_template_are_jinjas_own():
+    """Some were refused because their result could be large."""
+    template = "{{ '-' | center(5) }}{{ '%s:' % 'a' }}{{ '{}'.format(messages[0].content) }}"
+    assert whole(render(template, TALK[1:2], {})) == "  -  a:Hello"
 
 
 @pytest.mark.parametrize(
