@@ -11,12 +11,14 @@ starts the same way. What a step means is up to the `Stepper`: llama.cpp's is in
 from __future__ import annotations
 
 import atexit
+import math
+import os
 import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from alignpro_lite.decoding.rows import RowCache, Stepper, chunk_end
@@ -27,6 +29,7 @@ from alignpro_lite.errors import (
     ContextOverflowError,
     DeviceError,
     InputError,
+    ModelFileError,
 )
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -36,11 +39,44 @@ _WAKE_SECONDS = 0.2
 """A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
 
 
+@dataclass(frozen=True)
+class HomeProcess:
+    """The process in which a model was loaded: its threads are not there in a fork of it.
+
+    Attributes:
+        name: What errors call the model.
+        pid: The process.
+    """
+
+    name: str
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process."""
+        return os.getpid() == self.pid
+
+    def require(self) -> None:
+        """Refuse to wait for threads that are not there.
+
+        Raises:
+            DeviceError: This process was forked from the one that loaded the model.
+        """
+        if not self.is_here:
+            raise DeviceError(
+                f"The {self.name} was loaded by process {self.pid}, from which this one was "
+                "forked, and a fork has none of its threads.",
+                "Load the model in the process that uses it, or start processes with "
+                '`multiprocessing.get_context("spawn")`.',
+            )
+
+
 class Stream(Generic[S]):
     """The tokens of one sequence, read once, in order, from any thread."""
 
-    def __init__(self, sampler: S) -> None:
+    def __init__(self, sampler: S, home: HomeProcess) -> None:
         self.sampler = sampler
+        self._home = home
         self.finish_reason: FinishReason | None = None
         self._failure: AlignProError | None = None
         self.cancelled = threading.Event()
@@ -53,12 +89,13 @@ class Stream(Generic[S]):
 
         Raises:
             CancelledError: The model was closed meanwhile.
-            AlignProError: The engine failed.
+            AlignProError: The engine failed, or is not in this process.
         """
         while self.finish_reason is None:
             try:
                 event = self._events.get(timeout=_WAKE_SECONDS)
             except queue.Empty:
+                self._home.require()
                 continue
             if isinstance(event, Draw):
                 yield event
@@ -135,11 +172,14 @@ class Engine(Generic[S]):
         """
         self._stepper = stepper
         self._name = name
+        self._home = HomeProcess(name)
         self._overflow_cure = overflow_cure
         self._rows = RowCache(stepper)
         self._live: list[_Live[S]] = []
         self._filling: tuple[_Job[S], int] | None = None
         """The one job whose prompt is being computed, a chunk a turn of the loop, and its row."""
+        self._is_spoiled = False
+        """Whether a cached prompt led to values that are not numbers."""
         self._waiting: deque[_Job[S]] = deque()
         self._inbox: queue.SimpleQueue[tuple[_Job[S], ...] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
@@ -179,16 +219,17 @@ class Engine(Generic[S]):
 
         Raises:
             ContextOverflowError: A prompt and the tokens asked for can never fit.
-            DeviceError: The engine is closed.
+            DeviceError: The engine is closed, or belongs to another process.
             InputError: There is no prompt, or no token is asked for.
         """
+        self._home.require()
         for submission in submissions:
             self.require_room(submission)
         # Only the first one forgets: the others share what it computes.
         jobs = tuple(
             _Job(
                 tuple(submission.prompt),
-                tuple(Stream(sampler) for sampler in submission.samplers),
+                tuple(Stream(sampler, self._home) for sampler in submission.samplers),
                 submission.max_tokens,
                 fresh and number == 0,
             )
@@ -201,9 +242,13 @@ class Engine(Generic[S]):
         return [list(job.streams) for job in jobs]
 
     def close(self) -> None:
-        """Cancel what is running and free the native memory. Safe to call twice."""
-        self._inbox.put(None)
-        self._thread.join()
+        """Cancel what is running and free the native memory. Safe to call twice.
+
+        In a fork of the process that loaded the model, it stays as it is.
+        """
+        if self._home.is_here:
+            self._inbox.put(None)
+            self._thread.join()
 
     def require_room(self, submission: Submission[S]) -> None:
         """Refuse a submission that can never be decoded.
@@ -294,8 +339,9 @@ class Engine(Generic[S]):
         if all(stream.ended for stream in job.streams):
             self._waiting.popleft()
             return
-        if job.fresh:
+        if job.fresh or self._is_spoiled:
             self._rows.forget_idle()
+            self._is_spoiled = False
         row = self._rows.make_room(job.prompt, len(job.streams), self._promised() + job.cells)
         if row is not None:
             self._rows.begin(row, job.prompt)
@@ -345,6 +391,10 @@ class Engine(Generic[S]):
             self._deliver(live, draw)
 
     def _deliver(self, live: _Live[S], draw: Draw) -> None:
+        if math.isnan(draw.log_prob):
+            self._leave(live, self._not_numbers())
+            self._is_spoiled = True
+            return
         # Asked first: the reader that `put` wakes would compete for the interpreter.
         stops = self._stepper.is_stop(draw.token)
         live.stream.put(draw)
@@ -361,10 +411,17 @@ class Engine(Generic[S]):
             if stream.cancelled.is_set():
                 self._end(stream, "cancelled")
 
-    def _leave(self, live: _Live[S], reason: FinishReason) -> None:
+    def _leave(self, live: _Live[S], reason: FinishReason | AlignProError) -> None:
         self._live.remove(live)
         self._rows.release(live.row, keep=not live.is_copy)
         self._end(live.stream, reason)
+
+    def _not_numbers(self) -> ModelFileError:
+        return ModelFileError(
+            f"The {self._name} computed values that are not numbers: its weights are damaged, or "
+            "too large for the device.",
+            "Run `alignpro-lite models verify`, and get the model again, or pass --device cpu.",
+        )
 
     def _end(self, stream: Stream[S], event: FinishReason | AlignProError) -> None:
         if not stream.ended:

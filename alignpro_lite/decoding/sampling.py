@@ -83,7 +83,8 @@ def token_log_prob(logits: NDArray[np.float32], token: int) -> float:
 def _log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Shape (..., 1). numpy sums pairwise, so that float32 is exact to about 1e-6 here."""
     top = np.max(logits, axis=-1, keepdims=True)
-    total = np.sum(np.exp(logits - top), axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite scores give NaN, which `Draw` is about
+        total = np.sum(np.exp(logits - top), axis=-1, keepdims=True)
     result: NDArray[np.float64] = top + np.log(total.astype(np.float64))
     return result
 
@@ -137,7 +138,8 @@ class Draw:
 
     Attributes:
         token: Its id.
-        log_prob: Natural log of its probability under the model at temperature 1.
+        log_prob: Natural log of its probability under the model at temperature 1; NaN if one of
+            the model's scores is not a number.
     """
 
     token: int
@@ -177,12 +179,14 @@ class Sampler:
             logits: Scores of the next token, shape (vocab,).
 
         Returns:
-            The token with its exact log-probability.
+            The token with its exact log-probability; NaN if the scores are not numbers.
         """
         if self._sampling.temperature == 0:
             best = int(np.argmax(logits))
             return Draw(best, token_log_prob(logits, best))
         log_probs = log_softmax(logits)
+        if math.isnan(log_probs[0]):  # if one score is not a number, then no probability is
+            return Draw(0, math.nan)
         ids, proposal = filtered_log_probs(log_probs, self._sampling)
         cumulative = np.cumsum(np.exp(proposal))
         place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], "right"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from alignpro_lite.errors import (
     CancelledError,
     ContextOverflowError,
     DeviceError,
+    ModelFileError,
 )
 
 STOP = 0
@@ -593,3 +597,68 @@ def test_any_schedule_gives_every_caller_its_own_tokens(
                 assert reason == ("stop" if STOP in whole else "length")
     assert all(sampler.released == 1 for job in jobs for sampler in job)
     assert stepper.closed
+
+
+@dataclass
+class NumberlessStepper(FakeStepper):
+    """Draws NaN for the tokens given as -1."""
+
+    def draw(self, output, sampler):
+        drawn = super().draw(output, sampler)
+        return Draw(0, math.nan) if drawn.token < 0 else drawn
+
+
+@pytest.mark.parametrize("tokens", [[-1], [1, -1], [1, 1, -1, 1]])
+def test_a_score_that_is_no_number_ends_its_sequence_alone(start, tokens):
+    """A model with NaN among its weights answered `<<<<`."""
+    engine = start(NumberlessStepper(capacity=200))
+    samplers = scripts([5, 6], tokens, [2, 2, 2, 2, STOP])
+    bad, good = engine.submit([5, 6], samplers, 10)
+    join = read_aside(bad, good)
+    error, drawn = join()
+    assert isinstance(error, ModelFileError)
+    assert "not numbers" in error.problem
+    assert drawn == [2, 2, 2, 2, STOP]
+    assert [sampler.released for sampler in samplers] == [1, 1]
+
+
+def test_what_led_to_no_number_is_computed_anew(start):
+    stepper = NumberlessStepper(micro_batch=50)
+    engine = start(stepper)
+    prompt = list(range(10, 20))
+    (bad,) = engine.submit(prompt, scripts(prompt, [-1]), 5)
+    assert isinstance(read_aside(bad)()[0], ModelFileError)
+    (good,) = engine.submit(prompt, scripts(prompt, [1, STOP]), 5)
+    assert read(good) == [1, STOP]
+    assert [call[3] for call in stepper.named("prefill")] == [0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("what", ["submit", "read", "read a running one", "close"])
+def test_a_forked_process_gets_an_error_instead_of_waiting_for_ever(start, what):
+    """A fork has none of its parent's threads, so nobody would ever answer."""
+    gate = Gate()
+    engine = start(FakeStepper(before_decode=gate))
+    (stream,) = engine.submit([5], scripts([5], [1] * 20), 20)
+    gate.wait_for_loop()
+    drawn = iter(stream)
+    if what == "read a running one":
+        next(drawn)
+    actions = {
+        "submit": lambda: engine.submit([5], scripts([5], [STOP]), 1),
+        "read": lambda: list(drawn),
+        "read a running one": lambda: list(drawn),
+        "close": engine.close,
+    }
+    forked = os.fork()
+    if not forked:
+        signal.alarm(20)  # ends the process if it hangs
+        try:
+            actions[what]()
+        except DeviceError as error:
+            os._exit(10 if "forked" in str(error) else 20)
+        os._exit(30)
+    status = os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])
+    assert status == (30 if what == "close" else 10)
+    gate.open()
+    assert read(stream)

@@ -223,3 +223,37 @@ def test_stream_seeds_fit_32_bits_and_differ():
     seeds = {stream_seed(seed, stream) for seed in (0, 7, MAX_SEED) for stream in range(50)}
     assert len(seeds) == 150
     assert all(0 <= seed <= MAX_SEED for seed in seeds)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0},
+        {},
+        {"top_k": 2, "top_p": 0.9, "min_p": 0.1},
+        {"temperature": 1e-9, "top_p": 0.5},
+    ],
+)
+@pytest.mark.parametrize(
+    "logits",
+    [
+        [math.nan, 1, 2, 3],
+        [1, 2, 3, math.nan],
+        [math.nan] * 4,
+        [1, math.inf, 2, 3],
+        [-math.inf] * 4,
+        [math.inf, -math.inf, 0, math.nan],
+    ],
+)
+def test_scores_that_are_no_numbers_have_no_probability(logits, settings):
+    """They were drawn from as if they were some, and ended in an exception of numpy at times."""
+    scores = np.array(logits, np.float32)
+    assert math.isnan(Sampler(Sampling(**settings), 0).draw(scores).log_prob)
+    assert math.isnan(GivenTokens([1]).draw(scores).log_prob)
+
+
+def test_a_token_that_the_model_rules_out_leaves_the_others_numbers():
+    scores = np.array([1.0, -math.inf, 2.0], np.float32)
+    assert math.isfinite(Sampler(Sampling(top_p=0.9), 0).draw(scores).log_prob)
+    assert GivenTokens([1]).draw(scores).log_prob == -math.inf

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from alignpro_lite import Message, Sampling
+from alignpro_lite.decoding import sandbox
 from alignpro_lite.decoding.llamacpp import SPIN_COUNT
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
@@ -215,6 +216,19 @@ def test_a_closed_target_refuses(target):
         other.answer(Question(ASK, max_tokens=1))
 
 
+def test_the_renderer_of_templates_is_kept_while_a_target_is_open(tmp_path):
+    """Its process ends with the last model, also when one does not load or is closed twice."""
+    before = sandbox._renderer._keepers
+    other = LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), SETTINGS)
+    assert sandbox._renderer._keepers == before + 1
+    other.close()
+    other.close()
+    (tmp_path / "odd.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelFileError):
+        LlamaTarget(tmp_path / "odd.gguf", read_header(TINY_TARGET), SETTINGS)
+    assert sandbox._renderer._keepers == before
+
+
 def test_threads_do_not_spin_for_milliseconds():
     """Regression: one busy neighbour on two cores made decoding a hundred times slower.
 
@@ -258,3 +272,17 @@ def test_llama_cpps_own_reason_is_shown(tmp_path):
 def test_sampling_out_of_range_names_the_range():
     with pytest.raises(InputError, match="top-p must be above 0"):
         Sampling(top_p=0)
+
+
+@pytest.mark.parametrize("pattern", [b"\x00\x7e", b"\x00\x7c", b"\xff\xff"])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=1), Sampling(top_k=3, min_p=0.1)])
+def test_weights_that_are_no_numbers_are_an_error(tmp_path, pattern, sampling):
+    """An overwritten file answered `<<<<`, or nothing, and the command succeeded."""
+    whole = TINY_TARGET.read_bytes()
+    start = len(whole) // 3 * 2
+    (tmp_path / "damaged.gguf").write_bytes(whole[:start] + pattern * ((len(whole) - start) // 2))
+    with (
+        LlamaTarget(tmp_path / "damaged.gguf", read_header(TINY_TARGET), SETTINGS) as target,
+        pytest.raises(ModelFileError, match="not numbers"),
+    ):
+        text_of(target, sampling=sampling)
