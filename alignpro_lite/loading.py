@@ -1,15 +1,17 @@
 """From names and options to loaded models: find the files, make one plan, load both.
 
 Planning and loading are two steps, so that `doctor` can plan without loading;
-`load_prompter` loads a prompter alone, for `rewrite`.
+`load_prompter` loads a prompter alone, for `rewrite`. A model is loaded only after a child process
+has borne it; see `decoding/probe.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignpro_lite.decoding import llamacpp, ort
+from alignpro_lite.decoding.probe import Trial, require_working
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.kind import require_text_generation
@@ -23,13 +25,15 @@ from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
 from alignpro_lite.prompter.kv_cache import cache_bytes
 from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.registry import ModelStore
+from alignpro_lite.registry import Cache, ModelStore
 from alignpro_lite.target import llama
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
 
 SEQUENCES = 16
 """Sequences that each engine decodes together at most."""
+_TRIAL_CONTEXT = 1024
+"""The most tokens of context in a trial, which needs few."""
 
 
 def load_prompter(
@@ -50,6 +54,15 @@ def load_prompter(
     Raises:
         AlignProError: The bundle or the device is missing or unusable.
     """
+    bundle, settings = plan_prompter(prompter, store, device)
+    require_working(prompter_trial(bundle, settings), store.cache)
+    return OnnxPrompter(bundle, settings, adapter)
+
+
+def plan_prompter(
+    prompter: str | Path, store: ModelStore, device: DeviceChoice
+) -> tuple[Bundle, DecoderSettings]:
+    """Find a prompter that is loaded alone, and decide where it runs; see `load_prompter`."""
     hardware = find_hardware()
     path = store.path("bundle", prompter)
     bundle = open_bundle(path)
@@ -63,7 +76,12 @@ def load_prompter(
     used: Device = (
         "cuda" if device == "cuda" or (device == "auto" and on_gpu and available) else "cpu"
     )
-    return OnnxPrompter(bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores), adapter)
+    return bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores)
+
+
+def prompter_trial(bundle: Bundle, settings: DecoderSettings) -> Trial:
+    """How a bundle is tried before it is loaded."""
+    return Trial("prompter", bundle.path, settings.device, asdict(settings))
 
 
 @dataclass(frozen=True)
@@ -75,34 +93,49 @@ class PlannedModels:
         target_file: Its header.
         bundle: The prompter; None if there is none.
         plan: Where each of them runs.
+        cache: Remembers which models need no trial.
     """
 
     target: Path
     target_file: GgufFile
     bundle: Bundle | None
     plan: Plan
+    cache: Cache
 
-    def load_target(self) -> LlamaTarget:
-        """Load the target where the plan puts it.
-
-        Raises:
-            ModelFileError, DeviceError: See `LlamaTarget`.
-        """
+    @property
+    def target_settings(self) -> TargetSettings:
+        """How the target is loaded."""
         plan = self.plan
-        settings = TargetSettings(
+        return TargetSettings(
             context=plan.context,
             sequences=SEQUENCES,
             n_gpu_layers=plan.n_gpu_layers,
             gpu=plan.gpu.index if plan.gpu and plan.device == "cuda" else None,
             threads=plan.threads,
         )
-        return LlamaTarget(self.target, self.target_file, settings)
 
-    def load_prompter(self) -> OnnxPrompter | None:
-        """Load the prompter where the plan puts it; None if there is none to load.
+    @property
+    def target_trial(self) -> Trial:
+        """How the target is tried before it is loaded."""
+        settings = self.target_settings
+        small = replace(settings, context=min(settings.context, _TRIAL_CONTEXT))
+        return Trial("target", self.target, self.plan.device, asdict(small))
+
+    def load_target(self) -> LlamaTarget:
+        """Load the target where the plan puts it, after a trial.
 
         Raises:
-            BundleError, DeviceError, MissingDependencyError: See `OnnxPrompter`.
+            ModelFileError, DeviceError: See `require_working` and `LlamaTarget`.
+        """
+        require_working(self.target_trial, self.cache)
+        return LlamaTarget(self.target, self.target_file, self.target_settings)
+
+    def load_prompter(self) -> OnnxPrompter | None:
+        """Load the prompter where the plan puts it, after a trial; None if there is none to load.
+
+        Raises:
+            BundleError, DeviceError, MissingDependencyError: See `require_working` and
+                `OnnxPrompter`.
         """
         plan = self.plan
         if self.bundle is None or plan.prompter_device is None:
@@ -113,6 +146,7 @@ class PlannedModels:
             sequences=SEQUENCES,
             threads=plan.threads,
         )
+        require_working(prompter_trial(self.bundle, settings), self.cache)
         return OnnxPrompter(self.bundle, settings)
 
 
@@ -141,7 +175,7 @@ def plan_models(
     )
     prompter_needs = None if bundle is None else _needs(bundle)
     plan = make_plan(PlanningCase(request, target_needs, prompter_needs, find_hardware()))
-    return PlannedModels(path, target_file, bundle, plan)
+    return PlannedModels(path, target_file, bundle, plan, store.cache)
 
 
 def _needs(bundle: Bundle) -> PrompterNeeds:

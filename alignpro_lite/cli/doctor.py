@@ -19,7 +19,7 @@ from alignpro_lite.hardware.memory import format_bytes
 def doctor(models: ModelOptions, as_json: bool) -> None:
     """Report versions, hardware and the plan for the models, and try both engines.
 
-    Each engine decodes one token in a process of its own. Exit code 1 means that
+    Each engine tries its model in a process of its own. Exit code 1 means that
     something is broken; the report says how to fix it.
     """
     report = _examine(models)
@@ -102,7 +102,7 @@ def _as_text(report: dict[str, Any]) -> str:
         f"  {cache['folder']}: {format_bytes(cache['bytes'])} used, "
         f"{format_bytes(cache['free_bytes'])} free"
     )
-    lines += ["Plan", *_plan_lines(report["plan"]), "Test: one token through each engine"]
+    lines += ["Plan", *_plan_lines(report["plan"]), "Test: each engine with its model"]
     for probe in report["probes"]:
         done = f"works on {probe['device']}, {probe['seconds']:.1f} s with loading"
         lines.append(f"  {probe['engine']:9} {done if probe['works'] else probe['trouble']}")

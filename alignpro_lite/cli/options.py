@@ -38,11 +38,9 @@ class ModelOptions:
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
-        """Load the models, once a probe has shown that the target's engine does not crash."""
+        """Load the models."""
         from alignpro_lite.aligned import AlignedModel
-        from alignpro_lite.doctor import require_working_target
 
-        require_working_target(self.target, self.devices(), self.cache)
         return AlignedModel.load(
             self.target,
             self.prompter if with_prompter else None,

@@ -118,7 +118,7 @@ class LlamaModel:
             ModelFileError: llama.cpp cannot open the file.
         """
         lib = self.lib = llama_cpp()
-        self.pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
+        self.pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             raise ModelFileError(
                 f"llama.cpp cannot open {path}: {_last_line()}.",
@@ -161,10 +161,21 @@ class LlamaModel:
         return bool(self.lib.llama_vocab_is_eog(self._vocab, token))
 
     def special_text(self, token: int | None) -> str:
-        """How a special token is written, empty for None."""
+        """How a special token is written, empty for None.
+
+        Raises:
+            ModelFileError: It is not text.
+        """
         if token is None:
             return ""
-        return bytes(self.lib.llama_vocab_get_text(self._vocab, token)).decode("utf-8")
+        raw = bytes(self.lib.llama_vocab_get_text(self._vocab, token))
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelFileError(
+                f"The text of the model's token {token} must be UTF-8, found {raw[:20]!r}.",
+                "The file is damaged: get it again, or use another one.",
+            ) from error
 
     def special_texts_in(self, text: str) -> list[str]:
         """Texts of the special tokens that llama.cpp recognises in a template's own text."""

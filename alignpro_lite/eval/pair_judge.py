@@ -67,7 +67,8 @@ def pair_notes(
     known = _known_verdicts(journal)
     path = places.store.path("target", section.source)
     note(f"Asking {section.source} about pairs of answers, in both orders.")
-    with closing(load_judge(path, section.source, threads=usable_cores())) as judge:
+    cache = places.store.cache
+    with closing(load_judge(path, cache, section.source, threads=usable_cores())) as judge:
         return tuple(
             _sentence(judge, answers, system, known.get(system, []), journal)
             for system in answers.rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.probe import Trial, require_working
 from alignpro_lite.errors import ContextOverflowError, InputError
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
+from alignpro_lite.registry import Cache
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
@@ -195,24 +197,32 @@ class JudgeScorer:
 
 
 def load_judge(
-    path: Path, name: str = "judge", rubric: Rubric = HELPFUL, *, context: int = 4096, threads: int
+    path: Path,
+    cache: Cache,
+    name: str = "judge",
+    rubric: Rubric = HELPFUL,
+    *,
+    context: int = 4096,
+    threads: int,
 ) -> JudgeScorer:
-    """Load a GGUF file as a judge, on the CPU.
+    """Load a GGUF file as a judge, on the CPU, after a trial.
 
     Args:
         path: Any chat model.
+        cache: Remembers which models need no trial.
         name: What to call the part.
         rubric: What it is asked.
         context: Most tokens of a question.
         threads: CPU threads.
 
     Raises:
-        ModelFileError: The file is not a model that generates text.
+        ModelFileError: The file is not a model that generates text, or is damaged.
         DeviceError: There is not enough memory.
     """
     file = read_header(path)
     require_text_generation(file)
     settings = TargetSettings(context, sequences=2, n_gpu_layers=0, gpu=None, threads=threads)
+    require_working(Trial("target", path, "cpu", asdict(settings)), cache)
     return JudgeScorer(LlamaTarget(path, file, settings), name, rubric)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from alignpro_lite.decoding.probe import Trial, require_working
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import Label, Record
@@ -83,6 +84,7 @@ def _open_scorer(
         case "onnx":
             folder = store.path("reward", source.source)
             sidecar = REWARD_BUNDLE.open(folder)
+            require_working(Trial("reward", folder, "cpu", {"threads": threads}), store.cache)
             return OnnxScorer(folder, sidecar.model, threads), sidecar.weights
         case "huggingface":
             import alignpro_lite.pretrained  # noqa: F401 - first: it keeps the hub out
@@ -91,7 +93,7 @@ def _open_scorer(
             return HfScorer(Path(source.source), tuple(source.weights)), {}
         case "judge":
             path = store.path("target", source.source)
-            return load_judge(path, _only_part(source), threads=threads), {}
+            return load_judge(path, store.cache, _only_part(source), threads=threads), {}
         case "python":
             return CallableScorer(source.source, _only_part(source)), {}
 

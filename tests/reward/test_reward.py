@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import AlignProError, InputError, RewardError
-from alignpro_lite.registry import ModelStore
+from alignpro_lite.registry import Cache, ModelStore
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
 from alignpro_lite.reward.loading import ScorerSource, open_reward, scorer_named
@@ -157,7 +157,7 @@ def test_a_filled_in_text_is_never_filled_in_again(prompt, answer):
 
 @pytest.fixture(scope="module")
 def judge():
-    scorer = load_judge(TINY_TARGET, context=512, threads=1)
+    scorer = load_judge(TINY_TARGET, Cache.open(), context=512, threads=1)
     yield scorer
     scorer.close()
 

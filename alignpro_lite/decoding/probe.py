@@ -1,0 +1,227 @@
+"""Trying a model in a process of its own before this process loads it.
+
+A native crash cannot be caught, nor a native loop be left: a hostile or damaged file would end or
+stop whoever loads it. So every model is first loaded by a child, which makes it do all that it may
+be asked to do later (`alignpro_lite/trial.py`). What passed is remembered in the cache by engine
+build and files. When the child dies, a known-good model tells a broken build from a broken file.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import alignpro_lite
+from alignpro_lite import errors
+from alignpro_lite.decoding.child import Ended, run_child
+from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
+from alignpro_lite.hardware.device import Device
+from alignpro_lite.registry.cache import Cache
+from alignpro_lite.registry.stamps import FileIdentity, Stamps, identity_of
+
+TrialKind = Literal["target", "prompter", "reward"]
+
+PROBE_SECONDS = 30.0
+"""For starting a child and a small model; see `_seconds` for larger ones."""
+_BYTES_A_SECOND = 25e6
+"""How fast a model is read and decodes its first tokens, at worst."""
+_PROGRAM = "alignpro_lite.trial"
+_KNOWN_GOOD = Path(alignpro_lite.__file__).parent / "known_good"
+_PYTHON_FAILED = 1
+"""The exit code of a Python program that ended with an exception; a crash has another one."""
+_LONGEST_REASON = 200
+_SPLIT = re.compile(r"-\d{5}(-of-\d{5}\.gguf)\Z")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model to try.
+
+    Attributes:
+        kind: What the model is.
+        path: A GGUF file, or the folder of a bundle.
+        device: Where it runs.
+        settings: How it is loaded, as JSON.
+    """
+
+    kind: TrialKind
+    path: Path
+    device: Device
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """How a trial ended.
+
+    Attributes:
+        error: What is wrong with the model, None if it works.
+        seconds: From the start of the child to its end.
+    """
+
+    error: AlignProError | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """A native library that loads models, and what to do when it dies."""
+
+    name: str
+    package: str
+    error: type[AlignProError]
+    file_cure: str
+    build_cure: str
+
+
+_LLAMA_CPP = _Runtime(
+    "llama.cpp",
+    "llama_cpp",
+    ModelFileError,
+    "Compare its sha256 with that of its publisher and download it again; `alignpro-lite models "
+    "verify` does so for a model of models.toml.",
+    'Rebuild it portably: `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall '
+    "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python`.",
+)
+_ONNXRUNTIME = _Runtime(
+    "onnxruntime",
+    "onnxruntime",
+    BundleError,
+    "Make it again with `alignpro-lite export`, or get it from where it came from.",
+    'Reinstall it: `pip install --force-reinstall "alignpro-lite[cpu]"`.',
+)
+_RUNTIMES: dict[TrialKind, _Runtime] = {
+    "target": _LLAMA_CPP,
+    "prompter": _ONNXRUNTIME,
+    "reward": _ONNXRUNTIME,
+}
+
+
+def require_working(trial: Trial, cache: Cache) -> None:
+    """Try a model unless this build is known to bear these files.
+
+    Raises:
+        ModelFileError, BundleError: The model is damaged, hostile, or not what it should be.
+        DeviceError: The engine fails with every model.
+        AlignProError: Whatever else loading it raises.
+    """
+    stamps = Stamps(cache.root / "probes")
+    subject = _subject(trial)
+    if stamps.has(subject):
+        return
+    if error := try_model(trial).error:
+        raise error
+    stamps.add(subject)
+
+
+def try_model(trial: Trial) -> TrialOutcome:
+    """Load a model in a child and let it do what it may be asked to do later."""
+    started = time.monotonic()
+    ended = _run(trial)
+    error = _error_of(ended)
+    if error is None and ended.code != 0:
+        error = _death(trial, ended)
+    return TrialOutcome(error, time.monotonic() - started)
+
+
+def _run(trial: Trial) -> Ended:
+    question = json.dumps([trial.kind, str(trial.path), dict(trial.settings)])
+    # ggml's own backtrace starts a debugger, and two threads that fail at once wait for each other.
+    environment = {"GGML_NO_BACKTRACE": "1", "RUST_BACKTRACE": "0"}
+    try:
+        return run_child(_PROGRAM, [question], _seconds(trial), environment)
+    except OSError as error:
+        raise DeviceError(
+            f"Models are tried in a process of their own, which does not start ({error}).",
+            "Check how many processes you may start, and that the temporary folder has room.",
+        ) from error
+
+
+def _error_of(ended: Ended) -> AlignProError | None:
+    """What the child found wrong with the model by itself."""
+    if ended.code != 0:
+        return None
+    reply = json.loads(ended.output.splitlines()[-1])
+    if reply is None:
+        return None
+    kind, problem, cure = reply
+    error: AlignProError = AlignProError.__new__(getattr(errors, kind))
+    AlignProError.__init__(error, problem, cure)
+    return error
+
+
+def _death(trial: Trial, ended: Ended) -> AlignProError:
+    """Blame the file, unless the engine dies of a good one too."""
+    runtime, reason = _RUNTIMES[trial.kind], _last_line(ended.errors)
+    if ended.code == _PYTHON_FAILED:
+        return DeviceError(
+            f"Trying {trial.path} failed ({reason}).",
+            "Run `alignpro-lite doctor`, and install what it misses or says is broken.",
+        )
+    how = f"{_how(ended, trial)}{f' ({reason})' if reason else ''}"
+    if _run(_known_good(trial)).code == 0:
+        return runtime.error(
+            f"{runtime.name} {how} on {trial.path}, and works with another model: the file is "
+            "damaged, or made to do this.",
+            runtime.file_cure,
+        )
+    return DeviceError(f"{runtime.name} {how}, with every model.", runtime.build_cure)
+
+
+def _known_good(trial: Trial) -> Trial:
+    if trial.kind == "target":
+        return replace(trial, path=_KNOWN_GOOD / "target.gguf")
+    settings = {"device": "cpu", "gpu": 0, "sequences": 1, "threads": 1, **trial.settings}
+    return Trial("prompter", _KNOWN_GOOD / "bundle", trial.device, settings)
+
+
+def _how(ended: Ended, trial: Trial) -> str:
+    if ended.code is None:
+        return f"did not end within {_seconds(trial):.0f} seconds"
+    if ended.code < 0:
+        return f"crashed with {signal.Signals(-ended.code).name}"
+    return f"crashed with exit code {ended.code}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_REASON] if lines else ""
+
+
+def _seconds(trial: Trial) -> float:
+    return PROBE_SECONDS + sum(file.stat().st_size for file in _files(trial.path)) / _BYTES_A_SECOND
+
+
+def _subject(trial: Trial) -> tuple[object, ...]:
+    """What a trial is about; the size of a context, say, is not."""
+    package = _RUNTIMES[trial.kind].package
+    spec = importlib.util.find_spec(package)
+    build = spec and spec.origin and identity_of(Path(spec.origin))
+    ours = importlib.metadata.version("alignpro-lite")
+    return ours, build, trial.kind, trial.device, *_identities(trial.path)
+
+
+def _identities(path: Path) -> list[FileIdentity]:
+    return [identity_of(file) for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a model: those of a folder, or all parts of a split file."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    if split := _SPLIT.search(path.name):
+        beginning = path.name[: split.start()]
+        return sorted(
+            file
+            for file in path.parent.iterdir()
+            if file.name.startswith(beginning) and file.name.endswith(split[1])
+        )
+    return [path]
