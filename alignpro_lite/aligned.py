@@ -208,6 +208,7 @@ class AlignedModel:
         """
         store = ModelStore.open(cache)
         planned = plan_models(target, prompter, store, devices)
+        planned.require_working()  # on this thread, which Ctrl-C interrupts
         with ThreadPoolExecutor(max_workers=4) as pool:
             answering = pool.submit(planned.load_target)
             rewriting = pool.submit(planned.load_prompter)

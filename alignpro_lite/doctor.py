@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite.decoding.probe import Trial, try_model
+from alignpro_lite.decoding.probe import ProbedModel, probe_model
 from alignpro_lite.errors import AlignProError
 from alignpro_lite.hardware.device import DeviceRequest
-from alignpro_lite.loading import plan_models, plan_prompter, prompter_trial
+from alignpro_lite.loading import plan_models, plan_prompter, probed_prompter
 from alignpro_lite.registry import ModelStore
 
 EngineName = Literal["target", "prompter"]
@@ -65,19 +65,21 @@ def folder_size(folder: Path) -> int:
 def probe(engine: EngineName, model: str, devices: DeviceRequest, cache: Path | None) -> Probe:
     """Let an engine try its model, found by name, in a process of its own."""
     try:
-        trial = _trial(engine, model, devices, ModelStore.open(cache))
-        outcome = try_model(trial)
+        probed = _probed(engine, model, devices, ModelStore.open(cache))
+        outcome = probe_model(probed)
     except AlignProError as error:
         return Probe(engine, False, None, 0.0, str(error))
     if outcome.error is not None:
         return Probe(engine, False, None, outcome.seconds, str(outcome.error))
-    return Probe(engine, True, trial.device, outcome.seconds, "")
+    return Probe(engine, True, probed.device, outcome.seconds, "")
 
 
-def _trial(engine: EngineName, model: str, devices: DeviceRequest, store: ModelStore) -> Trial:
+def _probed(
+    engine: EngineName, model: str, devices: DeviceRequest, store: ModelStore
+) -> ProbedModel:
     if engine == "target":
-        return plan_models(model, None, store, devices).target_trial
-    return prompter_trial(*plan_prompter(model, store, devices.device))
+        return plan_models(model, None, store, devices).probed_target
+    return probed_prompter(*plan_prompter(model, store, devices.device))
 
 
 def _version(package: str) -> str | None:
@@ -85,4 +87,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-

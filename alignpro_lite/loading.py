@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignpro_lite.decoding import llamacpp, ort
-from alignpro_lite.decoding.probe import Trial, require_working
+from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.kind import require_text_generation
@@ -32,8 +32,8 @@ from alignpro_lite.target.target import LlamaTarget
 
 SEQUENCES = 16
 """Sequences that each engine decodes together at most."""
-_TRIAL_CONTEXT = 1024
-"""The most tokens of context in a trial, which needs few."""
+_PROBE_CONTEXT = 1024
+"""The most tokens of context in a probe, which needs few."""
 
 
 def load_prompter(
@@ -55,7 +55,7 @@ def load_prompter(
         AlignProError: The bundle or the device is missing or unusable.
     """
     bundle, settings = plan_prompter(prompter, store, device)
-    require_working(prompter_trial(bundle, settings), store.cache)
+    require_working(probed_prompter(bundle, settings), store.cache)
     return OnnxPrompter(bundle, settings, adapter)
 
 
@@ -79,9 +79,9 @@ def plan_prompter(
     return bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores)
 
 
-def prompter_trial(bundle: Bundle, settings: DecoderSettings) -> Trial:
+def probed_prompter(bundle: Bundle, settings: DecoderSettings) -> ProbedModel:
     """How a bundle is tried before it is loaded."""
-    return Trial("prompter", bundle.path, settings.device, asdict(settings))
+    return ProbedModel("prompter", bundle.path, settings.device, asdict(settings))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class PlannedModels:
         target_file: Its header.
         bundle: The prompter; None if there is none.
         plan: Where each of them runs.
-        cache: Remembers which models need no trial.
+        cache: Remembers which models need no probe.
     """
 
     target: Path
@@ -115,38 +115,55 @@ class PlannedModels:
         )
 
     @property
-    def target_trial(self) -> Trial:
+    def probed_target(self) -> ProbedModel:
         """How the target is tried before it is loaded."""
         settings = self.target_settings
-        small = replace(settings, context=min(settings.context, _TRIAL_CONTEXT))
-        return Trial("target", self.target, self.plan.device, asdict(small))
+        small = replace(settings, context=min(settings.context, _PROBE_CONTEXT))
+        return ProbedModel("target", self.target, self.plan.device, asdict(small))
 
-    def load_target(self) -> LlamaTarget:
-        """Load the target where the plan puts it, after a trial.
-
-        Raises:
-            ModelFileError, DeviceError: See `require_working` and `LlamaTarget`.
-        """
-        require_working(self.target_trial, self.cache)
-        return LlamaTarget(self.target, self.target_file, self.target_settings)
-
-    def load_prompter(self) -> OnnxPrompter | None:
-        """Load the prompter where the plan puts it, after a trial; None if there is none to load.
-
-        Raises:
-            BundleError, DeviceError, MissingDependencyError: See `require_working` and
-                `OnnxPrompter`.
-        """
+    @property
+    def prompter_settings(self) -> DecoderSettings | None:
+        """How the prompter is loaded; None if there is none to load."""
         plan = self.plan
         if self.bundle is None or plan.prompter_device is None:
             return None
-        settings = DecoderSettings(
+        return DecoderSettings(
             device=plan.prompter_device,
             gpu=plan.gpu.index if plan.gpu else 0,
             sequences=SEQUENCES,
             threads=plan.threads,
         )
-        require_working(prompter_trial(self.bundle, settings), self.cache)
+
+    def require_working(self) -> None:
+        """Try both models in child processes, if they were not tried before.
+
+        Raises:
+            ModelFileError, BundleError, DeviceError: See `probe.require_working`.
+        """
+        require_working(self.probed_target, self.cache)
+        if self.bundle is not None and self.prompter_settings is not None:
+            require_working(probed_prompter(self.bundle, self.prompter_settings), self.cache)
+
+    def load_target(self) -> LlamaTarget:
+        """Load the target where the plan puts it, after a probe.
+
+        Raises:
+            ModelFileError, DeviceError: See `probe.require_working` and `LlamaTarget`.
+        """
+        require_working(self.probed_target, self.cache)
+        return LlamaTarget(self.target, self.target_file, self.target_settings)
+
+    def load_prompter(self) -> OnnxPrompter | None:
+        """Load the prompter where the plan puts it, after a probe; None if there is none to load.
+
+        Raises:
+            BundleError, DeviceError, MissingDependencyError: See `probe.require_working` and
+                `OnnxPrompter`.
+        """
+        settings = self.prompter_settings
+        if self.bundle is None or settings is None:
+            return None
+        require_working(probed_prompter(self.bundle, settings), self.cache)
         return OnnxPrompter(self.bundle, settings)
 
 

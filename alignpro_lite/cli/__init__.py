@@ -45,7 +45,12 @@ for _command in (
 def main() -> None:
     """Run the command line and exit the process with the contract's exit code."""
     _prepare_streams()
-    sys.exit(exit_code_of(sys.argv[1:]))
+    code = exit_code_of(sys.argv[1:])
+    if code == EXIT_INTERRUPTED:
+        # At once: a native call may still run on another thread, and would not survive an
+        # interpreter that takes its time to leave.
+        os._exit(code)
+    sys.exit(code)
 
 
 def _prepare_streams() -> None:

@@ -1,9 +1,10 @@
-"""Trying a model in a process of its own before this process loads it.
+"""Probing a model: trying it in a process of its own before this process loads it.
 
 A native crash cannot be caught, nor a native loop be left: a hostile or damaged file would end or
-stop whoever loads it. So every model is first loaded by a child, which makes it do all that it may
-be asked to do later (`alignpro_lite/trial.py`). What passed is remembered in the cache by engine
-build and files. When the child dies, a known-good model tells a broken build from a broken file.
+stop whoever loads it. So every model is first loaded by a child, which makes it do what it may be
+asked to do later (`alignpro_lite/probe_child.py`). What passed is remembered in the cache, by the
+build of the engine and the files. When the child dies, a known-good model tells a broken build from
+a broken file.
 """
 
 from __future__ import annotations
@@ -27,22 +28,24 @@ from alignpro_lite.hardware.device import Device
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.stamps import FileIdentity, Stamps, identity_of
 
-TrialKind = Literal["target", "prompter", "reward"]
+ProbedKind = Literal["target", "prompter", "reward"]
 
 PROBE_SECONDS = 30.0
 """For starting a child and a small model; see `_seconds` for larger ones."""
 _BYTES_A_SECOND = 25e6
 """How fast a model is read and decodes its first tokens, at worst."""
-_PROGRAM = "alignpro_lite.trial"
+_PROGRAM = "alignpro_lite.probe_child"
 _KNOWN_GOOD = Path(alignpro_lite.__file__).parent / "known_good"
 _PYTHON_FAILED = 1
 """The exit code of a Python program that ended with an exception; a crash has another one."""
+_KILLED = -9
+"""By SIGKILL, which no program does to itself."""
 _LONGEST_REASON = 200
 _SPLIT = re.compile(r"-\d{5}(-of-\d{5}\.gguf)\Z")
 
 
 @dataclass(frozen=True)
-class Trial:
+class ProbedModel:
     """A model to try.
 
     Attributes:
@@ -52,15 +55,15 @@ class Trial:
         settings: How it is loaded, as JSON.
     """
 
-    kind: TrialKind
+    kind: ProbedKind
     path: Path
     device: Device
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class TrialOutcome:
-    """How a trial ended.
+class ProbeOutcome:
+    """How a probe ended.
 
     Attributes:
         error: What is wrong with the model, None if it works.
@@ -86,8 +89,8 @@ _LLAMA_CPP = _Runtime(
     "llama.cpp",
     "llama_cpp",
     ModelFileError,
-    "Compare its sha256 with that of its publisher and download it again; `alignpro-lite models "
-    "verify` does so for a model of models.toml.",
+    "It is damaged, or made to do this: compare its sha256 with that of its publisher, or use "
+    "another one.",
     'Rebuild it portably: `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall '
     "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python`.",
 )
@@ -95,17 +98,18 @@ _ONNXRUNTIME = _Runtime(
     "onnxruntime",
     "onnxruntime",
     BundleError,
-    "Make it again with `alignpro-lite export`, or get it from where it came from.",
+    "It is damaged, or made to do this: make it again with `alignpro-lite export`, or use another "
+    "one.",
     'Reinstall it: `pip install --force-reinstall "alignpro-lite[cpu]"`.',
 )
-_RUNTIMES: dict[TrialKind, _Runtime] = {
+_RUNTIMES: dict[ProbedKind, _Runtime] = {
     "target": _LLAMA_CPP,
     "prompter": _ONNXRUNTIME,
     "reward": _ONNXRUNTIME,
 }
 
 
-def require_working(trial: Trial, cache: Cache) -> None:
+def require_working(model: ProbedModel, cache: Cache) -> None:
     """Try a model unless this build is known to bear these files.
 
     Raises:
@@ -114,30 +118,30 @@ def require_working(trial: Trial, cache: Cache) -> None:
         AlignProError: Whatever else loading it raises.
     """
     stamps = Stamps(cache.root / "probes")
-    subject = _subject(trial)
+    subject = _subject(model)
     if stamps.has(subject):
         return
-    if error := try_model(trial).error:
+    if error := probe_model(model).error:
         raise error
     stamps.add(subject)
 
 
-def try_model(trial: Trial) -> TrialOutcome:
+def probe_model(model: ProbedModel) -> ProbeOutcome:
     """Load a model in a child and let it do what it may be asked to do later."""
     started = time.monotonic()
-    ended = _run(trial)
+    ended = _run(model)
     error = _error_of(ended)
     if error is None and ended.code != 0:
-        error = _death(trial, ended)
-    return TrialOutcome(error, time.monotonic() - started)
+        error = _death(model, ended)
+    return ProbeOutcome(error, time.monotonic() - started)
 
 
-def _run(trial: Trial) -> Ended:
-    question = json.dumps([trial.kind, str(trial.path), dict(trial.settings)])
+def _run(model: ProbedModel) -> Ended:
+    question = json.dumps([model.kind, str(model.path), dict(model.settings)])
     # ggml's own backtrace starts a debugger, and two threads that fail at once wait for each other.
     environment = {"GGML_NO_BACKTRACE": "1", "RUST_BACKTRACE": "0"}
     try:
-        return run_child(_PROGRAM, [question], _seconds(trial), environment)
+        return run_child(_PROGRAM, [question], _seconds(model), environment)
     except OSError as error:
         raise DeviceError(
             f"Models are tried in a process of their own, which does not start ({error}).",
@@ -158,34 +162,43 @@ def _error_of(ended: Ended) -> AlignProError | None:
     return error
 
 
-def _death(trial: Trial, ended: Ended) -> AlignProError:
+def _death(model: ProbedModel, ended: Ended) -> AlignProError:
     """Blame the file, unless the engine dies of a good one too."""
-    runtime, reason = _RUNTIMES[trial.kind], _last_line(ended.errors)
+    runtime, reason = _RUNTIMES[model.kind], _last_line(ended.errors)
     if ended.code == _PYTHON_FAILED:
         return DeviceError(
-            f"Trying {trial.path} failed ({reason}).",
+            f"Trying {model.path} failed ({reason}).",
             "Run `alignpro-lite doctor`, and install what it misses or says is broken.",
         )
-    how = f"{_how(ended, trial)}{f' ({reason})' if reason else ''}"
-    if _run(_known_good(trial)).code == 0:
+    how = f"{_how(model, ended)}{f' ({reason})' if reason else ''}"
+    if ended.code == _KILLED:
+        return DeviceError(
+            f"A probe of {model.path} was killed, as is done where memory runs out.",
+            "Close other programs, lower --ctx, or use a smaller model.",
+        )
+    if _bears(_known_good(model)):
         return runtime.error(
-            f"{runtime.name} {how} on {trial.path}, and works with another model: the file is "
-            "damaged, or made to do this.",
+            f"A probe of {model.path} {how}, while that of a known-good model passes.",
             runtime.file_cure,
         )
-    return DeviceError(f"{runtime.name} {how}, with every model.", runtime.build_cure)
+    return DeviceError(f"{runtime.name} fails with every model: a probe {how}.", runtime.build_cure)
 
 
-def _known_good(trial: Trial) -> Trial:
-    if trial.kind == "target":
-        return replace(trial, path=_KNOWN_GOOD / "target.gguf")
-    settings = {"device": "cpu", "gpu": 0, "sequences": 1, "threads": 1, **trial.settings}
-    return Trial("prompter", _KNOWN_GOOD / "bundle", trial.device, settings)
+def _bears(model: ProbedModel) -> bool:
+    ended = _run(model)
+    return ended.code == 0 and _error_of(ended) is None
 
 
-def _how(ended: Ended, trial: Trial) -> str:
+def _known_good(model: ProbedModel) -> ProbedModel:
+    if model.kind == "target":
+        return replace(model, path=_KNOWN_GOOD / "target.gguf")
+    settings = {"device": "cpu", "gpu": 0, "sequences": 1, "threads": 1, **model.settings}
+    return ProbedModel("prompter", _KNOWN_GOOD / "bundle", model.device, settings)
+
+
+def _how(model: ProbedModel, ended: Ended) -> str:
     if ended.code is None:
-        return f"did not end within {_seconds(trial):.0f} seconds"
+        return f"did not end within {_seconds(model):.0f} seconds"
     if ended.code < 0:
         return f"crashed with {signal.Signals(-ended.code).name}"
     return f"crashed with exit code {ended.code}"
@@ -196,17 +209,17 @@ def _last_line(text: str) -> str:
     return lines[-1][:_LONGEST_REASON] if lines else ""
 
 
-def _seconds(trial: Trial) -> float:
-    return PROBE_SECONDS + sum(file.stat().st_size for file in _files(trial.path)) / _BYTES_A_SECOND
+def _seconds(model: ProbedModel) -> float:
+    return PROBE_SECONDS + sum(file.stat().st_size for file in _files(model.path)) / _BYTES_A_SECOND
 
 
-def _subject(trial: Trial) -> tuple[object, ...]:
-    """What a trial is about; the size of a context, say, is not."""
-    package = _RUNTIMES[trial.kind].package
+def _subject(model: ProbedModel) -> tuple[object, ...]:
+    """What the result of a probe depends on; the length of the context is not part of it."""
+    package = _RUNTIMES[model.kind].package
     spec = importlib.util.find_spec(package)
     build = spec and spec.origin and identity_of(Path(spec.origin))
     ours = importlib.metadata.version("alignpro-lite")
-    return ours, build, trial.kind, trial.device, *_identities(trial.path)
+    return ours, build, model.kind, model.device, *_identities(model.path)
 
 
 def _identities(path: Path) -> list[FileIdentity]:
@@ -216,7 +229,7 @@ def _identities(path: Path) -> list[FileIdentity]:
 def _files(path: Path) -> list[Path]:
     """The files of a model: those of a folder, or all parts of a split file."""
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.is_file())
+        return sorted(file for file in path.rglob("*") if file.is_file())
     if split := _SPLIT.search(path.name):
         beginning = path.name[: split.start()]
         return sorted(

@@ -14,11 +14,14 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.models_toml import Precision
-from alignpro_lite.registry.record import Count, Record, TokenId
+from alignpro_lite.registry.record import Record, TokenId
 from alignpro_lite.registry.sidecar import SidecarFile
 
 CacheLayout = Literal["shared", "growing"]
 IoDtype = Literal["float32", "float16"]
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Width = Annotated[int, Meta(ge=1, le=2**16)]
+"""Of an axis whose length the graph need not state, so that nothing else bounds it."""
 
 
 class Graph(Record):
@@ -45,11 +48,11 @@ class Graph(Record):
     device: Device
     precision: Precision
     io_dtype: IoDtype
-    layers: Count
-    kv_heads: Count
-    head_dim: Count
-    vocab: Count
-    max_length: Count
+    layers: Width
+    kv_heads: Width
+    head_dim: Width
+    vocab: Size
+    max_length: Size
     gate: str | None
 
 
@@ -136,7 +139,7 @@ class Sidecar(Record):
     tokens: Tokens
     template: RewriteTemplate
     sampling: Sampling
-    max_tokens: Count
+    max_tokens: Size
     parity: Parity
     provenance: Provenance
     files: Mapping[str, str]

@@ -10,6 +10,7 @@ import numpy as np
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.sampling import Draw, TokenSource
+from alignpro_lite.errors import BundleError
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
@@ -23,6 +24,8 @@ _CHUNK = 40
 """Prompt tokens computed between two looks at the cancel flags. The graph gives the logits of every
 one of them, 200 kB each for a vocabulary of 49,000: after the weights, larger chunks would need the
 most memory, and be hardly faster."""
+_CACHE_AXES = 4
+"""Of a cache input: batch, kv_heads, length, head_dim."""
 _LENGTH_STEP = 128
 """The cache grows by this many tokens at a time."""
 
@@ -53,16 +56,47 @@ def open_graph(bundle: Bundle, settings: DecoderSettings) -> Any:
     """Load the graph of a bundle; returns onnxruntime's session.
 
     Raises:
-        BundleError: onnxruntime cannot read the graph.
+        BundleError: onnxruntime cannot read the graph, or it is not as the sidecar says.
         DeviceError: CUDA was asked for and cannot be used.
         MissingDependencyError: onnxruntime is not installed.
     """
-    return open_session(
+    session = open_session(
         bundle.graph_file,
         settings.threads,
         gpu=settings.gpu_in_use,
         cure=PROMPTER_BUNDLE.cure,
     )
+    _require_sizes(bundle, session)
+    return session
+
+
+def _require_sizes(bundle: Bundle, session: Any) -> None:
+    """Compare what the sidecar says with the graph, where that fixes a size.
+
+    Raises:
+        BundleError: They differ.
+    """
+    graph = bundle.sidecar.graph
+    shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    keys = [shape for name, shape in shapes.items() if name in _key_names(len(shapes))]
+    found = {
+        "layers": [len(keys)],
+        "kv_heads": [shape[1] for shape in keys if len(shape) == _CACHE_AXES],
+        "head_dim": [shape[3] for shape in keys if len(shape) == _CACHE_AXES],
+        "vocab": [shape[-1] for name, shape in shapes.items() if name == "logits" and shape],
+    }
+    for name, sizes in found.items():
+        told = getattr(graph, name)
+        for size in sizes:
+            if isinstance(size, int) and size != told:
+                raise BundleError(
+                    f"{bundle.graph_file} has {name} {size}, and its sidecar says {told}.",
+                    PROMPTER_BUNDLE.cure,
+                )
+
+
+def _key_names(count: int) -> list[str]:
+    return [f"past_key_values.{layer}.key" for layer in range(count)]
 
 
 class OnnxDecoder:

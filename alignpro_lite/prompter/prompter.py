@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
 from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
-from alignpro_lite.decoding.tokenizer import read_tokenizer
+from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
 from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
@@ -218,15 +218,21 @@ class OnnxPrompter:
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Token ids that ask the prompter for a rewrite of x."""
-        return self._tokenizer.request(prompt)
+        with self._tokenizer_errors():
+            return self._tokenizer.request(prompt)
 
     def encode(self, output: str) -> list[int]:
         """Token ids of an output as the prompter would write it, stop token included."""
-        return self._tokenizer.encode(output)
+        with self._tokenizer_errors():
+            return self._tokenizer.encode(output)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
-        return self._tokenizer.decode(tokens)
+        with self._tokenizer_errors():
+            return self._tokenizer.decode(tokens)
+
+    def _tokenizer_errors(self) -> AbstractContextManager[None]:
+        return tokenizer_errors(self.bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
 
 
 def require_reference(bundle: Bundle) -> None:

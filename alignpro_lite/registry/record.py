@@ -98,6 +98,8 @@ def read_json(origin: Origin, what: str) -> dict[str, Any]:
         AlignProError: Of the origin's class: it is missing, or not a table.
     """
     file = origin.file
+    if file.exists() and not file.is_file():  # to read a pipe is to wait for its writer
+        raise origin.refusal(" must be a file, found something else.", "Replace it.")
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,14 +1,16 @@
-"""What was looked at once and need not be looked at again, as long as its files stay as they are."""
+"""What was found good once, and need not be looked at again while its files stay as they are."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
-from os import path as os_path
 from pathlib import Path
 
 FileIdentity = tuple[str, int, int, int, int]
+_added: set[Path] = set()
+"""Stamps of this process, which count also where they could not be written."""
 
 
 def identity_of(file: Path) -> FileIdentity:
@@ -36,13 +38,17 @@ class Stamps:
 
     def has(self, *what: object) -> bool:
         """Whether this was found good."""
-        return os_path.exists(self._file(what))  # where pathlib raises, the answer is no
+        file = self._file(what)
+        # os.path answers no where pathlib raises: a folder that may not be read.
+        return file in _added or os.path.exists(file)  # noqa: PTH110
 
     def add(self, *what: object) -> None:
-        """Remember that this is good; without room or permission it is looked at again."""
+        """Remember that this is good; without room or permission, for this process only."""
+        file = self._file(what)
+        _added.add(file)
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file(what).touch()
+            file.touch()
 
     def _file(self, what: tuple[object, ...]) -> Path:
         return self.folder / hashlib.sha256(ascii(what).encode()).hexdigest()[:32]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import ModelKind, Registry, load
+from alignpro_lite.registry.intact import require_intact
+from alignpro_lite.registry.models_toml import Entry, ModelKind, Registry, load
 from alignpro_lite.registry.record import near
 
 DEFAULT = "default"
@@ -40,7 +41,7 @@ class ModelStore:
         return cls(load(), Cache.open(cache))
 
     def path(self, kind: ModelKind, name_or_path: str | Path) -> Path:
-        """The file or folder of a model.
+        """The file or folder of a model, intact if it is one of the cache.
 
         Args:
             kind: What the model is for.
@@ -50,13 +51,17 @@ class ModelStore:
         Raises:
             RegistryError: It is none of these, or the model is not installed; the cure is the
                 command that brings it.
+            ModelFileError: It was pulled, and is not what was pulled any more.
         """
         if name_or_path == DEFAULT:
-            return self.cache.installed_path(self.registry.default(kind))
+            return self._installed(self.registry.default(kind))
         name = str(name_or_path)
         # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
         path = os.path.expanduser(name)  # noqa: PTH111
         if os.path.exists(path):  # noqa: PTH110
+            for entry in self.registry.entries:
+                if entry.files and self.cache.path(entry) == Path(path).absolute():
+                    return self._installed(entry)
             return Path(path)
         names = [entry.name for entry in self.registry.entries if entry.kind == kind]
         if name not in names:
@@ -64,4 +69,9 @@ class ModelStore:
                 f"{name!r} is neither a file here nor a {kind} in models.toml{near(name, names)}.",
                 "Check the path, or run `alignpro-lite models list` to see all names.",
             )
-        return self.cache.installed_path(self.registry.find(kind, name))
+        return self._installed(self.registry.find(kind, name))
+
+    def _installed(self, entry: Entry) -> Path:
+        path = self.cache.installed_path(entry)
+        require_intact(self.cache, entry)
+        return path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.probe import Trial, require_working
+from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import ContextOverflowError, InputError
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
@@ -205,11 +205,11 @@ def load_judge(
     context: int = 4096,
     threads: int,
 ) -> JudgeScorer:
-    """Load a GGUF file as a judge, on the CPU, after a trial.
+    """Load a GGUF file as a judge, on the CPU, after a probe.
 
     Args:
         path: Any chat model.
-        cache: Remembers which models need no trial.
+        cache: Remembers which models need no probe.
         name: What to call the part.
         rubric: What it is asked.
         context: Most tokens of a question.
@@ -222,7 +222,7 @@ def load_judge(
     file = read_header(path)
     require_text_generation(file)
     settings = TargetSettings(context, sequences=2, n_gpu_layers=0, gpu=None, threads=threads)
-    require_working(Trial("target", path, "cpu", asdict(settings)), cache)
+    require_working(ProbedModel("target", path, "cpu", asdict(settings)), cache)
     return JudgeScorer(LlamaTarget(path, file, settings), name, rubric)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from alignpro_lite.decoding.probe import Trial, require_working
+from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import Label, Record
@@ -84,7 +84,7 @@ def _open_scorer(
         case "onnx":
             folder = store.path("reward", source.source)
             sidecar = REWARD_BUNDLE.open(folder)
-            require_working(Trial("reward", folder, "cpu", {"threads": threads}), store.cache)
+            require_working(ProbedModel("reward", folder, "cpu", {"threads": threads}), store.cache)
             return OnnxScorer(folder, sidecar.model, threads), sidecar.weights
         case "huggingface":
             import alignpro_lite.pretrained  # noqa: F401 - first: it keeps the hub out

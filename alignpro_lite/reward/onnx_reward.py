@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from alignpro_lite.decoding.engine import HomeProcess
 from alignpro_lite.decoding.ort import open_session
-from alignpro_lite.decoding.tokenizer import read_tokenizer
+from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
 from alignpro_lite.errors import RewardError
 from alignpro_lite.reward.bundle import REWARD_BUNDLE, RewardModel
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded, text_only
@@ -37,7 +38,9 @@ class OnnxScorer:
         """
         self.names = model.parts
         self._model = model
-        self._tokenizer = text_only(read_tokenizer(folder / model.tokenizer, REWARD_BUNDLE.cure))
+        self._home = HomeProcess("reward")
+        self._file = folder / model.tokenizer
+        self._tokenizer = text_only(read_tokenizer(self._file, REWARD_BUNDLE.cure))
         # The target decodes at the same time: threads that spin would take its cores.
         self._session: Any = open_session(
             folder / model.graph, threads, spinning=False, cure=REWARD_BUNDLE.cure
@@ -49,8 +52,12 @@ class OnnxScorer:
 
         Raises:
             RewardError: The graph failed.
+            BundleError: The tokenizer failed.
+            DeviceError: This process was forked from the one that loaded the reward.
         """
-        encoded = encode(self._tokenizer, self._model.layout, exchanges)
+        self._home.require()
+        with tokenizer_errors(self._file, REWARD_BUNDLE.cure):
+            encoded = encode(self._tokenizer, self._model.layout, exchanges)
         scores = np.empty((len(encoded), len(self.names)))
         for rows in _batches([len(exchange.ids) for exchange in encoded]):
             scores[rows] = self._run([encoded[row] for row in rows])

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.probe import TrialKind
-from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling
-from alignpro_lite.errors import AlignProError, BundleError, ContextOverflowError
+from alignpro_lite.decoding.probe import ProbedKind
+from alignpro_lite.decoding.sampling import Sampler, Sampling
+from alignpro_lite.errors import AlignProError, BundleError, ContextOverflowError, DeviceError
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, open_bundle
@@ -34,7 +34,7 @@ HARD_TEXTS = (
     "Hello.",
     "Café, naïve, Größe, ﬁn, e\u0301, ½ ① Ⅷ 10²",
     "日本語 中文 한국어 العربية עברית हिन्दी ไทย Ελληνικά Русский አማርኛ",
-    "👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 𝔘𝔫𝔦 😀",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 \U0001d518\U0001d52b 😀",
     "".join(map(chr, range(0x100))),
     "\u200b\u200d\u2028\u202e\ufeff\ufffd\ufffe\U0001f3fb\U000e0041\U0010ffff",
     "".join(chr(code) for code in range(0x100, 0x30000, _STEP) if code not in _SURROGATES),
@@ -45,7 +45,7 @@ HARD_TEXTS = (
 _NEW_TOKENS = 3
 
 
-def main(question: str) -> list[str] | None:
+def findings(question: str) -> list[str] | None:
     """Try the model that `decoding/probe.py` asks for.
 
     Returns:
@@ -61,7 +61,7 @@ def main(question: str) -> list[str] | None:
     return None
 
 
-def _try(kind: TrialKind, path: Path, settings: Mapping[str, Any]) -> None:
+def _try(kind: ProbedKind, path: Path, settings: Mapping[str, Any]) -> None:
     match kind:
         case "target":
             _try_target(path, TargetSettings(**settings))
@@ -96,8 +96,11 @@ def _try_prompter(path: Path, settings: DecoderSettings) -> None:
         count = min(2, settings.sequences)
         samplers = [Sampler(Sampling(), number) for number in range(count)]
         tokens = prompter.encode(HARD_TEXTS[1])  # a whole request has hundreds
-        for stream in prompter.submit(tokens, samplers, _NEW_TOKENS):
-            list(stream)
+        try:
+            for stream in prompter.submit(tokens, samplers, _NEW_TOKENS):
+                list(stream)
+        except DeviceError as error:  # whatever onnxruntime says of a graph that it has loaded
+            raise BundleError(f"{path}: {error.problem}", PROMPTER_BUNDLE.cure) from error
 
 
 def _try_reward(path: Path, threads: int) -> None:
@@ -131,4 +134,4 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    print(json.dumps(findings(sys.argv[1])))
