@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.onnx_data import require_listed
 from alignpro_lite.decoding.probe import ProbedKind
 from alignpro_lite.decoding.sampling import Sampler, Sampling
 from alignpro_lite.errors import AlignProError, BundleError, ContextOverflowError, DeviceError
@@ -87,6 +88,7 @@ def _try_target(path: Path, settings: TargetSettings) -> None:
 
 def _try_prompter(path: Path, settings: DecoderSettings) -> None:
     bundle = open_bundle(path)
+    require_listed(bundle.graph_file, bundle.sidecar.files, PROMPTER_BUNDLE.cure)
     with OnnxPrompter(bundle, settings) as prompter:
         for text in (*HARD_TEXTS, *_named_texts(bundle.tokenizer_file)):
             prompter.prompt_tokens(text)
@@ -105,6 +107,7 @@ def _try_prompter(path: Path, settings: DecoderSettings) -> None:
 
 def _try_reward(path: Path, threads: int) -> None:
     sidecar = REWARD_BUNDLE.open(path)
+    require_listed(path / sidecar.model.graph, sidecar.files, REWARD_BUNDLE.cure)
     scorer = OnnxScorer(path, sidecar.model, threads)
     texts = (*HARD_TEXTS, *_named_texts(path / sidecar.model.tokenizer))
     scores = scorer.score([Exchange(text, text) for text in texts])
