@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite import AlignedModel
+from alignpro_lite import AlignedModel, doctor
 from alignpro_lite.decoding import probe
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import (
@@ -28,6 +27,7 @@ from alignpro_lite.loading import load_prompter, plan_prompter, probed_prompter
 from alignpro_lite.registry import Cache, ModelStore
 from alignpro_lite.reward.loading import open_reward, scorer_named
 from tests.support import TINY_BUNDLE, TINY_TARGET
+from tests.support.hostile_bundles import altered, looping
 
 FAKE = """
 import ctypes, json, os, signal, sys, time
@@ -243,24 +243,6 @@ def test_a_library_user_gets_an_error_of_a_file_that_ends_processes(tmp_path, va
         load(path, tmp_path)
 
 
-def altered(tmp_path, change, file="tokenizer.json"):
-    """A bundle in which a JSON file is changed; the digests are right."""
-    folder = shutil.copytree(TINY_BUNDLE, tmp_path / "bundle")
-    table = json.loads((folder / file).read_text("utf-8"))
-    change(table)
-    (folder / file).write_text(json.dumps(table), "utf-8")
-    sign(folder)
-    return folder
-
-
-def sign(bundle):
-    """Bring the digests of a bundle up to date."""
-    table = json.loads((bundle / "bundle.json").read_text("utf-8"))
-    for listed in table["files"]:
-        table["files"][listed] = hashlib.sha256((bundle / listed).read_bytes()).hexdigest()
-    (bundle / "bundle.json").write_text(json.dumps(table), "utf-8")
-
-
 def replace_with_itself_twice(text):
     rule = {"type": "Replace", "pattern": {"String": text}, "content": text * 2}
     return {"type": "Sequence", "normalizers": [rule] * 60}
@@ -352,45 +334,10 @@ def test_sizes_that_the_graph_does_not_have_are_refused(tmp_path, key, value, fo
 
 def test_a_graph_that_never_ends_is_stopped(tmp_path, monkeypatch):
     """Its endless loop ignored the first Ctrl-C and aborted the process at the second."""
-    onnx = pytest.importorskip("onnx")
     monkeypatch.setattr(probe, "PROBE_SECONDS", 4.0)
-    folder = shutil.copytree(TINY_BUNDLE, tmp_path / "bundle")
-    loop_forever(onnx, folder / "model.onnx")
-    sign(folder)
+    folder = looping(tmp_path)
     with pytest.raises(BundleError, match="did not end within"):
         load_prompter(folder, ModelStore.open(tmp_path / "cache"))
-
-
-def loop_forever(onnx, file):
-    """Put an endless loop between the input of a graph and its nodes."""
-    model = onnx.load(file, load_external_data=False)
-    helper, types = onnx.helper, onnx.TensorProto
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go"], ["go_on"]),
-            helper.make_node("Identity", ["ids"], ["same"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("number", types.INT64, []),
-            helper.make_tensor_value_info("go", types.BOOL, []),
-            helper.make_tensor_value_info("ids", types.INT64, None),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", types.BOOL, []),
-            helper.make_tensor_value_info("same", types.INT64, None),
-        ],
-    )
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            if name == "input_ids":
-                node.input[place] = "looped"
-    yes = helper.make_tensor("yes", types.BOOL, [], [True])
-    model.graph.node.insert(
-        0, helper.make_node("Loop", ["", "always", "input_ids"], ["looped"], body=body)
-    )
-    model.graph.node.insert(0, helper.make_node("Constant", [], ["always"], value=yes))
-    onnx.save(model, file)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -425,3 +372,21 @@ def test_the_doors_of_the_library_and_the_commands_are_one(tmp_path, monkeypatch
     assert probed_prompter(bundle, settings).path == TINY_BUNDLE
     with pytest.raises(AlignProError):
         open_reward([scorer_named(tmp_path)], store, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_known_good_models_pass_in_every_role(kind):
+    """They decide whether a file or the build is to blame, so they have to work."""
+    settings = {"context": 256, "sequences": 2, "n_gpu_layers": 0, "gpu": None, "threads": 1}
+    if kind != "target":
+        settings = {"threads": 1}
+    assert probe._bears(probe._known_good(ProbedModel(kind, TINY_TARGET, "cpu", settings)))
+
+
+def test_doctor_probes_anew_and_says_what_is_wrong(tmp_path):
+    good = doctor.probe("prompter", str(TINY_BUNDLE), DEVICES, tmp_path)
+    assert (good.works, good.device, good.trouble) == (True, "cpu", "")
+    (tmp_path / "odd.gguf").write_bytes(b"GGUF")
+    bad = doctor.probe("target", str(tmp_path / "odd.gguf"), DEVICES, tmp_path)
+    assert not bad.works
+    assert "odd.gguf" in bad.trouble

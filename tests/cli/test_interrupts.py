@@ -1,0 +1,55 @@
+"""Ctrl-C while native code runs that does not end by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.hostile_bundles import looping
+
+PROGRAM = """
+import sys
+import click
+from pathlib import Path
+from alignpro_lite import Sampling
+from alignpro_lite.cli import cli, main
+from alignpro_lite.prompter.bundle import open_bundle
+from alignpro_lite.prompter.decoder import DecoderSettings
+from alignpro_lite.prompter.prompter import OnnxPrompter
+
+def ask():
+    settings = DecoderSettings("cpu", gpu=0, sequences=1, threads=1)
+    with OnnxPrompter(open_bundle(Path(sys.argv[2])), settings) as prompter:
+        print("asking", flush=True)
+        prompter.rewrite("Hello", 1, Sampling())
+
+cli.add_command(click.Command("ask", callback=ask, params=[]))
+sys.argv = ["alignpro-lite", "ask", sys.argv[1]]
+cli.commands["ask"].params.append(click.Argument(["bundle"], expose_value=False))
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_leaves_an_endless_graph_without_a_core_dump(tmp_path):
+    """The first one waited for the graph, the second one aborted the process."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(looping(tmp_path))],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "asking\n"
+    for _ in range(2):
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert errors.strip() == "Interrupted."
