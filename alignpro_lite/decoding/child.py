@@ -109,7 +109,13 @@ def child_command(
 
 
 def _isolated(code: str, told: Sequence[object]) -> list[str]:
-    """The command line of an interpreter that runs code, told where to import from and more."""
+    """The command line of an interpreter that runs code, told where to import from and more.
+
+    Raises:
+        OSError: There is no interpreter: Python is a part of another program.
+    """
+    if not sys.executable:
+        raise FileNotFoundError("sys.executable names no Python interpreter")
     path = [place for place in sys.path if place and not _is_current_folder(place)]
     return [sys.executable, "-I", "-X", "utf8", "-c", code, json.dumps([path, *told])]
 

@@ -30,8 +30,8 @@ from alignpro_lite.registry.stamps import FileIdentity, Stamps, identity_of
 
 ProbedKind = Literal["target", "prompter", "reward"]
 
-PROBE_SECONDS = 30.0
-"""For starting a child and a small model; see `_seconds` for larger ones."""
+PROBE_SECONDS = 60.0
+"""For a small model, which takes one or two where nothing else is slow; see `_seconds`."""
 _BYTES_A_SECOND = 25e6
 """How fast a model is read and decodes its first tokens, at worst."""
 _PROGRAM = "alignpro_lite.probe_child"
@@ -181,7 +181,10 @@ def _death(model: ProbedModel, ended: Ended) -> AlignProError:
             f"A probe of {model.path} {how}, while that of a known-good model passes.",
             runtime.file_cure,
         )
-    return DeviceError(f"{runtime.name} fails with every model: a probe {how}.", runtime.build_cure)
+    busy = "Try again while the machine is less busy. " if ended.code is None else ""
+    return DeviceError(
+        f"{runtime.name} fails with every model: a probe {how}.", busy + runtime.build_cure
+    )
 
 
 def _bears(model: ProbedModel) -> bool:
@@ -198,7 +201,7 @@ def _known_good(model: ProbedModel) -> ProbedModel:
 
 def _how(model: ProbedModel, ended: Ended) -> str:
     if ended.code is None:
-        return f"did not end within {_seconds(model):.0f} seconds"
+        return f"did not end within {_seconds(model):.3g} seconds"
     if ended.code < 0:
         return f"crashed with {signal.Signals(-ended.code).name}"
     return f"crashed with exit code {ended.code}"

@@ -36,6 +36,7 @@ def answer(request: tuple[str, Mapping[str, Any]]) -> dict[str, str]:
     except TemplateError as error:
         return {"fault": str(error)[:_MAX_REASON]}
     except MemoryError:
+        _compiled.cache_clear()  # what is kept of one template must not be missing for the next
         return {"fault": "it fills the memory"}
     except Exception as error:  # noqa: BLE001 - a template can raise whatever Python can
         return {"fault": f"{type(error).__name__}: {error}"[:_MAX_REASON]}

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.decoding import sandbox
+from alignpro_lite.decoding.child import WarmChild
 from alignpro_lite.decoding.conversation import Message, TextRun, render, token_runs
-from alignpro_lite.errors import InputError, ModelFileError
+from alignpro_lite.errors import DeviceError, InputError, ModelFileError
 
 HEADERS = (
     "{{ bos_token }}{% for m in messages %}"
@@ -227,7 +228,7 @@ def test_an_exploding_template_is_refused_in_time_and_costs_its_reader_nothing(
     template, monkeypatch
 ):
     """Six of these hung the process for ever, or took up to 4 GB of it."""
-    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.5)
+    monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.3)
     begun = time.monotonic()
     before = peak_bytes()
     with pytest.raises(ModelFileError, match=r"cannot be rendered"):
@@ -242,6 +243,16 @@ def peak_bytes() -> int:
     resource = pytest.importorskip("resource")
     peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_templates_are_rendered_only_where_there_is_an_interpreter(monkeypatch):
+    """A program that embeds Python may have none; that was a TypeError."""
+    monkeypatch.setattr(sys, "executable", None)
+    monkeypatch.setattr(
+        sandbox, "_renderer", WarmChild("alignpro_lite.decoding.rendering", 1 << 29)
+    )
+    with pytest.raises(DeviceError, match=r"sys\.executable"):
+        render(PHI3, TALK[1:2], NAMES)
 
 
 def test_a_deadline_names_its_length(monkeypatch):
