@@ -17,6 +17,7 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.onnx_data import require_listed
 from alignpro_lite.decoding.probe import ProbedKind
 from alignpro_lite.decoding.sampling import Sampler, Sampling
+from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
 from alignpro_lite.errors import AlignProError, BundleError, ContextOverflowError, DeviceError
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
@@ -24,7 +25,7 @@ from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.reward.bundle import REWARD_BUNDLE
-from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.exchange import Exchange, encode, text_only
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget, Question
@@ -108,9 +109,14 @@ def _try_prompter(path: Path, settings: DecoderSettings) -> None:
 def _try_reward(path: Path, threads: int) -> None:
     sidecar = REWARD_BUNDLE.open(path)
     require_listed(path / sidecar.model.graph, sidecar.files, REWARD_BUNDLE.cure)
-    scorer = OnnxScorer(path, sidecar.model, threads)
-    texts = (*HARD_TEXTS, *_named_texts(path / sidecar.model.tokenizer))
-    scores = scorer.score([Exchange(text, text) for text in texts])
+    model = sidecar.model
+    scorer = OnnxScorer(path, model, threads)
+    file = path / model.tokenizer
+    with tokenizer_errors(file, REWARD_BUNDLE.cure):
+        tokenizer = text_only(read_tokenizer(file, REWARD_BUNDLE.cure))
+        texts = (*HARD_TEXTS, *_named_texts(file))
+        encode(tokenizer, model.layout, [Exchange(text, text) for text in texts])
+    scores = scorer.score([Exchange(text, text) for text in HARD_TEXTS[:2]])
     if not all(map(math.isfinite, scores.flat)):
         raise BundleError(f"{path} gives scores that are not numbers.", REWARD_BUNDLE.cure)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from transformers import (
 
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.errors import BundleError, ExportError, InputError, ModelFileError
+from alignpro_lite.errors import BundleError, DeviceError, ExportError, InputError, ModelFileError
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.reward import (
     RewardRequest,
@@ -353,3 +356,34 @@ def test_the_card_of_an_adapter_decides_how_the_bundle_is_asked(tmp_path):
     (adapter / PROMPTER_CARD).write_text("{}")
     with pytest.raises(BundleError, match="lacks the key"):
         export_bundle(request(None), tmp_path / "out")
+
+
+def test_a_reward_bundle_is_probed_before_it_is_loaded(bundle, tmp_path):
+    """A tokenizer that panics in Rust ended whoever scored an answer with a traceback."""
+    file = bundle / "tokenizer.json"
+    table = json.loads(file.read_text("utf-8"))
+    table["pre_tokenizer"] = {"type": "FixedLength", "length": 0}
+    file.write_text(json.dumps(table), "utf-8")
+    files = REWARD_BUNDLE.read(bundle).files
+    changed(bundle, files={**files, file.name: hashlib.sha256(file.read_bytes()).hexdigest()})
+    with pytest.raises(BundleError, match=r"tokenizer\.json"):
+        open_reward([scorer_named(bundle)], ModelStore.open(tmp_path / "cache"), threads=1)
+    scorer = OnnxScorer(bundle, REWARD_BUNDLE.read(bundle).model, threads=1)
+    with pytest.raises(BundleError, match=r"tokenizer\.json"):
+        scorer.score(TALK)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_cannot_score(made):
+    """onnxruntime's threads are not there in a fork, which waited for them for ever."""
+    scorer = OnnxScorer(made, REWARD_BUNDLE.read(made).model, threads=2)
+    assert scorer.score(TALK).shape == (3, 2)
+    forked = os.fork()
+    if not forked:
+        signal.alarm(20)
+        try:
+            scorer.score(TALK)
+        except DeviceError:
+            os._exit(10)
+        os._exit(20)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 10
