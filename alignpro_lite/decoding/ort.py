@@ -55,6 +55,13 @@ def open_session(
         DeviceError: The GPU cannot be used.
         MissingDependencyError: onnxruntime is not installed.
     """
+    try:
+        str(graph).encode()
+    except UnicodeEncodeError as error:
+        raise BundleError(
+            f"onnxruntime opens only files with a path in UTF-8, found {str(graph)!a}.",
+            "Rename its folder.",
+        ) from error
     runtime = onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -229,6 +229,15 @@ def test_a_name_that_is_not_utf_8_is_a_name_like_any_other(tmp_path):
         load(target, tmp_path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_bundle_in_a_folder_that_is_not_utf_8_is_to_be_renamed(tmp_path):
+    bundle = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(TINY_BUNDLE, bundle)
+    with pytest.raises(BundleError, match="path in UTF-8") as caught:
+        load_prompter(bundle, ModelStore.open(tmp_path / "cache"))
+    assert "Rename" in caught.value.cure
+
+
 def damaged(tmp_path, old, new):
     whole = TINY_TARGET.read_bytes()
     assert whole.count(old) == 1
