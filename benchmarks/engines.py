@@ -1,13 +1,13 @@
 """Decode speed of both engines compared with a plain peer, side by side in one run.
 
-    python benchmarks/engines.py [--target TARGET] [--prompter PROMPTER]
+    python benchmarks/engines.py [--target TARGET] [--prompter PROMPTER] [--rounds 7] [--tokens 128]
 
 - Prompter: onnxruntime-genai's own C++ loop on the same graph.
 - Target: the shortest possible loop on llama.cpp's C functions.
 
 Each side runs in a process of its own, because two teams of OpenMP threads in one process slow each
-other down. The sides alternate ROUNDS times, and medians are printed. The ratio must be at least
-0.70 for the prompter and 0.95 for the target.
+other down. The sides alternate, and medians are printed. The ratio must be at least 0.70 for the
+prompter and 0.95 for the target.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import click
+import numpy as np
 
 from alignpro_lite import AlignedModel, Message, Sampling
 from alignpro_lite.decoding.sampling import GivenTokens
@@ -37,42 +40,70 @@ from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.llama import MICRO_BATCH
 from alignpro_lite.target.target import LlamaTarget, Question
 
-ROUNDS = 7
-TOKENS = 128
 PROMPT = "How do I stay safe online when I use a public network?"
 
-Measure = Callable[[str, int], float]
-"""Name or path of a model and a number of sequences to tokens per second."""
+Sides = tuple[Executor, Executor]
+"""A process for our engine, and one for its peer."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What both sides decode.
+
+    Attributes:
+        model: Name or path of the model.
+        count: How many sequences.
+        tokens: How many tokens of each.
+    """
+
+    model: str
+    count: int
+    tokens: int
+
+
+Measure = Callable[[Load], float]
+"""Decodes and returns tokens per second."""
 
 
 @click.command()
 @click.option("--target", default="default", help="GGUF or name of the target.")
 @click.option("--prompter", default="default", help="Bundle or name of the prompter.")
-def main(target: str, prompter: str) -> None:
+@click.option("--rounds", default=7, help="How often the sides alternate.")
+@click.option("--tokens", default=128, help="Tokens of each sequence.")
+def main(target: str, prompter: str, rounds: int, tokens: int) -> None:
     """Measure each pair and print a line for it."""
-    report("target, 1 sequence", our_target, plain_target, target, 1)
-    for count in (1, 4, 8):
-        name = f"prompter, {count} sequence{'s' if count > 1 else ''}"
-        report(name, our_prompter, genai_prompter, prompter, count)
+    with two_processes() as sides:
+        report("target", sides, our_target, plain_target, Load(target, 1, tokens), rounds)
+    with two_processes() as sides:
+        for count in (1, 4, 8):
+            load = Load(prompter, count, tokens)
+            report("prompter", sides, our_prompter, genai_prompter, load, rounds)
 
 
-def report(name: str, ours: Measure, peer: Measure, model: str, count: int) -> None:
-    """Alternate both sides and print the medians and the median of their ratios."""
+@contextmanager
+def two_processes() -> Iterator[Sides]:
+    """A process for each side."""
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as our_side,
         ProcessPoolExecutor(1, mp_context=spawn) as peer_side,
     ):
-        rounds = [
-            (
-                our_side.submit(ours, model, count).result(),
-                peer_side.submit(peer, model, count).result(),
-            )
-            for _ in range(ROUNDS + 1)
-        ][1:]  # the first round warms up
-    our_speed, peer_speed = (statistics.median(side) for side in zip(*rounds, strict=True))
-    ratio = statistics.median(a / b for a, b in rounds)
-    click.echo(f"{name:22} {our_speed:7.1f} tok/s, peer {peer_speed:7.1f} tok/s, ratio {ratio:.2f}")
+        yield our_side, peer_side
+
+
+def report(name: str, sides: Sides, ours: Measure, peer: Measure, load: Load, rounds: int) -> None:
+    """Alternate both sides and print the medians and the median of their ratios."""
+    our_side, peer_side = sides
+    speeds = [
+        (our_side.submit(ours, load).result(), peer_side.submit(peer, load).result())
+        for _ in range(rounds + 1)
+    ][1:]  # the first round warms up
+    our_speed, peer_speed = (statistics.median(side) for side in zip(*speeds, strict=True))
+    ratio = statistics.median(a / b for a, b in speeds)
+    click.echo(
+        f"{name:8} x {load.count} {our_speed:7.1f} tok/s, peer {peer_speed:7.1f} tok/s, "
+        f"ratio {ratio:.3f}"
+    )
 
 
 @functools.cache
@@ -81,11 +112,11 @@ def loaded_target(target: str) -> LlamaTarget:
     return AlignedModel.load(target, None).target
 
 
-def our_target(target: str, count: int) -> float:
+def our_target(load: Load) -> float:
     """Our engine, greedy: tokens per second after the first."""
     greedy = Sampling(temperature=0)
-    question = Question([Message("user", PROMPT)], TOKENS, greedy, count=count)
-    (stream,) = loaded_target(target).answer(question)
+    question = Question([Message("user", PROMPT)], load.tokens, greedy, count=load.count)
+    (stream,) = loaded_target(load.model).answer(question)
     pieces = iter(stream)
     next(pieces)
     start, first = time.perf_counter(), stream.token_count
@@ -94,9 +125,9 @@ def our_target(target: str, count: int) -> float:
     return (stream.token_count - first) / (time.perf_counter() - start)
 
 
-def plain_target(target: str, count: int) -> float:
+def plain_target(load: Load) -> float:
     """The plain loop on the same file and prompt."""
-    return plain_loop(target).decode()
+    return plain_loop(load.model).decode(load.tokens)
 
 
 @functools.cache
@@ -126,18 +157,18 @@ class PlainLlamaLoop:
         self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
         self._sampler: Any = llama_cpp.llama_sampler_init_greedy()
 
-    def decode(self) -> float:
-        """Tokens per second after the first."""
+    def decode(self, count: int) -> float:
+        """Tokens per second after the first, of so many tokens."""
         lib = self._lib
         lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
         tokens = (lib.llama_token * len(self._prompt))(*self._prompt)
         lib.llama_decode(self._context, lib.llama_batch_get_one(tokens, len(self._prompt)))
         token = (lib.llama_token * 1)(lib.llama_sampler_sample(self._sampler, self._context, -1))
         start = time.perf_counter()
-        for _ in range(TOKENS - 1):
+        for _ in range(count - 1):
             lib.llama_decode(self._context, lib.llama_batch_get_one(token, 1))
             token[0] = lib.llama_sampler_sample(self._sampler, self._context, -1)
-        return (TOKENS - 1) / (time.perf_counter() - start)
+        return (count - 1) / (time.perf_counter() - start)
 
 
 @functools.cache
@@ -146,61 +177,64 @@ def loaded_prompter(prompter: str) -> OnnxPrompter:
     return load_prompter(prompter, ModelStore.open())
 
 
-def our_prompter(prompter: str, count: int) -> float:
+def our_prompter(load: Load) -> float:
     """Our engine on given tokens, so it never stops early: tokens per second after the first."""
-    loaded = loaded_prompter(prompter)
+    loaded = loaded_prompter(load.model)
     prompt = loaded.prompt_tokens(PROMPT)
-    samplers = [GivenTokens([prompt[number]] * TOKENS) for number in range(count)]
-    streams = [iter(stream) for stream in loaded.submit(prompt, samplers, TOKENS)]
+    samplers = [GivenTokens([token]) for token in prompt[: load.count]]
+    streams = [iter(stream) for stream in loaded.submit(prompt, samplers, load.tokens)]
     for stream in streams:
         next(stream)
     start = time.perf_counter()
     for stream in streams:
         for _ in stream:
             pass
-    return count * (TOKENS - 1) / (time.perf_counter() - start)
+    return load.count * (load.tokens - 1) / (time.perf_counter() - start)
 
 
-def genai_prompter(prompter: str, count: int) -> float:
+def genai_prompter(load: Load) -> float:
     """The peer's loop on the same graph and prompt."""
-    return genai_loop(prompter, count).decode()
+    return genai_loop(load.model).decode(load)
 
 
 @functools.cache
-def genai_loop(prompter: str, count: int) -> GenaiLoop:
+def genai_loop(prompter: str) -> GenaiLoop:
     """The peer's loop of this process."""
     with load_prompter(prompter, ModelStore.open()) as loaded:
-        folder = Path(tempfile.mkdtemp(prefix="genai-"))
-        return GenaiLoop(loaded.bundle, folder, loaded.prompt_tokens(PROMPT), count)
+        return GenaiLoop(loaded.bundle, loaded.prompt_tokens(PROMPT))
 
 
 class GenaiLoop:
     """onnxruntime-genai's generator on the graph of a bundle."""
 
-    def __init__(self, bundle: Bundle, folder: Path, prompt: list[int], count: int) -> None:
+    def __init__(self, bundle: Bundle, prompt: list[int]) -> None:
         import onnxruntime_genai
 
         self._genai: Any = onnxruntime_genai
-        self._folder = genai_folder(bundle, folder)
-        self._model = onnxruntime_genai.Model(str(self._folder))
-        self._prompts = [prompt] * count
+        with tempfile.TemporaryDirectory(prefix="genai-") as folder:
+            self._model = onnxruntime_genai.Model(str(genai_folder(bundle, Path(folder))))
+        self._prompt = prompt
+        graph = bundle.sidecar.graph
+        self._gate = {} if graph.gate is None else {graph.gate: np.ones(1, graph.io_dtype)}
 
-    def decode(self) -> float:
+    def decode(self, load: Load) -> float:
         """Tokens per second after the first, of all sequences together."""
         params = self._genai.GeneratorParams(self._model)
-        length = len(self._prompts[0]) + TOKENS
+        length = len(self._prompt) + load.tokens
         params.set_search_options(
-            max_length=length, min_length=length, batch_size=len(self._prompts), do_sample=False
+            max_length=length, min_length=length, batch_size=load.count, do_sample=False
         )
         generator = self._genai.Generator(self._model, params)
-        generator.append_tokens(self._prompts)
+        for name, value in self._gate.items():
+            generator.set_model_input(name, value)
+        generator.append_tokens([self._prompt] * load.count)
         generator.generate_next_token()
         start = time.perf_counter()
         steps = 0
         while not generator.is_done():
             generator.generate_next_token()
             steps += 1
-        return len(self._prompts) * steps / (time.perf_counter() - start)
+        return load.count * steps / (time.perf_counter() - start)
 
 
 def genai_folder(bundle: Bundle, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alignpro_lite import Message, Request, Result, Sampling
-from alignpro_lite.decoding.sampling import log_softmax
+from alignpro_lite.decoding.sampling import GivenTokens, log_softmax
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
 from alignpro_lite.registry import Cache
@@ -151,6 +151,20 @@ class TestPython:
         result = stream.result()
         assert result.finish_reason in ("cancelled", "stop")
         assert time.monotonic() - begun < 20
+
+    @pytest.mark.parametrize("model", ["target", "prompter"])
+    def test_cancel_in_a_long_prompt_frees_the_engine_soon(self, default_model, model):
+        """It took half a second on 2 cores, because 256 tokens were computed to their end."""
+        engine = getattr(default_model, model)._engine
+        for moment in (0.05, 0.2, 0.35):
+            (stream,) = engine.submit(range(100, 1600), [GivenTokens([0])], 1, fresh=True)
+            time.sleep(moment)
+            begun = time.monotonic()
+            stream.cancel()
+            assert list(stream) == []
+            while not stream.ended:
+                time.sleep(0.001)
+            assert time.monotonic() - begun < 0.2
 
     def test_cancel_before_the_start_answers_nothing(self, default_model):
         stream = default_model.stream(PROMPT)

@@ -17,11 +17,12 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from alignpro_lite.decoding.rows import RowCache, Stepper, chunk_end
+from alignpro_lite.decoding.rows import CallInterruptedError, RowCache, Stepper, chunk_end
 from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
     AlignProError,
@@ -35,7 +36,7 @@ from alignpro_lite.errors import (
 FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
 
-_WAKE_SECONDS = 0.2
+_WAKE_SECONDS = 0.1
 """A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
 
 
@@ -74,9 +75,17 @@ class HomeProcess:
 class Stream(Generic[S]):
     """The tokens of one sequence, read once, in order, from any thread."""
 
-    def __init__(self, sampler: S, home: HomeProcess) -> None:
+    def __init__(self, sampler: S, home: HomeProcess, cancelling: Callable[[], None]) -> None:
+        """A stream of a loop.
+
+        Args:
+            sampler: What its tokens are drawn with.
+            home: Where the loop runs.
+            cancelling: Called once it is cancelled.
+        """
         self.sampler = sampler
         self._home = home
+        self._cancelling = cancelling
         self.finish_reason: FinishReason | None = None
         self._failure: AlignProError | None = None
         self.cancelled = threading.Event()
@@ -107,8 +116,14 @@ class Stream(Generic[S]):
             raise self._failure
 
     def cancel(self) -> None:
-        """Stop after the step under way. Safe from any thread, and when already ended."""
-        self.cancelled.set()
+        """End it for its reader at once. Safe from any thread, and when already ended.
+
+        The loop lets go of it after the step under way, which is stopped unless others share it.
+        """
+        if not self.cancelled.is_set():
+            self.cancelled.set()
+            self._events.put("cancelled")
+            self._cancelling()
 
     def put(self, event: Draw | FinishReason | AlignProError) -> None:
         """Hand an event to the reader (the loop's side)."""
@@ -182,8 +197,11 @@ class Engine(Generic[S]):
         """Whether a cached prompt led to values that are not numbers."""
         self._waiting: deque[_Job[S]] = deque()
         self._inbox: queue.SimpleQueue[tuple[_Job[S], ...] | None] = queue.SimpleQueue()
-        self._gate = threading.Lock()
+        self._gate = threading.RLock()
+        """Reentrant, because the garbage collector may cancel a stream anywhere."""
         self._closed = False
+        self._served: tuple[Stream[S], ...] = ()
+        """Whom the native call under way is for, or the last one."""
         _running.add(self)
         self._thread = threading.Thread(target=self._run, name=f"{name}-engine", daemon=True)
         self._thread.start()
@@ -229,7 +247,10 @@ class Engine(Generic[S]):
         jobs = tuple(
             _Job(
                 tuple(submission.prompt),
-                tuple(Stream(sampler, self._home) for sampler in submission.samplers),
+                tuple(
+                    Stream(sampler, self._home, self._interrupt_unwanted)
+                    for sampler in submission.samplers
+                ),
                 submission.max_tokens,
                 fresh and number == 0,
             )
@@ -246,9 +267,13 @@ class Engine(Generic[S]):
 
         In a fork of the process that loaded the model, it stays as it is.
         """
-        if self._home.is_here:
-            self._inbox.put(None)
-            self._thread.join()
+        if not self._home.is_here:
+            return
+        with self._gate:
+            self._closed = True
+        self._inbox.put(None)
+        self._interrupt_unwanted()
+        self._thread.join()
 
     def require_room(self, submission: Submission[S]) -> None:
         """Refuse a submission that can never be decoded.
@@ -280,6 +305,14 @@ class Engine(Generic[S]):
                 self._overflow_cure,
             )
 
+    def _interrupt_unwanted(self) -> None:
+        """Stop the native call under way if nobody waits for it. Safe from any thread."""
+        if not self._home.is_here:
+            return  # a fork may have copied the gate while it was held
+        with self._gate:
+            if self._closed or all(stream.cancelled.is_set() for stream in self._served):
+                self._stepper.interrupt()
+
     # The loop. Everything below runs on the engine's own thread.
 
     def _run(self) -> None:
@@ -288,11 +321,13 @@ class Engine(Generic[S]):
             while self._take_inbox():
                 self._sweep_cancelled()
                 self._admit_next()
-                # A long prompt takes turns with the sequences that are being decoded.
-                if self._filling is not None:
-                    self._fill(*self._filling)
-                if self._live:
-                    self._step()
+                # Whom an interrupted call was for is cancelled, and leaves in the next turn.
+                with suppress(CallInterruptedError):
+                    # A long prompt takes turns with the sequences that are being decoded.
+                    if self._filling is not None:
+                        self._fill(*self._filling)
+                    if self._live:
+                        self._step()
         except AlignProError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - native engines share no base; readers get it
@@ -302,6 +337,19 @@ class Engine(Generic[S]):
             )
         finally:
             self._shut(failure)
+
+    @contextmanager
+    def _serving(self, streams: Sequence[Stream[S]], rows: Sequence[int]) -> Iterator[None]:
+        """A native call that appends to rows; it is stopped once none of these streams wants it."""
+        with self._gate:
+            self._served = tuple(streams)
+            self._stepper.resume()
+            self._interrupt_unwanted()
+        try:
+            yield
+        except CallInterruptedError:
+            self._rows.restore(rows)
+            raise
 
     def _shut(self, failure: AlignProError) -> None:
         """Tell every reader that nothing more will come, then free the context."""
@@ -362,7 +410,8 @@ class Engine(Generic[S]):
         done = self._rows.length(row)
         end = chunk_end(done, len(job.prompt), self._stepper.micro_batch)
         chunk = job.prompt[done:end]
-        self._stepper.prefill(row, chunk, done)
+        with self._serving(job.streams, [row]):
+            self._stepper.prefill(row, chunk, done)
         self._rows.append(row, chunk)
         if end == len(job.prompt):
             self._start(job, row)
@@ -383,7 +432,8 @@ class Engine(Generic[S]):
         batch = list(self._live)
         rows = [live.row for live in batch]
         starts = [self._rows.length(row) for row in rows]
-        self._stepper.decode(rows, [live.pending for live in batch], starts)
+        with self._serving([live.stream for live in batch], rows):
+            self._stepper.decode(rows, [live.pending for live in batch], starts)
         for output, live in enumerate(batch):
             self._rows.append(live.row, [live.pending])
             draw = self._stepper.draw(output, live.stream.sampler)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ SPIN_COUNT = 3000
 milliseconds, so that one other program that keeps a core busy makes every token wait for a
 descheduled thread at hundreds of barriers. Measured on 2 cores with one of them busy: 1 to 2 tok/s
 by default, 33 with this; with both free, 137 and 139."""
+
+_ABORTED = 2
+"""What `llama_decode` returns when its abort callback ended it."""
 
 _ERROR_LEVEL = 4
 _KEPT_LINES = 20
@@ -253,6 +258,20 @@ class LlamaContext:
         self._wanted = np.ctypeslib.as_array(self._batch.logits, shape)
         np.ctypeslib.as_array(self._batch.n_seq_id, shape)[:] = 1
         self._sequence = [self._batch.seq_id[place] for place in range(self.batch_size)]
+        self._interrupted = (ctypes.c_char * 2)()
+        self._is_interrupted = lib.ggml_abort_callback(_address_of_strlen())
+        lib.llama_set_abort_callback(self.pointer, self._is_interrupted, self._interrupted)
+
+    def interrupt(self) -> None:
+        """Make the `decode` under way, and every later one, fail; from any thread, also if closed.
+
+        On the CPU it ends within a node of the graph, on a GPU it may run to its end.
+        """
+        self._interrupted[0] = b"\1"
+
+    def resume(self) -> None:
+        """Let `decode` run again."""
+        self._interrupted[0] = b"\0"
 
     def decode(
         self,
@@ -271,6 +290,8 @@ class LlamaContext:
 
         Raises:
             DeviceError: llama.cpp failed.
+            CallInterruptedError: `interrupt` was called; llama.cpp forgets what it had appended, as
+                far as the model can.
         """
         count = self._batch.n_tokens = len(tokens)
         self._token[:count] = tokens
@@ -280,6 +301,8 @@ class LlamaContext:
         for place, sequence in enumerate(sequences):
             self._sequence[place][0] = sequence
         status = self._lib.llama_decode(self.pointer, self._batch)
+        if status == _ABORTED:
+            raise CallInterruptedError
         if status != 0:
             raise DeviceError(
                 f"llama.cpp failed to decode {count} tokens (status {status}).",
@@ -296,3 +319,13 @@ class LlamaContext:
         self._lib.llama_batch_free(self._batch)
         self._lib.llama_free(self.pointer)
         del self._model
+
+
+def _address_of_strlen() -> int | None:
+    """The address of C's `strlen`: 1, true, for a buffer whose first byte is set, otherwise 0.
+
+    llama.cpp asks at every node of the graph whether to go on. A function in Python would wait each
+    time for the interpreter, which other threads may hold.
+    """
+    library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
+    return ctypes.cast(library.strlen, ctypes.c_void_p).value

@@ -16,8 +16,12 @@ engines use a different kernel for a single row, and the same seed must give the
 _S = TypeVar("_S", contravariant=True)
 
 
+class CallInterruptedError(Exception):
+    """A `prefill` or `decode` was stopped; its rows may hold a part of what it had to append."""
+
+
 class Stepper(Protocol[_S]):
-    """A native context as the loop sees it. Only the loop's thread calls it.
+    """A native context as the loop sees it. Only the loop's thread calls it, but for `interrupt`.
 
     Rows are numbered 0 to rows - 1; each holds one sequence's KV cache.
     """
@@ -43,6 +47,15 @@ class Stepper(Protocol[_S]):
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
         """Append one token to each row; output i belongs to rows[i]."""
+
+    def interrupt(self) -> None:
+        """Stop the `prefill` or `decode` under way, and all until `resume`: CallInterruptedError.
+
+        Called from any thread, also after `close`.
+        """
+
+    def resume(self) -> None:
+        """Let the next `prefill` or `decode` run."""
 
     def draw(self, output: int, sampler: _S) -> Draw:
         """Draw a token from an output of the last `prefill` or `decode`."""
@@ -92,6 +105,12 @@ class RowCache:
         """Clear every row that no sequence is using."""
         for row in self._idle():
             self._clear(row)
+
+    def restore(self, rows: Sequence[int]) -> None:
+        """Forget what an interrupted call has appended to rows; where that is impossible, all."""
+        for row in rows:
+            if not self._stepper.trim(row, self.length(row)):
+                self._clear(row)
 
     def make_room(self, prompt: Sequence[int], sequences: int, cells: int) -> int | None:
         """Evict cached prompts, oldest first, until new sequences fit.

@@ -135,7 +135,7 @@ class GivenSection(SystemSection, tag="given", kw_only=True):
 
     Attributes:
         data: Data sets that it answers; none for all. Every prompt of them needs a rewrite.
-        path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
+        path: JSON, JSON lines, CSV or Parquet, plain or gzipped; relative to the data folder.
         prompt_key: Key of x in a row.
         rewrite_key: Key of x' in a row.
     """

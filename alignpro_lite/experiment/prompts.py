@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.messages import first_prompt_of
 from alignpro_lite.experiment.rows import Row, optional_text_of, read_rows, text_of
 
 PromptFormat = Literal["instruction", "prompt"]
@@ -34,9 +35,10 @@ def read_prompts(path: Path, form: PromptFormat) -> tuple[list[str], list[str]]:
     """Read prompts; see `read_rows` for what is returned and raised.
 
     Args:
-        path: A JSON array or JSON lines, plain or gzipped.
-        form: `instruction` (Self-Instruct, Dolly: an instruction and a context that may be
-            empty) or `prompt` (UltraFeedback, or lines with a key prompt).
+        path: JSON, JSON lines, CSV or Parquet; see `numbered_rows`.
+        form: `instruction` (Self-Instruct, Dolly, Alpaca: an instruction and a context, or input,
+            that may be empty) or `prompt` (UltraFeedback, ShareGPT: a prompt, or a conversation,
+            of which the first message of the user counts).
     """
     return read_rows(path, _READERS[form])
 
@@ -87,12 +89,12 @@ def split_prompts(
 
 def _instruction(row: Row) -> str:
     instruction = text_of(row, "instruction").strip()
-    context = optional_text_of(row, "context")
+    context = optional_text_of(row, "context") or optional_text_of(row, "input")
     return f"{instruction}\n{context}" if context else instruction
 
 
 def _prompt(row: Row) -> str:
-    return text_of(row, "prompt").strip()
+    return first_prompt_of(row).strip()
 
 
 _READERS: dict[PromptFormat, Callable[[Row], str]] = {

@@ -1,19 +1,17 @@
-"""Rows of JSON data: each one read or counted as bad, with its number and the reason.
+"""Rows of data: each one read or counted as bad, with its number and the reason.
 
 Too many bad rows stop the reading, because then the format is the mistake.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.data_file import BadRowError, Cell, numbered_rows
 
 MAX_BAD_SHARE = 0.05
 """Share of rows that may be unreadable."""
@@ -26,7 +24,7 @@ def read_rows(path: Path, reader: Callable[[Row], T]) -> tuple[list[T], list[str
     """Read every row of a file.
 
     Args:
-        path: A JSON array or JSON lines, plain or gzipped.
+        path: JSON, JSON lines, CSV or Parquet; see `numbered_rows`.
         reader: Makes a value of a row, or raises BadRowError.
 
     Returns:
@@ -35,12 +33,15 @@ def read_rows(path: Path, reader: Callable[[Row], T]) -> tuple[list[T], list[str
 
     Raises:
         InputError: The file cannot be read, or more than MAX_BAD_SHARE of its rows.
+        MissingDependencyError: It is Parquet, and pyarrow is not installed.
     """
     rows: list[T] = []
     bad: list[str] = []
-    for number, raw in _raw_rows(path):
+    for number, row in numbered_rows(path):
         try:
-            rows.append(reader(_mapping(raw)))
+            if isinstance(row, BadRowError):
+                raise row
+            rows.append(reader(row))
         except BadRowError as error:
             bad.append(f"row {number} left out, {error}.")
     total = len(rows) + len(bad)
@@ -53,42 +54,18 @@ def read_rows(path: Path, reader: Callable[[Row], T]) -> tuple[list[T], list[str
     return rows, bad
 
 
-class BadRowError(Exception):
-    """One row cannot be used."""
-
-
-def _raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a JSON array or of JSON lines, numbered from 1; a bad line comes as its text."""
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}).", "Check the path.") from error
-    if text.lstrip().startswith("["):
-        try:
-            yield from enumerate(json.loads(text), start=1)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not valid JSON ({error}).", "Correct the file.") from error
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, line
-
-
-def _mapping(raw: Any) -> Row:
-    if not isinstance(raw, dict):
-        raise BadRowError(f"expected an object, found {type(raw).__name__}")
-    return raw
-
-
 def text_of(row: Row, key: str) -> str:
     """The text under a key; BadRowError if it is missing, blank or not text."""
-    value = row.get(key)
+    if key not in row:
+        keys = ", ".join(map(repr, row))[:80]
+        raise BadRowError(f"expected text under {key!r}, found a row with {keys or 'no keys'}")
+    return require_text(row[key], repr(key))
+
+
+def require_text(value: Any, place: str) -> str:
+    """A value that is text; BadRowError, which names its place, if it is blank or none."""
     if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
-        raise BadRowError(f"expected text under {key!r}, found {str(value)[:40]!r}")
+        raise BadRowError(f"expected text under {place}, found {str(value)[:40]!r}")
     return value
 
 
@@ -108,9 +85,18 @@ def _is_unicode(text: str) -> bool:
 def number_of(row: Row, key: str) -> float:
     """The number under a key; BadRowError if it is missing or not a finite number."""
     value = row.get(key)
+    if isinstance(value, Cell):
+        value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise BadRowError(f"expected a number under {key!r}, found {str(value)[:40]!r}")
     return float(value)
+
+
+def _number(cell: Cell) -> float | Cell:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def _is_finite(value: float) -> bool:

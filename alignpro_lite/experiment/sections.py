@@ -62,7 +62,7 @@ class PromptFileSection(Record):
     """[[data.prompts]]: a file of prompts.
 
     Attributes:
-        path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
+        path: JSON, JSON lines, CSV or Parquet, plain or gzipped; relative to the data folder.
         format: instruction (rows with an instruction and a context) or prompt (rows with a prompt).
     """
 

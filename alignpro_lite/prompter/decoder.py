@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignpro_lite.decoding.ort import open_session
+from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.decoding.sampling import Draw, TokenSource
 from alignpro_lite.errors import BundleError
 from alignpro_lite.hardware.device import Device
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 40
-"""Prompt tokens computed between two looks at the cancel flags. The graph gives the logits of every
-one of them, 200 kB each for a vocabulary of 49,000: after the weights, larger chunks would need the
-most memory, and be hardly faster."""
+"""Prompt tokens of one run. The graph gives the logits of every one of them, 200 kB each for a
+vocabulary of 49,000: after the weights, larger chunks would need the most memory, and be hardly
+faster."""
 _CACHE_AXES = 4
 """Of a cache input: batch, kv_heads, length, head_dim."""
 _LENGTH_STEP = 128
@@ -129,6 +130,7 @@ class OnnxDecoder:
         self.micro_batch = _CHUNK
         self._slots = SlotMap()
         self._runner = new_runner(session, self._graph, settings.gpu_in_use, adapter)
+        self._options = self._runner.options
         self.outputs: NDArray[np.float32] = np.empty((0, self._graph.vocab), np.float32)
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
@@ -137,7 +139,7 @@ class OnnxDecoder:
         self._bring_to_front([row])
         ids = np.array([tokens], np.int64)
         # A copy, because a view would keep the logits of all positions in memory.
-        self.outputs = self._runner.run(ids, np.array([start]))[:, -1].copy()
+        self.outputs = self._run(ids, np.array([start]))[:, -1].copy()
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int], starts: Sequence[int]) -> None:
         """Append one token to each row; output i belongs to rows[i]."""
@@ -148,7 +150,15 @@ class OnnxDecoder:
         lengths = np.empty(len(rows), np.int64)
         ids[order, 0] = tokens
         lengths[order] = starts
-        self.outputs = self._runner.run(ids, lengths)[order, -1]
+        self.outputs = self._run(ids, lengths)[order, -1]
+
+    def interrupt(self) -> None:
+        """Stop the `prefill` or `decode` under way, and all until `resume`; from any thread."""
+        self._options.terminate = True
+
+    def resume(self) -> None:
+        """Let the next `prefill` or `decode` run."""
+        self._options.terminate = False
 
     def draw(self, output: int, sampler: TokenSource) -> Draw:
         """Draw a token from an output of the last `prefill` or `decode`."""
@@ -176,6 +186,15 @@ class OnnxDecoder:
         """Free the cache, and the session if nothing else uses it."""
         del self._runner
         trim_heap()
+
+    def _run(self, ids: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Run the graph; what it wrote before it was stopped is behind the ends of the rows."""
+        try:
+            return self._runner.run(ids, starts)
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            if self._options.terminate:
+                raise CallInterruptedError from error
+            raise
 
     def _make_room(self, length: int, rows: Sequence[int]) -> None:
         for row in rows:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignpro_lite.decoding.ort import onnxruntime
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.bundle import Graph
 from alignpro_lite.prompter.kv_cache import GpuBuffers, HostBuffers, present_name
@@ -43,7 +44,12 @@ def new_runner(
 
 
 class SharedRunner:
-    """Runs a graph that writes new keys and values into the buffers in place."""
+    """Runs a graph that writes new keys and values into the buffers in place.
+
+    Attributes:
+        buffers: The cache.
+        options: onnxruntime's options of every run: its `terminate` ends the one under way.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class SharedRunner:
         gate: Mapping[str, NDArray[Any]],
     ) -> None:
         self.buffers = buffers
+        self.options = onnxruntime().RunOptions()
         self._gate = gate
         self._session = session
         self._graph = graph
@@ -81,7 +88,7 @@ class SharedRunner:
         for name, value in self._gate.items():
             self._binding.bind_cpu_input(name, value)
         self._binding.bind_output("logits", "cpu", 0, self._dtype, logits.shape, logits.ctypes.data)
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, self.options)
         return logits.astype(np.float32, copy=False)
 
     def _bind_cache(self, batch: int) -> None:
@@ -98,12 +105,16 @@ class SharedRunner:
 
 
 class GrowingRunner:
-    """Runs a graph that returns longer copies, and copies the new positions into the buffers."""
+    """Runs a graph that returns longer copies, and copies the new positions into the buffers.
+
+    Attributes: See `SharedRunner`.
+    """
 
     def __init__(
         self, session: Any, buffers: HostBuffers, gate: Mapping[str, NDArray[Any]]
     ) -> None:
         self.buffers = buffers
+        self.options = onnxruntime().RunOptions()
         self._gate = gate
         self._session = session
         self._inputs = {i.name for i in session.get_inputs()}
@@ -125,6 +136,7 @@ class GrowingRunner:
         logits, *present = self._session.run(
             ["logits", *map(present_name, arrays)],
             {name: value for name, value in feeds.items() if name in self._inputs},
+            self.options,
         )
         for array, grown in zip(arrays.values(), present, strict=True):
             for slot, start in enumerate(starts):

@@ -11,7 +11,7 @@ from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
 from alignpro_lite.decoding.sampling import Draw, GivenTokens, Sampling, token_log_prob
 
 MICRO_BATCH = 256
-"""Prompt tokens computed between two looks at the cancel flags."""
+"""Prompt tokens of one call. Cancelling does not wait for its end, but other sequences do."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,14 @@ class LlamaStepper:
         """Append one token to each row; output i belongs to rows[i]."""
         self._outputs = range(len(rows))
         self._context.decode(tokens, starts, rows, self._outputs)
+
+    def interrupt(self) -> None:
+        """Stop the `prefill` or `decode` under way, and all until `resume`; from any thread."""
+        self._context.interrupt()
+
+    def resume(self) -> None:
+        """Let the next `prefill` or `decode` run."""
+        self._context.resume()
 
     def draw(self, output: int, sampler: TargetSampler) -> Draw:
         """Draw a token from an output of the last `prefill` or `decode`."""

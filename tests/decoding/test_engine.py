@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.decoding.engine import Engine, Stream, Submission
-from alignpro_lite.decoding.rows import chunk_end
+from alignpro_lite.decoding.rows import CallInterruptedError, chunk_end
 from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
     AlignProError,
@@ -65,6 +65,7 @@ class FakeStepper:
         self._token_of: list[int] = []
         self._outputs: list[int] = []
         self._owner: int | None = None
+        self._interrupted = threading.Event()
 
     def tokens_of(self, row: int) -> list[int]:
         return [self._token_of[cell] for cell in self._cells[row]]
@@ -75,6 +76,9 @@ class FakeStepper:
             self.before_prefill()
         assert 0 < len(tokens) <= self.micro_batch
         assert start == len(self._cells[row])
+        if self._interrupted.is_set():
+            self._append(row, tokens[: len(tokens) // 2])
+            raise CallInterruptedError
         self._append(row, tokens)
         self._outputs = [row]
 
@@ -84,9 +88,18 @@ class FakeStepper:
             self.before_decode()
         assert len(set(rows)) == len(rows) > 0
         assert list(starts) == [len(self._cells[row]) for row in rows]
+        if self._interrupted.is_set():
+            self._append(rows[0], tokens[:1])
+            raise CallInterruptedError
         for row, token in zip(rows, tokens, strict=True):
             self._append(row, [token])
         self._outputs = list(rows)
+
+    def interrupt(self):
+        self._interrupted.set()
+
+    def resume(self):
+        self._interrupted.clear()
 
     def draw(self, output, sampler):
         assert sampler.released == 0
@@ -338,21 +351,101 @@ def test_the_other_sequences_of_a_job_go_on_without_a_cancelled_one(start):
     assert read(stays) == [3, 3, STOP]
 
 
-def test_cancel_in_prefill_stops_between_micro_batches(start):
+def test_cancel_in_prefill_stops_the_micro_batch_under_way(start):
+    """It used to be computed to its end: half a second for 256 tokens on a slow machine."""
     gate = Gate()
     stepper = FakeStepper(before_prefill=gate)
     engine = start(stepper)
     prompt = [5] * 40
     (stream,) = engine.submit(prompt, scripts(prompt, [1]), 1)
     gate.wait_for_loop()
+    gate.let_one_through()
+    gate.wait_for_loop()
     stream.cancel()
     gate.open()
     assert read(stream) == []
     assert stream.finish_reason == "cancelled"
-    assert len(stepper.named("prefill")) == 1
     (again,) = engine.submit(prompt, scripts(prompt, [1]), 1)
     assert read(again) == [1]
-    assert stepper.named("prefill")[1][3] == 8, "what was computed before is kept"
+    starts = [call[3] for call in stepper.named("prefill")]
+    assert starts[:3] == [0, 8, 8], "the second one was stopped, what the first computed is kept"
+
+
+@pytest.mark.parametrize("place", ["before_prefill", "before_decode"])
+def test_a_cancelled_stream_ends_for_its_reader_while_the_engine_is_busy(start, place):
+    """Its reader used to wait for the step under way, be it its own or that of others."""
+    gate = Gate()
+    stepper = FakeStepper()
+    setattr(stepper, place, gate)
+    engine = start(stepper)
+    (running,) = engine.submit([5, 5], scripts([5, 5], [1] * 9), 9)
+    gate.wait_for_loop()
+    (waiting,) = engine.submit([6], scripts([6], [2]), 1)
+    for stream in (waiting, running):
+        stream.cancel()
+        read(stream)
+        assert stream.finish_reason == "cancelled"
+    gate.open()
+
+
+def test_a_step_that_others_share_is_not_stopped(start):
+    gate = Gate()
+    stepper = FakeStepper(before_decode=gate)
+    leaving, staying = start(stepper).submit([5], scripts([5], [1] * 5, [2] * 5), 5)
+    gate.wait_for_loop()
+    leaving.cancel()
+    gate.open()
+    assert read(staying) == [2] * 5
+    assert [len(call[1]) for call in stepper.named("decode")] == [2, 1, 1, 1], "none was repeated"
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_a_step_that_nobody_wants_is_stopped_and_leaves_no_trace(start, can_trim):
+    """The stepper checks that the next prompt finds the rows as they were."""
+    gate = Gate()
+    stepper = FakeStepper(before_decode=gate, can_trim=can_trim)
+    engine = start(stepper)
+    streams = engine.submit([5, 5, 5], scripts([5, 5, 5], [1] * 5, [2] * 5), 5)
+    gate.wait_for_loop()
+    for stream in streams:
+        stream.cancel()
+    gate.open()
+    (again,) = engine.submit([5, 5, 5, 7], scripts([5, 5, 5, 7], [3, STOP]), 5)
+    assert read(again) == [3, STOP]
+    assert [call[2] for call in stepper.named("decode")] == [(1, 2), (3,)]
+
+
+def test_close_stops_a_prompt_under_way(start):
+    gate = Gate()
+    stepper = FakeStepper(before_prefill=gate)
+    engine = start(stepper)
+    (stream,) = engine.submit([5] * 40, scripts([5] * 40, [1]), 1)
+    join = read_aside(stream)
+    gate.wait_for_loop()
+    closer = threading.Thread(target=engine.close, daemon=True)
+    closer.start()
+    while not stepper._interrupted.is_set():
+        time.sleep(0.001)
+    gate.open()
+    assert isinstance(join()[0], CancelledError)
+    assert len(stepper.named("prefill")) == 1
+
+
+def test_a_stream_cancelled_after_its_end_stops_nobody_else(start):
+    """Readers cancel what they have read, as the next request of another thread is computed."""
+    gate = Gate()
+    stepper = FakeStepper(before_prefill=gate)
+    engine = start(stepper)
+    (ended,) = engine.submit([5], scripts([5], [STOP]), 1)
+    gate.let_one_through()
+    assert read(ended) == [STOP]
+    (running,) = engine.submit([6] * 20, scripts([6] * 20, [1]), 1)
+    gate.wait_for_loop()
+    gate.wait_for_loop()
+    ended.cancel()
+    gate.open()
+    assert read(running) == [1]
+    assert [call[3] for call in stepper.named("prefill")] == [0, 0, 8, 16]
 
 
 def test_cancel_while_decoding_leaves_after_the_step(start):

@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from alignpro_lite import Sampling
+from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.decoding.sampling import log_softmax
 from alignpro_lite.errors import BundleError, ContextOverflowError, DeviceError
 from alignpro_lite.prompter.bundle import open_bundle
@@ -145,6 +146,37 @@ class TestDecoder:
         decoder.trim(2, 0)
         decoder.decode([3], [7], [25])
         np.testing.assert_allclose(decoder.outputs[0], expected, atol=1e-4)
+
+    def test_an_interrupted_call_ends_and_leaves_no_trace(self, decoder):
+        """Holds down: onnxruntime computed the chunk of a cancelled prompt to its end."""
+        ids = list(range(5, 45))
+        decoder.prefill(0, ids, 0)
+        expected = decoder.outputs[0].copy()
+        decoder.prefill(1, ids[:20], 0)
+        decoder.interrupt()
+        for call in (
+            lambda: decoder.prefill(1, ids[20:], 20),
+            lambda: decoder.decode([0, 1], [7, 7], [40, 20]),
+            lambda: decoder.prefill(2, ids, 0),
+        ):
+            with pytest.raises(CallInterruptedError):
+                call()
+        decoder.resume()
+        decoder.prefill(2, ids, 0)
+        np.testing.assert_array_equal(decoder.outputs[0], expected)
+        decoder.prefill(1, ids[20:], 20)
+        np.testing.assert_allclose(decoder.outputs[0], expected, atol=1e-4)
+
+    def test_an_error_of_the_graph_is_no_interruption(self, decoder):
+        with pytest.raises(RuntimeError, match=r"out of data bounds|indices"):
+            decoder.prefill(0, [10**6], 0)
+
+    def test_a_closed_decoder_may_be_interrupted(self):
+        """A reader may cancel its stream after another thread has closed the model."""
+        bundle = open_bundle(TINY_BUNDLE)
+        decoder = OnnxDecoder(bundle, SETTINGS, open_graph(bundle, SETTINGS))
+        decoder.close()
+        decoder.interrupt()
 
     def test_chunked_prefill_equals_whole(self, decoder):
         ids = list(range(5, 105))

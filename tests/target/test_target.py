@@ -13,9 +13,11 @@ import pytest
 from alignpro_lite import Message, Sampling
 from alignpro_lite.decoding import sandbox
 from alignpro_lite.decoding.llamacpp import SPIN_COUNT
+from alignpro_lite.decoding.rows import CallInterruptedError
+from alignpro_lite.decoding.sampling import GivenTokens
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
-from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.llama import LlamaStepper, TargetSettings, open_model
 from alignpro_lite.target.target import LlamaTarget, Question
 from tests.support import TINY_TARGET
 
@@ -28,6 +30,33 @@ SETTINGS = TargetSettings(context=256, sequences=4, n_gpu_layers=0, gpu=None, th
 def target():
     with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), SETTINGS) as loaded:
         yield loaded
+
+
+def test_an_interrupted_call_ends_and_leaves_no_trace():
+    """Holds down: llama.cpp computed 256 tokens of a cancelled prompt to their end."""
+    stepper = LlamaStepper(open_model(TINY_TARGET, SETTINGS), SETTINGS)
+    prompt = list(range(5, 45))
+
+    def logits_after(row, tokens, start):
+        stepper.prefill(row, tokens, start)
+        return [stepper.draw(0, GivenTokens([token])).log_prob for token in range(50)]
+
+    expected = logits_after(0, prompt, 0)
+    stepper.prefill(1, prompt[:20], 0)
+    stepper.interrupt()
+    for call in (
+        lambda: stepper.prefill(1, prompt[20:], 20),
+        lambda: stepper.decode([0, 1], [7, 7], [40, 20]),
+        lambda: stepper.prefill(2, prompt, 0),
+    ):
+        with pytest.raises(CallInterruptedError):
+            call()
+    stepper.resume()
+    assert logits_after(2, prompt, 0) == expected
+    assert logits_after(1, prompt[20:], 20) == pytest.approx(expected, abs=1e-2)
+    stepper.decode([0, 1], [7, 7], [40, 40])
+    stepper.close()
+    stepper.interrupt()
 
 
 def text_of(target, messages=ASK, **options):

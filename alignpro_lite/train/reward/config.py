@@ -59,7 +59,7 @@ class PreferenceSection(Record):
 
     Attributes:
         part: The named part of the reward it teaches.
-        path: JSON lines or a JSON array, plain or gzipped; relative to the data folder.
+        path: JSON, JSON lines, CSV or Parquet, plain or gzipped; relative to the data folder.
         format: The form it is published in; helpsteer and ratings hold scores, the others pairs.
     """
 

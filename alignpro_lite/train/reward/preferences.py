@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from alignpro_lite.experiment.data_file import BadRowError
+from alignpro_lite.experiment.messages import Turn, prompt_of, transcript, turns_of
 from alignpro_lite.experiment.rows import (
-    BadRowError,
     Row,
     number_of,
     optional_text_of,
@@ -45,24 +46,47 @@ def read_preferences(path: Path, form: PreferenceFormat) -> tuple[list[Preferenc
     """Read preference pairs or rated answers; see `read_rows` for what is returned and raised.
 
     Args:
-        path: A JSON array or JSON lines, plain or gzipped.
-        form: Pairs: `hh` (Anthropic HH-RLHF), `bpo` (thu-coai), `ultrafeedback` (binarised, answers
-            as text or as messages), `orca` (orca_dpo_pairs), `jsonl` (prompt, chosen, rejected).
-            Rated answers: `helpsteer` (its helpfulness, 0 to 4), `ratings` (prompt, answer, score).
+        path: JSON, JSON lines, CSV or Parquet; see `numbered_rows`.
+        form: Pairs: `hh` (Anthropic HH-RLHF), `bpo` (thu-coai), `ultrafeedback` (binarised), `orca`
+            (orca_dpo_pairs), `jsonl` (prompt, chosen, rejected). Prompts and answers may be text or
+            messages, and the messages of the answers may begin with the prompt. Rated answers:
+            `helpsteer` (its helpfulness, 0 to 4), `ratings` (prompt, answer, score).
     """
     return read_rows(path, _READERS[form])
 
 
-def _answer(row: Row, key: str) -> str:
+@dataclass(frozen=True)
+class _Side:
+    """One of the two sides of a pair.
+
+    Attributes:
+        before: The messages before the answer, empty if it was given alone.
+        answer: y.
+    """
+
+    before: tuple[Turn, ...]
+    answer: str
+
+
+def _side(row: Row, key: str) -> _Side:
     """An answer given as text, or as the last of several messages."""
-    value = row.get(key)
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        return text_of(value[-1], "content")
-    return text_of(row, key)
+    turns = turns_of(row, key)
+    if turns is None:
+        return _Side((), text_of(row, key))
+    *before, last = turns
+    if last.role != "assistant":
+        raise BadRowError(f"expected an answer at the end of {key!r}, found a message of a user")
+    return _Side(tuple(before), last.text)
+
+
+def _answer(row: Row, key: str) -> str:
+    return _side(row, key).answer
 
 
 def _hh(row: Row) -> Preference:
-    """Two transcripts that differ only in the last answer."""
+    """Two transcripts, or lists of messages, that differ only in the last answer."""
+    if turns_of(row, "chosen") is not None:
+        return _plain_pair(row)
     asked, _, chosen = text_of(row, "chosen").rpartition(_HH_TURN)
     also_asked, _, rejected = text_of(row, "rejected").rpartition(_HH_TURN)
     if not asked or asked != also_asked:
@@ -74,12 +98,18 @@ def _hh(row: Row) -> Preference:
 
 
 def _bpo(row: Row) -> Preference:
-    answers = text_of(row, "good_res"), text_of(row, "bad_res")
-    return Preference(text_of(row, "prompt"), answers)
+    return Preference(prompt_of(row), (_answer(row, "good_res"), _answer(row, "bad_res")))
 
 
 def _plain_pair(row: Row) -> Preference:
-    return Preference(text_of(row, "prompt"), (_answer(row, "chosen"), _answer(row, "rejected")))
+    chosen, rejected = _side(row, "chosen"), _side(row, "rejected")
+    before = chosen.before
+    if before != rejected.before:
+        raise BadRowError("expected two conversations that differ only in the last answer")
+    # What was asked last says too little where something was answered before.
+    is_whole = any(turn.role == "assistant" for turn in before) or "prompt" not in row
+    prompt = transcript(before) if before and is_whole else prompt_of(row)
+    return Preference(prompt, (chosen.answer, rejected.answer))
 
 
 def _ultrafeedback(row: Row) -> Preference:
@@ -97,11 +127,11 @@ def _orca(row: Row) -> Preference:
     system = optional_text_of(row, "system")
     question = text_of(row, "question")
     prompt = f"{system}\n\n{question}" if system else question
-    return Preference(prompt, (text_of(row, "chosen"), text_of(row, "rejected")))
+    return Preference(prompt, (_answer(row, "chosen"), _answer(row, "rejected")))
 
 
 def _rated(row: Row, answer: str, score: str) -> Preference:
-    return Preference(text_of(row, "prompt"), (text_of(row, answer),), (number_of(row, score),))
+    return Preference(prompt_of(row), (_answer(row, answer),), (number_of(row, score),))
 
 
 _READERS: dict[PreferenceFormat, Callable[[Row], Preference]] = {
