@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.decoding import sandbox
@@ -102,6 +102,7 @@ def test_a_template_renders_up_to_the_answer(template, messages, expected):
 
 
 @pytest.mark.parametrize("template", [HEADERS, CHATML, GEMMA, PHI3, MISTRAL])
+@settings(deadline=None)  # the first of them starts the child
 @given(text=st.text(max_size=60) | st.just(HOSTILE))
 def test_a_users_text_is_never_special_and_never_rendered(template, text):
     segments = render(template, [Message("user", text)], NAMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.decoding.onnx_data import require_listed
@@ -104,6 +104,7 @@ def test_an_honest_bundle_passes():
         require_listed(TINY_BUNDLE / "model.onnx", ["model.onnx"], "Make it again.")
 
 
+@settings(deadline=None)
 @given(raw=st.binary(max_size=60))
 def test_what_is_no_graph_is_one_error(tmp_path_factory, raw):
     file = tmp_path_factory.getbasetemp() / "any.onnx"
