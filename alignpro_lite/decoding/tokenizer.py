@@ -34,7 +34,9 @@ class TextTokenizer:
         added: Ids of the tokens that were added to the vocabulary, by how they are written.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: str | None, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: str | None, names: Mapping[str, str]
+    ) -> None:
         """Take over a tokenizer.
 
         Args:

@@ -332,8 +332,11 @@ def _parse_array(cursor: _Cursor, key: str) -> MetadataValue:
 
 def _alignment(cursor: _Cursor, metadata: Mapping[str, MetadataValue]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not is_count(alignment) or alignment.bit_count() != 1:
-        raise cursor.damaged(f"its alignment is {clipped(alignment)}, expected a power of two")
+    if not is_count(alignment) or alignment.bit_count() != 1 or alignment < DEFAULT_ALIGNMENT:
+        raise cursor.damaged(
+            f"its alignment is {clipped(alignment)}, expected a power of two from "
+            f"{DEFAULT_ALIGNMENT} up"
+        )
     return alignment
 
 

@@ -56,9 +56,7 @@ class HfScorer:
             for name, text in self._tokenizer.special_tokens_map.items()
             if isinstance(text, str)
         }
-        self._text = TextTokenizer(
-            self._tokenizer.backend_tokenizer, self._template, self._names
-        )
+        self._text = TextTokenizer(self._tokenizer.backend_tokenizer, self._template, self._names)
         if self._model.config.num_labels != len(names):
             raise InputError(
                 f"{folder} has {self._model.config.num_labels} outputs, found {len(names)} names "

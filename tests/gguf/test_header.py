@@ -331,9 +331,11 @@ def test_names_that_come_twice_are_refused(tmp_path: Path) -> None:
         read_bytes(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + pair + pair)
 
 
-def test_an_alignment_that_is_no_power_of_two_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="power of two"):
-        read_header(gguf_writer.write(tmp_path / "m.gguf", {"general.alignment": 33}))
+@pytest.mark.parametrize("alignment", [0, 1, 16, 33])
+def test_an_alignment_that_llama_cpp_cannot_use_is_refused(tmp_path: Path, alignment: int) -> None:
+    """Below 32, ggml ends the process."""
+    with pytest.raises(ModelFileError, match="power of two from 32 up"):
+        read_header(gguf_writer.write(tmp_path / "m.gguf", {"general.alignment": alignment}))
 
 
 @pytest.mark.parametrize(
