@@ -1,8 +1,8 @@
 """Chat messages to token runs, through a model's own chat template.
 
-A template comes with a model file and is rendered in `sandbox.py`. A user's text is data: what marks
-structure in the template's mouth is text in the user's. The target and the prompter both use this
-module.
+A template comes with a model file and is rendered in `sandbox.py`. A user's text is data: what
+marks structure in the template's mouth is text in the user's. The target and the prompter both use
+this module.
 """
 
 from __future__ import annotations

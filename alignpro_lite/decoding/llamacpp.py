@@ -34,17 +34,17 @@ by default, 33 with this; with both free, 137 and 139."""
 
 _ERROR_LEVEL = 4
 _KEPT_LINES = 20
-_LONGEST_PIECE = 256
+_USUAL_PIECE, _LONGEST_PIECE = 1 << 8, 1 << 12
 _LONGEST_RUN = 2048
 _RUNS = (
-    re.compile(r"[^\r\n.,!?…。，、।۔،]{1,%d}" % _LONGEST_RUN),
-    re.compile(r"[\W_]{1,%d}" % _LONGEST_RUN),
+    re.compile(rf"[^\r\n.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c]{{1,{_LONGEST_RUN}}}"),
+    re.compile(rf"[\W_]{{1,{_LONGEST_RUN}}}"),
 )
-"""What nothing divides. The rules by which many vocabularies split a text make llama.cpp recurse once
-a character there: a run of 25,000 overflows a stack of 8 MB."""
+"""What nothing divides. The rules by which many vocabularies split a text make llama.cpp recurse
+once a character there: a run of 25,000 overflows a stack of 8 MB."""
 _FENCE = "\x07"
-"""A character that no tokenizer joins to others. Behind it, a SentencePiece tokenizer does not take a
-text for the beginning of one."""
+"""A character that no tokenizer joins to others. Behind it, a SentencePiece tokenizer does not take
+a text for the beginning of one."""
 _log_lines: list[str] = []
 _log_callback: Any = None
 _log_lock = threading.Lock()
@@ -213,14 +213,16 @@ class LlamaModel:
 
     def _tokenize(self, text: str, special: bool) -> list[int]:
         raw = text.encode("utf-8")
-        size = len(raw) + 2  # no tokenizer makes more tokens than bytes, except for a space prefix
-        buffer = (self.lib.llama_token * size)()
-        count = self.lib.llama_tokenize(self._vocab, raw, len(raw), buffer, size, False, special)
-        if count < 0:
-            raise InputError(
-                f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
+        for size in (len(raw) + 2, 4 * len(raw) + 8):  # few make more tokens than bytes
+            buffer = (self.lib.llama_token * size)()
+            count = self.lib.llama_tokenize(
+                self._vocab, raw, len(raw), buffer, size, False, special
             )
-        return list(buffer[:count])
+            if count >= 0:
+                return list(buffer[:count])
+        raise InputError(
+            f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
+        )
 
     def tokenize_text(self, text: str, template: str) -> list[int]:
         """Token ids of a text in which no token marks structure.
@@ -247,8 +249,11 @@ class LlamaModel:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
-        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
-        length = self.lib.llama_token_to_piece(self._vocab, token, buffer, _LONGEST_PIECE, 0, False)
+        for size in (_USUAL_PIECE, _LONGEST_PIECE):
+            buffer = ctypes.create_string_buffer(size)
+            length = self.lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if length >= 0:
+                break
         return buffer.raw[: max(length, 0)]
 
     def _attributes(self, token: int) -> int:

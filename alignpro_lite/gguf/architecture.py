@@ -37,7 +37,7 @@ _WHOLE_HEADS_ROTATE = frozenset(
 _QUERY = re.compile(r"blk\.(\d{1,3})\.attn_q")
 _ATTENTION_OUTPUT = re.compile(r"blk\.(\d{1,3})\.attn_output\.weight")
 _ADDED = re.compile(r".*(_norm\.weight|\.bias|rope_(freqs|factors_(long|short))\.weight)")
-_TABLE_OF_IDS = re.compile(r".*tid2eid.*")
+_WEIGHTS = re.compile(r"(?!.*tid2eid).*\.weight")  # except tables of ids
 _NOT_FOR_WEIGHTS = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
 
 
@@ -95,10 +95,12 @@ def _heads(gguf: GgufFile) -> Iterator[_Range]:
 
 
 def _head_widths(gguf: GgufFile) -> Iterator[_Range]:
-    name, key_length = gguf.architecture, gguf.key_length
+    name, default = gguf.architecture, gguf.embedding_length // gguf.n_head[0]
+    key_length = gguf.count("attention.key_length", default)
+    value_length = gguf.count("attention.value_length", default)
     latent = f"{name}.attention.kv_lora_rank" in gguf.metadata
     if name not in _UNEQUAL_HEADS and not latent:
-        yield "numbers of a value head", gguf.value_length, key_length, key_length
+        yield "numbers of a value head", value_length, key_length, key_length
     if name not in _WITHOUT_ROTATION:
         rotated = gguf.count("rope.dimension_count", key_length)
         least = key_length if name in _WHOLE_HEADS_ROTATE else 2
@@ -126,6 +128,5 @@ def _require_computable(gguf: GgufFile, tensor: Tensor) -> None:
     if _ADDED.fullmatch(tensor.name):
         if tensor.type != "F32":
             raise gguf.unsound(f"F32 in tensor {clipped(tensor.name)}", tensor.type)
-    elif tensor.name.endswith(".weight") and not _TABLE_OF_IDS.fullmatch(tensor.name):
-        if tensor.type in _NOT_FOR_WEIGHTS:
-            raise gguf.unsound(f"weights in tensor {clipped(tensor.name)}", tensor.type)
+    elif tensor.type in _NOT_FOR_WEIGHTS and _WEIGHTS.fullmatch(tensor.name):
+        raise gguf.unsound(f"weights in tensor {clipped(tensor.name)}", tensor.type)

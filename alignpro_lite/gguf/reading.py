@@ -4,7 +4,7 @@ A header is small (key-value pairs and one line per tensor), so everything that 
 messages need is known in milliseconds, before any weights are read.
 
 Every count and length is checked against the bytes that are left before it is used, and a header
-may not be longer than `MAX_HEADER_BYTES`, so a damaged or hostile file costs neither memory nor time.
+is never longer than `MAX_HEADER_BYTES`, so a damaged or hostile file costs neither memory nor time.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def require_whole_vocabulary(gguf: GgufFile) -> None:
     kind = gguf.metadata.get("tokenizer.ggml.model")
     if kind in _OTHER_VOCABULARIES:
         raise ModelFileError(
-            f"Expected a text-generation model, found a vocabulary {_OTHER_VOCABULARIES[str(kind)]} "
-            f"in {gguf.path}.",
+            f"Expected a text-generation model, found a vocabulary "
+            f"{_OTHER_VOCABULARIES[str(kind)]} in {gguf.path}.",
             TEXT_MODEL_CURE,
         )
     if gguf.metadata.get("tokenizer.ggml.pre") == "whitespace" != kind:
@@ -95,7 +95,7 @@ def _require_bytes(
     missing = [byte for byte in _TEXT_BYTES if tokens.isdisjoint(spelled(byte))]
     if missing:
         raise gguf.unsound(
-            f"a token for each of {len(_TEXT_BYTES)} bytes, such as {clipped(spelled(missing[0])[0])}",
+            f"a token for each of {len(_TEXT_BYTES)} bytes, such as {spelled(missing[0])[0]!r}",
             f"none for {len(missing)} of them",
         )
 

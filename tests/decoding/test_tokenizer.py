@@ -29,7 +29,7 @@ def tiny_tokenizer(*added: AddedToken) -> Tokenizer:
 
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize(
-    "marker", ["<think>", "</tool_call>", "<｜User｜>", "[INST]", "◁think▷", "<|im_end|>"]
+    "marker", ["<think>", "</tool_call>", "<\uff5cUser\uff5c>", "[INST]", "◁think▷", "<|im_end|>"]
 )
 def test_a_marker_in_a_text_is_spelled_out(marker, normalized):
     tokenizer = tiny_tokenizer(AddedToken(marker, normalized=normalized, special=False))

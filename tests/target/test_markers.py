@@ -20,7 +20,16 @@ from tests.support import TINY_TARGET, gguf_edit
 SETTINGS = TargetSettings(context=512, sequences=2, n_gpu_layers=0, gpu=None, threads=1)
 USER_DEFINED = 4
 START, END, FIRST = 1, 2, 300
-MARKERS = ["<think>", "</think>", "<｜User｜>", "[INST]", "◁think▷", "<tool_call>", "<<x>", "<x>>"]
+MARKERS = [
+    "<think>",
+    "</think>",
+    "<\uff5cUser\uff5c>",
+    "[INST]",
+    "◁think▷",
+    "<tool_call>",
+    "<<x>",
+    "<x>>",
+]
 TEXT = ["\n\n", "    ", "\t\t", "<table>", "</b>", "hello", "42", "->"]
 TEMPLATE = (
     "{% for m in messages %}USER: <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
