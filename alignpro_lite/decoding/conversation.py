@@ -1,13 +1,15 @@
 """Chat messages to token runs, through a model's own chat template.
 
-A template comes with a model file and is rendered in `sandbox.py`. A user's text is data: special
-tokens written in it stay plain text. The target and the prompter both use this module.
+A template comes with a model file and is rendered in `sandbox.py`. A user's text is data: what
+marks structure in the template's mouth is text in the user's. The target and the prompter both use
+this module.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +19,17 @@ from alignpro_lite.errors import InputError
 
 _PAD = "\v"
 """White space that no template writes itself; it disappears where a template trims."""
+
+_OPENING, _CLOSING = ("Ps", "Pi", "Sm"), ("Pe", "Pf", "Sm")
+"""Unicode's categories of brackets, quotes and signs such as `<` and `|`."""
+
+_HTML_TAG = re.compile(
+    r"</?(a|article|b|blockquote|body|button|caption|code|dd|div|dl|dt|em|figure|footer|form|h[1-6]"
+    r"|head|header|html|i|iframe|img|input|label|li|main|nav|ol|option|p|pre|q|s|script|section"
+    r"|select|small|span|strong|style|sub|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|u"
+    r"|ul|video)>"
+)
+"""Gemma's vocabulary has tokens for such tags."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,39 @@ def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> 
             else:
                 runs.append(TextRun(piece, is_special))
     return runs
+
+
+def is_marker(token: str, template: str) -> bool:
+    """Whether a token marks structure, so that it must not come from a user's text.
+
+    Its type in the vocabulary does not say it: published models keep `<think>` and `<tool_call>` as
+    they keep runs of white space, HTML tags and added words, which are text like any other.
+
+    Args:
+        token: How it is written.
+        template: All that the chat template may write.
+    """
+    if len(token) < 2 or token.isspace():
+        return False
+    return token in template or (_is_bracketed(token) and not _HTML_TAG.fullmatch(token))
+
+
+def _is_bracketed(token: str) -> bool:
+    """Whether it looks like `<think>`, `[INST]` or `<|user|>`: a name between brackets or signs."""
+    inner = token.strip()
+    sides = unicodedata.category(inner[0]), unicodedata.category(inner[-1])
+    return sides[0] in _OPENING and sides[1] in _CLOSING and any(map(str.isalnum, inner))
+
+
+def cut_inside(text: str, markers: Iterable[str]) -> list[str]:
+    """Cut a text behind the first character of every marker in it: no piece holds a whole one.
+
+    Args:
+        text: Any text.
+        markers: Of at least two characters each.
+    """
+    places = (f"(?<={re.escape(marker[0])})(?={re.escape(marker[1:])})" for marker in markers)
+    return re.split("|".join(places), text)
 
 
 def _mark() -> str:

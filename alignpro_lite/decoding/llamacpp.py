@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignpro_lite.decoding.conversation import cut_inside, is_marker
 from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
+from alignpro_lite.gguf.reading import read_header
+from alignpro_lite.gguf.vocabulary import require_whole_vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +39,17 @@ _ABORTED = 2
 
 _ERROR_LEVEL = 4
 _KEPT_LINES = 20
-_LONGEST_PIECE = 256
+_USUAL_PIECE, _LONGEST_PIECE = 1 << 8, 1 << 12
+_LONGEST_RUN = 2048
+_RUNS = (
+    re.compile(rf"[^\r\n.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c]{{1,{_LONGEST_RUN}}}"),
+    re.compile(rf"[\W_]{{1,{_LONGEST_RUN}}}"),
+)
+"""What nothing divides. The rules by which many vocabularies split a text make llama.cpp recurse
+once a character there: a run of 25,000 overflows a stack of 8 MB."""
+_FENCE = "\x07"
+"""A character that no tokenizer joins to others. Behind it, a SentencePiece tokenizer does not take
+a text for the beginning of one."""
 _log_lines: list[str] = []
 _log_callback: Any = None
 _log_lock = threading.Lock()
@@ -91,8 +106,9 @@ def open_vocabulary(path: Path) -> LlamaModel:
 
     Raises:
         MissingDependencyError: llama-cpp-python is not installed.
-        ModelFileError: llama.cpp cannot open the file.
+        ModelFileError: The file's vocabulary is not whole, or llama.cpp cannot open it.
     """
+    require_whole_vocabulary(read_header(path))
     params = llama_cpp().llama_model_default_params()
     params.vocab_only = True
     params.n_gpu_layers = 0
@@ -159,7 +175,7 @@ class LlamaModel:
     def chat_template(self) -> str | None:
         """The file's own chat template, or None."""
         template = self.lib.llama_model_chat_template(self.pointer, None)
-        return None if template is None else bytes(template).decode("utf-8")
+        return None if template is None else bytes(template).decode("utf-8", errors="replace")
 
     def is_stop(self, token: int) -> bool:
         """Whether a token ends an answer."""
@@ -188,7 +204,7 @@ class LlamaModel:
         return [
             self.special_text(token)
             for token in set(self.tokenize(text, special=True))
-            if not self.lib.llama_vocab_get_attr(self._vocab, token) & plain
+            if not self._attributes(token) & plain
         ]
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -198,25 +214,80 @@ class LlamaModel:
             text: Any text.
             special: Whether special tokens that are written in it count as such.
         """
+        return self._joined(_without_long_runs(text), special)
+
+    def _joined(self, pieces: Sequence[str], special: bool) -> list[int]:
+        """Token ids of pieces that follow one another."""
+        first, *others = pieces
+        tokens = self._tokenize(first, special)
+        before = self._tokenize(_FENCE, special) if others else []
+        for piece in others:
+            fenced = self._tokenize(_FENCE + piece, special)
+            follows = fenced[: len(before)] == before
+            tokens += fenced[len(before) :] if follows else self._tokenize(piece, special)
+        return tokens
+
+    def _tokenize(self, text: str, special: bool) -> list[int]:
         raw = text.encode("utf-8")
-        size = len(raw) + 2  # no tokenizer makes more tokens than bytes, except for a space prefix
-        buffer = (self.lib.llama_token * size)()
-        count = self.lib.llama_tokenize(self._vocab, raw, len(raw), buffer, size, False, special)
-        if count < 0:
-            raise InputError(
-                f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
+        for size in (len(raw) + 2, 4 * len(raw) + 8):  # few make more tokens than bytes
+            buffer = (self.lib.llama_token * size)()
+            count = self.lib.llama_tokenize(
+                self._vocab, raw, len(raw), buffer, size, False, special
             )
-        return list(buffer[:count])
+            if count >= 0:
+                return list(buffer[:count])
+        raise InputError(
+            f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
+        )
+
+    def tokenize_text(self, text: str, template: str) -> list[int]:
+        """Token ids of a text in which no token marks structure.
+
+        llama.cpp takes tokens of the type "user defined" out of any text. Where they are markers,
+        the text is cut inside, and the pieces are tokenised apart.
+
+        Args:
+            text: Any text.
+            template: All that the chat template may write; see `is_marker`.
+        """
+        pieces = _without_long_runs(text)
+        while True:
+            tokens = self._joined(pieces, special=False)
+            markers = [
+                written
+                for token in set(tokens)
+                if self._attributes(token) & self.lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+                and is_marker(written := self.special_text(token), template)
+            ]
+            if not markers:
+                return tokens
+            pieces = [part for piece in pieces for part in cut_inside(piece, markers)]
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
-        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
-        length = self.lib.llama_token_to_piece(self._vocab, token, buffer, _LONGEST_PIECE, 0, False)
+        for size in (_USUAL_PIECE, _LONGEST_PIECE):
+            buffer = ctypes.create_string_buffer(size)
+            length = self.lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if length >= 0:
+                break
         return buffer.raw[: max(length, 0)]
+
+    def _attributes(self, token: int) -> int:
+        return int(self.lib.llama_vocab_get_attr(self._vocab, token))
 
     def _special_id(self, kind: str) -> int | None:
         token = int(getattr(self.lib, f"llama_vocab_{kind}")(self._vocab))
         return None if token < 0 else token
+
+
+def _without_long_runs(text: str) -> list[str]:
+    """A text, cut where a run gets too long."""
+    if len(text) < _LONGEST_RUN:
+        return [text]
+    runs = (run for pattern in _RUNS for run in pattern.finditer(text))
+    ends = {run.end() for run in runs if run.end() - run.start() == _LONGEST_RUN}
+    cuts = [0, *sorted(ends - {len(text)}), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]
 
 
 class LlamaContext:

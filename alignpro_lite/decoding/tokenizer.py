@@ -1,13 +1,14 @@
-"""Reads the tokenizer.json of a bundle."""
+"""The tokenizer.json of a bundle: reading it, and keeping its markers out of a user's text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
+from alignpro_lite.decoding.conversation import is_marker, token_runs
 from alignpro_lite.errors import AlignProError, BundleError
 
 
@@ -56,3 +57,67 @@ def read_tokenizer(file: Path, cure: str) -> Tokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
+
+
+class TextTokenizer:
+    """A tokenizer for conversations: what marks structure comes from the template alone.
+
+    Attributes:
+        added: Ids of the tokens that were added to the vocabulary, by how they are written.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, template: str | None, names: Mapping[str, str]
+    ) -> None:
+        """Take over a tokenizer.
+
+        Args:
+            tokenizer: It is set to read markers in a text as text; its ids stay as they are.
+            template: The chat template that writes them.
+            names: What it writes for names such as `bos_token`.
+        """
+        added = tokenizer.get_added_tokens_decoder()
+        self.added = {str(found.content): token for token, found in added.items()}
+        self._silent = frozenset(token for token, found in added.items() if found.special)
+        self._tokenizer = tokenizer
+        spell_out_markers(tokenizer, "\n".join([template or "", *names.values()]))
+
+    def encode(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
+        """Token ids of a rendered conversation, as `render` returns it."""
+        ids: list[int] = []
+        for run in token_runs(segments, list(self.added)):
+            ids += [self.added[run.text]] if run.special else self.encode_text(run.text)
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text, whatever is written in it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        spoken = [token for token in tokens if token not in self._silent]
+        return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
+
+
+def spell_out_markers(tokenizer: Tokenizer, template: str) -> None:
+    """Let a tokenizer read special tokens and other markers in a text as text, piece by piece.
+
+    Args:
+        tokenizer: It is changed; ids stay as they are.
+        template: All that the chat template may write; see `is_marker`.
+    """
+    tokenizer.encode_special_tokens = True
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(
+                str(added.content),
+                single_word=added.single_word,
+                lstrip=added.lstrip,
+                rstrip=added.rstrip,
+                normalized=added.normalized,
+                special=True,
+            )
+            for added in tokenizer.get_added_tokens_decoder().values()
+            if not added.special and is_marker(str(added.content), template)
+        ]
+    )

@@ -17,6 +17,9 @@ MAX_LAYERS = 1 << 9
 TEXT_MODEL_CURE = (
     "Give the .gguf file of a text-generation model; `alignpro-lite models list` names some."
 )
+WHOLE_FILE_CURE = (
+    "Fetch it again, for example with `alignpro-lite models pull`, or convert the model again."
+)
 
 TENSOR_TYPES: Mapping[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
@@ -65,10 +68,12 @@ class ArraySummary:
     Attributes:
         count: How many items it has.
         of_text: Whether the items are strings rather than numbers.
+        offset: Bytes from the start of its file to its first item.
     """
 
     count: int
     of_text: bool
+    offset: int
 
 
 Number = int | float | bool
@@ -102,8 +107,8 @@ class GgufFile:
         path: The file, or the first of its parts.
         version: Version of the format, 2 or 3.
         architecture: `general.architecture`, "" if the file names none.
-        metadata: All key-value pairs. Short arrays of numbers are tuples, all other arrays are an
-            `ArraySummary`.
+        metadata: All key-value pairs. Arrays with a number for each layer are tuples, all other
+            arrays are an `ArraySummary`.
         tensors: The tensors in the order of the file.
     """
 
@@ -125,12 +130,12 @@ class GgufFile:
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, ArraySummary):
             return tokens.count
-        return self._count("vocab_size")
+        return self.count("vocab_size")
 
     @property
     def n_layers(self) -> int:
         """How many blocks the model has, without the output layer."""
-        n_layers = self._count("block_count")
+        n_layers = self.count("block_count")
         if not 1 <= n_layers <= MAX_LAYERS:
             raise self._unusable("block_count", f"{n_layers}, outside 1 to {MAX_LAYERS}")
         return n_layers
@@ -138,7 +143,7 @@ class GgufFile:
     @property
     def context_length(self) -> int:
         """How many tokens of context the model was trained for."""
-        context_length = self._count("context_length")
+        context_length = self.count("context_length")
         if context_length == 0:
             raise self._unusable("context_length", "0")
         return context_length
@@ -146,7 +151,7 @@ class GgufFile:
     @property
     def embedding_length(self) -> int:
         """The width of the residual stream."""
-        return self._count("embedding_length")
+        return self.count("embedding_length")
 
     @property
     def feed_forward_length(self) -> int:
@@ -166,28 +171,33 @@ class GgufFile:
     @property
     def key_length(self) -> int:
         """The width of one key head."""
-        return self._count("attention.key_length", self._default_head_length)
+        return self.count("attention.key_length", self._default_head_length)
 
     @property
     def value_length(self) -> int:
         """The width of one value head."""
-        return self._count("attention.value_length", self._default_head_length)
+        return self.count("attention.value_length", self._default_head_length)
 
     @property
     def n_experts_used(self) -> int:
-        """Experts that compute each token, 0 for a dense model."""
-        return self._count("expert_used_count", 0)
+        """The most experts that compute a token in a layer, 0 for a dense model."""
+        return max(self._per_layer("expert_used_count", (0,) * self.n_layers))
 
     @property
     def expert_feed_forward_length(self) -> int:
         """The width of one expert."""
-        return self._count("expert_feed_forward_length", self.feed_forward_length)
+        return self.count("expert_feed_forward_length", self.feed_forward_length)
 
     @property
     def _default_head_length(self) -> int:
         return self.embedding_length // (max(self.n_head) or 1)
 
-    def _count(self, key: str, default: int | None = None) -> int:
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number of the architecture, for example `block_count`.
+
+        Raises:
+            ModelFileError: It is something else, or missing without a default.
+        """
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         if not is_count(value):
             raise self._unusable(key, "missing" if value is None else clipped(value))
@@ -204,6 +214,12 @@ class GgufFile:
         if len(counts) != len(value) or len(counts) != self.n_layers:
             raise self._unusable(key, f"{len(value)} items for {self.n_layers} layers")
         return counts
+
+    def unsound(self, expected: str, found: object) -> ModelFileError:
+        """The error about a file that llama.cpp would crash on."""
+        return ModelFileError(
+            f"{self.path} is damaged: expected {expected}, found {found}.", WHOLE_FILE_CURE
+        )
 
     def _unusable(self, key: str, found: str) -> ModelFileError:
         return ModelFileError(

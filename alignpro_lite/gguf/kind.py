@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alignpro_lite.errors import ModelFileError
+from alignpro_lite.gguf.architecture import require_sound_architecture
 from alignpro_lite.gguf.header import TEXT_MODEL_CURE, GgufFile, clipped
+from alignpro_lite.gguf.vocabulary import require_whole_vocabulary
 
 # Files that do not generate text, by `general.type` and `general.architecture`. Architectures that
 # are not listed are left to llama.cpp.
@@ -46,7 +48,7 @@ def require_text_generation(gguf: GgufFile) -> None:
 
     Raises:
         ModelFileError: It is an embedding model, a projector, an adapter, a vocabulary, a later
-            part of a split model or something else.
+            part of a split model or something else, or llama.cpp would crash on it.
     """
     if gguf.metadata.get("split.no", 0) != 0:
         raise ModelFileError(
@@ -58,6 +60,8 @@ def require_text_generation(gguf: GgufFile) -> None:
         raise ModelFileError(
             f"Expected a text-generation model, found {other} in {gguf.path}.", TEXT_MODEL_CURE
         )
+    require_sound_architecture(gguf)
+    require_whole_vocabulary(gguf)
 
 
 def _other_kind(gguf: GgufFile) -> str | None:

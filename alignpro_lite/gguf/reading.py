@@ -3,8 +3,8 @@
 A header is small (key-value pairs and one line per tensor), so everything that planning and error
 messages need is known in milliseconds, before any weights are read.
 
-Every count and length is checked against the bytes that are left before it is used, so a damaged
-or hostile file costs neither memory nor time.
+Every count and length is checked against the bytes that are left before it is used, and a header
+is never longer than `MAX_HEADER_BYTES`, so a damaged or hostile file costs neither memory nor time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from alignpro_lite.errors import ModelFileError
 from alignpro_lite.gguf.header import (
+    MAX_LAYERS,
     TENSOR_TYPES,
     TEXT_MODEL_CURE,
+    WHOLE_FILE_CURE,
     ArraySummary,
     GgufFile,
     MetadataValue,
@@ -31,15 +34,21 @@ from alignpro_lite.gguf.header import (
     is_count,
 )
 
+T = TypeVar("T")
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 
-MAX_ENTRIES = 1 << 17
-MAX_STRINGS = 1 << 22
-MAX_TEXT_BYTES = 1 << 24
-MAX_INLINE_ITEMS = 1 << 12
+MAX_HEADER_BYTES = 1 << 26
+"""Four times the header of the largest vocabularies. It bounds time and memory: a file may claim
+gigabytes of text that take no room on its disk."""
+MAX_TEXTS = 1 << 21
+"""In all arrays together; the largest vocabularies have 800,000 tokens and merges."""
+MAX_PAIRS = 1 << 12
+MAX_TENSORS = 1 << 16
 MAX_DIMENSIONS = 4
+MAX_PARTS = (1 << 16) - 1
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -56,8 +65,11 @@ _NUMBERS: Mapping[int, struct.Struct] = {
     11: struct.Struct("<q"),
     12: struct.Struct("<d"),
 }
+_U16_TYPE = 2
 _STRING = 8
 _ARRAY = 9
+_U16_KEYS = ("split.no", "split.count")
+"""llama.cpp ends the process if one of them has another type in a later part."""
 
 _FOREIGN_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or a wheel"),
@@ -70,8 +82,6 @@ _FOREIGN_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x02", "a Python pickle, such as an old PyTorch checkpoint"),
     (b"\0\0\0\0\0\0\0\0", "zeros, as in an unfinished download"),
 )
-
-_FETCH_AGAIN = "Delete it and fetch it again, for example with `alignpro-lite models pull`."
 
 
 def read_header(path: Path) -> GgufFile:
@@ -88,24 +98,28 @@ def read_header(path: Path) -> GgufFile:
 
 
 def _read_part(path: Path) -> GgufFile:
-    """Read one file; errors of the operating system become a ModelFileError."""
+    return _reading(path, _parse)
+
+
+def _reading(path: Path, read: Callable[[_Cursor], T]) -> T:
+    """Read from one file; errors of the operating system become a ModelFileError."""
     try:
         if not path.is_file():
             raise _no_file(path)
         size = path.stat().st_size
         if size == 0:
-            raise ModelFileError(f"{path} is empty, expected a GGUF model.", _FETCH_AGAIN)
+            raise ModelFileError(f"{path} is empty, expected a GGUF model.", WHOLE_FILE_CURE)
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data,
         ):
-            return _parse(_Cursor(data, path))
+            return read(_Cursor(data, path))
     except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read: {error.strerror or error}.", "Check its permissions."
         ) from error
-    except ValueError as error:  # mmap raises it if the file shrinks while it is opened
-        raise ModelFileError(f"{path} cannot be read: {error}.", _FETCH_AGAIN) from error
+    except (ValueError, struct.error) as error:  # the file shrinks while it is read
+        raise ModelFileError(f"{path} cannot be read: {error}.", WHOLE_FILE_CURE) from error
 
 
 def _no_file(path: Path) -> ModelFileError:
@@ -119,11 +133,30 @@ def _no_file(path: Path) -> ModelFileError:
     return ModelFileError(f"{path} {found}, expected a GGUF model.", TEXT_MODEL_CURE)
 
 
-def _other_parts(first: GgufFile) -> list[Path]:
+def read_texts(gguf: GgufFile, key: str) -> list[bytes]:
+    """Read an array of texts that `read_header` has counted, such as the vocabulary.
+
+    Raises:
+        ModelFileError: The file has no such array, or has changed meanwhile.
+    """
+    array = gguf.metadata.get(key)
+    if not isinstance(array, ArraySummary) or not array.of_text:
+        raise gguf.unsound(f"texts under {key}", "none" if array is None else clipped(array))
+    return _reading(gguf.path, lambda cursor: cursor.texts(array))
+
+
+def c_string(text: bytes) -> bytes:
+    """A text of a file as llama.cpp reads it: up to its first NUL."""
+    return text.partition(b"\0")[0]
+
+
+def _other_parts(first: GgufFile) -> Iterator[Path]:
     """The other files of a split model, which llama.cpp opens together with the first."""
     count = first.metadata.get("split.count", 0)
     if not is_count(count) or count < 2 or first.metadata.get("split.no") != 0:
-        return []
+        return
+    if count > MAX_PARTS:
+        raise first.unsound(f"at most {MAX_PARTS} parts", count)
     pattern = rf"(.+)-00001-of-{count:05d}\.gguf"
     match = re.fullmatch(pattern, first.path.name)
     if match is None:
@@ -132,8 +165,8 @@ def _other_parts(first: GgufFile) -> list[Path]:
             f"but its name does not end in -00001-of-{count:05d}.gguf.",
             "Give all parts their original names.",
         )
-    names = (f"{match[1]}-{number:05d}-of-{count:05d}.gguf" for number in range(2, count + 1))
-    return [first.path.with_name(name) for name in names]
+    for number in range(2, count + 1):
+        yield first.path.with_name(f"{match[1]}-{number:05d}-of-{count:05d}.gguf")
 
 
 class _Cursor:
@@ -143,6 +176,8 @@ class _Cursor:
         self.data = data
         self.path = path
         self.size = len(data)
+        self.end = min(self.size, MAX_HEADER_BYTES)
+        self.n_texts = 0
         self.offset = 0
 
     def number(self, layout: struct.Struct) -> Number:
@@ -166,17 +201,15 @@ class _Cursor:
 
     def text(self) -> str:
         length = self.u64()
-        if length > MAX_TEXT_BYTES:
-            raise self.damaged(f"a string claims {length} bytes")
         self.require(length)
         value = self.data[self.offset : self.offset + length]
         self.offset += length
-        return value.decode("utf-8", errors="replace")
+        return c_string(value).decode("utf-8", errors="replace")
 
-    def entry_count(self) -> int:
+    def entry_count(self, most: int, entries: str) -> int:
         count = self.u64()
-        if count > MAX_ENTRIES:
-            raise self.damaged(f"the header claims {count} entries")
+        if count > most:
+            raise self.damaged(f"its header claims {count} {entries}")
         return count
 
     def skip(self, n_bytes: int) -> None:
@@ -185,31 +218,46 @@ class _Cursor:
 
     def skip_texts(self, count: int) -> None:
         """Skip strings. A vocabulary has 100,000 of them, so the loop does nothing else."""
-        if count > MAX_STRINGS:
-            raise self.damaged(f"an array claims {count} strings")
+        self.require(count * _U64.size)
+        self.n_texts += count
+        if self.n_texts > MAX_TEXTS:
+            raise self.damaged(f"its header claims more than {MAX_TEXTS} texts")
         data, offset, read_length = self.data, self.offset, _U64.unpack_from
         try:
             for _ in range(count):
                 offset += 8 + read_length(data, offset)[0]
         except (struct.error, OverflowError):
-            raise self.cut_off() from None
+            raise self.too_short() from None
         self.offset = offset
         self.require(0)
 
-    def require(self, n_bytes: int) -> None:
-        if self.offset + n_bytes > self.size:
-            raise self.cut_off()
+    def texts(self, array: ArraySummary) -> list[bytes]:
+        """Read the strings that `skip_texts` has skipped."""
+        data, offset, read_length = self.data, array.offset, _U64.unpack_from
+        texts = []
+        for _ in range(array.count):
+            start = offset + 8
+            offset = start + read_length(data, offset)[0]
+            texts.append(data[start:offset])
+        return texts
 
-    def cut_off(self) -> ModelFileError:
+    def require(self, n_bytes: int) -> None:
+        if self.offset + n_bytes > self.end:
+            raise self.too_short()
+
+    def too_short(self) -> ModelFileError:
+        if self.end < self.size:
+            return self.damaged(f"its header claims more than {MAX_HEADER_BYTES >> 20} MB")
         return self.damaged(f"its header ends too early, after {self.size} bytes")
 
     def damaged(self, reason: str) -> ModelFileError:
-        return ModelFileError(f"{self.path} is damaged: {reason}.", _FETCH_AGAIN)
+        return ModelFileError(f"{self.path} is damaged: {reason}.", WHOLE_FILE_CURE)
 
 
 def _parse(cursor: _Cursor) -> GgufFile:
     version = _parse_version(cursor)
-    n_tensors, n_pairs = cursor.entry_count(), cursor.entry_count()
+    n_tensors = cursor.entry_count(MAX_TENSORS, "tensors")
+    n_pairs = cursor.entry_count(MAX_PAIRS, "metadata keys")
     metadata = _parse_metadata(cursor, n_pairs)
     architecture = metadata.get("general.architecture", "")
     if not isinstance(architecture, str):
@@ -257,6 +305,8 @@ def _parse_metadata(cursor: _Cursor, count: int) -> dict[str, MetadataValue]:
 
 def _parse_value(cursor: _Cursor, key: str) -> MetadataValue:
     kind = cursor.u32()
+    if key in _U16_KEYS and kind != _U16_TYPE:
+        raise cursor.damaged(f"the key {key} is not a 16-bit number")
     if kind == _STRING:
         return cursor.text()
     if kind == _ARRAY:
@@ -268,21 +318,25 @@ def _parse_value(cursor: _Cursor, key: str) -> MetadataValue:
 
 def _parse_array(cursor: _Cursor, key: str) -> MetadataValue:
     kind, count = cursor.u32(), cursor.u64()
+    start = cursor.offset
     if kind == _STRING:
         cursor.skip_texts(count)
-        return ArraySummary(count, of_text=True)
+        return ArraySummary(count, True, start)
     if kind not in _NUMBERS:
         raise cursor.damaged(f"the array {clipped(key)} has the unknown type {kind}")
-    if count <= MAX_INLINE_ITEMS:
+    if count <= MAX_LAYERS:
         return cursor.numbers(_NUMBERS[kind], count)
     cursor.skip(count * _NUMBERS[kind].size)
-    return ArraySummary(count, of_text=False)
+    return ArraySummary(count, False, start)
 
 
 def _alignment(cursor: _Cursor, metadata: Mapping[str, MetadataValue]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not is_count(alignment) or alignment.bit_count() != 1:
-        raise cursor.damaged(f"its alignment is {clipped(alignment)}, expected a power of two")
+    if not is_count(alignment) or alignment.bit_count() != 1 or alignment < DEFAULT_ALIGNMENT:
+        raise cursor.damaged(
+            f"its alignment is {clipped(alignment)}, expected a power of two from "
+            f"{DEFAULT_ALIGNMENT} up"
+        )
     return alignment
 
 
@@ -308,7 +362,7 @@ def _parse_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor,
         raise ModelFileError(
             f"{cursor.path} is cut off: its header promises {end} bytes, "
             f"the file has {cursor.size}.",
-            _FETCH_AGAIN,
+            WHOLE_FILE_CURE,
         )
     return tuple(replace(tensor, offset=start + tensor.offset) for tensor in relative)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from alignpro_lite.decoding.conversation import TextRun, render, token_runs
+from alignpro_lite.decoding.conversation import render
+from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.prompter.bundle import Tokens
 from alignpro_lite.prompter.template import RewriteTemplate
 
@@ -18,18 +19,13 @@ class PrompterTokenizer:
         """Wrap a tokenizer.
 
         Args:
-            tokenizer: The prompter's own; it is set to read special tokens in a text as plain text.
+            tokenizer: The prompter's own; it is set to read markers in a text as plain text.
             known: Special tokens and the chat template.
             template: What the prompter is asked.
         """
-        tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
         self._known = known
+        self._text = TextTokenizer(tokenizer, known.chat_template, known.names)
         self.template = template
-        self._special = {
-            str(added.content): token
-            for token, added in tokenizer.get_added_tokens_decoder().items()
-        }
 
     @property
     def stop(self) -> tuple[int, ...]:
@@ -39,23 +35,17 @@ class PrompterTokenizer:
     def request(self, prompt: str) -> list[int]:
         """Token ids that ask the prompter for a rewrite of x."""
         known = self._known
-        segments = render(known.chat_template, self.template.messages(prompt), known.names)
-        ids: list[int] = []
-        for run in token_runs(segments, list(self._special)):
-            ids.extend(self._encode(run))
+        ids = self._text.encode(
+            render(known.chat_template, self.template.messages(prompt), known.names)
+        )
         if known.bos is not None and ids[:1] != [known.bos]:
             ids.insert(0, known.bos)
         return ids
 
     def encode(self, output: str) -> list[int]:
         """Token ids of an output as the prompter would write it, stop token included."""
-        return [*self._encode(TextRun(output, special=False)), self.stop[0]]
+        return [*self._text.encode_text(output), self.stop[0]]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, special tokens left out."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def _encode(self, run: TextRun) -> list[int]:
-        if run.special:
-            return [self._special[run.text]]
-        return list(self._tokenizer.encode(run.text, add_special_tokens=False).ids)
+        return self._text.decode(tokens)

@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignpro_lite.decoding.conversation import Message, render, token_runs
+from alignpro_lite.decoding.conversation import Message, render
+from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.errors import InputError, ModelFileError
 from alignpro_lite.pretrained.folder import default_template, readable_folder
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange
@@ -50,6 +51,12 @@ class HfScorer:
         self._folder = folder
         self._model, self._tokenizer = _load(folder)
         self._template = default_template(self._tokenizer.chat_template)
+        self._names = {
+            name: text
+            for name, text in self._tokenizer.special_tokens_map.items()
+            if isinstance(text, str)
+        }
+        self._text = TextTokenizer(self._tokenizer.backend_tokenizer, self._template, self._names)
         if self._model.config.num_labels != len(names):
             raise InputError(
                 f"{folder} has {self._model.config.num_labels} outputs, found {len(names)} names "
@@ -96,22 +103,8 @@ class HfScorer:
 
     def _conversation(self, exchange: Exchange) -> EncodedExchange:
         """Token ids under the chat template; special tokens in a user's text stay text."""
-        plain = self._tokenizer.backend_tokenizer
-        special = {
-            str(added.content): token for token, added in plain.get_added_tokens_decoder().items()
-        }
-        named = {
-            name: text
-            for name, text in self._tokenizer.special_tokens_map.items()
-            if isinstance(text, str)
-        }
         talk = [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
-        ids: list[int] = []
-        for run in token_runs(render(self._template, talk, named), list(special)):
-            if run.special:
-                ids.append(special[run.text])
-            else:
-                ids += plain.encode(run.text, add_special_tokens=False).ids
+        ids = self._text.encode(render(self._template, talk, self._names))
         return EncodedExchange(tuple(ids), (0,) * len(ids))
 
     def _pair(self, exchange: Exchange) -> EncodedExchange:
@@ -155,5 +148,4 @@ def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
         raise ModelFileError(
             f"{folder} has no tokenizer.json.", "Convert its tokenizer to a fast one and save it."
         )
-    tokenizer.backend_tokenizer.encode_special_tokens = True  # what a user writes is text
     return model.eval(), tokenizer

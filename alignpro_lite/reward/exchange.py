@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from alignpro_lite.decoding.tokenizer import spell_out_markers
 from alignpro_lite.registry.record import Count, Record, TokenId
 
 
@@ -55,10 +56,10 @@ class EncodedExchange:
 
 
 def text_only(tokenizer: Tokenizer) -> Tokenizer:
-    """Let a tokenizer read whole texts, and special tokens that a user writes as text."""
+    """Let a tokenizer read whole texts, and markers that a user writes as text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
+    spell_out_markers(tokenizer, "")
     return tokenizer
 
 

@@ -212,7 +212,7 @@ def load_judge(
         cache: Remembers which models need no probe.
         name: What to call the part.
         rubric: What it is asked.
-        context: Most tokens of a question.
+        context: Most tokens of a question, at most as many as the model was trained for.
         threads: CPU threads.
 
     Raises:
@@ -221,7 +221,9 @@ def load_judge(
     """
     file = read_header(path)
     require_text_generation(file)
-    settings = TargetSettings(context, sequences=2, n_gpu_layers=0, gpu=None, threads=threads)
+    # Beyond the trained context some architectures have no positions, and llama.cpp aborts.
+    fitting = min(context, file.context_length)
+    settings = TargetSettings(fitting, sequences=2, n_gpu_layers=0, gpu=None, threads=threads)
     require_working(ProbedModel("target", path, "cpu", asdict(settings)), cache)
     return JudgeScorer(LlamaTarget(path, file, settings), name, rubric)
 

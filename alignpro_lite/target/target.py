@@ -160,7 +160,7 @@ class LlamaTarget:
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation under the file's own chat template.
 
-        Special tokens come from the template alone; a user's text is tokenised
+        Special tokens and other markers come from the template alone; a user's text is tokenised
         as plain text, whatever it contains.
 
         Raises:
@@ -172,12 +172,14 @@ class LlamaTarget:
             "eos_token": native.special_text(native.eos),
         }
         segments = render(self.file.chat_template, messages, special)
-        written = native.special_texts_in("".join(text for text, own in segments if own))
-        tokens = [
-            token
-            for run in token_runs(segments, written)
-            for token in native.tokenize(run.text, special=run.special)
-        ]
+        own = "".join(text for text, own in segments if own)
+        template = "\n".join([self.file.chat_template or "", own, *special.values()])
+        tokens = []
+        for run in token_runs(segments, native.special_texts_in(own)):
+            if run.special:
+                tokens += native.tokenize(run.text, special=True)
+            else:
+                tokens += native.tokenize_text(run.text, template)
         if native.add_bos and native.bos is not None and tokens[:1] != [native.bos]:
             tokens.insert(0, native.bos)
         return tokens

@@ -16,8 +16,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from alignpro_lite.decoding.conversation import Message, render, token_runs
+from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.errors import ContextOverflowError, DeviceError
 from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.torch_model import TorchModel
@@ -59,13 +60,13 @@ class HfTarget:
         self._special = source.special
         self._template = source.chat_template
         self._model: Any = cast(Any, source.model).to(self._device, getattr(torch, dtype))
-        # A copy: special tokens that a user writes are text here, elsewhere they may not be.
-        self._tokenizer = Tokenizer.from_str(source.tokenizer.to_str())
-        self._tokenizer.encode_special_tokens = True
-        self._added = {
-            str(added.content): token
-            for token, added in self._tokenizer.get_added_tokens_decoder().items()
+        # A copy: markers that a user writes are text here, elsewhere they may not be.
+        copied = Tokenizer.from_str(source.tokenizer.to_str())
+        self._names = {
+            "bos_token": _text(copied, source.special.bos),
+            "eos_token": _text(copied, source.special.eos),
         }
+        self._tokenizer = TextTokenizer(copied, source.chat_template, self._names)
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
@@ -104,24 +105,11 @@ class HfTarget:
         Raises:
             ModelFileError, InputError: See `chat.render`.
         """
-        names = {
-            "bos_token": self._text(self._special.bos),
-            "eos_token": self._text(self._special.eos),
-        }
-        segments = render(self._template, messages, names)
-        ids: list[int] = []
-        for run in token_runs(segments, list(self._added)):
-            if run.special:
-                ids.append(self._added[run.text])
-            else:
-                ids.extend(self._tokenizer.encode(run.text, add_special_tokens=False).ids)
+        ids = self._tokenizer.encode(render(self._template, messages, self._names))
         bos = self._special.bos
         if self._special.add_bos and bos is not None and ids[:1] != [bos]:
             ids.insert(0, bos)
         return ids
-
-    def _text(self, token: int | None) -> str:
-        return "" if token is None else self._tokenizer.id_to_token(token) or ""
 
     def _require_room(self, prompt: int, max_tokens: int) -> None:
         room = getattr(self._model.config, "max_position_embeddings", None)
@@ -179,7 +167,7 @@ class HfTarget:
         end = next(stops, None)
         kept = drawn[:end]
         return Answer(
-            text=self._tokenizer.decode(kept, skip_special_tokens=True),
+            text=self._tokenizer.decode(kept),
             tokens=len(drawn) if end is None else end + 1,
             finish_reason="length" if end is None else "stop",
         )
@@ -205,3 +193,7 @@ def warpers(sampling: Sampling) -> LogitsProcessorList:
         chain.append(MinPLogitsWarper(sampling.min_p))
     chain.append(TemperatureLogitsWarper(float(sampling.temperature)))
     return chain
+
+
+def _text(tokenizer: Tokenizer, token: int | None) -> str:
+    return "" if token is None else tokenizer.id_to_token(token) or ""

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from alignpro_lite.decoding import sandbox
 from alignpro_lite.decoding.child import WarmChild
-from alignpro_lite.decoding.conversation import Message, TextRun, render, token_runs
+from alignpro_lite.decoding.conversation import (
+    Message,
+    TextRun,
+    cut_inside,
+    is_marker,
+    render,
+    token_runs,
+)
 from alignpro_lite.errors import DeviceError, InputError, ModelFileError
 
 HEADERS = (
@@ -139,6 +146,44 @@ def test_plain_text_joins_across_the_border_of_a_message():
 def test_the_longest_special_token_wins():
     runs = token_runs([("<|a|><|a|>b", True)], ["<|a|>", "<|a|>b", ""])
     assert runs == [TextRun("<|a|>", special=True), TextRun("<|a|>b", special=True)]
+
+
+@pytest.mark.parametrize(
+    ("token", "template", "marks"),
+    [
+        ("<think>", "", True),
+        ("<\uff5cUser\uff5c>", "", True),
+        ("<|im_start|>", "", True),
+        ("[/INST]", "", True),
+        ("◁/think▷", "", True),
+        ("【tool】", "", True),
+        ("<tool_call>\n", "", True),
+        ("<s>", "", False),
+        ("<s>", "<s>[INST]", True),
+        ("<table>", "", False),
+        ("</h1>", "", False),
+        ("\n\n", "\n\n", False),
+        ("  ", "  ", False),
+        (":", "USER:", False),
+        ("USER:", "USER: {{ x }}", True),
+        ("USER:", "", False),
+        ("->", "", False),
+        ("<=", "", False),
+        ("", "", False),
+    ],
+)
+def test_what_marks_structure(token, template, marks):
+    assert is_marker(token, template) == marks
+
+
+@given(text=st.text(alphabet="<a|>b", max_size=30))
+def test_no_piece_of_a_cut_text_holds_a_whole_marker(text):
+    markers = ["<a>", "<<a>", "|>", "<|a|>", "aa"]
+    pieces = cut_inside(text, markers)
+    assert "".join(pieces) == text
+    assert not any(marker in piece for marker in markers for piece in pieces)
+    if not any(marker in text for marker in markers):
+        assert pieces == [text]
 
 
 def test_without_special_tokens_everything_is_one_run():

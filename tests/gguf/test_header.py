@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from alignpro_lite.errors import ModelFileError
 from alignpro_lite.gguf.header import TENSOR_TYPES, ArraySummary, GgufFile, Tensor
 from alignpro_lite.gguf.kind import require_text_generation
-from alignpro_lite.gguf.reading import read_header
+from alignpro_lite.gguf.reading import read_header, read_texts
 from tests.support import gguf_writer
 from tests.support.gguf_writer import TensorSpec
 
@@ -70,8 +71,11 @@ def test_metadata_is_read_by_type(tiny: Path) -> None:
 
 def test_a_vocabulary_is_counted_and_not_read(tiny: Path) -> None:
     model = read_header(tiny)
-    assert model.metadata["tokenizer.ggml.tokens"] == ArraySummary(4, of_text=True)
+    tokens = model.metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, ArraySummary)
+    assert (tokens.count, tokens.of_text) == (4, True)
     assert model.vocab_size == 4
+    assert read_texts(model, "tokenizer.ggml.tokens") == [b"<s>", b"</s>", b"a", "é".encode()]
 
 
 def test_tensors_have_their_place_and_size(tiny: Path) -> None:
@@ -175,7 +179,7 @@ def test_block_sizes_agree_with_those_of_llama_cpp() -> None:
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1, expected 2 or 3"),
         (b"GGUF" + struct.pack("<IQQ", 4, 0, 0), "version 4, expected 2 or 3"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), "claims 1152921504606846976 entries"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), "claims 1152921504606846976 tensors"),
         (b"GGUF", "header ends too early"),
     ],
 )
@@ -211,11 +215,11 @@ def test_cut_off_weights_are_refused_with_both_sizes(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (struct.pack("<IIQ", 9, 8, 1 << 62), "strings"),
+        (struct.pack("<IIQ", 9, 8, 1 << 62), "ends too early"),
         (struct.pack("<IIQ", 9, 8, 1000), "ends too early"),
         (struct.pack("<IIQ", 9, 4, 1 << 62), "ends too early"),
         (struct.pack("<IIQ", 9, 9, 1), "unknown type 9"),
-        (struct.pack("<IQ", 8, 1 << 63), "claims 9223372036854775808 bytes"),
+        (struct.pack("<IQ", 8, 1 << 63), "ends too early"),
         (struct.pack("<IIQQ", 9, 8, 2, (1 << 64) - 1) + bytes(64), "ends too early"),
         (struct.pack("<I", 77), "unknown type 77"),
     ],
@@ -224,6 +228,83 @@ def test_absurd_lengths_cost_nothing(tmp_path: Path, value: bytes, expected: str
     data = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + value
     with pytest.raises(ModelFileError, match=expected):
         read_bytes(tmp_path, data)
+
+
+def sparse(path: Path, count: int, pieces: list[tuple[bytes, int]]) -> Path:
+    """A file of `count` keys; each piece is bytes and how many more follow that take no disk."""
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, count))
+        for data, hole in pieces:
+            file.write(data)
+            file.seek(hole, os.SEEK_CUR)
+        file.truncate(file.tell())
+    return path
+
+
+def named(number: int, value: bytes) -> bytes:
+    return struct.pack("<Q", 3) + b"%03d" % number + value
+
+
+SPARSE = {
+    "texts": [(named(i, struct.pack("<IQ", 8, 1 << 23)), 1 << 23) for i in range(100)],
+    "one text": [(named(0, struct.pack("<IQ", 8, 1 << 32)), 1 << 32)],
+    "empty texts": [
+        (named(0, struct.pack("<IIQ", 9, 8, 1 << 16)), 1 << 19),
+        (named(1, struct.pack("<IIQ", 9, 8, 1 << 21)), 1 << 24),
+    ],
+    "numbers": [(named(i, struct.pack("<IIQ", 9, 0, 1 << 23)), 1 << 23) for i in range(100)],
+    "a long key": [(struct.pack("<Q", 1 << 31), 1 << 31)],
+}
+
+
+@pytest.mark.parametrize("pieces", SPARSE.values(), ids=SPARSE)
+def test_claims_that_take_no_disk_take_no_memory_either(
+    tmp_path: Path, pieces: list[tuple[bytes, int]]
+) -> None:
+    """246 kB on disk became 1.9 GB of texts, and then a MemoryError."""
+    path = sparse(tmp_path / "sparse.gguf", len(pieces), pieces)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFileError, match=r"claims more than (64 MB|2097152 texts)"):
+            read_header(path)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((1 << 17, 0), "claims 131072 tensors"), ((0, 1 << 17), "claims 131072 metadata keys")],
+)
+def test_far_too_many_entries_are_not_read(
+    tmp_path: Path, counts: tuple[int, int], expected: str
+) -> None:
+    with pytest.raises(ModelFileError, match=expected):
+        read_bytes(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, *counts) + bytes(1 << 20))
+
+
+def test_a_split_count_costs_nothing(tmp_path: Path) -> None:
+    """2**32 - 1 parts became a list of 4 * 10**9 names."""
+    name = tmp_path / "m-00001-of-4294967295.gguf"
+    number = struct.pack("<Q", 8) + b"split.no" + struct.pack("<IH", 2, 0)
+    count = struct.pack("<Q", 11) + b"split.count" + struct.pack("<II", 4, (1 << 32) - 1)
+    name.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + number + count)
+    with pytest.raises(ModelFileError, match=r"split\.count is not a 16-bit number"):
+        read_header(name)
+    split = METADATA | {"split.no": 0, "split.count": 65535}
+    path = gguf_writer.write(tmp_path / "m-00001-of-65535.gguf", split, TENSORS)
+    with pytest.raises(ModelFileError, match=r"m-00002-of-65535\.gguf does not exist"):
+        read_header(path)
+
+
+def test_texts_end_where_they_end_for_llama_cpp(tmp_path: Path) -> None:
+    """Behind a NUL, a check saw what llama.cpp does not, and the other way round."""
+    kind = {"tokenizer.ggml.model": "none\0gpt2"}
+    path = gguf_writer.write(tmp_path / "m.gguf", METADATA | kind, TENSORS)
+    assert read_header(path).metadata["tokenizer.ggml.model"] == "none"
+    twice = METADATA | {"llama.block_count\0": 7}
+    with pytest.raises(ModelFileError, match="duplicate"):
+        read_header(gguf_writer.write(tmp_path / "k.gguf", twice, TENSORS))
 
 
 @pytest.mark.parametrize(
@@ -250,9 +331,11 @@ def test_names_that_come_twice_are_refused(tmp_path: Path) -> None:
         read_bytes(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + pair + pair)
 
 
-def test_an_alignment_that_is_no_power_of_two_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="power of two"):
-        read_header(gguf_writer.write(tmp_path / "m.gguf", {"general.alignment": 33}))
+@pytest.mark.parametrize("alignment", [0, 1, 16, 33])
+def test_an_alignment_that_llama_cpp_cannot_use_is_refused(tmp_path: Path, alignment: int) -> None:
+    """Below 32, ggml ends the process."""
+    with pytest.raises(ModelFileError, match="power of two from 32 up"):
+        read_header(gguf_writer.write(tmp_path / "m.gguf", {"general.alignment": alignment}))
 
 
 @pytest.mark.parametrize(

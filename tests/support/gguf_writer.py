@@ -30,7 +30,10 @@ class TensorSpec:
 def header(metadata: Mapping[str, Value], tensors: Sequence[TensorSpec], version: int = 3) -> bytes:
     """Everything before the weights, padded to where they start."""
     parts = [b"GGUF", struct.pack("<IQQ", version, len(tensors), len(metadata))]
-    parts += [_text(key) + _value(value) for key, value in metadata.items()]
+    parts += [
+        _text(key) + (_u16(value) if key in ("split.no", "split.count") else _value(value))
+        for key, value in metadata.items()
+    ]
     offset = 0
     for tensor in tensors:
         parts.append(_text(tensor.name) + struct.pack("<I", len(tensor.shape)))
@@ -114,6 +117,11 @@ def _value(value: Value) -> bytes:
     if value and isinstance(value[0], str):
         return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_text, map(str, value)))
     return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *map(int, value))
+
+
+def _u16(value: Value) -> bytes:
+    assert isinstance(value, int)
+    return struct.pack("<IH", 2, value)
 
 
 def _text(text: str) -> bytes:
