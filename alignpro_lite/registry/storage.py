@@ -24,10 +24,14 @@ else:
 CHUNK_BYTES = 1 << 20
 LOCK_POLL_SECONDS = 0.2
 
-_MOVE_CURE = "Choose another folder with --cache DIR or ALIGNPRO_LITE_CACHE."
+_MOVE_CURE = (
+    "Check its permissions, or choose another folder; --cache DIR or ALIGNPRO_LITE_CACHE moves the "
+    "cache."
+)
+_SPACE_CURE = "Free some space, or choose another disk; --cache DIR moves the cache."
 _DISK_CURES = {
-    errno.ENOSPC: "Free some space, or choose another disk with --cache DIR.",
-    errno.EDQUOT: "Free some of your quota, or choose another disk with --cache DIR.",
+    errno.ENOSPC: _SPACE_CURE,
+    errno.EDQUOT: _SPACE_CURE,
     errno.EROFS: _MOVE_CURE,
     errno.EACCES: _MOVE_CURE,
     errno.EPERM: _MOVE_CURE,
@@ -72,6 +76,34 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def user_path(text: str | Path) -> Path:
+    """An absolute path, with `~` and `~user` at its beginning resolved.
+
+    Raises:
+        RegistryError: There is no such home folder.
+    """
+    # os.path leaves alone what it cannot resolve, where pathlib raises a RuntimeError.
+    path = Path(os.path.expanduser(text))  # noqa: PTH111
+    if str(text).startswith("~") and path == Path(text):
+        raise RegistryError(
+            f"{text} begins with a home folder that is not known.", "Write the whole path."
+        )
+    return path.absolute()
+
+
+def usual_folder(find: Callable[..., Path]) -> Path | None:
+    """A folder of the platform for this package; None for a user without a home folder.
+
+    Args:
+        find: A function of platformdirs.
+    """
+    try:
+        folder = find("alignpro-lite", appauthor=False)
+    except RuntimeError:  # older versions give a relative path instead
+        return None
+    return folder if folder.is_absolute() else None
+
+
 def require_space(folder: Path, size: int) -> None:
     """Refuse early what cannot fit.
 
@@ -82,7 +114,7 @@ def require_space(folder: Path, size: int) -> None:
     if free < size:
         raise RegistryError(
             f"{size:,} bytes are needed in {folder}, and {free:,} are free.",
-            _DISK_CURES[errno.ENOSPC],
+            _SPACE_CURE,
         )
 
 
