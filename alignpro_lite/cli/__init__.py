@@ -58,7 +58,7 @@ def _prepare_streams() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace")
     if isinstance(sys.stdin, io.TextIOWrapper):
         # Bytes that are not UTF-8 stay recognisable, for an error that says which they are.
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline=None)
 
 
 def exit_code_of(arguments: list[str]) -> int:
