@@ -6,7 +6,6 @@ The classes are thin: they turn llama.cpp's C calls into Python values and its f
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -16,16 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignpro_lite.decoding.environment import native_settings
+from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SPIN_COUNT = 3000
-"""How long llama.cpp's threads spin at a barrier before they sleep. By default they spin for
-milliseconds, so that one other program that keeps a core busy makes every token wait for a
-descheduled thread at hundreds of barriers. Measured on 2 cores with one of them busy: 1 to 2 tok/s
-by default, 33 with this; with both free, 137 and 139."""
 
 _ERROR_LEVEL = 4
 _KEPT_LINES = 20
@@ -41,11 +36,9 @@ def llama_cpp() -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed or its library does not load.
     """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
-    # GNU OpenMP reads it when it is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     try:
-        import llama_cpp
+        with native_settings("llama_cpp"):
+            import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
         raise MissingDependencyError(
             f"The target needs llama-cpp-python, which does not load ({error}).",
@@ -78,7 +71,9 @@ def _last_line() -> str:
 
 def supports_gpu_offload() -> bool:
     """Whether the installed llama.cpp was built with a GPU backend."""
-    return bool(llama_cpp().llama_supports_gpu_offload())
+    lib = llama_cpp()
+    with native_settings():  # this looks for devices, in the order that CUDA is told
+        return bool(lib.llama_supports_gpu_offload())
 
 
 def open_vocabulary(path: Path) -> LlamaModel:
@@ -116,10 +111,13 @@ class LlamaModel:
         Raises:
             MissingDependencyError: llama-cpp-python is not installed.
             ModelFileError: llama.cpp cannot open the file.
+            DeviceError: There is not enough memory.
         """
         lib = self.lib = llama_cpp()
         self.pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
+            if error := exhausted(path, _last_line()):
+                raise error
             raise ModelFileError(
                 f"llama.cpp cannot open {path}: {_last_line()}.",
                 "Check it with `alignpro-lite models verify`, or upgrade llama-cpp-python "
