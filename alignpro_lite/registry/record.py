@@ -103,7 +103,7 @@ def read_json(origin: Origin, what: str) -> dict[str, Any]:
     """
     file = origin.file
     try:
-        raw = json.loads(decode_text(file.read_bytes()))
+        raw = json.loads(_text_of(origin, "JSON"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise origin.error(
             f"A {what} is a folder with a {file.name}, found none in {file.parent}.",
@@ -128,9 +128,8 @@ def read_toml(origin: Origin, unreadable: str = "Check the path.") -> dict[str, 
     Raises:
         AlignProError: Of the origin's class: it cannot be read, or a number is not finite.
     """
-    file = origin.file
     try:
-        raw = tomllib.loads(decode_text(file.read_bytes()))
+        raw = tomllib.loads(_text_of(origin, "TOML"))
     except OSError as error:
         raise origin.refusal(f" cannot be read ({error.strerror}).", unreadable) from error
     except (ValueError, RecursionError) as error:
@@ -138,6 +137,14 @@ def read_toml(origin: Origin, unreadable: str = "Check the path.") -> dict[str, 
     for key, number in _not_finite(raw):
         raise origin.refusal(f": {key} must be a finite number, found {number}.", f"Correct {key}.")
     return raw
+
+
+def _text_of(origin: Origin, form: str) -> str:
+    raw = origin.file.read_bytes()
+    try:
+        return decode_text(raw)
+    except ValueError as error:
+        raise origin.refusal(f" is not valid {form}: {error}.", "Convert it to UTF-8.") from error
 
 
 def parse(

@@ -24,15 +24,14 @@ def decode_text(raw: bytes) -> str:
     for mark, encoding in _OTHER_MARKS.items():
         if raw.startswith(mark):
             raise ValueError(f"expected UTF-8 text, found {encoding}")
+    if 0 in raw:  # UTF-16 without a mark may be valid UTF-8
+        raise ValueError(f"expected UTF-8 text, found a zero byte at {raw.index(0)}")
     bare = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        text = bare.decode("utf-8")
+        return bare.decode("utf-8")
     except UnicodeDecodeError as error:
         at = error.start + len(raw) - len(bare)
         raise ValueError(f"expected UTF-8 text, found byte 0x{raw[at]:02x} at {at}") from error
-    if "\0" in text:  # UTF-16 without a mark is such UTF-8
-        raise ValueError(f"expected UTF-8 text, found a zero byte at {raw.index(0)}")
-    return text
 
 
 def decode_input(raw: bytes, what: str) -> str:
