@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import SplitResult
 
 from alignpro_lite.errors import CancelledError, InputError, shown_url
 from alignpro_lite.registry.http import (
@@ -51,15 +52,7 @@ class Endpoint:
             InputError: The address or the key cannot be used, or the key would travel in plain
                 text.
         """
-        try:
-            address = check_address(url)
-        except HttpError as error:
-            raise InputError(f"The base URL cannot be used: {error}.", "Correct it.") from error
-        if "@" in address.netloc or address.query or address.fragment:
-            raise InputError(
-                f"The address of {address.hostname} holds a user, password or query.",
-                "Give the plain address, and the key in an environment variable.",
-            )
+        address = require_plain_address(url)
         key = None if key_variable is None else _key_in(key_variable)
         if key and address.scheme != "https" and not is_loopback(address.hostname or ""):
             raise InputError(
@@ -122,6 +115,24 @@ class Endpoint:
                 f"expected JSON from {shown_url(self._remote.url)}, "
                 f"found {self._remote.quoted(content)!r}"
             ) from error
+
+
+def require_plain_address(url: str) -> SplitResult:
+    """Split an address that can be asked and holds nothing secret.
+
+    Raises:
+        InputError: It cannot be used, or it holds a user, password or query, which are not shown.
+    """
+    try:
+        address = check_address(url)
+    except HttpError as error:
+        raise InputError(f"The base URL cannot be used: {error}.", "Correct it.") from error
+    if "@" in address.netloc or address.query or address.fragment:
+        raise InputError(
+            f"The address of {address.hostname} holds a user, password or query.",
+            "Give the plain address, and the key in an environment variable.",
+        )
+    return address
 
 
 def _key_in(variable: str) -> str:
