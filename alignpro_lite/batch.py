@@ -112,7 +112,7 @@ def answer_lines(
 def _answer_failed(
     batch: Batch, answer: AnswerLine, cancel: Callable[[], None]
 ) -> Iterator[dict[str, Any]]:
-    """Replace the records of lines that had failed, all in one step, also if the work ends early."""
+    """Replace the records of lines that had failed, in one step, also if the work ends early."""
     records = list(batch.records)
     try:
         with closing(_answers(batch.lines, batch.failed, answer, cancel)) as answers:
@@ -246,9 +246,9 @@ def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]
     """Refuse what does not answer a line; one that failed may have been corrected since."""
     try:
         record = json.loads(raw)
-        if number < len(lines) and record["line"] == number:
-            if "error" in record or record["prompt"] == _prompt_of(_parse(lines[number])):
-                return
+        belongs = number < len(lines) and record["line"] == number
+        if belongs and ("error" in record or record["prompt"] == _prompt_of(_parse(lines[number]))):
+            return
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         pass
     raise _foreign(output, number)

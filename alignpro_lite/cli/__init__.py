@@ -74,8 +74,7 @@ def exit_code_of(arguments: list[str]) -> int:
         cli.main(arguments, prog_name="alignpro-lite", standalone_mode=False)
         sys.stdout.flush()
     except click.UsageError as error:
-        error.message = without_secrets(error.message)
-        error.show()
+        click.UsageError(without_secrets(error.format_message()), error.ctx).show()
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted.", err=True)

@@ -158,14 +158,10 @@ def _parse_budget(value: str) -> Budget:
         raise click.BadParameter(str(error)) from error
 
 
-class _Text(click.ParamType):
+class _Text(click.types.StringParamType):
     """Text of the command line, in UTF-8 whatever the locale."""
 
-    name = "text"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Decode the bytes that the shell passed, which Python decoded by the locale."""
         return decode_input(os.fsencode(value), "An argument")
 
@@ -261,7 +257,9 @@ answer_options = grouped(
         show_default=True,
         help="The most tokens of an answer.",
     ),
-    click.option("--stop", type=TEXT, multiple=True, help="Text that ends the answer; may be repeated."),
+    click.option(
+        "--stop", type=TEXT, multiple=True, help="Text that ends the answer; may be repeated."
+    ),
     click.option("--temperature", type=float, help="0 always takes the most likely token."),
     click.option("--top-k", type=int, help="Sample from the k most likely tokens; 0 for all."),
     click.option(

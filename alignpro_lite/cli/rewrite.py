@@ -11,7 +11,13 @@ from typing import Literal
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import TEXT, cache_option, device_option, prompter_option, read_prompt
+from alignpro_lite.cli.options import (
+    TEXT,
+    cache_option,
+    device_option,
+    prompter_option,
+    read_prompt,
+)
 
 
 @click.command("rewrite")

@@ -237,7 +237,10 @@ class Cache:
             patterns = ("**/*.partial", "**/*.partial.etag", "*.whl")
             found = {path for pattern in patterns for path in folder.glob(pattern)}
             yield folder, {path for path in found if path.is_file()}
-        for doomed in (*self.root.glob("bundles/.*.deleted"), *self.root.glob("rewards/.*.deleted")):
+        for doomed in (
+            *self.root.glob("bundles/.*.deleted"),
+            *self.root.glob("rewards/.*.deleted"),
+        ):
             yield doomed.with_name(doomed.name[1 : -len(".deleted")]), {doomed}
 
     def _remove_stray(self, path: Path) -> int:

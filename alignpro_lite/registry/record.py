@@ -30,7 +30,9 @@ from alignpro_lite.registry.allowed import (
 from alignpro_lite.registry.text import decode_text
 
 RecordT = TypeVar("RecordT")
-_MAY_BE_SECRET = re.compile(r"(key|key_variable|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_MAY_BE_SECRET = re.compile(
+    r"(key|key_variable|token|secret|password|passwd|credentials?)$", re.IGNORECASE
+)
 """Names of keys whose values no message shows."""
 ReadValue = Callable[[type, Any], Any]
 

@@ -326,7 +326,9 @@ def test_what_a_server_repeats_of_a_key_is_not_shown(hub, monkeypatch, tmp_path)
     assert "hf_secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("location", ["http://[x/f", "http://h:port/f?sig=secret", "//[", "http://"])
+@pytest.mark.parametrize(
+    "location", ["http://[x/f", "http://h:port/f?sig=secret", "//[", "http://"]
+)
 def test_a_redirect_to_no_address_is_one_clear_error(hub, tmp_path, location):
     hub.redirects["/start"] = location
     with pytest.raises(RegistryError) as caught:

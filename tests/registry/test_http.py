@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from alignpro_lite.registry.http import HttpError, Remote, read_body, send, shown_url
+from alignpro_lite.errors import shown_url
+from alignpro_lite.registry.http import HttpError, Remote, read_body, send
 from tests.support.hub_server import serve
 
 

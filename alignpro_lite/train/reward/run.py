@@ -36,9 +36,7 @@ def train_reward(config: RewardConfig, places: Places, note: Callable[[str], Non
         return _train(config, base, places, note)
 
 
-def _train(
-    config: RewardConfig, base: Path, places: Places, note: Callable[[str], None]
-) -> Path:
+def _train(config: RewardConfig, base: Path, places: Places, note: Callable[[str], None]) -> Path:
     examples = read_data(config.data, config.parts, places.data, config.training.held_out)
     for line in examples.left_out:
         note(line)
