@@ -1,21 +1,25 @@
 """Files of prompts: one JSON line in, one JSON line out, in order, resumable.
 
-After an interruption, an incomplete last line is cut off and the work continues
-after the last complete one.
+After an interruption, an incomplete last line is cut off and the work continues after the last
+complete one. Lines that failed are tried again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignpro_lite.errors import ContextOverflowError, InputError
+from alignpro_lite.registry.storage import commit, disk_errors, try_locked
+from alignpro_lite.registry.text import decode_input
 
 IN_FLIGHT = 4
 """Lines worked on at once; their sequences are decoded together."""
@@ -26,46 +30,52 @@ AnswerLine: TypeAlias = Callable[[int, str], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Batch:
-    """A file of prompts, and how many of them are answered.
+    """A file of prompts, and what is answered of it.
 
     Attributes:
         lines: The raw lines of the input, blank ones left out.
+        places: The number of each line in the input file, from 1 and blank ones counted.
         output: The file of answers.
-        done: How many lines have been answered.
+        records: What it holds, a line of JSON each, in the order of `lines`.
+        failed: Numbers of the records that hold an error, ascending.
     """
 
     lines: tuple[str, ...]
+    places: tuple[int, ...]
     output: Path
-    done: int
+    records: tuple[bytes, ...]
+    failed: tuple[int, ...]
+
+    @property
+    def answered(self) -> int:
+        """How many lines have an answer."""
+        return len(self.records) - len(self.failed)
 
 
-def open_batch(input_file: Path, output_file: Path) -> Batch:
-    """Read the prompts and find out how many are answered already.
+@contextmanager
+def open_batch(input_file: Path, output_file: Path) -> Iterator[Batch]:
+    """Read the prompts and what is answered already; nobody else may write inside the block.
 
     Raises:
-        InputError: The input is not UTF-8 or has no line, or the output belongs
-            to other prompts.
+        InputError: The input is not UTF-8 or has no line; the output is the input, is no file,
+            belongs to other prompts, or another run writes it.
+        RegistryError: A file cannot be read or written.
     """
-    if not output_file.absolute().parent.is_dir():
-        raise InputError(
-            f"The folder of {output_file} does not exist.", "Make it first, or choose another."
-        )
-    try:
-        text = input_file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{input_file} must be UTF-8, found byte 0x{error.object[error.start]:02x} at "
-            f"{error.start}.",
-            "Convert it first, for example with `iconv -t utf-8`.",
-        ) from error
-    # Not splitlines: JSON strings may hold U+2028 and similar characters unescaped.
-    lines = tuple(line for line in text.split("\n") if line.strip())
-    if not lines:
-        raise InputError(
-            f"{input_file} must hold one prompt per line, found none.",
-            'Write lines such as {"prompt": "..."}.',
-        )
-    return Batch(lines, output_file, _count_done(output_file, lines))
+    with ExitStack() as stack:
+        with disk_errors(output_file):
+            _check_places(input_file, output_file)
+            numbered = _read_lines(input_file)
+            output = output_file.resolve()
+            lock = output.with_name(f".{output.name}.lock")
+            if not stack.enter_context(try_locked(lock)):
+                raise InputError(
+                    f"Another run is writing {output_file}.",
+                    "Wait until it is done, or choose another --output.",
+                )
+            lines = tuple(numbered.values())
+            records = _read_records(output, lines)
+        failed = tuple(n for n, record in enumerate(records) if "error" in json.loads(record))
+        yield Batch(lines, tuple(numbered), output, records, failed)
 
 
 def answer_lines(
@@ -80,27 +90,56 @@ def answer_lines(
         cancel: Stops the answers under way; called when the work ends early.
 
     Yields:
-        The records written, in the order of the input.
+        The records written, in the order of the input; first those of lines that had failed.
 
     Raises:
+        RegistryError: The output cannot be written.
         AlignProError: Something failed that is not the fault of a line; a restart tries again.
     """
-    left = deque(range(batch.done, len(batch.lines)))
+    if batch.failed:
+        yield from _answer_failed(batch, answer, cancel)
+    rest = range(len(batch.records), len(batch.lines))
+    with disk_errors(batch.output):
+        file = batch.output.open("ab")
+    with file, closing(_answers(batch.lines, rest, answer, cancel)) as answers:
+        for record in answers:
+            with disk_errors(batch.output):
+                file.write(_as_line(record))
+                file.flush()
+            yield record
+
+
+def _answer_failed(
+    batch: Batch, answer: AnswerLine, cancel: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """Replace the records of lines that had failed, in one step, also if the work ends early."""
+    records = list(batch.records)
+    try:
+        with closing(_answers(batch.lines, batch.failed, answer, cancel)) as answers:
+            for record in answers:
+                records[record["line"]] = _as_line(record)
+                yield record
+    finally:
+        with disk_errors(batch.output):
+            partial = batch.output.with_name(f".{batch.output.name}.partial")
+            partial.write_bytes(b"".join(records))
+            shutil.copymode(batch.output, partial)
+            commit(partial, batch.output)
+
+
+def _answers(
+    lines: tuple[str, ...], numbers: Iterable[int], answer: AnswerLine, cancel: Callable[[], None]
+) -> Generator[dict[str, Any]]:
+    """The records of some lines, in order, several worked on at a time."""
+    left = deque(numbers)
     running: deque[Future[dict[str, Any]]] = deque()
-    with (
-        # A lone surrogate, which JSON can hold and UTF-8 cannot, is escaped as JSON does.
-        batch.output.open("a", encoding="utf-8", errors="backslashreplace") as file,
-        ThreadPoolExecutor(max_workers=IN_FLIGHT) as pool,
-    ):
+    with ThreadPoolExecutor(max_workers=IN_FLIGHT) as pool:
         try:
             while left or running:
                 while left and len(running) < IN_FLIGHT:
                     number = left.popleft()
-                    running.append(pool.submit(_record, number, batch.lines[number], answer))
-                record = running.popleft().result()
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                file.flush()
-                yield record
+                    running.append(pool.submit(_record, number, lines[number], answer))
+                yield running.popleft().result()
         finally:
             for future in running:
                 future.cancel()
@@ -108,12 +147,19 @@ def answer_lines(
                 cancel()
 
 
+def _as_line(record: dict[str, Any]) -> bytes:
+    # A lone surrogate, which JSON can hold and UTF-8 cannot, is escaped as JSON does.
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
 def _record(number: int, line: str, answer: AnswerLine) -> dict[str, Any]:
     record: dict[str, Any] = {"line": number}
     try:
         value = _parse(line)
         record |= _kept_fields(value)
-        return record | answer(number, _prompt_of(value))
+        prompt = _prompt_of(value)
+        # As it is in the input, by which a later run knows the record; marks in it may be gone.
+        return record | answer(number, prompt) | {"prompt": prompt}
     except (InputError, ContextOverflowError) as error:
         return record | {"input": line, "error": str(error)}
 
@@ -143,20 +189,50 @@ def _kept_fields(value: Any) -> dict[str, Any]:
     return {"id": value["id"]} if isinstance(value, dict) and "id" in value else {}
 
 
-def _count_done(output: Path, lines: tuple[str, ...]) -> int:
+def _check_places(input_file: Path, output_file: Path) -> None:
+    """Refuse an output that would destroy something, or that is no file."""
+    if not output_file.absolute().parent.is_dir():
+        raise InputError(
+            f"The folder of {output_file} does not exist.", "Make it first, or choose another."
+        )
+    if not output_file.exists():
+        return
+    if not output_file.is_file():
+        raise InputError(
+            f"Expected a file for the answers, found that {output_file} is something else.",
+            "Choose another --output.",
+        )
+    if output_file.samefile(input_file):
+        raise InputError(
+            f"{output_file} is the file of prompts itself.", "Choose another --output."
+        )
+
+
+def _read_lines(file: Path) -> dict[int, str]:
+    """The lines that are not blank, by their numbers in the file, which count from 1."""
+    text = decode_input(file.read_bytes(), str(file)).replace("\r\n", "\n").replace("\r", "\n")
+    # Not splitlines: JSON strings may hold U+2028 and similar characters unescaped.
+    lines = enumerate(text.split("\n"), start=1)
+    numbered = {number: line for number, line in lines if line.strip()}
+    if not numbered:
+        raise InputError(
+            f"{file} must hold one prompt per line, found none.",
+            'Write lines such as {"prompt": "..."}.',
+        )
+    return numbered
+
+
+def _read_records(output: Path, lines: tuple[str, ...]) -> tuple[bytes, ...]:
     """Complete records already written; cuts off an incomplete last one."""
     if not output.exists():
-        return 0
-    raw = output.read_bytes()
-    complete = raw[: raw.rfind(b"\n") + 1]
-    records = complete.splitlines()
+        return ()
+    *records, rest = output.read_bytes().split(b"\n")
     for number, record in enumerate(records):
         _check_belongs(output, number, record, lines)
-    rest = raw[len(complete) :]
     if rest:
         _check_begins(output, len(records), rest)
-        os.truncate(output, len(complete))
-    return len(records)
+        os.truncate(output, output.stat().st_size - len(rest))
+    return tuple(record + b"\n" for record in records)
 
 
 def _check_begins(output: Path, number: int, rest: bytes) -> None:
@@ -167,13 +243,12 @@ def _check_begins(output: Path, number: int, rest: bytes) -> None:
 
 
 def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]) -> None:
+    """Refuse what does not answer a line; one that failed may have been corrected since."""
     try:
         record = json.loads(raw)
-        source = record.get("input", record.get("prompt"))
-        if number < len(lines) and record["line"] == number:
-            line = lines[number]
-            if source == line or source == _prompt_of(_parse(line)):
-                return
+        belongs = number < len(lines) and record["line"] == number
+        if belongs and ("error" in record or record["prompt"] == _prompt_of(_parse(lines[number]))):
+            return
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         pass
     raise _foreign(output, number)
@@ -182,5 +257,5 @@ def _check_belongs(output: Path, number: int, raw: bytes, lines: tuple[str, ...]
 def _foreign(output: Path, number: int) -> InputError:
     return InputError(
         f"Line {number + 1} of {output} does not answer line {number + 1} of the input.",
-        "Pass another --output, or delete that file to start again.",
+        "Choose another --output.",
     )

@@ -2,10 +2,32 @@
 
 Each one is a sentence that says what was expected and what was found, followed by the command or
 setting that fixes it. The command line prints both on one line and exits with 1; library users can
-read `.cure` on its own.
+read `.cure` on its own. No message shows what a URL keeps secret, whoever wrote it there.
 """
 
 from __future__ import annotations
+
+import re
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*[^\s'\"<>`.,;:!?)\]}]")
+"""A URL in a sentence, without the punctuation behind it."""
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs show no user, password, query or fragment."""
+    return _URL.sub(lambda found: shown_url(found[0]), text)
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be secret: user, password, query, fragment.
+
+    A password may hold an unquoted `/`, `?`, `#` or `@`. Where it cannot be told from the rest,
+    nothing behind the scheme is shown.
+    """
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    rest = rest[authority.rfind("@") + 1 :] if slashes else rest
+    return scheme + slashes + ("***" if "@" in rest else re.split("[?#]", rest, maxsplit=1)[0])
 
 
 class AlignProError(Exception):
@@ -17,9 +39,9 @@ class AlignProError(Exception):
     """
 
     def __init__(self, problem: str, cure: str) -> None:
-        super().__init__(f"{problem} {cure}")
-        self.problem = problem
-        self.cure = cure
+        self.problem = without_secrets(problem)
+        self.cure = without_secrets(cure)
+        super().__init__(f"{self.problem} {self.cure}")
 
 
 class InputError(AlignProError):

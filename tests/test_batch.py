@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +28,8 @@ def shout(number: int, prompt: str) -> dict[str, object]:
 
 
 def run(source, output, answer=shout) -> list[dict[str, object]]:
-    return list(answer_lines(open_batch(source, output), answer, lambda: None))
+    with open_batch(source, output) as batch:
+        return list(answer_lines(batch, answer, lambda: None))
 
 
 @pytest.fixture
@@ -99,7 +105,9 @@ def test_a_bad_line_never_loses_the_others(source, output, bad):
     assert broken["input"] == bad
     assert broken["error"]
     assert "answer" not in broken
-    assert run(source('"a"', bad, '"b"'), output) == [], "not answered again"
+    whole = output.read_bytes()
+    assert run(source('"a"', bad, '"b"'), output) == [broken], "only that line is tried again"
+    assert output.read_bytes() == whole
 
 
 def test_a_failure_that_no_line_caused_ends_the_run_and_a_restart_resumes_it(source, output):
@@ -143,13 +151,13 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_place(tmp_path, output):
     file = tmp_path / "in.jsonl"
     file.write_bytes(b'"a"\n"\xe4"\n')
     with pytest.raises(InputError, match="found byte 0xe4 at 5"):
-        open_batch(file, output)
+        run(file, output)
     assert not output.exists()
 
 
 def test_an_input_without_a_prompt_is_refused(source, output):
     with pytest.raises(InputError, match="found none"):
-        open_batch(source("", "  "), output)
+        run(source("", "  "), output)
 
 
 LINES = ['"ä one"', '{"prompt": "two 🙂", "id": 7}', "no json", '"loud!"', '"\\ud83d"', '"six"']
@@ -165,9 +173,11 @@ def test_a_run_killed_at_any_byte_is_resumed_to_the_same_file(tmp_path_factory, 
     whole = output.read_bytes()
     at = data.draw(st.integers(0, len(whole)))
     output.write_bytes(whole[:at])
+    complete = whole[:at].split(b"\n")[:-1]
+    answered = sum("error" not in json.loads(line) for line in complete)
     left = run(source, output)
     assert output.read_bytes() == whole
-    assert len(left) == len(LINES) - whole[:at].count(b"\n")
+    assert len(left) == len(LINES) - answered
 
 
 @pytest.mark.parametrize(
@@ -192,20 +202,177 @@ def test_a_file_of_something_else_is_refused_and_kept(source, output, foreign):
     """One line without an end was taken for a half-written record and deleted."""
     output.write_bytes(foreign)
     with pytest.raises(InputError, match="does not answer line"):
-        open_batch(source('"a"', '"b"'), output)
+        run(source('"a"', '"b"'), output)
     assert output.read_bytes() == foreign
 
 
-def test_the_input_itself_as_output_is_refused_and_kept(tmp_path):
+def input_itself(file: Path) -> Path:
+    return file
+
+
+def written_otherwise(file: Path) -> Path:
+    return file.parent / "other" / ".." / file.name
+
+
+def symbolic_link(file: Path) -> Path:
+    file.with_name("link").symlink_to(file)
+    return file.with_name("link")
+
+
+def link_to_a_link(file: Path) -> Path:
+    file.with_name("second").symlink_to(symbolic_link(file))
+    return file.with_name("second")
+
+
+def hard_link(file: Path) -> Path:
+    os.link(file, file.with_name("hard"))
+    return file.with_name("hard")
+
+
+def linked_folder(file: Path) -> Path:
+    file.parent.joinpath("folder").symlink_to(file.parent, target_is_directory=True)
+    return file.parent / "folder" / file.name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows asks for rights to make links")
+@pytest.mark.parametrize(
+    "name",
+    [input_itself, written_otherwise, symbolic_link, link_to_a_link, hard_link, linked_folder],
+)
+@pytest.mark.parametrize("content", ['"the only line"', '"a"\n', '{"line": 0, '])
+def test_the_input_itself_as_output_is_refused_and_kept(tmp_path, name, content):
+    """The error advised to delete that file, which was the file of prompts."""
+    (tmp_path / "other").mkdir()
     file = tmp_path / "in.jsonl"
-    file.write_text('"the only line"', "utf-8")
-    with pytest.raises(InputError):
-        open_batch(file, file)
-    assert file.read_text("utf-8") == '"the only line"'
+    file.write_text(content, "utf-8")
+    with pytest.raises(InputError, match="is the file of prompts itself") as caught:
+        run(file, name(file))
+    assert "delete" not in caught.value.cure
+    assert file.read_text("utf-8") == content
 
 
-def test_nothing_is_written_before_the_first_answer(source, output):
-    open_batch(source('"a"'), output)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_an_output_that_is_no_file_is_refused_before_it_is_opened(source, tmp_path):
+    """Reading a pipe or a terminal to find out what is answered waited for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for output in (tmp_path / "pipe", tmp_path / "link", Path("/dev/null"), tmp_path):
+        with pytest.raises(InputError, match="Expected a file for the answers"):
+            run(source('"a"'), output)
+
+
+def test_nothing_is_written_before_the_first_answer_and_no_lock_is_left(source, output):
+    with open_batch(source('"a"'), output):
+        assert not output.exists()
+    assert [path.name for path in output.parent.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows asks for rights to make links")
+def test_a_second_writer_is_told_at_once_and_by_any_name(source, output):
+    """Two runs on one output both answered everything: 120 records for 60 prompts."""
+    text = source('"a"', '"b"')
+    names = [output, output.parent / "." / output.name, output.with_name("link")]
+    with open_batch(text, output) as first:
+        answers = answer_lines(first, shout, lambda: None)
+        next(answers)
+        names[2].symlink_to(output)
+        for name in names:
+            with pytest.raises(InputError, match="Another run is writing"):
+                run(text, name)
+        list(answers)
+    assert [record["answer"] for record in records(output)] == ["A0", "B1"]
+    assert run(text, names[2]) == []
+
+
+def test_a_second_process_is_told_at_once(source, output):
+    text = source('"a"')
+    code = (
+        "import sys; from pathlib import Path; from alignpro_lite.batch import open_batch\n"
+        "with open_batch(*map(Path, sys.argv[1:])): pass"
+    )
+    with open_batch(text, output):
+        second = subprocess.run(
+            [sys.executable, "-c", code, text, output], capture_output=True, text=True, check=False
+        )
+    assert "Another run is writing" in second.stderr
+
+
+def test_only_lines_that_failed_are_tried_again_and_keep_their_places(source, output):
+    """The second run of a batch with bad lines said that all was done."""
+    run(source('"a"', "no json", '"loud!"', '"d"'), output)
+    asked = []
+
+    def quieter(number, prompt):
+        asked.append(number)
+        return shout(number, prompt.removesuffix("!"))
+
+    text = source('"a"', '"corrected"', '"loud!"', '"d"', '"new"')
+    with open_batch(text, output) as batch:
+        assert (batch.answered, batch.failed) == (2, (1, 2))
+    assert [record["line"] for record in run(text, output, quieter)] == [1, 2, 4]
+    assert sorted(asked) == [1, 2, 4]
+    assert [record["answer"] for record in records(output)] == [
+        *("A0", "CORRECTED1", "LOUD2", "D3", "NEW4")
+    ]
+    assert run(text, output) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DeviceError])
+def test_trying_again_loses_nothing_when_it_ends_early(source, output, error):
+    bad = ['"a"', '"b!"', '"c!"', '"d"', '"e!"']
+    run(source(*bad), output)
+
+    def stop_at_the_last(number, prompt):
+        if number == 4:
+            raise error() if error is KeyboardInterrupt else error("Down.", "Repair it.")
+        return shout(number, prompt.removesuffix("!"))
+
+    with pytest.raises(error):
+        run(source(*bad), output, stop_at_the_last)
+    found = records(output)
+    assert [record["line"] for record in found] == list(range(5))
+    assert ["error" in record for record in found] == [False, False, False, False, True]
+    assert {path.name for path in output.parent.iterdir()} == {"in.jsonl", "out.jsonl"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX rights")
+def test_trying_again_keeps_the_rights_and_the_link_of_the_output(source, output):
+    text = source('"a!"', '"b"')
+    real = output.with_name("real.jsonl")
+    run(text, real)
+    real.chmod(0o600)
+    output.symlink_to(real)
+    run(text, output)
+    assert output.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_prompt_that_the_model_sees_otherwise_is_known_again(source, output):
+    """`<keep>` is taken out of a prompt; no run of such a file could be resumed."""
+    text = source('"<keep>a</keep>"', '"b"')
+    run(text, output, lambda number, _: {"prompt": "a", "answer": number})
+    assert run(text, output) == []
+
+
+def test_failed_lines_are_named_by_their_place_in_the_file(source, output):
+    with open_batch(source("", '"a"', "  ", '"b"'), output) as batch:
+        assert batch.places == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('"a"\n'.encode("utf-16"), "found UTF-16"),
+        ('"a"\n'.encode("utf-16-le"), "found a zero byte at 1"),
+        ('"a"\n'.encode("utf-32"), "found UTF-32"),
+        ('"caf\xe9"\n'.encode("latin-1"), "found byte 0xe9 at 4"),
+        (codecs.BOM_UTF8 + b'"\xff"', "found byte 0xff at 4"),
+    ],
+)
+def test_an_input_in_another_encoding_is_one_clear_error(tmp_path, output, content, found):
+    (tmp_path / "in.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=found):
+        run(tmp_path / "in.jsonl", output)
     assert not output.exists()
 
 
@@ -226,10 +393,11 @@ def test_ctrl_c_leaves_whole_lines_and_the_run_is_resumed(source, output):
 def test_a_reader_that_leaves_loses_nothing_that_was_written(source, output):
     text = source(*(f'"p{i}"' for i in range(9)))
     cancelled = threading.Event()
-    reading: Any = answer_lines(open_batch(text, output), shout, cancelled.set)
-    next(reading)
-    next(reading)
-    reading.close()
+    with open_batch(text, output) as batch:
+        reading: Any = answer_lines(batch, shout, cancelled.set)
+        next(reading)
+        next(reading)
+        reading.close()
     assert cancelled.is_set()
     assert [record["line"] for record in records(output)] == [0, 1]
     run(text, output)

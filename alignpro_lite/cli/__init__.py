@@ -13,7 +13,7 @@ import sys
 import click
 
 from alignpro_lite.cli import chat, doctor, evaluate, export, models, rewrite, run, train
-from alignpro_lite.errors import AlignProError
+from alignpro_lite.errors import AlignProError, without_secrets
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -54,13 +54,16 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Replace closed streams, which Python sets to None, and write UTF-8 whatever the locale."""
+    """Replace closed streams, which Python sets to None; UTF-8 in and out whatever the locale."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the whole run
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are not UTF-8 stay recognisable, for an error that says which they are.
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline=None)
 
 
 def exit_code_of(arguments: list[str]) -> int:
@@ -76,7 +79,7 @@ def exit_code_of(arguments: list[str]) -> int:
         cli.main(arguments, prog_name="alignpro-lite", standalone_mode=False)
         sys.stdout.flush()
     except click.UsageError as error:
-        error.show()
+        click.UsageError(without_secrets(error.format_message()), error.ctx).show()
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted.", err=True)
@@ -86,16 +89,23 @@ def exit_code_of(arguments: list[str]) -> int:
         # interpreter's own flush at exit stays silent too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        return EXIT_FAILED
-    except AlignProError as error:
+    except (click.ClickException, AlignProError, OSError, MemoryError) as error:
         # Messages of native libraries may contain line breaks; an error is one line.
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        return EXIT_FAILED
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        cure = "Check the path, its permissions and the free space."
-        click.echo(f"Error: {where}{error.strerror or error}. {cure}", err=True)
+        line = " ".join(_describe(error).split())
+        click.echo(f"Error: {without_secrets(line)}", err=True)
         return EXIT_FAILED
     return 0
+
+
+def _describe(error: Exception) -> str:
+    """What is wrong and its cure."""
+    match error:
+        case click.ClickException():
+            return error.format_message()
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            cure = "Check the path, its permissions and the free space."
+            return f"{where}{error.strerror or error}. {cure}"
+        case MemoryError():
+            return "There is not enough memory. Free some, or use a smaller model, input or --ctx."
+    return str(error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +24,18 @@ from alignpro_lite.cli.options import (
     model_options,
 )
 from alignpro_lite.errors import AlignProError, ContextOverflowError, InputError
+from alignpro_lite.registry.text import decode_input
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.decoding.conversation import Message
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice
+
+_LEAVING = ("/quit", "/exit")
+_ALONE = (*_LEAVING, "/reset", "/help")
+_TYPO = 0.72
+"""How alike a word and a command must be, by difflib, for the word to be a slip of the hand."""
 
 HELP = """\
 /rewrite        show how the last prompt was rewritten
@@ -36,6 +44,7 @@ HELP = """\
 /save FILE      write the conversation to a new JSON file
 /help           show this help
 /quit           leave, like Ctrl-D
+//...           send a line that begins with /; a space before it does the same
 Ctrl-C          stop the answer, or clear the line"""
 
 
@@ -65,20 +74,20 @@ class Conversation:
         self._history: list[Message] = []
         self._turn = 0
         self._rewriting = True
+        self._has_left = False
         self._last: Choice | None = None
         self._commands: dict[str, Callable[[str], None]] = {
             "/rewrite": self._rewrite,
             "/reset": self._reset,
             "/save": self._save,
             "/help": lambda _: click.echo(HELP, err=True),
+            **dict.fromkeys(_LEAVING, self._leave),
         }
 
     def loop(self) -> None:
         """Read lines until the user leaves; an error ends the line, not the chat."""
-        while (line := _read_line()) is not None:
+        while not self._has_left and (line := _read_line()) is not None:
             try:
-                if line.strip() in ("/quit", "/exit"):
-                    return
                 self.take(line)
             except KeyboardInterrupt:
                 click.echo("\n[stopped]", err=True)
@@ -96,17 +105,23 @@ class Conversation:
         """Run a command or answer a prompt; an empty line does nothing.
 
         Raises:
-            AlignProError: The command is unknown or the prompt cannot be answered.
+            AlignProError: The line may be meant as a command but is none, or the prompt cannot be
+                answered.
         """
         name, _, argument = line.strip().partition(" ")
         if not name:
             return
-        if not name.startswith("/"):
+        if not line.startswith("/"):
             self._answer(line)
-        elif name in self._commands:
-            self._commands[name](argument.strip())
+        elif line.startswith("//"):
+            self._answer(line[1:])
+        elif name not in self._commands:
+            _refuse_typo(name, argument, self._commands)
+            self._answer(line)
+        elif argument and name in _ALONE:
+            raise InputError(f"{name} stands alone, found {argument!r} behind it.", _as_text(line))
         else:
-            raise InputError(f"There is no command {name}.", "/help lists them.")
+            self._commands[name](argument.strip())
 
     def _answer(self, prompt: str) -> None:
         from alignpro_lite.decoding.conversation import Message
@@ -144,7 +159,9 @@ class Conversation:
             self._rewriting = argument == "on"
             click.echo(f"Prompts are {'' if self._rewriting else 'not '}rewritten.", err=True)
         elif argument:
-            raise InputError(f"/rewrite takes on or off, found {argument!r}.", "/help explains it.")
+            raise InputError(
+                f"/rewrite takes on or off, found {argument!r}.", _as_text(f"/rewrite {argument}")
+            )
         elif self._last is None:
             click.echo("No prompt has been answered yet.", err=True)
         else:
@@ -154,6 +171,9 @@ class Conversation:
         self._history.clear()
         self._last = None
         click.echo("The conversation is forgotten.", err=True)
+
+    def _leave(self, _: str) -> None:
+        self._has_left = True
 
     def _save(self, argument: str) -> None:
         if not argument:
@@ -169,18 +189,42 @@ class Conversation:
         click.echo(f"Saved {len(messages)} messages to {path}.", err=True)
 
 
+def _refuse_typo(name: str, argument: str, commands: Iterable[str]) -> None:
+    """Ask about an unknown command, so that a slip is not sent; paths and sentences are text."""
+    near = difflib.get_close_matches(name.lower(), commands, n=1, cutoff=_TYPO)
+    if near:
+        raise InputError(
+            f"There is no command {name}. Did you mean {near[0]}?", _as_text(f"{name} {argument}")
+        )
+    if not argument and re.fullmatch(r"/[\w?-]*", name):
+        raise InputError(f"There is no command {name}; /help lists them.", _as_text(name))
+
+
+def _as_text(line: str) -> str:
+    return f"To send it as text, type /{line.strip()}"
+
+
 def _read_line() -> str | None:
-    """One line from the user; None when they leave. Ctrl-C gives an empty line."""
-    try:
-        return input("> " if sys.stdin.isatty() else "")
-    except KeyboardInterrupt:
-        click.echo(err=True)
-        return ""
-    except EOFError:
-        click.echo(err=True)
-        return None
-    except UnicodeDecodeError as error:
-        raise InputError(f"Stdin must be UTF-8 text ({error}).", "Convert it first.") from error
+    """One line from the user; None when they leave. Ctrl-C gives an empty line.
+
+    Raises:
+        InputError: What is piped in is not UTF-8; in a terminal, the user is asked again.
+    """
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            return ""
+        except EOFError:
+            click.echo(err=True)
+            return None
+        try:
+            return decode_input(line.encode("utf-8", "surrogateescape"), "Stdin")
+        except InputError as error:
+            if not sys.stdin.isatty():
+                raise
+            click.echo(f"Error: {error}", err=True)
 
 
 def _enable_line_editing() -> None:

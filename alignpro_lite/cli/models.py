@@ -106,6 +106,7 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
         click.echo(f"{downloaded.key}: {path}", err=True)
         if not store.cache.is_installed(entry):
             click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
+    _collect_strays(store)
 
 
 @models.command("show")
@@ -162,6 +163,7 @@ def remove_models(names: tuple[str, ...], forget: bool, cache: Path | None) -> N
         ]
         shared = f", also removed: {', '.join(others)}" if others else ""
         click.echo(f"{entry.key}: {format_bytes(freed)} freed{shared}", err=True)
+    _collect_strays(store)
 
 
 @models.command("path")
@@ -177,6 +179,17 @@ def print_path(name: str, cache: Path | None) -> None:
             f"Use kind/name, as in target/{name}.",
         )
     click.echo(paths.pop())
+
+
+def _collect_strays(store: ModelStore) -> None:
+    """Free what abandoned downloads left; a cache that cannot be changed keeps it."""
+    try:
+        freed = store.cache.collect_strays(store.registry.entries)
+    except RegistryError as error:
+        click.echo(f"What abandoned downloads left could not be deleted. {error}", err=True)
+    else:
+        if freed:
+            click.echo(f"{format_bytes(freed)} of abandoned downloads freed", err=True)
 
 
 def _select(registry: Registry, names: Iterable[str]) -> list[Entry]:

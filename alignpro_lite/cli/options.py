@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.registry.text import decode_input
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
@@ -154,6 +156,16 @@ def _parse_budget(value: str) -> Budget:
         raise click.BadParameter(str(error)) from error
 
 
+class _Text(click.types.StringParamType):
+    """Text of the command line, in UTF-8 whatever the locale."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Decode the bytes that the shell passed, which Python decoded by the locale."""
+        return decode_input(os.fsencode(value), "An argument")
+
+
+TEXT = _Text()
+
 cache_option = click.option(
     "--cache",
     metavar="DIR",
@@ -235,7 +247,7 @@ model_options = grouped(
 answer_options = grouped(
     "answer",
     AnswerOptions,
-    click.option("--system", "-s", help="System prompt for the target."),
+    click.option("--system", "-s", type=TEXT, help="System prompt for the target."),
     click.option(
         "--max-tokens",
         type=click.IntRange(min=1),
@@ -243,7 +255,9 @@ answer_options = grouped(
         show_default=True,
         help="The most tokens of an answer.",
     ),
-    click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+    click.option(
+        "--stop", type=TEXT, multiple=True, help="Text that ends the answer; may be repeated."
+    ),
     click.option("--temperature", type=float, help="0 always takes the most likely token."),
     click.option("--top-k", type=int, help="Sample from the k most likely tokens; 0 for all."),
     click.option(
@@ -259,6 +273,7 @@ answer_options = grouped(
     click.option("--seed", type=int, help="Repeats a run.  [default: a new seed each time]"),
     click.option(
         "--protect",
+        type=TEXT,
         multiple=True,
         metavar="REGEX",
         help="Text that a rewrite must keep, in addition to code, URLs, paths, numbers, quotes, "
@@ -335,11 +350,4 @@ def read_prompt(argument: str | None) -> str:
         return argument
     if argument is None and sys.stdin.isatty():
         raise click.UsageError("Pass a PROMPT, or pipe one into stdin.")
-    raw = sys.stdin.buffer.read()
-    try:
-        return raw.decode("utf-8").strip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"Stdin must be UTF-8 text, found byte 0x{raw[error.start]:02x} at {error.start}.",
-            "Convert it first, for example with `iconv -t utf-8`.",
-        ) from error
+    return decode_input(sys.stdin.buffer.read(), "Stdin").strip("\r\n")

@@ -11,11 +11,17 @@ from typing import Literal
 import click
 
 from alignpro_lite.cli import output
-from alignpro_lite.cli.options import cache_option, device_option, prompter_option, read_prompt
+from alignpro_lite.cli.options import (
+    TEXT,
+    cache_option,
+    device_option,
+    prompter_option,
+    read_prompt,
+)
 
 
 @click.command("rewrite")
-@click.argument("prompt", required=False)
+@click.argument("prompt", type=TEXT, required=False)
 @prompter_option
 @device_option
 @cache_option

@@ -14,6 +14,7 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
+    TEXT,
     AnswerOptions,
     DrawOptions,
     ModelOptions,
@@ -27,8 +28,10 @@ from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, AlignedStream
+    from alignpro_lite.batch import Batch
     from alignpro_lite.rewriting.request import Request
 
+_NAMED_LINES = 10
 RunMode = Literal["auto", "preview", "approve", "off"]
 
 
@@ -62,7 +65,7 @@ display_options = grouped(
 
 
 @click.command("run")
-@click.argument("prompt", required=False)
+@click.argument("prompt", type=TEXT, required=False)
 @model_options
 @draw_options
 @answer_options
@@ -169,13 +172,22 @@ def _answer_file(
     quiet: bool,
 ) -> None:
     from alignpro_lite import batch
+
+    with batch.open_batch(input_file, output_file) as job:
+        if job.records and not quiet:
+            again = f"; {len(job.failed)} failed and are tried again" if job.failed else ""
+            found = f"{job.answered} of {len(job.lines)} answers{again}"
+            output.note(f"{output_file} already holds {found}.")
+        if job.answered < len(job.lines):
+            _answer_batch(job, load, request, quiet)
+
+
+def _answer_batch(
+    job: Batch, load: Callable[[], AlignedModel], request: Request, quiet: bool
+) -> None:
+    from alignpro_lite import batch
     from alignpro_lite.decoding.sampling import stream_seed
 
-    job = batch.open_batch(input_file, output_file)
-    if job.done and not quiet:
-        output.note(f"{output_file} already holds {job.done} of {len(job.lines)} answers.")
-    if job.done == len(job.lines):
-        return
     with (
         load() as model,
         click.progressbar(
@@ -200,13 +212,20 @@ def _answer_file(
 
         if not quiet:
             output.show_plan_notes(model)
-        bar.update(job.done)
-        failed = 0
+        bar.update(job.answered)
+        failed = []
         for record in batch.answer_lines(job, answer, cancel):
-            failed += "error" in record
+            if "error" in record:
+                failed.append(job.places[record["line"]])
             bar.update(1)
     if failed:
-        raise InputError(
-            f"{failed} of {len(job.lines)} lines could not be answered.",
-            f'Look for "error" in {output_file}; all other lines are answered.',
-        )
+        raise _failed_lines(failed, job)
+
+
+def _failed_lines(places: list[int], job: Batch) -> InputError:
+    named = ", ".join(map(str, places[:_NAMED_LINES]))
+    more = f" and {len(places) - _NAMED_LINES} more" if len(places) > _NAMED_LINES else ""
+    return InputError(
+        f"{len(places)} of {len(job.lines)} lines could not be answered: line {named}{more}.",
+        f'Their "error" in {job.output} says why; correct them and run it again.',
+    )

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignpro_lite.decoding.conversation import cut_inside, is_marker
+from alignpro_lite.decoding.environment import native_settings
+from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
@@ -27,12 +29,6 @@ from alignpro_lite.gguf.vocabulary import require_whole_vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SPIN_COUNT = 3000
-"""How long llama.cpp's threads spin at a barrier before they sleep. By default they spin for
-milliseconds, so that one other program that keeps a core busy makes every token wait for a
-descheduled thread at hundreds of barriers. Measured on 2 cores with one of them busy: 1 to 2 tok/s
-by default, 33 with this; with both free, 137 and 139."""
 
 _ABORTED = 2
 """What `llama_decode` returns when its abort callback ended it."""
@@ -61,11 +57,9 @@ def llama_cpp() -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed or its library does not load.
     """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
-    # GNU OpenMP reads it when it is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     try:
-        import llama_cpp
+        with native_settings("llama_cpp"):
+            import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
         raise MissingDependencyError(
             f"The target needs llama-cpp-python, which does not load ({error}).",
@@ -98,7 +92,9 @@ def _last_line() -> str:
 
 def supports_gpu_offload() -> bool:
     """Whether the installed llama.cpp was built with a GPU backend."""
-    return bool(llama_cpp().llama_supports_gpu_offload())
+    lib = llama_cpp()
+    with native_settings():  # this looks for devices, in the order that CUDA is told
+        return bool(lib.llama_supports_gpu_offload())
 
 
 def open_vocabulary(path: Path) -> LlamaModel:
@@ -137,10 +133,13 @@ class LlamaModel:
         Raises:
             MissingDependencyError: llama-cpp-python is not installed.
             ModelFileError: llama.cpp cannot open the file.
+            DeviceError: There is not enough memory.
         """
         lib = self.lib = llama_cpp()
         self.pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
+            if error := exhausted(path, _last_line()):
+                raise error
             raise ModelFileError(
                 f"llama.cpp cannot open {path}: {_last_line()}.",
                 "Check it with `alignpro-lite models verify`, or upgrade llama-cpp-python "

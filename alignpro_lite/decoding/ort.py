@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from alignpro_lite.decoding.environment import native_settings
+from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -17,10 +18,9 @@ def onnxruntime() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order NVML counts in
     try:
-        import onnxruntime
+        with native_settings("onnxruntime"):
+            import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
             f"Prompters and exported rewards need onnxruntime, which does not load ({error}).",
@@ -52,7 +52,7 @@ def open_session(
 
     Raises:
         BundleError: onnxruntime cannot read the graph.
-        DeviceError: The GPU cannot be used.
+        DeviceError: The GPU cannot be used, or there is not enough memory.
         MissingDependencyError: onnxruntime is not installed.
     """
     try:
@@ -74,8 +74,11 @@ def open_session(
         if not supports_cuda():
             raise _no_cuda("this build of onnxruntime has none")
     try:
-        session = runtime.InferenceSession(graph, options, providers=[provider])
+        with native_settings():
+            session = runtime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # onnxruntime's exceptions share no base of their own
+        if lack := exhausted(graph, str(error)):
+            raise lack from error
         raise BundleError(f"onnxruntime cannot load {graph} ({error}).", cure) from error
     # Without its libraries, onnxruntime makes a CPU session and says nothing.
     if session.get_providers()[0] != provider[0]:

@@ -117,7 +117,7 @@ def require_working(model: ProbedModel, cache: Cache) -> None:
         DeviceError: The engine fails with every model.
         AlignProError: Whatever else loading it raises.
     """
-    stamps = Stamps(cache.root / "probes")
+    stamps = Stamps(cache)
     subject = _subject(model)
     if stamps.has(subject):
         return

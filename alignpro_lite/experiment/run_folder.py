@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,12 @@ from typing import Any
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import Record, plain
-from alignpro_lite.registry.storage import write_text
+from alignpro_lite.registry.storage import try_locked, write_text
+from alignpro_lite.registry.text import decode_text
 
 CONFIG = "config.json"
+_OWN = re.compile(r"\..*|.*\.(lock|partial)")
+"""What may lie in a folder before a run is recorded in it."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,18 @@ def claim(run: Path, config: Record) -> None:
     """Write the resolved configuration, or check that the run was started with the same one.
 
     Raises:
-        InputError: It was started with another, or its record cannot be read.
+        InputError: It was started with another, its record cannot be read, or the folder holds
+            something else: nothing of it is overwritten.
     """
     run.mkdir(parents=True, exist_ok=True)
     file = run / CONFIG
     own = plain(config)
     if not file.exists():
+        _refuse_foreign(run)
         write_text(file, json.dumps(own, indent=2) + "\n")
         return
     try:
-        started = json.loads(file.read_text(encoding="utf-8"))
+        started = json.loads(decode_text(file.read_bytes()))
     except ValueError as error:
         raise InputError(
             f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
@@ -52,6 +60,31 @@ def claim(run: Path, config: Record) -> None:
         raise InputError(
             f"The run in {run} was started with {key} = {was!r:.80}, found {now!r:.80}.",
             "Set it back to continue that run, or choose another --output.",
+        )
+
+
+@contextmanager
+def sole_run(run: Path) -> Iterator[None]:
+    """Keep everyone else from training into a folder.
+
+    Raises:
+        InputError: Another process does so.
+    """
+    with try_locked(run / ".lock") as is_held:
+        if not is_held:
+            raise InputError(
+                f"Another process is training into {run}.",
+                "Wait until it is done, or choose another --output.",
+            )
+        yield
+
+
+def _refuse_foreign(run: Path) -> None:
+    names = sorted(path.name for path in run.iterdir() if not _OWN.fullmatch(path.name))
+    if names:
+        raise InputError(
+            f"Expected a new folder or that of a run, found {names[0]} in {run}.",
+            "Choose another --output.",
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from alignpro_lite.registry.record import Count, Record
+from alignpro_lite.target.endpoint import require_plain_address
 
 TwoOrMore = Annotated[int, Meta(ge=2)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -38,6 +39,14 @@ class EndpointSection(Record, tag_field="kind", tag="openai"):
     model: str
     key_variable: str | None = None
     parallel: Count = 8
+
+    def __post_init__(self) -> None:
+        """Refuse an address with a password before a run records its configuration.
+
+        Raises:
+            InputError: See `require_plain_address`.
+        """
+        require_plain_address(self.url)
 
 
 class HuggingFaceSection(Record, tag_field="kind", tag="huggingface"):

@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from alignpro_lite.registry.storage import (
     no_progress,
     partial_of,
     sha256_of,
+    try_locked,
+    user_path,
+    usual_folder,
     write_text,
 )
 
@@ -44,18 +47,50 @@ class Cache:
     """The folder that holds what was pulled or built.
 
     Attributes:
-        root: Absolute path of the folder; it need not exist yet.
+        folder: Its absolute path, which need not exist yet. None for a user without a home folder,
+            who can still use models by their paths.
     """
 
-    root: Path
+    folder: Path | None
 
     @classmethod
     def open(cls, folder: Path | None = None) -> Cache:
-        """Return the cache in `folder`, else `ALIGNPRO_LITE_CACHE`, else the platform's."""
-        chosen = folder or os.environ.get(CACHE_VARIABLE)
-        if not chosen:
-            return cls(platformdirs.user_cache_path("alignpro-lite", appauthor=False))
-        return cls(Path(chosen).expanduser().absolute())
+        """Return the cache in `folder`, else `ALIGNPRO_LITE_CACHE`, else the platform's.
+
+        Raises:
+            RegistryError: The path begins with a home folder that is not known.
+        """
+        if chosen := folder or os.environ.get(CACHE_VARIABLE):
+            return cls(user_path(chosen))
+        return cls(usual_folder(platformdirs.user_cache_path))
+
+    @property
+    def root(self) -> Path:
+        """The folder.
+
+        Raises:
+            RegistryError: There is none.
+        """
+        if self.folder is None:
+            raise RegistryError(
+                "No home folder is known that could hold the cache of models.",
+                "Pass --cache DIR, set ALIGNPRO_LITE_CACHE, or give models by their paths.",
+            )
+        return self.folder
+
+    def remembers(self, fact: str) -> bool:
+        """Whether a fact was remembered here; never in a cache that cannot be read."""
+        return self.folder is not None and os.path.exists(self._memory(fact))  # noqa: PTH110
+
+    def remember(self, fact: str) -> None:
+        """Remember a fact, given as a file name; a cache that cannot be written forgets it."""
+        if self.folder is not None:
+            with suppress(OSError):
+                self._memory(fact).parent.mkdir(parents=True, exist_ok=True)
+                self._memory(fact).touch()
+
+    def _memory(self, fact: str) -> Path:
+        return self.root / "probes" / fact
 
     def path(self, entry: Entry) -> Path:
         """Return where a model is or would be: a file, or the folder of its files."""
@@ -166,15 +201,70 @@ class Cache:
         self, entry: Entry, on_wait: Callable[[], None] = lambda: None
     ) -> AbstractContextManager[None]:
         """Keep other processes from changing anything of a model's source."""
+        return locked(self._lock_file(self._source_folder(entry)), on_wait)
+
+    def collect_strays(self, entries: Iterable[Entry]) -> int:
+        """Delete what nobody owns any more: parts of downloads, whole wheels, doomed folders.
+
+        A row that is not complete owns what is left of its downloads, and a process what it is
+        working on.
+
+        Args:
+            entries: All rows.
+
+        Returns:
+            The bytes that became free.
+
+        Raises:
+            RegistryError: The cache cannot be read, or a stray not be deleted.
+        """
+        entries = [entry for entry in entries if isinstance(entry.source, HubSource | WheelSource)]
+        with disk_errors(self.root):
+            declared = {self.file_path(entry, file) for entry in entries for file in entry.files}
+            owned = {self._source_folder(entry) for entry in entries if self.missing(entry)}
+            freed = 0
+            for folder, strays in self._strays():
+                if folder in owned or not (unclaimed := strays - declared):
+                    continue
+                with try_locked(self._lock_file(folder)) as is_free:
+                    if is_free:
+                        freed += sum(self._remove_stray(path) for path in unclaimed)
+            return freed
+
+    def _strays(self) -> Iterator[tuple[Path, set[Path]]]:
+        """What may be left over, with the folder whose lock its owner would hold."""
+        for folder in (*self.root.glob("hf/*/*/*"), *self.root.glob("pypi/*/*")):
+            patterns = ("**/*.partial", "**/*.partial.etag", "*.whl")
+            found = {path for pattern in patterns for path in folder.glob(pattern)}
+            yield folder, {path for path in found if path.is_file()}
+        for doomed in (
+            *self.root.glob("bundles/.*.deleted"),
+            *self.root.glob("rewards/.*.deleted"),
+        ):
+            yield doomed.with_name(doomed.name[1 : -len(".deleted")]), {doomed}
+
+    def _remove_stray(self, path: Path) -> int:
+        freed = _size(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        _prune(path.parent, self.root)
+        return freed
+
+    def _source_folder(self, entry: Entry) -> Path:
+        """What is locked while anything of a model's source changes."""
         match entry.source:
             case HubSource(repository, revision):
-                folder = self.root / "hf" / repository / revision
+                return self.root / "hf" / repository / revision
             case WheelSource() as source:
-                folder = self.wheel_folder(source)
+                return self.wheel_folder(source)
             case _:
-                folder = self.path(entry)
+                return self.path(entry)
+
+    def _lock_file(self, folder: Path) -> Path:
         place = folder.relative_to(self.root).as_posix().replace("/", "--")
-        return locked(self.root / "locks" / f"{place}.lock", on_wait)
+        return self.root / "locks" / f"{place}.lock"
 
     def _remove_file(self, path: Path) -> int:
         freed = 0
@@ -224,9 +314,15 @@ def _remove_folder(folder: Path) -> int:
     if doomed.exists():
         shutil.rmtree(doomed)
     folder.replace(doomed)
-    freed = sum(path.stat().st_size for path in doomed.rglob("*") if path.is_file())
+    freed = _size(doomed)
     shutil.rmtree(doomed)
     return freed
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [path, *path.rglob("*")] if path.exists() else []
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _prune(folder: Path, root: Path) -> None:

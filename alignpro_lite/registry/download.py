@@ -9,14 +9,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignpro_lite.errors import RegistryError
+from alignpro_lite.errors import RegistryError, shown_url
 from alignpro_lite.registry.http import (
     HttpError,
     Remote,
     chunks,
     read_body,
     send,
-    shown_url,
 )
 from alignpro_lite.registry.storage import (
     CHUNK_BYTES,
@@ -31,6 +30,9 @@ from alignpro_lite.registry.storage import (
 
 RETRY_PAUSES = (1.0, 3.0)
 """Seconds between attempts that bring nothing; after any progress the row starts again."""
+
+_SPARE_BYTES = 64 << 20
+"""What a download of unknown size leaves free."""
 
 _NETWORK_CURE = "Check the network (and HTTPS_PROXY), then run it again: it resumes."
 _SOURCE_CURE = "Correct the source in models.toml, or HF_ENDPOINT or PIP_INDEX_URL."
@@ -63,13 +65,21 @@ class ExpectedFile:
         Raises:
             RegistryError: Digest or size differ.
         """
-        if self.size is not None and size != self.size:
-            raise RegistryError(
-                f"{self.label}: expected {self.size:,} bytes, found {size:,}.", self.cure
-            )
+        self.check_size(size)
         if self.sha256 is not None and digest != self.sha256:
             raise RegistryError(
                 f"{self.label}: expected sha256 {self.sha256}, found {digest}.", self.cure
+            )
+
+    def check_size(self, size: int) -> None:
+        """Compare with the size that was found.
+
+        Raises:
+            RegistryError: It differs.
+        """
+        if self.size is not None and size != self.size:
+            raise RegistryError(
+                f"{self.label}: expected {self.size:,} bytes, found {size:,}.", self.cure
             )
 
 
@@ -157,17 +167,35 @@ def _read_rest(
         offset = _align(partial, offset, response)
         total = _total_size(response, offset)
         _refuse_wrong_file(response, total, expected)
+        if offset == 0:
+            _keep_etag(partial, response)
         require_space(partial.parent, (total or offset) - offset)
         hasher = _hash_start(partial)
         with partial.open("ab") as sink:
             for chunk in chunks(response):
+                offset += len(chunk)
+                _refuse_endless(partial, offset, total, expected)
                 sink.write(chunk)
                 hasher.update(chunk)
-                offset += len(chunk)
                 on_progress(Progress(expected.label, offset, total))
     if total is not None and offset != total:
         raise HttpError(f"the connection ended at {offset:,} of {total:,} bytes", transient=True)
     return hasher.hexdigest(), offset
+
+
+def _refuse_endless(partial: Path, offset: int, total: int | None, expected: ExpectedFile) -> None:
+    """Stop a body that goes on behind its declared size, or without one until the disk is full."""
+    try:
+        if expected.size is not None and offset > expected.size:
+            raise RegistryError(
+                f"{expected.label}: expected {expected.size:,} bytes, the source sends more.",
+                expected.cure,
+            )
+        if total is None and expected.size is None:
+            require_space(partial.parent, _SPARE_BYTES)
+    except RegistryError:
+        _discard(partial)
+        raise
 
 
 def _trusted_size(partial: Path, expected: ExpectedFile) -> int:
@@ -184,7 +212,15 @@ def _size(partial: Path) -> int:
 def _etag(partial: Path) -> str | None:
     """The version of what an unfinished download is a part of."""
     file = etag_of(partial)
-    return file.read_text("utf-8") if file.exists() else None
+    etag = file.read_text("latin-1") if file.exists() else ""
+    return etag if etag and etag.isprintable() else None
+
+
+def _keep_etag(partial: Path, response: http.client.HTTPResponse) -> None:
+    etag = response.headers.get("ETag")
+    # A weak ETag (W/) does not promise equal bytes, so it cannot vouch for a part.
+    if etag and not etag.startswith("W/"):
+        etag_of(partial).write_text(etag, "latin-1", errors="replace")
 
 
 def _discard(partial: Path) -> None:
@@ -212,12 +248,8 @@ def _align(partial: Path, offset: int, response: http.client.HTTPResponse) -> in
     """Make the partial end where the response begins, and return that offset."""
     if response.status != http.client.PARTIAL_CONTENT:
         _discard(partial)
-        etag = response.headers.get("ETag")
-        # A weak ETag (W/) does not promise equal bytes, so it cannot vouch for a part.
-        if etag and not etag.startswith("W/"):
-            etag_of(partial).write_text(etag, "utf-8")
         return 0
-    start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    start = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
     if start is None or int(start[1]) != offset:
         _discard(partial)
         raise HttpError(f"the server did not continue at byte {offset:,}", transient=True)
@@ -226,7 +258,7 @@ def _align(partial: Path, offset: int, response: http.client.HTTPResponse) -> in
 
 def _total_size(response: http.client.HTTPResponse, offset: int) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return offset + int(length) if length.isdecimal() else None
+    return offset + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
 
 
 def _refuse_wrong_file(
@@ -238,11 +270,8 @@ def _refuse_wrong_file(
             f"{expected.label}: expected a file, found a web page at {shown_url(response.url)}.",
             "Check that the network needs no login page, and the source in models.toml.",
         )
-    if total is not None and expected.size is not None and total != expected.size:
-        raise RegistryError(
-            f"{expected.label}: expected {expected.size:,} bytes, the source has {total:,}.",
-            expected.cure,
-        )
+    if total is not None:
+        expected.check_size(total)
 
 
 def _registry_error(problem: str, error: HttpError) -> RegistryError:

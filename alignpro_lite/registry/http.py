@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import ipaddress
 import json
+import os
 import re
 import ssl
 import urllib.error
@@ -13,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import IO
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from alignpro_lite.errors import InputError, shown_url
 from alignpro_lite.registry.storage import CHUNK_BYTES
 
 TIMEOUT_SECONDS = 30.0
@@ -41,15 +44,46 @@ class Remote:
     url: str
     authorization: str | None = field(default=None, repr=False)
 
+    @classmethod
+    def at(cls, address: str, key: str | None = None) -> Remote:
+        """An address as people write it; a user and password in it are sent instead of the key."""
+        scheme, slashes, rest = address.partition("://")
+        credentials, at, place = rest.rpartition("@")
+        if not at or re.search("[/?#]", credentials):
+            return cls(address, f"Bearer {key}" if key else None)
+        token = base64.b64encode(unquote(credentials).encode()).decode()
+        return cls(scheme + slashes + place, f"Basic {token}")
+
     def quoted(self, content: bytes) -> str:
-        """What the server said, fit for a message: one line, cut, without the key.
+        """What the server said, fit for a message: one line, cut, without key and password.
 
         Services are known to repeat a wrong key in their error message.
         """
         text = content.decode("utf-8", errors="replace")
-        if self.authorization:
-            text = text.replace(self.authorization.partition(" ")[2], "***")
+        for secret in self._secrets():
+            text = text.replace(secret, "***")
         return " ".join(text.split())[:_SHOWN_CHARACTERS].rstrip(".")
+
+    def _secrets(self) -> list[str]:
+        """The texts that must not be shown: the key, or what it encodes, then the password."""
+        kind, _, key = (self.authorization or "").partition(" ")
+        pair = base64.b64decode(key).decode() if kind == "Basic" else ""
+        return [secret for secret in (key, pair, pair.partition(":")[2]) if secret]
+
+
+def read_key(variable: str) -> str | None:
+    """The key in an environment variable, None if there is none.
+
+    Raises:
+        InputError: It holds what no header can carry; the error does not show it.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"The key in the environment variable {variable} holds characters that no key has.",
+            "Set it again, on one line.",
+        )
+    return key or None
 
 
 class HttpError(Exception):
@@ -113,13 +147,16 @@ def send(
     if remote.authorization:
         request.add_unredirected_header("Authorization", remote.authorization)
     opener = urllib.request.build_opener(_Redirects, _Proxies)
+    failure: HttpError
     try:
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
+        return response
     except urllib.error.HTTPError as error:
-        raise _status_error(remote, error) from error
+        failure = _status_error(remote, error)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _connection_error(remote, error) from error
-    return response
+        failure = _connection_error(remote, error)
+    # Outside of the handlers: what urllib raises may show a proxy's password or a signed address.
+    raise failure
 
 
 def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -131,7 +168,7 @@ def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read1(CHUNK_BYTES)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise HttpError(f"the connection broke ({error})", transient=True) from error
         if not chunk:
             return
@@ -175,11 +212,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def shown_url(url: str) -> str:
-    """A URL without what may be secret: user, password, signature."""
-    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url, maxsplit=1)[0])
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -227,7 +259,8 @@ class _Proxies(urllib.request.ProxyHandler):
 
 def _status_error(remote: Remote, error: urllib.error.HTTPError) -> HttpError:
     with error:
-        problem = f"{shown_url(remote.url)} answered {error.code} {error.reason}"
+        reason = remote.quoted(str(error.reason).encode(errors="replace"))
+        problem = f"{shown_url(remote.url)} answered {error.code} {reason}"
         if message := _server_message(remote, error):
             problem += f": {message}"
     return HttpError(
@@ -263,7 +296,9 @@ def _json_message(content: bytes) -> bytes | None:
 
 def _connection_error(remote: Remote, error: Exception) -> HttpError:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    problem = f"{shown_url(remote.url)} cannot be reached ({reason or type(reason).__name__})"
+    # Only what the operating system says is free of addresses and headers.
+    said = str(reason) if isinstance(reason, OSError) else ""
+    problem = f"{shown_url(remote.url)} cannot be reached ({said or type(reason).__name__})"
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HttpError(problem, cure=_CERTIFICATE_CURE)
     return HttpError(problem, transient=True)

@@ -19,7 +19,7 @@ def require_intact(cache: Cache, entry: Entry) -> None:
         ModelFileError: A file was overwritten or damaged.
         RegistryError: A file cannot be read.
     """
-    stamps = Stamps(cache.root / "intact")
+    stamps = Stamps(cache)
     for file in entry.files:
         path = cache.file_path(entry, file)
         expected = cache.digest(entry, file)

@@ -28,6 +28,7 @@ from alignpro_lite.registry.sources import (
     check_relative,
     parse_source,
 )
+from alignpro_lite.registry.storage import user_path, usual_folder
 
 ModelKind = Literal["bundle", "prompter", "target", "reward"]
 RewriteMode = Literal["rewrite", "augment"]
@@ -275,14 +276,18 @@ def load() -> Registry:
     Raises:
         RegistryError: A file cannot be read, or a row is wrong.
     """
-    named = os.environ.get(USER_FILE_VARIABLE)
-    user_file = Path(named).expanduser() if named else default_user_file()
-    return load_files([SHIPPED_FILE, user_file] if named or user_file.exists() else [SHIPPED_FILE])
+    if named := os.environ.get(USER_FILE_VARIABLE):
+        return load_files([SHIPPED_FILE, user_path(named)])
+    own = default_user_file()
+    if own is not None and os.path.exists(own):  # noqa: PTH110 - pathlib raises for lack of rights
+        return load_files([SHIPPED_FILE, own])
+    return load_files([SHIPPED_FILE])
 
 
-def default_user_file() -> Path:
-    """Return where the user's own models.toml is unless the environment says otherwise."""
-    return platformdirs.user_config_path("alignpro-lite", appauthor=False) / "models.toml"
+def default_user_file() -> Path | None:
+    """Where the user's own models.toml is usually; None without a home folder."""
+    folder = usual_folder(platformdirs.user_config_path)
+    return folder and folder / "models.toml"
 
 
 def load_files(paths: Iterable[Path]) -> Registry:

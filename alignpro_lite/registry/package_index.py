@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urldefrag, urljoin, urlsplit
+
+import msgspec
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.download import ExpectedFile, download, read_page
@@ -35,34 +37,63 @@ def download_wheel(
     Raises:
         RegistryError: The index cannot be read or has no such wheel, or the download fails.
     """
-    index = _split_credentials(os.environ.get(INDEX_VARIABLE) or DEFAULT_INDEX)
+    index = Remote.at(os.environ.get(INDEX_VARIABLE) or DEFAULT_INDEX)
     page = f"{index.url.rstrip('/')}/{_normal(package)}/"
     media_type, body = read_page(Remote(page, index.authorization), _ACCEPT, _PAGE_LIMIT_BYTES)
     listed = _parse_json(body) if media_type.endswith("json") else _parse_html(body)
-    wheels = ((urldefrag(urljoin(page, href)).url, sha256) for href, sha256 in listed)
-    found = next((wheel for wheel in wheels if _fits(_name(wheel[0]), package, version)), None)
+    wheels = (link for link in _followed(page, listed) if _fits(link.name, package, version))
+    found = next(wheels, None)
     if found is None:
         raise RegistryError(
             f"{page} lists no wheel of {package}=={version} for every platform.",
             "Correct the source in models.toml.",
         )
-    url, sha256 = found
-    name = _name(url)
-    path = folder / name
-    if not path.exists() or sha256_of(path, name, on_progress) != sha256:
-        same_origin = urlsplit(url)[:2] == urlsplit(page)[:2]
-        remote = Remote(url, index.authorization if same_origin else None)
-        download(remote, path, ExpectedFile(name, sha256, None, _WHEEL_CURE), on_progress)
+    path = folder / found.name
+    if not path.exists() or sha256_of(path, found.name, on_progress) != found.sha256:
+        same_origin = urlsplit(found.href)[:2] == urlsplit(page)[:2]
+        remote = Remote(found.href, index.authorization) if same_origin else Remote.at(found.href)
+        expected = ExpectedFile(found.name, found.sha256, found.size, _WHEEL_CURE)
+        download(remote, path, expected, on_progress)
     return path
 
 
-def _name(url: str) -> str:
-    return unquote(urlsplit(url).path.rpartition("/")[2])
+@dataclass(frozen=True)
+class _Link:
+    """A file that an index lists.
+
+    Attributes:
+        href: Its address, which may be relative to the page.
+        sha256: Its digest, None if the index has none.
+        size: Its bytes, likewise.
+    """
+
+    href: str
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return unquote(urlsplit(self.href).path.rpartition("/")[2])
+
+
+def _followed(page: str, links: Iterable[_Link]) -> Iterator[_Link]:
+    """Links with whole addresses; one that is no address leads nowhere and is left out."""
+    for link in links:
+        try:
+            url, fragment = urldefrag(urljoin(page, link.href))
+            whole = replace(
+                link, href=url, sha256=link.sha256 or parse_qs(fragment).get("sha256", [None])[0]
+            )
+            whole.name  # noqa: B018 - raises too
+        except ValueError:
+            continue
+        yield whole
 
 
 def _fits(filename: str, package: str, version: str) -> bool:
     """Tell whether a wheel's name (PEP 427) is that package and version, for any platform."""
-    if not filename.endswith("-none-any.whl") or "/" in filename or "\\" in filename:
+    if not re.fullmatch(r"[A-Za-z0-9._+!-]*-none-any\.whl", filename):
         return False
     name, found_version, *_ = filename.split("-")
     return _normal(name) == _normal(package) and found_version == version.replace("-", "_")
@@ -73,20 +104,41 @@ def _normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
-def _parse_json(body: bytes) -> list[tuple[str, str | None]]:
+def _parse_json(body: bytes) -> list[_Link]:
     try:
-        files = json.loads(body)["files"]
-        return [(str(file["url"]), file.get("hashes", {}).get("sha256")) for file in files]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return msgspec.json.decode(body, type=_Page).links()
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise RegistryError("The package index answered with broken JSON.", _INDEX_CURE) from error
 
 
-def _parse_html(body: bytes) -> list[tuple[str, str | None]]:
+def _parse_html(body: bytes) -> list[_Link]:
     anchors = _Anchors()
-    anchors.feed(body.decode("utf-8", errors="replace"))
-    fragments = [parse_qs(urldefrag(href).fragment) for href in anchors.hrefs]
-    digests = [fragment.get("sha256", [None])[0] for fragment in fragments]
-    return list(zip(anchors.hrefs, digests, strict=True))
+    try:
+        anchors.feed(body.decode("utf-8", errors="replace"))
+    except AssertionError as error:  # html.parser raises it for broken declarations
+        raise RegistryError("The package index answered with broken HTML.", _INDEX_CURE) from error
+    return [_Link(href) for href in anchors.hrefs]
+
+
+class _PageFile(msgspec.Struct):
+    """A file as PEP 691 lists it; `size` is PEP 700's."""
+
+    url: str
+    hashes: dict[str, str] = {}
+    size: int | None = None
+
+
+class _Page(msgspec.Struct):
+    """What PEP 691 says of a package."""
+
+    files: list[_PageFile]
+
+    def links(self) -> list[_Link]:
+        """The files, digests in the lower case that they are compared in."""
+        return [
+            _Link(file.url, file.hashes.get("sha256", "").lower() or None, file.size)
+            for file in self.files
+        ]
 
 
 class _Anchors(HTMLParser):
@@ -100,13 +152,3 @@ class _Anchors(HTMLParser):
         """Note the href of an `a` element."""
         if tag == "a":
             self.hrefs += [value for name, value in attrs if name == "href" and value]
-
-
-def _split_credentials(index: str) -> Remote:
-    """Move the user and password of an address into an Authorization header."""
-    match = re.fullmatch(r"(https?://)([^/]*)@([^/@]*(?:/.*)?)", index)
-    if match is None:
-        return Remote(index)
-    scheme, credentials, rest = match.groups()
-    token = base64.b64encode(unquote(credentials).encode()).decode()
-    return Remote(scheme + rest, f"Basic {token}")

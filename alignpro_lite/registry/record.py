@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -18,7 +19,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import msgspec
 
-from alignpro_lite.errors import AlignProError
+from alignpro_lite.errors import AlignProError, without_secrets
 from alignpro_lite.registry.allowed import (
     TablePlace,
     in_words,
@@ -26,8 +27,13 @@ from alignpro_lite.registry.allowed import (
     missing_key,
     place_of,
 )
+from alignpro_lite.registry.text import decode_text
 
 RecordT = TypeVar("RecordT")
+_MAY_BE_SECRET = re.compile(
+    r"(key|key_variable|token|secret|password|passwd|credentials?)$", re.IGNORECASE
+)
+"""Names of keys whose values no message shows."""
 ReadValue = Callable[[type, Any], Any]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -95,18 +101,20 @@ def read_json(origin: Origin, what: str) -> dict[str, Any]:
         what: What the folder around it is, for messages.
 
     Raises:
-        AlignProError: Of the origin's class: it is missing, or not a table.
+        AlignProError: Of the origin's class: it is missing or cannot be read, or is not a table.
     """
     file = origin.file
     if file.exists() and not file.is_file():  # to read a pipe is to wait for its writer
         raise origin.refusal(" must be a file, found something else.", "Replace it.")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(_text_of(origin, "JSON"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise origin.error(
             f"A {what} is a folder with a {file.name}, found none in {file.parent}.",
             origin.cure or "Check the path.",
         ) from error
+    except OSError as error:
+        raise origin.refusal(f" cannot be read ({error.strerror}).", "Check the path.") from error
     except (ValueError, RecursionError) as error:
         raise origin.refusal(f" is not valid JSON ({error}).", "Correct it.") from error
     if not isinstance(raw, dict):
@@ -124,9 +132,8 @@ def read_toml(origin: Origin, unreadable: str = "Check the path.") -> dict[str, 
     Raises:
         AlignProError: Of the origin's class: it cannot be read, or a number is not finite.
     """
-    file = origin.file
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = tomllib.loads(_text_of(origin, "TOML"))
     except OSError as error:
         raise origin.refusal(f" cannot be read ({error.strerror}).", unreadable) from error
     except (ValueError, RecursionError) as error:
@@ -134,6 +141,14 @@ def read_toml(origin: Origin, unreadable: str = "Check the path.") -> dict[str, 
     for key, number in _not_finite(raw):
         raise origin.refusal(f": {key} must be a finite number, found {number}.", f"Correct {key}.")
     return raw
+
+
+def _text_of(origin: Origin, form: str) -> str:
+    raw = origin.file.read_bytes()
+    try:
+        return decode_text(raw)
+    except ValueError as error:
+        raise origin.refusal(f" is not valid {form}: {error}.", "Convert it to UTF-8.") from error
 
 
 def parse(
@@ -201,7 +216,7 @@ def _refusal(place: TablePlace, message: str, origin: Origin) -> AlignProError:
         return _does_not_know(origin.at(*place.keys), place.value, keys)
     key = origin.dotted(*place.keys)
     return origin.refusal(
-        f": {key} must be {in_words(place.allowed)}, found {place.value!r:.80}.",
+        f": {key} must be {in_words(place.allowed)}, found {_shown(key, place.value)!r:.80}.",
         f"Correct {key}.",
     )
 
@@ -217,9 +232,24 @@ def _does_not_know(
     """The error for the first key of a table that is none of `keys`."""
     name = min(table.keys() - set(keys))
     return origin.refusal(
-        f" has an unknown key {origin.dotted(name)} = {table[name]!r:.80}{near(name, keys)}.",
+        f" has an unknown key {origin.dotted(name)} = {_shown(name, table[name])!r:.80}"
+        f"{near(name, keys)}.",
         f"Remove or correct it; known keys: {', '.join(keys)}.",
     )
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A value for a message, without what may be a key or a password, put where it does not belong.
+
+    An address loses its user, password and query before it is cut to the length of a message.
+    """
+    if isinstance(value, dict):
+        return {name: _shown(name, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(key, inner) for inner in value]
+    if isinstance(value, str):
+        return "***" if _MAY_BE_SECRET.search(key) else without_secrets(value)
+    return value
 
 
 def _require_every_key(record: Any, raw: Any, origin: Origin) -> None:

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from alignpro_lite.errors import BundleError
 from alignpro_lite.registry.digests import check_files
 from alignpro_lite.registry.record import Origin, parse_written, read_json, write_record
+from alignpro_lite.registry.storage import disk_errors
 
 
 class Described(Protocol):
@@ -53,9 +54,12 @@ class SidecarFile(Generic[SidecarT]):
 
         Raises:
             BundleError: Something is missing, altered or of an unknown format.
+            RegistryError: A file cannot be read.
         """
         sidecar = self.read(bundle)
-        for check in check_files(bundle, sidecar.files):
+        with disk_errors(bundle):
+            checks = check_files(bundle, sidecar.files)
+        for check in checks:
             if check.state == "missing":
                 raise BundleError(f"{check.path} of the bundle is missing.", self.cure)
             if check.state == "altered":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignpro_lite.errors import RegistryError
+from alignpro_lite.registry.storage import user_path
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB = re.compile(rf"hf:({_WORD}/{_WORD})@({_WORD})(?:/(.+))?")
@@ -90,7 +91,7 @@ def parse_source(text: str, folder: Path) -> Source:
         return WheelSource(package, version, check_relative(path))
     if (match := _LOCAL.fullmatch(text)) and text.isprintable():
         path = match[1]
-        return LocalSource(Path.home() / path[2:] if path.startswith("~/") else folder / path)
+        return LocalSource(user_path(path) if path.startswith("~/") else folder / path)
     raise RegistryError(f"Expected the source of a model, found {text!r}.", _FORMS)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignpro_lite.registry.cache import Cache
+
 FileIdentity = tuple[str, int, int, int, int]
-_added: set[Path] = set()
-"""Stamps of this process, which count also where they could not be written."""
+_added: set[tuple[Cache, str]] = set()
+"""What this process has found good, which counts also where no cache can be written."""
 
 
 def identity_of(file: Path) -> FileIdentity:
@@ -28,27 +28,21 @@ def identity_of(file: Path) -> FileIdentity:
 
 @dataclass(frozen=True)
 class Stamps:
-    """A folder of empty files, each named after something that was found good.
+    """What a cache and this process remember to have found good."""
 
-    Attributes:
-        folder: Made with the first stamp.
-    """
-
-    folder: Path
+    cache: Cache
 
     def has(self, *what: object) -> bool:
         """Whether this was found good."""
-        file = self._file(what)
-        # os.path answers no where pathlib raises: a folder that may not be read.
-        return file in _added or os.path.exists(file)  # noqa: PTH110
+        fact = _fact(what)
+        return (self.cache, fact) in _added or self.cache.remembers(fact)
 
     def add(self, *what: object) -> None:
-        """Remember that this is good; without room or permission, for this process only."""
-        file = self._file(what)
-        _added.add(file)
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file.touch()
+        """Remember that this is good; where the cache cannot be written, for this process only."""
+        fact = _fact(what)
+        _added.add((self.cache, fact))
+        self.cache.remember(fact)
 
-    def _file(self, what: tuple[object, ...]) -> Path:
-        return self.folder / hashlib.sha256(ascii(what).encode()).hexdigest()[:32]
+
+def _fact(what: tuple[object, ...]) -> str:
+    return hashlib.sha256(ascii(what).encode()).hexdigest()[:32]

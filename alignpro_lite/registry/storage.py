@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,10 +24,14 @@ else:
 CHUNK_BYTES = 1 << 20
 LOCK_POLL_SECONDS = 0.2
 
-_MOVE_CURE = "Choose another folder with --cache DIR or ALIGNPRO_LITE_CACHE."
+_MOVE_CURE = (
+    "Check its permissions, or choose another folder; --cache DIR or ALIGNPRO_LITE_CACHE moves the "
+    "cache."
+)
+_SPACE_CURE = "Free some space, or choose another disk; --cache DIR moves the cache."
 _DISK_CURES = {
-    errno.ENOSPC: "Free some space, or choose another disk with --cache DIR.",
-    errno.EDQUOT: "Free some of your quota, or choose another disk with --cache DIR.",
+    errno.ENOSPC: _SPACE_CURE,
+    errno.EDQUOT: _SPACE_CURE,
     errno.EROFS: _MOVE_CURE,
     errno.EACCES: _MOVE_CURE,
     errno.EPERM: _MOVE_CURE,
@@ -72,6 +76,34 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def user_path(text: str | Path) -> Path:
+    """An absolute path, with `~` and `~user` at its beginning resolved.
+
+    Raises:
+        RegistryError: There is no such home folder.
+    """
+    # os.path leaves alone what it cannot resolve, where pathlib raises a RuntimeError.
+    path = Path(os.path.expanduser(text))  # noqa: PTH111
+    if str(text).startswith("~") and path == Path(text):
+        raise RegistryError(
+            f"{text} begins with a home folder that is not known.", "Write the whole path."
+        )
+    return path.absolute()
+
+
+def usual_folder(find: Callable[..., Path]) -> Path | None:
+    """A folder of the platform for this package; None for a user without a home folder.
+
+    Args:
+        find: A function of platformdirs.
+    """
+    try:
+        folder = find("alignpro-lite", appauthor=False)
+    except RuntimeError:  # older versions give a relative path instead
+        return None
+    return folder if folder.is_absolute() else None
+
+
 def require_space(folder: Path, size: int) -> None:
     """Refuse early what cannot fit.
 
@@ -82,7 +114,7 @@ def require_space(folder: Path, size: int) -> None:
     if free < size:
         raise RegistryError(
             f"{size:,} bytes are needed in {folder}, and {free:,} are free.",
-            _DISK_CURES[errno.ENOSPC],
+            _SPACE_CURE,
         )
 
 
@@ -134,21 +166,54 @@ def write_text(path: Path, text: str) -> None:
 def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock between processes, waiting for it.
 
-    The operating system's own file lock is used because it ends with its process,
-    even a killed one: nobody ever has to remove a stale lock. The lock
-    file itself stays, since deleting it would let two processes lock two files.
+    Args:
+        path: The lock file, made when missing and removed in the end.
+        on_wait: Called once when another process holds the lock; what it raises ends the waiting.
+    """
+    has_waited = False
+    while True:
+        with try_locked(path) as is_held:
+            if is_held:
+                yield
+                return
+        if not has_waited:
+            on_wait()
+            has_waited = True
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+@contextmanager
+def try_locked(path: Path) -> Iterator[bool]:
+    """Hold a lock between processes, or learn that another one holds it.
+
+    The operating system's own file lock is used because it ends with its process, even a killed
+    one: nobody ever has to remove a stale lock.
 
     Args:
-        path: The lock file, made when missing.
-        on_wait: Called once when another process holds the lock.
+        path: The lock file, made when missing and removed in the end.
+
+    Yields:
+        Whether the lock is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
-        if not _try_lock(stream):
-            on_wait()
-            while not _try_lock(stream):
-                time.sleep(LOCK_POLL_SECONDS)
-        yield
+        # A file that its holder has just removed locks nothing.
+        is_held = _try_lock(stream) and _is_at(stream, path)
+        try:
+            yield is_held
+        finally:
+            if is_held and sys.platform != "win32":
+                path.unlink(missing_ok=True)  # while the lock is held
+    if is_held and sys.platform == "win32":
+        with suppress(PermissionError):  # another process has opened it meanwhile
+            path.unlink()
+
+
+def _is_at(stream: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(stream: IO[bytes]) -> bool:

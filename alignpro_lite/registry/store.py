@@ -11,6 +11,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.intact import require_intact
 from alignpro_lite.registry.models_toml import Entry, ModelKind, Registry, load
 from alignpro_lite.registry.record import near
+from alignpro_lite.registry.storage import disk_errors
 
 DEFAULT = "default"
 """Stands for the model that models.toml names as the default of its kind."""
@@ -50,16 +51,19 @@ class ModelStore:
 
         Raises:
             RegistryError: It is none of these, or the model is not installed; the cure is the
-                command that brings it.
+                command that brings it. Or the cache cannot be read.
             ModelFileError: It was pulled, and is not what was pulled any more.
         """
-        if name_or_path == DEFAULT:
+        with disk_errors(Path(name_or_path)):
+            return self._path(kind, str(name_or_path))
+
+    def _path(self, kind: ModelKind, name: str) -> Path:
+        if name == DEFAULT:
             return self._installed(self.registry.default(kind))
-        name = str(name_or_path)
         # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
         path = os.path.expanduser(name)  # noqa: PTH111
         if os.path.exists(path):  # noqa: PTH110
-            for entry in self.registry.entries:
+            for entry in self.registry.entries if self.cache.folder else ():
                 if entry.files and self.cache.path(entry) == Path(path).absolute():
                     return self._installed(entry)
             return Path(path)

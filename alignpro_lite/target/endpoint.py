@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import SplitResult
 
-from alignpro_lite.errors import CancelledError, InputError
+from alignpro_lite.errors import CancelledError, InputError, shown_url
 from alignpro_lite.registry.http import (
     HttpError,
     Remote,
     check_address,
     is_loopback,
     read_body,
+    read_key,
     send,
-    shown_url,
 )
 
 MAX_RESPONSE_BYTES = 1 << 26
@@ -50,16 +52,8 @@ class Endpoint:
             InputError: The address or the key cannot be used, or the key would travel in plain
                 text.
         """
-        try:
-            address = check_address(url)
-        except HttpError as error:
-            raise InputError(f"The base URL cannot be used: {error}.", "Correct it.") from error
-        if "@" in address.netloc or address.query or address.fragment:
-            raise InputError(
-                f"The address of {address.hostname} holds a user, password or query.",
-                "Give the plain address, and the key in an environment variable.",
-            )
-        key = None if key_variable is None else _read_key(key_variable)
+        address = require_plain_address(url)
+        key = None if key_variable is None else _key_in(key_variable)
         if key and address.scheme != "https" and not is_loopback(address.hostname or ""):
             raise InputError(
                 f"The key in {key_variable} would be sent to {url} in plain text.",
@@ -99,6 +93,10 @@ class Endpoint:
                     raise CancelledError() from error
         return self._post_once(data)
 
+    def shown(self, answer: Any) -> str:
+        """What came back, fit for a message: one line, cut, without the key."""
+        return self._remote.quoted(json.dumps(answer).encode())
+
     def _post_once(self, data: bytes) -> Any:
         if self._closed.is_set():
             raise CancelledError()
@@ -119,16 +117,39 @@ class Endpoint:
             ) from error
 
 
-def _read_key(variable: str) -> str:
-    key = os.environ.get(variable, "").strip()
-    if not key:
+def require_plain_address(url: str) -> SplitResult:
+    """Split an address that can be asked and holds nothing secret.
+
+    Raises:
+        InputError: It cannot be used, or it holds a user, password or query, which are not shown.
+    """
+    try:
+        address = check_address(url)
+    except HttpError as error:
+        raise InputError(f"The base URL cannot be used: {error}.", "Correct it.") from error
+    if "@" in address.netloc or address.query or address.fragment:
         raise InputError(
-            f"Expected the key in the environment variable {variable}, which is not set.",
-            f"Run `export {variable}=...` first.",
+            f"The address of {address.hostname} holds a user, password or query.",
+            "Give the plain address, and the key in an environment variable.",
         )
-    if not (key.isascii() and key.isprintable()):
+    return address
+
+
+def _key_in(variable: str) -> str:
+    """The key in an environment variable.
+
+    Raises:
+        InputError: There is none, or it cannot be used.
+    """
+    key = read_key(variable) if variable in os.environ else None
+    if key is not None:
+        return key
+    if not re.fullmatch("[A-Z][A-Z0-9_]*", variable):  # perhaps the key itself: not to be shown
         raise InputError(
-            f"The key in the environment variable {variable} holds characters that no key has.",
-            "Set it again, on one line.",
+            "Expected the name of an environment variable that is set, found something else.",
+            "Put the key into a variable such as OPENAI_API_KEY, and that name here.",
         )
-    return key
+    raise InputError(
+        f"Expected the key in the environment variable {variable}, which is not set.",
+        f"Run `export {variable}=...` first.",
+    )

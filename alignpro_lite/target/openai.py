@@ -113,7 +113,7 @@ class OpenAiTarget:
             count = min(at_once, missing)
             body = self._body(messages, plan.with_count(count), stream_seed(seed, len(answers)))
             try:
-                answers += _choices(self._endpoint.post(body))[:count]
+                answers += _choices(self._endpoint.post(body), self._endpoint.shown)[:count]
             except HttpError as error:
                 if count > 1 and error.status in _MISFITS:
                     at_once = 1
@@ -139,8 +139,12 @@ class OpenAiTarget:
         return body
 
 
-def _choices(answer: Any) -> list[AnswerOrFailure]:
+def _choices(answer: Any, shown: Callable[[Any], str]) -> list[AnswerOrFailure]:
     """The choices of a chat completion, at least one.
+
+    Args:
+        answer: The decoded JSON.
+        shown: Makes what the endpoint said fit for a message.
 
     Raises:
         HttpError: It is not a chat completion.
@@ -153,14 +157,17 @@ def _choices(answer: Any) -> list[AnswerOrFailure]:
     except (TypeError, KeyError, AttributeError):
         choices = []
     if not choices:
-        raise HttpError(f"expected a chat completion with choices, found {answer!r:.200}")
+        raise HttpError(f"expected a chat completion with choices, found {shown(answer)}")
     tokens = _completion_tokens(answer) if len(choices) == 1 else None
-    return [_answer(text, reason, tokens) for text, reason in choices]
+    return [
+        _answer(text, reason, tokens)
+        if isinstance(text, str)
+        else TargetFailure(f"expected a text as answer, found {shown(text)} ({shown(reason)})")
+        for text, reason in choices
+    ]
 
 
-def _answer(text: Any, reason: Any, tokens: int | None) -> AnswerOrFailure:
-    if not isinstance(text, str):
-        return TargetFailure(f"expected a text as answer, found {text!r:.80} ({reason})")
+def _answer(text: str, reason: Any, tokens: int | None) -> Answer:
     # JSON can spell halves of characters, which no file or tokenizer takes.
     text = text.encode("utf-8", errors="replace").decode("utf-8")
     return Answer(text, tokens, reason if isinstance(reason, str) else "stop")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.experiment.models import load_prompts
 from alignpro_lite.experiment.prompts import Prompts
-from alignpro_lite.experiment.run_folder import Places, claim
+from alignpro_lite.experiment.run_folder import Places, claim, sole_run
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import AnswerPlan, Target
@@ -70,6 +70,8 @@ def train_policy(
         note(f"The run in {places.run} is done; its result is {result} there.")
         return True
     with ExitStack() as stack:
+        if is_main:
+            stack.enter_context(sole_run(places.run))
         policy = load_policy(str(accelerator.device))
         seed = config.training.seed
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)

@@ -112,6 +112,17 @@ def test_pull_reports_on_stderr_without_control_characters(capsys, hub):
     assert all(character.isprintable() or character == "\n" for character in err)
 
 
+def test_pull_and_rm_free_what_abandoned_downloads_left(capsys, hub, place):
+    left = place / "cache/hf/o/r/v0/t.gguf.partial"
+    for command in ("pull", "rm"):
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"half")
+        code, _, err = run(capsys, command, "target/t")
+        assert code == 0
+        assert "4 B of abandoned downloads freed" in err
+        assert not left.exists()
+
+
 def test_one_download_serves_all_rows_of_a_source(capsys, hub):
     assert run(capsys, "pull", "t")[0] == 0
     assert len(hub.requests) == 1

@@ -115,6 +115,27 @@ def test_missing_and_unknown_keys_are_named(tmp_path, change, problem):
         read(tmp_path, change)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        'url = "https://me:hunter2@host/v1"\nmodel = "m"',
+        'url = "https://me:sec/hunter2@host/v1"\nmodel = "m"',
+        'url = "https://host/v1?key=hunter2"\nmodel = "m"',
+        'url = ["https://me:hunter2@host/v1"]\nmodel = "m"',
+        'url = "https://host"\nmodel = "m"\napi_key = "sk-hunter2"',
+        'url = "https://host"\nmodel = "m"\nAPI_TOKEN = "sk-hunter2"',
+        'url = "https://host"\nmodel = "m"\npassword = "hunter2"',
+        'url = "https://host"\nmodel = "m"\nheaders = {Authorization = 1, token = "hunter2"}',
+        'url = "https://host"\nmodel = "m"\nkey_variable = ["sk-hunter2"]',
+    ],
+)
+def test_no_message_shows_a_secret_that_is_put_into_a_configuration(tmp_path, target):
+    """Unknown keys and wrong values were printed, whatever they held."""
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, {"target": f'kind = "openai"\n{target}'})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_unknown_key_comes_with_those_that_are_known(tmp_path):
     with pytest.raises(InputError, match="known keys: kind, source, context"):
         read(tmp_path, {"target": 'kind = "gguf"\nurl = "x"'})

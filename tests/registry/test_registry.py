@@ -237,7 +237,7 @@ def test_a_wrong_row_is_refused_with_its_place(tmp_path, text, message):
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "models.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(RegistryError, match="not valid TOML"):
+    with pytest.raises(RegistryError, match="expected UTF-8 text, found UTF-16"):
         load_files([tmp_path / "models.toml"])
 
 

@@ -18,6 +18,9 @@ class Hub:
     types: dict[str, str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # phrases beside the statuses
+    lengths: dict[str, str] = field(default_factory=dict)  # Content-Length, whatever is sent
+    endless: set[str] = field(default_factory=set)  # bodies without a length that never end
     drops: list[int] = field(default_factory=list)  # body bytes before each coming connection ends
     ranges: bool = True
     etag: str | None = '"one"'
@@ -57,7 +60,7 @@ def answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
         handler.send_header("Content-Length", "0")
         handler.end_headers()
     elif handler.path in hub.statuses or handler.path not in hub.files:
-        handler.send_error(hub.statuses.get(handler.path, 404))
+        handler.send_error(hub.statuses.get(handler.path, 404), hub.reasons.get(handler.path))
     else:
         send_file(handler, hub, headers)
 
@@ -79,7 +82,20 @@ def send_file(handler: BaseHTTPRequestHandler, hub: Hub, headers: dict[str, str]
     if hub.etag:
         handler.send_header("ETag", hub.etag)
     handler.send_header("Content-Type", hub.types.get(handler.path, "application/octet-stream"))
-    handler.send_header("Content-Length", str(len(body) - start))
+    if handler.path in hub.endless:
+        send_for_ever(handler, body)
+        return
+    handler.send_header("Content-Length", hub.lengths.get(handler.path, str(len(body) - start)))
     handler.end_headers()
     limit = hub.drops.pop(0) if hub.drops else len(body)
     handler.wfile.write(body[start : start + limit])
+
+
+def send_for_ever(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    """Until the client has had enough."""
+    handler.end_headers()
+    try:
+        while True:
+            handler.wfile.write(body)
+    except OSError:
+        handler.close_connection = True

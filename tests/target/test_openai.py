@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -204,7 +205,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_answers_or_a_failure(answer):
     try:
-        outcomes = _choices(answer)
+        outcomes = _choices(answer, str)
     except HttpError:
         return
     assert outcomes
@@ -223,6 +224,32 @@ def test_the_key_is_sent_and_never_shown(chat, monkeypatch):
     assert "Incorrect key ***" in str(caught.value)
     target = open_target(chat.url, key_variable="TEST_KEY")
     assert KEY not in repr(target) + repr(target._endpoint)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"echo": KEY},
+        {"choices": [], "headers": {"Authorization": f"Bearer {KEY}"}},
+        {"choices": [{"message": {"content": [KEY]}}]},
+        {"choices": [{"message": {"content": None}, "finish_reason": f"bad {KEY}"}]},
+        [f"{'x' * 180}{KEY}"],
+    ],
+)
+def test_a_key_that_an_answer_repeats_is_not_shown(chat, monkeypatch, answer):
+    """Only errors were cleaned; a cut in the middle of a key left its first half."""
+    monkeypatch.setenv("TEST_KEY", KEY)
+    chat.raw = json.dumps(answer).encode()
+    ((failure, *_),) = ask(chat.url, count=1, key_variable="TEST_KEY")
+    assert isinstance(failure, TargetFailure)
+    assert KEY[:6] not in failure.reason
+
+
+@pytest.mark.parametrize("name", [KEY, "hf_AbCdEf0123456789", "secret-key", "Bearer x"])
+def test_a_key_in_the_place_of_its_variable_is_not_shown(name):
+    with pytest.raises(InputError, match="name of an environment variable") as caught:
+        open_target("https://host/v1", key_variable=name)
+    assert name not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

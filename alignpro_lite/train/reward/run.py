@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alignpro_lite.experiment.run_folder import Places, claim
+from alignpro_lite.experiment.run_folder import Places, claim, sole_run
 from alignpro_lite.export.reward import RewardRequest, export_reward
 from alignpro_lite.reward.torch_reward import RewardCard
 from alignpro_lite.train.reward.config import RewardConfig
@@ -32,6 +32,11 @@ def train_reward(config: RewardConfig, places: Places, note: Callable[[str], Non
     """
     base = places.store.path("reward", config.model.base)
     claim(places.run, config)
+    with sole_run(places.run):
+        return _train(config, base, places, note)
+
+
+def _train(config: RewardConfig, base: Path, places: Places, note: Callable[[str], None]) -> Path:
     examples = read_data(config.data, config.parts, places.data, config.training.held_out)
     for line in examples.left_out:
         note(line)
