@@ -238,6 +238,8 @@ class _Cursor:
         for _ in range(array.count):
             start = offset + 8
             offset = start + read_length(data, offset)[0]
+            if offset > self.end:
+                raise self.too_short()
             texts.append(data[start:offset])
         return texts
 

@@ -62,9 +62,13 @@ def require_whole_vocabulary(gguf: GgufFile) -> None:
     if gguf.metadata.get("tokenizer.ggml.pre") == "whitespace" != kind:
         raise gguf.unsound("a vocabulary of the kind 'whitespace'", clipped(kind))
     tokens = _tokens(gguf)
-    _require_sound_tokens(gguf, tokens)
+    distinct = frozenset(tokens)
+    if len(distinct) != len(tokens):
+        twice, _ = Counter(tokens).most_common(1)[0]
+        raise gguf.unsound("tokens that differ", f"{clipped(twice)} twice")
+    _require_sound_texts(gguf, tokens)
     if kind in _BYTE_TOKENS:
-        _require_bytes(gguf, frozenset(tokens), _BYTE_TOKENS[str(kind)])
+        _require_bytes(gguf, distinct, _BYTE_TOKENS[str(kind)])
 
 
 def _tokens(gguf: GgufFile) -> list[bytes]:
@@ -75,12 +79,9 @@ def _tokens(gguf: GgufFile) -> list[bytes]:
     return [c_string(text) or b"[EMPTY_%d]" % place for place, text in enumerate(texts)]
 
 
-def _require_sound_tokens(gguf: GgufFile, tokens: Sequence[bytes]) -> None:
+def _require_sound_texts(gguf: GgufFile, tokens: Sequence[bytes]) -> None:
     if not tokens:
         raise gguf.unsound("a vocabulary", "no tokens")
-    if len(set(tokens)) != len(tokens):
-        twice, _ = Counter(tokens).most_common(1)[0]
-        raise gguf.unsound("tokens that differ", f"{clipped(twice)} twice")
     longest = max(tokens, key=len)
     if len(longest) > MAX_TOKEN_BYTES:
         raise gguf.unsound(f"tokens of at most {MAX_TOKEN_BYTES} bytes", f"{len(longest)}")

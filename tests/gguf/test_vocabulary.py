@@ -145,3 +145,21 @@ def test_a_vocabulary_is_checked_before_llama_cpp_opens_it(tmp_path: Path) -> No
     put(5, b"a")(model)
     with pytest.raises(ModelFileError, match="tokens that differ"):
         open_vocabulary(model.write(tmp_path / "twice.gguf"))
+
+
+def test_the_bytes_of_a_long_token_are_whole(tmp_path: Path) -> None:
+    """Above 256 bytes, nothing of a token came out."""
+    vocabulary = open_vocabulary(checked(tmp_path, put(5, b"x" * 1000)))
+    assert vocabulary.piece(5) == b"x" * 1000
+
+
+def test_a_text_may_make_more_tokens_than_bytes(tmp_path: Path) -> None:
+    """A SentencePiece vocabulary without a space of its own spells each one in three bytes."""
+
+    def without_space(model: EditableGguf) -> None:
+        gguf_edit.make_sentencepiece(model, [])
+        model.items(TOKENS)[259] = b"[taken]"
+
+    vocabulary = open_vocabulary(checked(tmp_path, without_space))
+    tokens = vocabulary.tokenize(" " * 100, special=False)
+    assert b"".join(map(vocabulary.piece, tokens)).decode() == "\u2581" * 101
