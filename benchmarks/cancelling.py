@@ -1,6 +1,7 @@
 """How soon both engines stop a long prompt that is cancelled, and what that costs its computation.
 
     python benchmarks/cancelling.py [--rounds 20] [--tokens 1500] [--threads N]
+        [--target TARGET] [--prompter PROMPTER]
 
 - Let go: from `cancel` to the moment at which the engine is free for others, at a random place of
   the prompt. The bar is 200 ms. The reader of a cancelled answer does not wait even that long.
@@ -26,7 +27,7 @@ from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_gr
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.llama import LlamaStepper, TargetSettings, open_model
 
-VOCABULARY = 1000
+VOCABULARY = 300
 """Tokens are drawn below this."""
 
 
@@ -81,17 +82,19 @@ def report(
 
 
 def main() -> None:
-    """Measure both default models."""
+    """Measure both models."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--threads", type=int, default=usable_cores())
+    for part in ("target", "prompter"):
+        parser.add_argument(f"--{part}", default="default")
     options = parser.parse_args()
     store = ModelStore.open()
     prompt = random.Random(0).choices(range(VOCABULARY), k=options.tokens)
 
     settings = TargetSettings(options.tokens + 256, 2, 0, None, options.threads)
-    model = open_model(store.path("target", "default"), settings)
+    model = open_model(store.path("target", options.target), settings)
 
     def without_callback(stepper: Any) -> None:
         model.lib.llama_set_abort_callback(
@@ -101,7 +104,7 @@ def main() -> None:
     report(
         "target", lambda: LlamaStepper(model, settings), without_callback, prompt, options.rounds
     )
-    bundle = open_bundle(store.path("bundle", "default"))
+    bundle = open_bundle(store.path("bundle", options.prompter))
     placed = DecoderSettings("cpu", 0, 2, options.threads)
     session = open_graph(bundle, placed)
 

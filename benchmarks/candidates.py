@@ -1,8 +1,9 @@
 """What more samples cost: time and memory of `run --samples 8` compared with `--samples 1`.
 
     python benchmarks/candidates.py [--tokens 64] [--repeats 5]
+        [--target TARGET] [--prompter PROMPTER] [--reward REWARD]
 
-On the default models with the default reward, in turns in one process, so the ratios hold on any
+By default on the default models and reward; in turns in one process, so the ratios hold on any
 machine. The prompt asks for an answer longer than --tokens, so all answers have the same length.
 """
 
@@ -41,19 +42,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    for part in ("target", "prompter", "reward"):
+        parser.add_argument(f"--{part}", default="default")
+    parser.add_argument("--strength", type=float, help="λ, if the prompter was trained with none")
     options = parser.parse_args()
-    with AlignedModel.load(reward="default") as model:
+    with AlignedModel.load(options.target, options.prompter, options.reward) as model:
         plain = AlignedModel(model.target, model.prompter, model.plan)
         print(f"{'':28}{'1 sample':>10}{'8 samples':>11}{'ratio':>7}{'memory':>12}")
         rows = {"no reward": (plain, RhoStar())}
         rows |= {name: (model, settings) for name, settings in CASES.items()}
         for name, (used, settings) in rows.items():
+            chosen = replace(settings, strength=options.strength)
             times_of: dict[int, list[float]] = {1: [], 8: []}
             before = resident_megabytes()
             for repeat in range(options.repeats + 1):
                 for samples, times in times_of.items():
                     request = Request(
-                        max_tokens=options.tokens, rho_star=replace(settings, samples=samples)
+                        max_tokens=options.tokens, rho_star=replace(chosen, samples=samples)
                     ).with_seed(repeat)
                     times.append(run_seconds(used, request))
             alone, eight = (statistics.median(times[1:]) for times in times_of.values())

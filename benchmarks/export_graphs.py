@@ -22,6 +22,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 PROMPT, STEPS, BATCHES, ROUNDS = 64, 64, (1, 8), 3
+GATE = "adapter_gate"
+"""The input that multiplies what an adapter adds."""
 
 
 def measure(path: Path, layout: str, threads: int) -> dict[str, float]:
@@ -58,6 +60,8 @@ def decode_speed(session: ort.InferenceSession, layout: str, batch: int) -> floa
         if "position_ids" in inputs:
             positions = np.arange(done, done + count, dtype=np.int64)
             binding.bind_cpu_input("position_ids", np.tile(positions, (batch, 1)))
+        if GATE in inputs:
+            binding.bind_cpu_input(GATE, np.ones(1, np.float32))
         binding.bind_output("logits", "cpu")
         for name, value in cache.items():
             binding.bind_ortvalue_input(name, value)

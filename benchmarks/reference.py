@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
@@ -64,6 +63,8 @@ def measure(trained: Path, base: Path | None) -> None:
 
 def base_bundle(folder: Path) -> Path:
     """The base of the default prompter as a bundle of its own, with the same template."""
+    from alignpro_lite.export.bundle import BundleRequest, export_bundle
+
     store = ModelStore.open()
     trained = open_bundle(store.path("bundle", "default"))
     source = store.path("prompter", trained.sidecar.provenance.base_model)

@@ -328,6 +328,7 @@ class LlamaContext:
         self._wanted = np.ctypeslib.as_array(self._batch.logits, shape)
         np.ctypeslib.as_array(self._batch.n_seq_id, shape)[:] = 1
         self._sequence = [self._batch.seq_id[place] for place in range(self.batch_size)]
+        self._logits = ctypes.c_float * model.n_vocab
         self._interrupted = (ctypes.c_char * 2)()
         self._is_interrupted = lib.ggml_abort_callback(_address_of_strlen())
         lib.llama_set_abort_callback(self.pointer, self._is_interrupted, self._interrupted)
@@ -382,7 +383,8 @@ class LlamaContext:
     def logits(self, place: int) -> NDArray[np.float32]:
         """Logits behind a wanted token of the last `decode`: (n_vocab,), valid until the next."""
         pointer = self._lib.llama_get_logits_ith(self.pointer, place)
-        return np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
+        scores = self._logits.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(memoryview(scores), np.float32)
 
     def close(self) -> None:
         """Free the KV cache, and the model if nothing else refers to it."""

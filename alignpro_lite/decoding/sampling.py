@@ -84,7 +84,8 @@ def _log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Shape (..., 1). numpy sums pairwise, so that float32 is exact to about 1e-6 here."""
     top = np.max(logits, axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):  # infinite scores give NaN, which `Draw` is about
-        total = np.sum(np.exp(logits - top), axis=-1, keepdims=True)
+        shifted = logits - top
+        total = np.sum(np.exp(shifted, out=shifted), axis=-1, keepdims=True)
     result: NDArray[np.float64] = top + np.log(total.astype(np.float64))
     return result
 

@@ -33,7 +33,7 @@ class BadRowError(Exception):
     """One row cannot be used."""
 
 
-class Cell(str):
+class TableCell(str):
     """A cell of a table, which tells no types: a text, or a number where one is wanted."""
 
     __slots__ = ()
@@ -175,7 +175,7 @@ def _table_rows(path: Path, text: str, header: str) -> Iterator[Numbered]:
     names = [name.strip() for name in names]
     for number, cells in rows:
         if len(cells) == len(names):
-            yield number, dict(zip(names, map(Cell, cells), strict=True))
+            yield number, dict(zip(names, map(TableCell, cells), strict=True))
         elif cells:
             yield number, BadRowError(f"expected {len(names)} cells, found {len(cells)}")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alignpro_lite.experiment.data_file import BadRowError, Cell
+from alignpro_lite.experiment.data_file import BadRowError, TableCell
 from alignpro_lite.experiment.rows import Row, require_text, text_of
 
 PROMPT_KEYS = ("prompt", "messages", "conversations")
@@ -47,7 +47,7 @@ def turns_of(row: Row, key: str) -> tuple[Turn, ...] | None:
         BadRowError: A message has no text or no known role.
     """
     value = row.get(key)
-    if isinstance(value, Cell) and value.startswith("[{"):
+    if isinstance(value, TableCell) and value.startswith("[{"):
         value = _parsed(value)
     messages = [value] if isinstance(value, dict) else value
     if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
@@ -97,7 +97,7 @@ def transcript(turns: Sequence[Turn]) -> str:
     return "\n\n".join([*told, said[0].text, *later])
 
 
-def _parsed(cell: Cell) -> Any:
+def _parsed(cell: TableCell) -> Any:
     try:
         return json.loads(cell)
     except (ValueError, RecursionError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.experiment.data_file import BadRowError, Cell, numbered_rows
+from alignpro_lite.experiment.data_file import BadRowError, TableCell, numbered_rows
 
 MAX_BAD_SHARE = 0.05
 """Share of rows that may be unreadable."""
@@ -85,14 +85,14 @@ def _is_unicode(text: str) -> bool:
 def number_of(row: Row, key: str) -> float:
     """The number under a key; BadRowError if it is missing or not a finite number."""
     value = row.get(key)
-    if isinstance(value, Cell):
+    if isinstance(value, TableCell):
         value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise BadRowError(f"expected a number under {key!r}, found {str(value)[:40]!r}")
     return float(value)
 
 
-def _number(cell: Cell) -> float | Cell:
+def _number(cell: TableCell) -> float | TableCell:
     try:
         return float(cell)
     except ValueError:
