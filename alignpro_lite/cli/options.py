@@ -164,7 +164,7 @@ class _Text(click.types.StringParamType):
         return decode_input(os.fsencode(value), "An argument")
 
 
-TEXT = _Text()
+UTF8_TEXT = _Text()
 
 cache_option = click.option(
     "--cache",
@@ -247,7 +247,7 @@ model_options = grouped(
 answer_options = grouped(
     "answer",
     AnswerOptions,
-    click.option("--system", "-s", type=TEXT, help="System prompt for the target."),
+    click.option("--system", "-s", type=UTF8_TEXT, help="System prompt for the target."),
     click.option(
         "--max-tokens",
         type=click.IntRange(min=1),
@@ -256,7 +256,7 @@ answer_options = grouped(
         help="The most tokens of an answer.",
     ),
     click.option(
-        "--stop", type=TEXT, multiple=True, help="Text that ends the answer; may be repeated."
+        "--stop", type=UTF8_TEXT, multiple=True, help="Text that ends the answer; may be repeated."
     ),
     click.option("--temperature", type=float, help="0 always takes the most likely token."),
     click.option("--top-k", type=int, help="Sample from the k most likely tokens; 0 for all."),
@@ -273,7 +273,7 @@ answer_options = grouped(
     click.option("--seed", type=int, help="Repeats a run.  [default: a new seed each time]"),
     click.option(
         "--protect",
-        type=TEXT,
+        type=UTF8_TEXT,
         multiple=True,
         metavar="REGEX",
         help="Text that a rewrite must keep, in addition to code, URLs, paths, numbers, quotes, "

@@ -12,7 +12,7 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
-    TEXT,
+    UTF8_TEXT,
     cache_option,
     device_option,
     prompter_option,
@@ -21,7 +21,7 @@ from alignpro_lite.cli.options import (
 
 
 @click.command("rewrite")
-@click.argument("prompt", type=TEXT, required=False)
+@click.argument("prompt", type=UTF8_TEXT, required=False)
 @prompter_option
 @device_option
 @cache_option

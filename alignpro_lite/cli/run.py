@@ -14,7 +14,7 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.options import (
-    TEXT,
+    UTF8_TEXT,
     AnswerOptions,
     DrawOptions,
     ModelOptions,
@@ -65,7 +65,7 @@ display_options = grouped(
 
 
 @click.command("run")
-@click.argument("prompt", type=TEXT, required=False)
+@click.argument("prompt", type=UTF8_TEXT, required=False)
 @model_options
 @draw_options
 @answer_options

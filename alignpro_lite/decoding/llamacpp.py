@@ -87,7 +87,9 @@ def _keep_line(level: int, text: bytes, _: object) -> None:
 
 
 def _last_line() -> str:
-    return _log_lines[-1] if _log_lines else "it gave no reason"
+    """The last line that gives a reason."""
+    telling = [line for line in _log_lines if not line.endswith("failed to load model")]
+    return telling[-1] if telling else "it gave no reason"
 
 
 def supports_gpu_offload() -> bool:

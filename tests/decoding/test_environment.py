@@ -87,3 +87,23 @@ def test_memory_that_ran_out_is_named_as_such(reason):
 @pytest.mark.parametrize("reason", ["invalid magic characters", "unknown model architecture: 'x'"])
 def test_a_damaged_file_is_not_lack_of_memory(reason):
     assert exhausted(Path("m.gguf"), reason) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit address space")
+def test_a_model_that_does_not_fit_is_not_called_damaged():
+    """llama.cpp's last line only says that loading failed; the one before it says why."""
+    code = (
+        "import resource\n"
+        "from pathlib import Path\n"
+        "from alignpro_lite.decoding import llamacpp\n"
+        "from alignpro_lite.errors import DeviceError\n"
+        "params = llamacpp.llama_cpp().llama_model_default_params()\n"
+        "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used, used))\n"
+        "try:\n"
+        f"    llamacpp.LlamaModel(Path({str(TINY_TARGET)!r}), params)\n"
+        "except DeviceError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "not enough memory" in done.stdout, done.stderr

@@ -20,7 +20,7 @@ from alignpro_lite.eval.inputs import prompts_of
 from alignpro_lite.eval.progress import TimeLeft, duration
 from alignpro_lite.eval.records import RESULTS
 from alignpro_lite.experiment.config import read_config
-from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.digests import digests_of
 from tests.support import TINY_BUNDLE, TINY_TARGET
@@ -226,14 +226,11 @@ def test_another_configuration_or_model_never_mixes(places, tmp_path):
     with pytest.raises(InputError, match=r"started with seed = 0, found 3"):
         evaluate(config_of(places, NONE, "seed = 3\n"), places, silent)
     other = places.data / "other"
-    other.mkdir()
+    changed = config_of(places, NONE, "seed = 3\n")
+    claim(other, changed)
     shutil.copy(places.run / RESULTS, other / RESULTS)
     with pytest.raises(InputError, match=r"line 1 belongs to another configuration"):
-        evaluate(
-            config_of(places, NONE, "seed = 3\n"),
-            Places(places.data, other, places.store),
-            silent,
-        )
+        evaluate(changed, Places(places.data, other, places.store), silent)
     assert lines_of(places) == before
 
 

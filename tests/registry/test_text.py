@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.cli.options import TEXT, read_prompt
+from alignpro_lite.cli.options import UTF8_TEXT, read_prompt
 from alignpro_lite.errors import AlignProError, InputError, RegistryError
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.registry.models_toml import load_files
@@ -107,8 +107,8 @@ def test_a_mark_on_stdin_is_no_part_of_the_prompt(monkeypatch):
 )
 def test_an_argument_is_utf8_in_any_locale(environment):
     code = (
-        "import click, json; from alignpro_lite.cli.options import TEXT\n"
-        "@click.command()\n@click.argument('texts', nargs=-1, type=TEXT)\n"
+        "import click, json; from alignpro_lite.cli.options import UTF8_TEXT\n"
+        "@click.command()\n@click.argument('texts', nargs=-1, type=UTF8_TEXT)\n"
         "def show(texts): print(json.dumps(texts))\nshow()"
     )
     arguments = [b"caf\xc3\xa9", codecs.BOM_UTF8 + b"x", b"plain"]
@@ -125,4 +125,4 @@ def test_an_argument_is_utf8_in_any_locale(environment):
 @pytest.mark.parametrize("raw", [b"caf\xe9", b"\xff\xfeh", b"\xed\xa0\x80"])
 def test_an_argument_in_another_encoding_is_one_clear_error(raw):
     with pytest.raises(InputError, match="expected UTF-8 text, found"):
-        TEXT.convert(os.fsdecode(raw), click.Option(["--system"]), None)
+        UTF8_TEXT.convert(os.fsdecode(raw), click.Option(["--system"]), None)
