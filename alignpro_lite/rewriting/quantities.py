@@ -141,6 +141,8 @@ class _Reader:
 
     def _unit(self, after: int) -> int:
         """After up to three words of a unit: square metres, km per hour, de marzo."""
+        if self._between(after) == ". " and self.words[after].text.lower() in units.AFTER_ORDINAL:
+            return after + 1
         for _ in range(3):
             if not self._near(after):
                 break
@@ -164,10 +166,14 @@ class _Reader:
 
     def _near(self, place: int) -> bool:
         """Whether a word follows the one before it after a space or an apostrophe only."""
-        if place >= len(self.words):
-            return False
-        between = self.text[self.words[place - 1].end : self.words[place].start]
+        between = self._between(place)
         return (between.isspace() and len(between) < 4) or between in ("'", "’")
+
+    def _between(self, place: int) -> str:
+        """What stands before a word; nothing after the last one."""
+        if place >= len(self.words):
+            return ""
+        return self.text[self.words[place - 1].end : self.words[place].start]
 
 
 def _words(text: str) -> Iterator[_Word]:

@@ -42,6 +42,7 @@ Found = tuple[SpanKind, int, int]
 _NEW_SENTENCE = re.compile(r"\s+[^\W\d_a-z]")
 _IS_LETTER = re.compile(LETTER)
 _TAG = re.compile(r"<[/!?%]?[A-Za-z-][^<>]*+>")
+_OPERATOR = re.compile(r"(?<=\S )(?:<?[-=]+>|<[-=]*>?|>=?|[-=!:+*/]=+|&&|\|\||\*\*?)(?= \S)")
 # Not the plural of "word(s)".
 _CALL = re.compile(r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))[^()\n]*+\)")
 
@@ -55,6 +56,7 @@ _SCANNERS: tuple[tuple[SpanKind, Callable[[str], Iterator[tuple[int, int]]]], ..
     ("code", code_lines),
     ("code", _matches(_TAG)),
     ("code", _matches(_CALL)),
+    ("word", _matches(_OPERATOR)),
     *(("code", delimiters.spans) for delimiters in (*BRACKETS, *ELEMENTS)),
     *(("quote", delimiters.spans) for delimiters in QUOTES),
     *(("formula", delimiters.spans) for delimiters in FORMULAS),

@@ -110,6 +110,11 @@ NUMBER_WORDS = SCALES | frozenset(
 )
 """Numbers in words, in lower case; without those that mean more than a number: one, once, due."""
 
+AFTER_ORDINAL = frozenset(
+    word_list("januar februar märz april mai juni juli august september oktober november dezember")
+)
+"""What may follow a German ordinal with a full stop: 5. März."""
+
 ONE = frozenset(word_list("one один одна одно"))
 """Numbers that mean more than a number: they count only before a unit or a scale."""
 
@@ -170,9 +175,9 @@ UNSPACED_UNIT = re.compile(f"{_SCALE}*(?:{_NAMED}|(?=\\w)[{UNSPACED}])?")
 """What follows digits in a script without spaces: what is listed, or one character."""
 SPACED_UNIT = re.compile(f" (?:{_SCALE}+(?:{_NAMED})?|{_NAMED})")
 """Likewise after a space."""
+_NUMERAL = "[〇零一二三四五六七八九十百千万萬亿億兆两兩半]"
 UNSPACED_NUMBER = re.compile(
-    "第?(?:[〇零一二三四五六七八九十百千万萬亿億兆两兩]+(?:分之[〇零一二三四五六七八九十百千万两]+|[点點][〇零一二三四五六七八九]+)?"
-    f"(?:{_NAMED}|[{_COUNTERS}])|[〇零一二三四五六七八九十百千万萬亿億兆两兩]{{2,}}(?:分之[〇零一二三四五六七八九十百千万两]+)?"
-    "|[〇零一二三四五六七八九十百千万萬亿億兆两兩]分之[〇零一二三四五六七八九十百千万两]+)"
+    f"第?(?:{_NUMERAL}+分之{_NUMERAL}+|{_NUMERAL}+(?:[点點]{_NUMERAL}+)?(?:{_NAMED}|[{_COUNTERS}])"
+    f"|{_NUMERAL}{{2,}})"
 )
 """A number in Chinese characters; a single one only before a unit."""
