@@ -188,6 +188,8 @@ def _words(text: str) -> Iterator[_Word]:
 def _in_words(text: str) -> bool:
     """Whether a word is a number: twenty, twenty-five, three-quarters."""
     parts = text.lower().split("-")
+    if units.GERMAN_NUMBER.fullmatch(parts[-1]):
+        return True
     return parts[-1] in units.NUMBER_WORDS and all(
         part in units.NUMBER_WORDS or part in ("one", "and", "a") for part in parts
     )

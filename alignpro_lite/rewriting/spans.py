@@ -41,7 +41,7 @@ Found = tuple[SpanKind, int, int]
 
 _NEW_SENTENCE = re.compile(r"\s+[^\W\d_a-z]")
 _IS_LETTER = re.compile(LETTER)
-_TAG = re.compile(r"<[/!?%]?[A-Za-z-][^<>]*+>")
+_TAG = re.compile(r"<(?:[/!?]?[A-Za-z-]|[%!?])[^<>]*+>")
 _OPERATOR = re.compile(r"(?<=\S )(?:<?[-=]+>|<[-=]*>?|>=?|[-=!:+*/]=+|&&|\|\||\*\*?)(?= \S)")
 # Not the plural of "word(s)".
 _CALL = re.compile(r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))[^()\n]*+\)")

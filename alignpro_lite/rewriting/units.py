@@ -15,55 +15,56 @@ _BASES = word_list(
     """
     meter meters metre metres gram grams gramme grammes liter liters litre litres watt watts volt
     volts joule joules hertz pascal pascals newton newtons ampere amperes amp amps ohm ohms byte
-    bytes bit bits pixel pixels ton tons tonne tonnes calorie calories second seconds mètre mètres
-    octet octets gramm metro metros litro litros gramo gramos grama gramas metri litri grammi
-    parsec parsecs bar bars mole moles watt-hours
+    bytes bit bits pixel pixels ton tons tonne tonnes calorie calories second seconds mètre
+    mètres octet octets gramm metro metros litro litros gramo gramos grama gramas metri litri
+    grammi parsec parsecs bar bars mole moles watt-hours
     """
 )
 UNITS = frozenset(
     [
         *(prefix + base for prefix in _PREFIXES for base in _BASES),
         *word_list("""
-        percent per-cent percentage prozent procent por-ciento per-cento ciento cento cent процент
-        процента процентов degree degrees celsius fahrenheit kelvin grad degrés grados gradi graus
-        mile miles mi yard yards yd feet foot ft inch inches fathom fathoms furlong furlongs knot
-        knots league leagues acre acres hectare hectares ha square sq cubic cu fluid fl nautical
-        metric ounce ounces oz pound pounds lb lbs stone pint pints quart quarts gallon gallons
-        gal cup cups teaspoon teaspoons tsp tablespoon tablespoons tbsp pinch barrel barrels
-        bushel carat carats atm psi bar torr lux lumen lumens candela decibel decibels ppm mol cal
-        kcal tesla gauss sievert horsepower hp rpm light light-year light-years lightyears au sec
-        secs min mins hour hours hr hrs day days week weeks fortnight fortnights month months year
-        years yr yrs decade decades century centuries millennium millennia quarter quarters minute
-        minutes minuten noon midnight o'clock dollar dollars cents euro euros penny pence yen yuan
-        rupee rupees peso pesos franc francs rouble roubles ruble rubles won reais krone kroner
-        krona kronor zloty pfund bucks quid word words sentence sentences paragraph paragraphs
-        character characters letter letters line lines page pages chapter chapters verse verses
-        stanza stanzas token tokens syllable syllables digit digits fold star stars am a.m pm p.m
-        kilometer meter zentimeter millimeter quadratmeter kubikmeter liter gramm kilogramm kilo
-        kilos pfund tonne tonnen stunde stunden sekunde sekunden tag tage tagen woche wochen monat
-        monate monaten jahr jahre jahren jahrhundert jahrhunderte uhr wort wörter wörtern worte
-        worten satz sätze sätzen zeile zeilen seite seiten absatz absätze absätzen zeichen
-        kilomètre kilomètres centimètre centimètres heure heures jour jours semaine semaines mois
-        ans année années siècle siècles mot mots phrase phrases ligne lignes paragraphe
-        paragraphes caractères livre livres kilómetro kilómetros kilogramo kilogramos hora horas
-        minuto minutos segundo segundos día días semana semanas mes meses año años siglo siglos
-        palabra palabras frase frases oración oraciones párrafo párrafos línea líneas página
-        páginas dólar dólares libra libras chilometro chilometri chilogrammi chilo chili ore ora
-        minuti secondi giorno giorni settimana settimane mese mesi anno anni parola parole frasi
-        riga righe pagina pagine paragrafo paragrafi quilômetro quilômetros quilograma quilogramas
-        dia dias mês ano anos palavra palavras linha linhas parágrafo parágrafos uur uren dag
-        dagen week weken maand maanden jaar jaren woorden zinnen alinea's км м см мм кг г л ч с
-        мин сек руб км/ч тонн метр метра метров километр километра километров грамм граммов литр
-        литра литров час часа часов минута минуты минут секунд день дня дней неделя недели недель
-        месяц месяца месяцев год года лет век рубль рубля рублей долларов евро слово слова слов
-        предложение предложения предложений строк страниц абзац абзаца абзацев градусов كم م سم مم
-        كغ كجم غ لتر متر كيلومتر كيلو دقيقة دقائق ساعة ساعات يوم أيام أسبوع أسابيع شهر أشهر سنة
-        سنوات عام كلمة كلمات جملة جمل دولار يورو ريال درهم درجة بالمئة सेमी किमी किलो मीटर
-        किलोमीटर ग्राम किलोग्राम लीटर घंटे घंटा मिनट सेकंड दिन सप्ताह महीने साल वर्ष रुपये रुपए
-        शब्द शब्दों वाक्य वाक्यों प्रतिशत डिग्री january february march april june july august
-        september october november december jan feb mar apr jun jul aug sep sept oct nov dec
-        januar februar märz juni juli oktober dezember janvier février mars avril mai juin juillet
-        août septembre octobre novembre décembre enero febrero marzo abril mayo junio julio agosto
+        percent per-cent percentage prozent procent por-ciento per-cento ciento cento cent
+        процент процента процентов degree degrees celsius fahrenheit kelvin grad degrés grados
+        gradi graus mile miles mi yard yards yd feet foot ft inch inches fathom fathoms furlong
+        furlongs knot knots league leagues acre acres hectare hectares ha square sq cubic cu
+        fluid fl nautical metric ounce ounces oz pound pounds lb lbs stone pint pints quart
+        quarts gallon gallons gal cup cups teaspoon teaspoons tsp tablespoon tablespoons tbsp
+        pinch barrel barrels bushel carat carats atm pa kpa mpa hpa psi bar torr lux lumen lumens
+        candela decibel decibels ppm mol cal kcal tesla gauss sievert horsepower hp rpm light
+        light-year light-years lightyears au sec secs min mins hour hours hr hrs day days week
+        weeks fortnight fortnights month months year years yr yrs decade decades century
+        centuries millennium millennia quarter quarters minute minutes minuten noon midnight
+        o'clock dollar dollars cents euro euros penny pence yen yuan rupee rupees peso pesos
+        franc francs rouble roubles ruble rubles won reais krone kroner krona kronor zloty pfund
+        bucks quid word words sentence sentences paragraph paragraphs character characters letter
+        letters line lines page pages chapter chapters verse verses stanza stanzas token tokens
+        syllable syllables digit digits fold star stars am a.m pm p.m kilometer meter zentimeter
+        millimeter quadratmeter kubikmeter liter gramm kilogramm kilo kilos pfund tonne tonnen
+        stunde stunden sekunde sekunden tag tage tagen woche wochen monat monate monaten jahr
+        jahre jahren jahrhundert jahrhunderte uhr wort wörter wörtern worte worten satz sätze
+        sätzen zeile zeilen seite seiten absatz absätze absätzen zeichen kilomètre kilomètres
+        centimètre centimètres heure heures jour jours semaine semaines mois ans année années
+        siècle siècles mot mots phrase phrases ligne lignes paragraphe paragraphes caractères
+        livre livres kilómetro kilómetros kilogramo kilogramos hora horas minuto minutos segundo
+        segundos día días semana semanas mes meses año años siglo siglos palabra palabras frase
+        frases oración oraciones párrafo párrafos línea líneas página páginas dólar dólares libra
+        libras chilometro chilometri chilogrammi chilo chili ore ora minuti secondi giorno giorni
+        settimana settimane mese mesi anno anni parola parole frasi riga righe pagina pagine
+        paragrafo paragrafi quilômetro quilômetros quilograma quilogramas dia dias mês ano anos
+        palavra palavras linha linhas parágrafo parágrafos uur uren dag dagen week weken maand
+        maanden jaar jaren woorden zinnen alinea's км м см мм кг г л ч с мин сек руб км/ч тонн
+        метр метра метров километр километра километров грамм граммов литр литра литров час часа
+        часов минута минуты минут секунд день дня дней неделя недели недель месяц месяца месяцев
+        год года лет век рубль рубля рублей долларов евро слово слова слов предложение
+        предложения предложений строк страниц абзац абзаца абзацев градусов كم م سم مم كغ كجم غ
+        لتر متر كيلومتر كيلو دقيقة دقائق ساعة ساعات يوم أيام أسبوع أسابيع شهر أشهر سنة سنوات عام
+        كلمة كلمات جملة جمل دولار يورو ريال درهم درجة بالمئة सेमी किमी किलो मीटर किलोमीटर ग्राम
+        किलोग्राम लीटर घंटे घंटा मिनट सेकंड दिन सप्ताह महीने साल वर्ष रुपये रुपए शब्द शब्दों
+        वाक्य वाक्यों प्रतिशत डिग्री january february march april june july august september
+        october november december jan feb mar apr jun jul aug sep sept oct nov dec januar februar
+        märz juni juli oktober dezember janvier février mars avril mai juin juillet août
+        septembre octobre novembre décembre enero febrero marzo abril mayo junio julio agosto
         septiembre octubre noviembre diciembre gennaio febbraio aprile maggio giugno luglio
         settembre ottobre dicembre janeiro fevereiro março maio junho julho setembro outubro
         novembro dezembro января февраля марта апреля мая июня июля августа сентября октября
@@ -80,12 +81,12 @@ SCALES = frozenset(
     fourth fifth fifths sixth sixths seventh eighth eighths ninth tenth tenths hundredth
     thousandth mn bn tn mio mrd k hundert tausend million millionen milliarde milliarden billion
     billionen hälfte drittel viertel fünftel zehntel dutzend mille millier milliers millions
-    milliard milliards douzaine moitié tiers quart quarts cientos mil miles millón millones billón
-    billones docena mitad tercio cuarto cuartos mila milione milioni miliardo miliardi dozzina
-    metà terzo milhar milhão milhões bilhão bilhões bilhões trilhão dúzia metade terço miljoen
-    miljard тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов половина
-    треть четверть مليون ملايين مليار ألف آلاف مئة مائة نصف ربع ثلث हज़ार हजार लाख करोड़ मिलियन सौ
-    आधा
+    milliard milliards douzaine moitié tiers quart quarts cientos mil miles millón millones
+    billón billones docena mitad tercio cuarto cuartos mila milione milioni miliardo miliardi
+    dozzina metà terzo milhar milhão milhões bilhão bilhões bilhões trilhão dúzia metade terço
+    miljoen miljard тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов
+    половина треть четверть مليون ملايين مليار ألف آلاف مئة مائة نصف ربع ثلث हज़ार हजार लाख करोड़
+    मिलियन सौ आधा
     """)
 )
 """Numbers that multiply or divide another, in lower case."""
@@ -94,18 +95,19 @@ NUMBER_WORDS = SCALES | frozenset(
     word_list("""
     zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
-    twice thrice twentieth zwei drei vier fünf sechs sieben acht neun zehn zwölf dreizehn vierzehn
-    fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig siebzig
-    achtzig neunzig zéro deux trois quatre cinq sept huit onze douze treize quatorze quinze seize
-    vingt trente quarante cinquante soixante cero dos tres cuatro cinco seis siete ocho nueve diez
-    doce trece catorce quince veinte treinta cuarenta cincuenta sesenta setenta ochenta noventa
-    cien ciento doscientos quinientos tre quattro cinque sette otto nove dieci undici dodici
-    tredici quattordici quindici venti trenta quaranta cinquanta sessanta settanta ottanta novanta
-    dois duas três quatro sete oito dez doze treze quinze vinte trinta quarenta cinquenta oitenta
-    cem twee drie vijf zes zeven negen tien twaalf twintig dertig ноль два две три четыре пять
-    шесть семь восемь девять десять двенадцать двадцать тридцать сорок пятьдесят шестьдесят
-    семьдесят восемьдесят девяносто сто двести триста пятьсот اثنان ثلاثة ثلاث أربعة أربع خمسة خمس
-    ستة ست سبعة سبع ثمانية تسعة عشرة عشرون दो तीन चार पाँच पांच छह सात आठ दस बीस पचास
+    twice thrice twentieth zwei drei vier fünf sechs sieben acht neun zehn zwölf dreizehn
+    vierzehn fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig
+    siebzig achtzig neunzig zéro vingt vingts deux trois quatre cinq sept huit onze douze treize
+    quatorze quinze seize vingt trente quarante cinquante soixante cero dos tres cuatro cinco
+    seis siete ocho nueve diez doce trece catorce quince veinte treinta cuarenta cincuenta
+    sesenta setenta ochenta noventa cien ciento doscientos quinientos tre quattro cinque sette
+    otto nove dieci undici dodici tredici quattordici quindici venti trenta quaranta cinquanta
+    sessanta settanta ottanta novanta dois duas três quatro sete oito dez doze treze quinze vinte
+    trinta quarenta cinquenta oitenta cem twee drie vijf zes zeven negen tien twaalf twintig
+    dertig ноль два две три четыре пять шесть семь восемь девять десять двенадцать двадцать
+    тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят девяносто сто двести триста пятьсот
+    اثنان ثلاثة ثلاث أربعة أربع خمسة خمس ستة ست سبعة سبع ثمانية تسعة عشرة عشرون दो तीन चार पाँच
+    पांच छह सात आठ दस बीस पचास
     """)
 )
 """Numbers in words, in lower case; without those that mean more than a number: one, once, due."""
@@ -139,6 +141,12 @@ NUMBERED = frozenset(
     )
 )
 """What stands before a Roman numeral, also one of a single letter: World War I."""
+
+GERMAN_NUMBER = re.compile(
+    "(?:und|ein|zwei|drei|vier|fünf|sechs?|sieben|sieb|acht|neun|zehn|elf|zwölf|zwan|zig|ßig"
+    "|hundert|tausend){2,}"
+)
+"""Numbers that German writes as one word: dreiundzwanzig, fünfhundert."""
 
 _NO_VOWEL = re.compile(r"(?i)(?!(?:vs|mr|mrs|dr|x)$)[b-df-hj-np-tv-xzµμΩ]{1,5}")
 _CAPITALS = re.compile(r"[A-Z]{2,5}|[a-zµμ]{1,3}[A-Z][A-Za-z]{0,3}|[ΩJKLNVWATΩ]")
