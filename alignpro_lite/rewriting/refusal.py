@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Literal
 
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.rewriting.language import changed_language
+from alignpro_lite.rewriting.signs import TalkKind
 from alignpro_lite.rewriting.spans import Protected, protect
+from alignpro_lite.rewriting.talk import is_answer, talk_in
 
-RefusalKind = Literal["cancelled", "rambling", "empty", "span", "language"]
+RefusalKind = Literal["cancelled", "rambling", "empty", "span", "language"] | TalkKind
 
-_SHOWN_OF_A_SPAN = 60
-"""Characters of a lost span that a reason shows."""
+_SHOWN = 60
+"""Characters of a lost span, or of what was said instead, that a reason shows."""
+_TALKED: dict[TalkKind, str] = {
+    "chatter": "the prompter talked about the rewrite",
+    "declined": "the prompter declined to rewrite",
+    "thought": "the prompter thought aloud",
+    "markup": "the rewrite has chat markup",
+    "answer": "the prompter answered instead of rewriting",
+}
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,17 @@ def refusal_of(protected: Protected, rewrite: Rewrite) -> Refusal | None:
         return Refusal("rambling", "the rewrite rambled past its limit")
     if not rewrite.output.strip():
         return Refusal("empty", "the rewrite was empty")
-    if broken := protected.broken_by(rewrite.text):
-        lost = shorten(broken[0].text, _SHOWN_OF_A_SPAN, placeholder="...")
-        return Refusal("span", f"the rewrite did not keep {lost}")
+    if talk := talk_in(protected.prompt, rewrite.output):
+        return Refusal(talk.kind, f"{_TALKED[talk.kind]}: {_shown(talk.said)}")
     if change := changed_language(protected.bare, protect(rewrite.output).bare):
         return Refusal("language", f"the prompt is in {change[0]}, the rewrite in {change[1]}")
+    if broken := protected.broken_by(rewrite.text):
+        return Refusal("span", f"the rewrite did not keep {_shown(broken[0].text)}")
+    if is_answer(protected.prompt, rewrite.text):
+        return Refusal("answer", f"{_TALKED['answer']}: {_shown(rewrite.output)}")
     return None
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 3]}..."

@@ -1,54 +1,73 @@
 """Protected spans: what every rewrite must keep as the user wrote it.
 
-These are code, quoted strings, options of a multiple-choice question, what the user's own patterns
-match, text between `<keep>` and `</keep>`, and every word with a digit or a sign of code in it:
-URLs, e-mail addresses, file paths, numbers with their units. A rewrite keeps a span if it contains
-the same characters as often as the prompt does, each time as a word of its own: neither "115 km"
-nor "15 km/h" keeps "15 km".
+`_SCANNERS` lists what they are. A rewrite is read in the same way. It keeps them if it has the
+same spans as often as the prompt, and those of one kind in the same order: neither "115 km" nor
+"15 km/h" keeps "15 km". More may stand between and around them: the user's text may be quoted.
+
+Every scanner reads a text once, so the time to find spans grows with its length and no faster.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.rewriting.delimiters import (
+    BRACKETS,
+    ELEMENTS,
+    FORMULAS,
+    MARKERS,
+    QUOTES,
+    code_in_backticks,
+)
+from alignpro_lite.rewriting.links import addresses
+from alignpro_lite.rewriting.options import announced_options, answers_to_choose, listed_options
+from alignpro_lite.rewriting.quantities import words_and_numbers
+from alignpro_lite.rewriting.rows import code_lines, table_rows
+from alignpro_lite.rewriting.scripts import LETTER
+from alignpro_lite.rewriting.units import UNSPACED_NUMBER
 
-SpanKind = Literal["keep", "code", "quote", "option", "pattern", "number", "word"]
+SpanKind = Literal[
+    "keep", "code", "quote", "formula", "option", "table", "link", "number", "word", "pattern"
+]
+Found = tuple[SpanKind, int, int]
+"""Kind, start and end of a span."""
 
-# Scripts written without spaces: a word ends where they begin.
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
-    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uffef"
+_NEW_SENTENCE = re.compile(r"\s+[^\W\d_a-z]")
+_IS_LETTER = re.compile(LETTER)
+_TAG = re.compile(r"<(?:[/!?]?[A-Za-z-]|[%!?])[^<>]*+>")
+_OPERATOR = re.compile(r"(?<=\S )(?:<?[-=]+>|<[-=]*>?|>=?|[-=!:+*/]=+|&&|\|\||\*\*?)(?= \S)")
+# Not the plural of "word(s)".
+_CALL = re.compile(r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))[^()\n]*+\)")
+
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
+    return lambda text: (hit.span() for hit in pattern.finditer(text))
+
+
+_SCANNERS: tuple[tuple[SpanKind, Callable[[str], Iterator[tuple[int, int]]]], ...] = (
+    ("code", code_in_backticks),
+    ("code", code_lines),
+    ("code", _matches(_TAG)),
+    ("code", _matches(_CALL)),
+    ("word", _matches(_OPERATOR)),
+    *(("code", delimiters.spans) for delimiters in (*BRACKETS, *ELEMENTS)),
+    *(("quote", delimiters.spans) for delimiters in QUOTES),
+    *(("formula", delimiters.spans) for delimiters in FORMULAS),
+    ("option", listed_options),
+    ("option", answers_to_choose),
+    ("option", announced_options),
+    ("table", table_rows),
+    ("link", addresses),
+    ("number", _matches(UNSPACED_NUMBER)),
 )
-_LETTER = f"[^\\W{_UNSPACED}]"
-_TOKEN = re.compile(f"[^\\s{_UNSPACED}\"'“”„«»‹›‘’`]+")
-_AROUND = "([{<.,;:!?>}])*…،؛؟|"
-_SIGN = re.compile(r"\d|[/\\@_=#$<>{}\[\]|~^*&+%]|\w{2,}\.\w|\w\.\w{2,}")
-_PLAIN_NUMBER = re.compile(r"[-+±−€$£¥₹]*\d(?:[\d.,:/٫٬-]*\d)?")
-_UNIT = re.compile(
-    r"[%‰°€$£¥₹]|°[CF]|[munpkcdMGTP]?(?:m|s|g|l|L|B|W|V|A|J|N|Hz|Pa|eV|bit|mol|cal)[²³]?"
-    r"|[KMGTP]i?[Bb](?:ps|/s)?|km/h|mph|m/s|min|hrs?|h|d|ft|yd|mi|lbs?|oz|px|pt|rem|em|dpi|fps"
-    r"|[ap]\.?m|AM|PM|EUR|USD|GBP|CHF|percent|years?|months?|weeks?|days?|hours?|minutes?|seconds?"
-    r"|(?:kilo|centi|milli)?(?:met(?:er|re)|gram|lit(?:er|re))s?|miles?|feet|foot|inch(?:es)?"
-    r"|dollars?|euros?|pounds?|degrees?|words?|sentences?|paragraphs?|characters?|pages?"
-    r"|км|м|см|мм|кг|г|л|ч|мин|сек|руб|км/ч|كم|م|سم|مم|كغ|كجم|غ|لتر|دقيقة|ساعة|يوم|सेमी|किमी|किलो"
-)
-_KEEP = re.compile(r"<keep>(.*?)</keep>", re.DOTALL)
-_OPTION = r"\(?(?:[A-Za-z]|\d{1,2})[).][ \t]"
-_WHOLE: tuple[tuple[SpanKind, re.Pattern[str]], ...] = (
-    ("code", re.compile(r"(?s)(`{3,}|~{3,}).*?(?:\1[`~]*|\Z)")),
-    ("code", re.compile(r"(?<!`)(?:``(?!`)[^\n]+?(?<!`)``|`(?!`)[^`\n]+`)(?!`)")),
-    ("quote", re.compile(r'"[^"\n]+"|“[^”\n]+”|„[^“”\n]+[“”]|«[^»\n]+»|‹[^›\n]+›|「[^」\n]+」')),
-    # Not the apostrophes of "don't" and "the users' files".
-    ("quote", re.compile(r"(?<!\w)(['‘])(?=\S)(?:[^'’\n]|(?<=\w)['’](?=\w))*(?<=\S)['’](?!\w)")),
-    # At least two of them, on lines of their own or on one line.
-    ("option", re.compile(rf"(?m)^[ \t]*{_OPTION}.*(?:\r?\n[ \t]*{_OPTION}.*)+")),
-    ("option", re.compile(r"(?m)\(?\b[Aa1][).][ \t]\S.*?[ \t,;]\(?\b[Bb2][).][ \t]?\S.*$")),
-)
+"""What is protected besides `words_and_numbers`, and how it is found."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +113,58 @@ class Protected:
 
     def broken_by(self, rewrite: str) -> tuple[Span, ...]:
         """The spans that a rewrite does not keep, in the order of the prompt."""
-        words = [
-            Counter(span.text for span in _code_like_words(text)) for text in (self.prompt, rewrite)
-        ]
+        whole = self.prompt.rstrip()
+        if rewrite.startswith(f"{whole}\n\n"):
+            return ()  # It only adds a paragraph, as a hint is added.
+        if rewrite.startswith(whole) and _NEW_SENTENCE.match(rewrite, len(whole)):
+            # Not a part of the last option or line of code.
+            rewrite = f"{whole}\n\n{rewrite[len(whole) :]}"
+        starts = self._starts_in(rewrite)
+        reached: dict[SpanKind, int] = {}
         broken = []
         for span in self.spans:
-            if span.kind in ("word", "number"):
-                needed, found = (counted[span.text] for counted in words)
-            else:
-                pattern = _as_it_stands(span, self.prompt)
-                needed, found = (len(pattern.findall(text)) for text in (self.prompt, rewrite))
-            if found < needed:
+            places = starts[span.text]
+            following = bisect_right(places, reached.get(span.kind, -1))
+            if following == len(places):
                 broken.append(span)
+            else:
+                reached[span.kind] = places[following]
         return tuple(broken)
+
+    def _starts_in(self, rewrite: str) -> defaultdict[str, list[int]]:
+        """Where each span is in a rewrite, unless it is inside another of them."""
+        lengths = {len(text) for text in self._texts}
+        found = [*_scanned(rewrite), *self._literals_in(rewrite)]
+        starts: defaultdict[str, list[int]] = defaultdict(list)
+        covered = 0
+        for _, start, end in sorted(found, key=_outer_first):
+            if end > covered and end - start in lengths:
+                text = rewrite[start:end]
+                if text in self._texts:
+                    starts[text].append(start)
+                    covered = end
+        return starts
+
+    def _literals_in(self, rewrite: str) -> Iterator[Found]:
+        """What no scanner finds: text that was marked, or matched a pattern of the user."""
+        literals = {
+            (span.text, *_word_ends(self.prompt, span.start, span.end)): span.kind
+            for span in self.spans
+            if span.kind in ("keep", "pattern")
+        }
+        for (text, *ends), kind in literals.items():
+            start = rewrite.find(text)
+            while start >= 0:
+                end = start + len(text)
+                here = _word_ends(rewrite, start, end)
+                stands_alone = all(here[side] or not needed for side, needed in enumerate(ends))
+                if stands_alone:
+                    yield kind, start, end
+                start = rewrite.find(text, end if stands_alone else start + 1)
+
+    @cached_property
+    def _texts(self) -> frozenset[str]:
+        return frozenset(span.text for span in self.spans)
 
 
 def compile_patterns(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
@@ -119,7 +177,7 @@ def compile_patterns(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     for pattern in patterns:
         try:
             expression = re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InputError(
                 f"A pattern to protect must be a regular expression, found {pattern!r} ({error}).",
                 "Escape special characters with a backslash.",
@@ -141,78 +199,61 @@ def protect(text: str, patterns: Sequence[re.Pattern[str]] = ()) -> Protected:
         text: What the user wrote.
         patterns: The user's own, see `compile_patterns`.
     """
-    prompt, kept = _without_markers(text)
-    found = [*kept, *_wholes(prompt), *_code_like_words(prompt)]
+    prompt, found = _without_markers(text)
+    found += _scanned(prompt)
     for pattern in patterns:
-        found += [Span("pattern", hit.start(), hit[0]) for hit in pattern.finditer(prompt)]
-    return Protected(prompt, tuple(_outermost(found)))
+        found += _trimmed("pattern", prompt, (hit.span() for hit in pattern.finditer(prompt)))
+    return Protected(prompt, tuple(_outermost(prompt, found)))
 
 
-def _without_markers(text: str) -> tuple[str, list[Span]]:
+def _without_markers(text: str) -> tuple[str, list[Found]]:
     pieces: list[str] = []
-    spans: list[Span] = []
-    place = 0
-    for hit in _KEEP.finditer(text):
-        pieces.append(text[place : hit.start()])
-        if hit[1].strip():
-            spans.append(Span("keep", sum(map(len, pieces)), hit[1]))
-        pieces.append(hit[1])
-        place = hit.end()
-    return "".join([*pieces, text[place:]]), spans
+    spans: list[tuple[int, int]] = []
+    length = place = 0
+    for start, end in MARKERS.spans(text):
+        before, kept = text[place:start], text[start + len("<keep>") : end - len("</keep>")]
+        pieces += before, kept
+        spans.append((length + len(before), length + len(before) + len(kept)))
+        length = spans[-1][1]
+        place = end
+    prompt = "".join([*pieces, text[place:]])
+    return prompt, list(_trimmed("keep", prompt, spans))
 
 
-def _wholes(text: str) -> Iterator[Span]:
-    """Spans that may contain spaces."""
-    for kind, pattern in _WHOLE:
-        for hit in pattern.finditer(text):
-            kept = hit[0].strip()
-            yield Span(kind, hit.start() + hit[0].index(kept), kept)
+def _scanned(text: str) -> Iterator[Found]:
+    """All spans of a text, also those inside others."""
+    yield from words_and_numbers(text)
+    for kind, scan in _SCANNERS:
+        yield from _trimmed(kind, text, scan(text))
 
 
-def _code_like_words(text: str) -> Iterator[Span]:
-    """Words with a digit or a sign of code; numbers with their units."""
-    cores = [core for hit in _TOKEN.finditer(text) if (core := _core(hit))]
-    for place, (start, word) in enumerate(cores):
-        if not _SIGN.search(word):
-            continue
-        if not _PLAIN_NUMBER.fullmatch(word):
-            yield Span("word", start, word)
-            continue
-        end = start + len(word)
-        if re.match(f"[{_UNSPACED}]", text[end : end + 1]):
-            end += 1
-        elif place + 1 < len(cores):
-            following, unit = cores[place + 1]
-            if following == end + 1 and _UNIT.fullmatch(unit):
-                end = following + len(unit)
-        yield Span("number", start, text[start:end])
+def _trimmed(kind: SpanKind, text: str, spans: Iterable[tuple[int, int]]) -> Iterator[Found]:
+    """Spans without the white space at their ends; those of white space only are left out."""
+    for start, end in spans:
+        while start < end and text[start].isspace():
+            start += 1
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        if start < end:
+            yield kind, start, end
 
 
-def _core(token: re.Match[str]) -> tuple[int, str] | None:
-    """A word without the punctuation around it."""
-    word = token[0].rstrip(_AROUND)
-    core = word.lstrip(_AROUND)
-    return (token.start() + len(word) - len(core), core) if core else None
+def _outer_first(span: Found) -> tuple[int, int]:
+    _, start, end = span
+    return start, -end
 
 
-def _outermost(spans: Sequence[Span]) -> Iterator[Span]:
-    end = 0
-    for span in sorted(spans, key=lambda span: (span.start, -len(span.text))):
-        if span.end > end:
-            yield span
-            end = span.end
+def _outermost(prompt: str, found: Sequence[Found]) -> Iterator[Span]:
+    covered = 0
+    for kind, start, end in sorted(found, key=_outer_first):
+        if end > covered:
+            yield Span(kind, start, prompt[start:end])
+            covered = end
 
 
-def _as_it_stands(span: Span, prompt: str) -> re.Pattern[str]:
-    """The characters of a span, inside a longer word only if they are so in the prompt."""
-    before = _end_of_word(prompt[: span.start][-1:], span.text[0])
-    after = _end_of_word(prompt[span.end : span.end + 1], span.text[-1])
-    return re.compile(
-        (f"(?<!{_LETTER})" if before else "")
-        + re.escape(span.text)
-        + (f"(?!{_LETTER})" if after else "")
+def _word_ends(text: str, start: int, end: int) -> tuple[bool, bool]:
+    """Whether a word begins at the start of a piece of text, and whether one ends at its end."""
+    return (
+        _IS_LETTER.match(text, start) is not None and not _IS_LETTER.match(text[start - 1 : start]),
+        _IS_LETTER.match(text, end - 1) is not None and not _IS_LETTER.match(text, end),
     )
-
-
-def _end_of_word(outside: str, inside: str) -> bool:
-    return bool(re.match(_LETTER, inside)) and not re.match(_LETTER, outside)

@@ -192,9 +192,442 @@ def test_any_text_keeps_itself_and_spans_are_where_they_say(text):
         assert span.text
 
 
-@pytest.mark.parametrize("piece", ["a. ", "'a ", "`", '"', "<keep>", "~~~\n", "1 ", "A) b B) "])
-def test_long_input_takes_no_endless_time(piece):
-    begun = time.monotonic()
-    protected = protect(piece * 3000)
-    protected.broken_by(protected.prompt)
-    assert time.monotonic() - begun < 20
+CHANGED = [
+    ("Zitat »Hallo Welt« hier", "Zitat »Hallo Mond« hier"),
+    ("Han sa ”hej du” igår", "Han sa ”hej då” igår"),
+    ("”hej”", "”haj”"),
+    ('Say "a\nb" now', 'Say "a\nc" now'),
+    ("“one\ntwo”", "“one\ntoo”"),
+    ("'one\ntwo' is", "'one\ntoo' is"),
+    ("『雪国』を", "『雪山』を"),
+    ("‘don’t go’ said", "‘don’t come’ said"),
+    ("‚ja‘ sagte", "‚nein‘ sagte"),
+    ("« oui oui » dit", "« non oui » dit"),
+    ("’hej’ sa", "’haj’ sa"),
+    ("＂你好＂", "＂您好＂"),
+    ('„Tak" powiedział', '„Nie" powiedział'),
+    ("see https://en.wikipedia.org/wiki/Foo_(bar)", "see https://en.wikipedia.org/wiki/Foo_(bar"),
+    ("see https://x.y/it's/a ok", "see https://x.y/it's/b ok"),
+    ("https://ja.wikipedia.org/wiki/日本語 を", "https://ja.wikipedia.org/wiki/日本 を"),
+    ("https://例子.公司/路径 ok", "https://例子.公司/路 ok"),
+    ("www.x.y/z", "www.x.y/zz"),
+    ("mailto:a@b.c?subject=x", "mailto:a@b.c?subject=y"),
+    ("http://localhost:8080/a?b=c;d", "http://localhost:8081/a?b=c;d"),
+    ("用户@例子.公司", "用户@例子.公"),
+    ("ftp://u:p@h/x", "ftp://u:q@h/x"),
+    ("open /home/用户/文件.txt", "open /home/用户/文档.txt"),
+    ("请打开 /数据/报告.csv 并总结", "请打开 /数据/报表.csv 并总结"),
+    ("请打开报告.docx", "请打开报表.docx"),
+    ("D:\\数据\\报告.xlsx", "D:\\数据\\报表.xlsx"),
+    ("\\\\srv\\sh are\\x", "\\\\srv\\sh bre\\x"),
+    ('"C:\\Program Files\\x y.txt"', '"C:\\Program Files\\x z.txt"'),
+    ("~/a/b", "~/a/c"),
+    ("./run", "./ran"),
+    ("/etc/hosts:", "/etc/host:"),
+    ("Pick [A] red [B] blue", "Pick [A] red [B] green"),
+    ("A: red\nB: blue", "A: red\nB: green"),
+    ("（A）红（B）蓝", "（A）红（B）绿"),
+    ("A．赤 B．青", "A．赤 B．緑"),
+    ("①红②蓝", "①红②绿"),
+    ("1. x\n2. y", "1. x\n2. z"),
+    ("a. x\nb. y", "a. x\nb. z"),
+    ("(i) cat (ii) dog", "(i) cat (ii) cow"),
+    ("A) red\n\nB) blue", "A) red\n\nB) grey"),
+    ("A、红 B、蓝", "A、红 B、绿"),
+    ("Answer yes or no", "Answer true or false"),
+    ("Answer yes or no.", "Answer yes or maybe."),
+    ("Reply ja oder nein", "Reply ja oder vielleicht"),
+    ("回答是或否", "回答对或错"),
+    ("Options: red, blue", "Options: red, green"),
+    ("Choose:\n- red\n- blue", "Choose:\n- red\n- green"),
+    ("A - red\nB - blue", "A - red\nB - green"),
+    ("**A)** red **B)** blue", "**A)** red **B)** green"),
+    ("<A> red", "<B> red"),
+    ("A. red B. blue", "A. red B. blue C. green"),
+    ("Option A: cat\nOption B: dog", "Option A: cat\nOption B: cow"),
+    ("Ⓐ red Ⓑ blue", "Ⓐ red Ⓑ green"),
+    ("1) red, 2) blue", "1) red, 2) green"),
+    ("Ａ．猫\u3000Ｂ．犬", "Ａ．猫\u3000Ｂ．牛"),
+    ("А) кот Б) пёс", "А) кот Б) бык"),
+    ("а) кот б) пёс", "а) кот б) бык"),
+    ("Fix:\n\n    x = 1\n    y = 2\n", "Fix:\n\n    x = 1\n    y = 3\n"),
+    ("Fix:\n\tfoo bar\n", "Fix:\n\tfoo baz\n"),
+    ("```js\na\n```", "```js\nb\n```"),
+    ("~~~\nabc", "~~~\nabd"),
+    ("``a ` b``", "``a ` c``"),
+    ("Fix: ```x=1``` ok", "Fix: ```x=2``` ok"),
+    ("````\n```\nx\n```\n````", "````\n```\ny\n```\n````"),
+    ("def f(a, b):\n    return a", "def g(a, b):\n    return a"),
+    ("for (int i=0;i<n;i++) {\n  x();\n}", "for (int i=1;i<n;i++) {\n  x();\n}"),
+    ("3 million people", "3 billion people"),
+    ("½ cup of milk", "¼ cup of milk"),
+    ("2½ cups", "2¼ cups"),
+    ("1 000 km", "1 000 m"),
+    ("1 000 km", "2 000 km"),
+    ("1,000.50", "1,000.05"),
+    ("1e-3", "1e-4"),
+    ("5 %", "5 ‰"),
+    ("€5", "$5"),
+    ("5 °C", "5 °F"),
+    ("10 km/h", "10 m/h"),
+    ("twenty percent", "thirty percent"),
+    ("two thirds", "three thirds"),
+    ("USD 20", "EUR 20"),
+    ("20 USD", "20 EUR"),
+    ("5 dozen", "5 score"),
+    ("3 Millionen", "3 Milliarden"),
+    ("3 millions d'euros", "3 milliards d'euros"),
+    ("3 миллиона", "3 миллиарда"),
+    ("三百万", "三百亿"),
+    ("3万", "3億"),
+    ("3公里", "3公斤"),
+    ("3亿元", "3万元"),
+    ("５kg", "５g"),
+    ("from 3 to 5", "from 5 to 3"),
+    ("3 - 2", "3 + 2"),
+    ("2 × 3", "2 ÷ 3"),
+    ("x ≤ 5", "x ≥ 5"),
+    ("March 5, 2024", "May 5, 2024"),
+    ("5 March 2024", "5 May 2024"),
+    ("5. März", "5. Mai"),
+    ("el 5 de marzo", "el 5 de mayo"),
+    ("10:30 am", "10:30 pm"),
+    ("5 p.m.", "5 a.m."),
+    ("World War II", "World War I"),
+    ("World War I", "World War II"),
+    ("Henry VIII", "Henry VII"),
+    ("5th", "6th"),
+    ("the third one", "the fourth one"),
+    ("v1.2.3", "v1.2.4"),
+    ("10–20 kg", "10–20 g"),
+    ("6′2″", "6′3″"),
+    ("5'10\" tall", "5'11\" tall"),
+    ("50 mg/dL", "50 g/dL"),
+    ("9.8 m/s²", "9.8 m/s³"),
+    ("9.8 m/s^2", "9.8 m/s^3"),
+    ("100 kWh", "100 MWh"),
+    ("3 TB", "3 GB"),
+    ("64 bit", "64 byte"),
+    ("two and a half hours", "two and a half days"),
+    ("one hour", "one day"),
+    ("a dozen eggs", "a hundred eggs"),
+    ("half a cup", "quarter a cup"),
+    ("5 lakh", "5 crore"),
+    ("Rs. 500", "Rs. 600"),
+    ("₹500", "₹600"),
+    ("5 square metres", "5 square feet"),
+    ("3 light years", "3 years"),
+    ("5 per cent", "5 per mille"),
+    ("minus 5", "minus 6"),
+    ("-5", "+5"),
+    ("5 BC", "5 AD"),
+    ("0x1F", "0x2F"),
+    ("3/4", "4/3"),
+    ("1:2", "2:1"),
+    ("5 nautical miles", "5 miles"),
+    ("10 tablespoons", "10 teaspoons"),
+    ("fifty-five", "fifty-six"),
+    ("1.5 Mrd", "1.5 Mio"),
+    ("8 Gbit/s", "8 Mbit/s"),
+    ("3 sq ft", "3 cu ft"),
+    ("12 noon", "12 midnight"),
+    ("15 กิโลเมตร", "15 เมตร"),
+    ("3 ล้าน", "3 พัน"),
+    ("5시간", "5분"),
+    ("solve $x^2+1$", "solve $x^2-1$"),
+    ("solve $a + b$", "solve $a - b$"),
+    ("\\(a b\\)", "\\(a c\\)"),
+    ("\\[ a b \\]", "\\[ a c \\]"),
+    ("$$ a b $$", "$$ a c $$"),
+    ("\\begin{align} a b \\end{align}", "\\begin{align} a c \\end{align}"),
+    ("\\frac{a}{b}", "\\frac{a}{c}"),
+    ("\\alpha", "\\beta"),
+    ("a | b\nc | d", "a | b\nc | e"),
+    ("| a | b |", "| a | c |"),
+    ("x\ty", "x\tz"),
+    ("Name,Age\nBob,Old", "Name,Age\nBob,New"),
+    ("a;b;c\nd;e;f", "a;b;c\nd;e;g"),
+    ("Name   Grade\nJohn   good\nMary   bad", "Name   Grade\nJohn   good\nMary   good"),
+    ('{"a": "b c"}', '{"a": "b d"}'),
+    ("{name} is", "{nom} is"),
+    ("{{ x y }}", "{{ x z }}"),
+    ("<NAME> is", "<NOM> is"),
+    ("<your name>", "<my name>"),
+    ("[insert name here]", "[insert date here]"),
+    ("%s and %d", "%s and %s"),
+    ("$VAR", "$VAL"),
+    ("${A B}", "${A C}"),
+    ("<b>x</b>", "<i>x</i>"),
+    ("<code>a b</code>", "<code>a c</code>"),
+    ("<a href='x y'>", "<a href='x z'>"),
+    ("@bob hi", "@bab hi"),
+    ("#tag", "#tog"),
+    ("#日本", "#日中"),
+    ("deadbeef12", "deadbeef13"),
+    ("f(x) = y", "g(x) = y"),
+    ("print(hello)", "print(help)"),
+    ("snake_case", "snake_cast"),
+    ("and/or", "and"),
+    ("C#", "C++"),
+    ("C++", "C"),
+    ("a -> b", "a <- b"),
+    ("__init__", "__main__"),
+    ("%(name)s", "%(nom)s"),
+    ("α → β", "α ← β"),
+    ("<keep>New York</keep>", "New Jersey"),
+    ("~10 kg", "~10 g"),
+    ("≈3", "≈4"),
+    ("№ 5", "№ 6"),
+    ("§ 5", "§ 6"),
+    ("No. 5", "No. 6"),
+    ("Article III", "Article IV"),
+    ("5G", "4G"),
+    ("COVID-19", "COVID-20"),
+    ("1st", "2nd"),
+    ("mid-1990s", "mid-1980s"),
+    ("2020s", "2030s"),
+    ("24/7", "24/6"),
+    ("one third", "two thirds"),
+    ("fünf Kilometer", "fünf Meter"),
+    ("cinq minutes", "cinq heures"),
+    ("veinte por ciento", "treinta por ciento"),
+    ("пять минут", "пять часов"),
+    ("zwei Drittel", "ein Drittel"),
+    ("第三章", "第四章"),
+    ("百分之五", "百分之六"),
+    ("三句话", "五句话"),
+    ("五分钟", "三分钟"),
+    ("半年", "一年"),
+    ("一个苹果", "两个苹果"),
+    ("“He said 'x y' and left”", "“He said 'x z' and left”"),
+    ('"""doc a"""', '"""doc b"""'),
+    ("Er sagte: »Ja!« Dann »Nein!« laut", "Er sagte: »Ja!« Dann »Ja!« laut"),
+    ("<<a b>> x", "<<a c>> x"),
+    ("``LaTeX quote''", "``LaTeX quota''"),
+    ("“one\n\n“two” three", "“one\n\n“tow” three"),
+    ("see [docs](https://x.y/a(b)).", "see [docs](https://x.y/a(c))."),
+    ("http://[::1]:80/x", "http://[::1]:81/x"),
+    ("https://x.y/a,b;c!d", "https://x.y/a,b;c!e"),
+    ("x.com/a-b", "x.com/a-c"),
+    ("a.b.c.org is", "a.b.d.org is"),
+    ("<https://x.y/z>", "<https://x.y/y>"),
+    ("'https://x.y/z'", "'https://x.y/y'"),
+    ("读https://x.y/路径。", "读https://x.y/路。"),
+    ("s3://b/k", "s3://b/l"),
+    ("git@github.com:a/b.git", "git@github.com:a/c.git"),
+    ("../x/y", "../x/z"),
+    ("C:/Users/x", "C:/Users/y"),
+    ("/mnt/c/My\\ Docs/a", "/mnt/c/My\\ Docs/b"),
+    ("file:///etc/x", "file:///etc/y"),
+    ("doi:10.1000/182", "doi:10.1000/183"),
+    ("a) x b) y c) z", "a) x b) y c) w"),
+    ("[1] cat\n[2] dog", "[1] cat\n[2] cow"),
+    ("I. cat\nII. dog", "I. cat\nII. cow"),
+    ("甲、猫 乙、狗", "甲、猫 乙、牛"),
+    ("ア．猫\nイ．犬", "ア．猫\nイ．牛"),
+    ("a: red\nb: blue", "a: red\nb: grey"),
+    ("(1) x (2) y", "(1) x (2) z"),
+    ("A. cat\nmore\nB. dog", "A. cat\nmore\nB. cow"),
+    ("true/false?", "true/maybe?"),
+    ("Yes/No/Maybe", "Yes/No/Never"),
+    ("选项：红、蓝", "选项：红、绿"),
+    ("* red\n* blue", "* red\n* grey"),
+    ("• red\n• blue", "• red\n• grey"),
+    ("1: red 2: blue", "1: red 2: grey"),
+    ("A] red B] blue", "A] red B] grey"),
+    ("1．赤 2．青", "1．赤 2．緑"),
+    ("- [ ] a\n- [x] b", "- [x] a\n- [x] b"),
+    ("Which: red | blue | green", "Which: red | blue | black"),
+    ("5 ft 10 in", "5 ft 11 in"),
+    ("10 000,5 €", "10 000,6 €"),
+    ("3.5M users", "3.5B users"),
+    ("$3B", "$3M"),
+    ("2^10", "2^11"),
+    ("10⁻³", "10⁻⁴"),
+    ("√2", "√3"),
+    ("±5", "5"),
+    ("<5", "<6"),
+    ("5+", "6+"),
+    ("12:30–14:00", "12:30–15:00"),
+    ("2024-01-02", "2024-02-01"),
+    ("2.1.2024", "1.2.2024"),
+    ("7 p.m. to 9 p.m.", "7 p.m. to 9 a.m."),
+    ("four score", "five score"),
+    ("a couple thousand", "a couple million"),
+    ("two-thirds", "two-fifths"),
+    ("one in five", "one in six"),
+    ("nineteen eighty-four", "nineteen eighty-five"),
+    ("10-fold", "20-fold"),
+    ("3x faster", "4x faster"),
+    ("quatre-vingts", "quatre-vingt-dix"),
+    ("dreiundzwanzig", "vierundzwanzig"),
+    ("fünfhundert Euro", "sechshundert Euro"),
+    ("half an hour", "half a minute"),
+    ("hundred", "thousand"),
+    ("zero", "one"),
+    ("5 m²", "5 m³"),
+    ("5 kg/m³", "5 g/m³"),
+    ("5 ppm", "5 ppb"),
+    ("1000 mAh", "1000 Ah"),
+    ("5 USD/h", "5 EUR/h"),
+    ("40 hours per week", "40 hours per month"),
+    ("5 Pa·s", "5 Pa"),
+    ("Ⅷ世", "Ⅸ世"),
+    ("٣ ملايين", "٣ مليارات"),
+    ("पाँच किलो", "दस किलो"),
+    ("五百元", "五百円"),
+    ("1億2千万円", "1億3千万円"),
+    ("3人", "4人"),
+    ("３時間", "３分間"),
+    ("2 个小时", "3 个小时"),
+    ("x_1 + y", "x_2 + y"),
+    ("E = mc^2", "E = mc^3"),
+    ("a*b", "a/b"),
+    ("p < 0.05", "p > 0.05"),
+    ("x != y", "x == y"),
+    ("∑ x", "∏ x"),
+    ("f'(x) = 2x", "f(x) = 2x"),
+    ("`a`", "`b`"),
+    ("<!-- a b -->", "<!-- a c -->"),
+    ("&nbsp; x", "&amp; x"),
+    ("SELECT a FROM b", "SELECT c FROM b"),
+    ("import os\nprint(os)", "import sys\nprint(os)"),
+    ("$ ls -l foo", "$ ls -l bar"),
+    ("x = foo", "x = bar"),
+    ("if a:\n    b", "if c:\n    b"),
+    ("{% if a %}", "{% if b %}"),
+    ("<%= a %>", "<%= b %>"),
+    ("{{#each x}}", "{{#each y}}"),
+    ("%NAME%", "%NOM%"),
+    ("@{x}", "@{y}"),
+    ("ISBN 978-3", "ISBN 978-4"),
+    ("sha256:abc", "sha256:abd"),
+]
+"""A prompt, and a rewrite that changes a protected span in it."""
+
+
+@pytest.mark.parametrize(("prompt", "rewrite"), CHANGED)
+def test_a_change_is_noticed_in_every_spelling(prompt, rewrite):
+    """Regression: only a few quotes, plain URLs and a short list of units were known."""
+    assert protect(prompt).broken_by(rewrite)
+
+
+@pytest.mark.parametrize("prompt", [prompt for prompt, _ in CHANGED])
+def test_what_is_unchanged_is_kept(prompt):
+    protected = protect(prompt)
+    for rewrite in (
+        protected.prompt,
+        f"Please help me with this:\n{protected.prompt}",
+        f"{protected.prompt}\n\nAnswer in 3 sentences.",
+    ):
+        assert protected.broken_by(rewrite) == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("whats 3 million times 2", "What is 3 million times 2?"),
+        ("sum up https://a.b/c_(d)", "Summarise https://a.b/c_(d), in short."),
+        ("fix: x = [1, 2]", "Fix this code: `x = [1, 2]`"),
+        ("translate: I have 15 apples", 'Translate the sentence "I have 15 apples" into French.'),
+        ("Is it A) a cat B) a dog?", "Decide which it is:\nA) a cat B) a dog?"),
+        ("Is it A) a cat B) a dog?", "Is it A) a cat B) a dog? Explain your choice."),
+        ("In 3 lines, sum up https://a.b/c", "Summarise https://a.b/c in 3 lines."),
+        ("the users' files aren't there", "Where are the users' files? They aren't there."),
+        ("Give 5 tips", "Give 5 short, useful tips."),
+        ("Was war am 5. März?", "Erkläre, was am 5. März war."),
+        ("Explain 三个 examples", "Explain these 三个 examples in detail"),
+    ],
+)
+def test_an_honest_rewrite_keeps_every_span(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite) == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("It costs $5, not $7", "It costs $7, not $5"),
+        ("5 and again 5", "5 and again"),
+        ("`a` before `b`", "`b` before `a`"),
+        ("Use 15 and `ls 15`.", "Use `ls 15` and `ls 15`."),
+        ("How much is 3", "How much is 3 million"),
+        ("A. red B. blue", "A. red B. blue C. green"),
+        ("| a | b |\n| c | d |", "| a | b |\n| c | d |\n| e | f |"),
+    ],
+)
+def test_spans_stay_in_order_and_are_neither_lost_nor_extended(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite)
+
+
+PAIRS = "“” „“ «» »« ”” ‘’ ‚‘ ‹› 「」 『』 《》 〈〉 ❝❞ \"\" '' ＂＂ `` [] {} 【】 $$"
+
+
+@given(st.sampled_from(re.findall(r"\S\S", PAIRS)), st.text("abcdef ,.\n", max_size=30))
+def test_whatever_stands_between_delimiters_is_a_span(pair, inside):
+    opens, closes = pair
+    inside = re.sub(r"\n\s*\n", "\n", f"a{inside}b")
+    prompt = f"so {opens}{inside}{closes} and more"
+    protected = protect(prompt)
+    assert any(f"{opens}{inside}{closes}" in span.text for span in protected.spans)
+    assert protected.broken_by(prompt.replace(inside, f"x{inside}"))
+
+
+@given(st.text("`~\n a"), st.sampled_from(["```", "~~~", "````"]))
+def test_a_fence_without_end_protects_the_rest(inside, fence):
+    opened = inside.replace("`", "").replace("~", "")
+    protected = protect(f"Fix:\n{fence}py\n{opened} x")
+    assert protected.spans[-1].text == f"{fence}py\n{opened} x"
+
+
+@given(st.text("A)B.1 2:\n[]①“”\"'`$\\/|,;3million<keep>yesor", max_size=120))
+def test_any_mixture_of_signs_keeps_itself(text):
+    protected = protect(text)
+    assert protected.broken_by(protected.prompt) == ()
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 5000 + ")" * 5000])
+def test_a_pattern_that_python_cannot_compile_is_refused(pattern):
+    """Regression: OverflowError and RecursionError came through."""
+    with pytest.raises(InputError, match="regular expression"):
+        compile_patterns([pattern])
+
+
+SHAPES = [
+    *("a", "a. ", "'a ", "`", "` ", '"', '" "', "“", "[", "[] ", "{", "<a ", "<keep>", "("),
+    *(
+        " ",
+        "\t",
+        "\n",
+        "1",
+        "1 ",
+        "1-",
+        "two ",
+        "https://a.b/c?d=1&",
+        "http://",
+        "/a",
+        "\\",
+        "~~~\n",
+    ),
+    *("@", "#a ", "a=", "$a ", "A) b B) ", "- x\n", "    x\n", "|\n", "a,b\n", "a  b\n", "yes or "),
+    *("中", "中/", "三", "한 ", "ก", "\u0301", "😀", "\\begin{", "<code></code>"),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_long_prompt_of_any_shape_takes_no_long_time(shape):
+    """Regression: 50,000 letters took 3 s and 200,000 took 50 s, in which no other thread ran."""
+    text = shape * (100_000 // len(shape))
+    begun = time.process_time()
+    protected = protect(text)
+    assert protected.broken_by(protected.prompt) == ()
+    assert time.process_time() - begun < 8
+
+
+NESTED = "".join("`" * length + " " for length in range(1, 1400))
+
+
+@pytest.mark.parametrize("text", ["a" * 10**6, "[" * 500_000 + "]" * 500_000, NESTED], ids=len)
+def test_a_million_characters_take_seconds(text):
+    begun = time.process_time()
+    protect(text)
+    assert time.process_time() - begun < 20

@@ -1,0 +1,195 @@
+"""Numbers with their units, in digits and in words, and words with a sign of code in them.
+
+Two numbers are the same only with the same unit: neither "3 billion" nor "3 million euros" is
+"3 million".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from alignpro_lite.rewriting import units
+from alignpro_lite.rewriting.links import without_punctuation
+from alignpro_lite.rewriting.scripts import QUOTATION_MARKS, UNSPACED
+
+_TOKEN = re.compile(f"[^\\s{UNSPACED}{re.escape(QUOTATION_MARKS)}—]+")
+_AROUND = "([{<.,;:!?>}])*…،؛؟|"
+_FRACTION = "¼-¾⅐-↉"
+_MONEY = "$¢£¤¥₠-⃏﷼"
+_SIGN = re.compile(
+    rf"[\d{_FRACTION}{_MONEY}²³¹⁰-₟/\\@_=#<>{{}}\[\]|~^*&+%§°±×÷←-⋿]|\w\w\.\w|\w\.\w\w"
+)
+_DIGITS = re.compile(
+    rf"[-+±−–~≈]?[A-Z]{{0,2}}[{_MONEY}]*[-+−]?(?:\d(?:[\d.,:/٫٬–-]*\d)?[{_FRACTION}]?|[{_FRACTION}])"
+    rf"(?:st|nd|rd|th|er|e|º|ª)?"
+)
+_HAS_DIGIT = re.compile(rf"[\d{_FRACTION}]")
+_GROUP = re.compile(r"\d{3}(?:[.,]\d+)?")
+_JOINED = frozenset("-–−x×/+=÷^")
+_ROMAN = re.compile(
+    r"(?=[IVX]{2,}$|[IVXLCDM]{4,}$)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+)
+_NUMERAL = re.compile(r"[IVXLCDM]+")
+_CAPITALS = re.compile(r"[A-Z]{2,5}")
+
+
+class _Word(NamedTuple):
+    start: int
+    end: int
+    text: str
+
+
+def words_and_numbers(text: str) -> Iterator[tuple[Literal["number", "word"], int, int]]:
+    """Kind, start and end of every number and of every word that looks like code."""
+    reader = _Reader(text)
+    place = 0
+    while place < len(reader.words):
+        word = reader.words[place]
+        after = reader.quantity(place)
+        if after > place:
+            yield "number", word.start, reader.end_of_number(after - 1)
+            place = after
+            continue
+        if _SIGN.search(word.text):
+            yield "word", word.start, word.end
+        place += 1
+
+
+class _Reader:
+    """Reads a text word by word. Methods take the place of a word and return the place after."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.words = list(_words(text))
+
+    def quantity(self, place: int) -> int:
+        """After a number and its unit; `place` itself if no number begins there."""
+        after = self._labelled(place) or self._number(place)
+        if after > place:
+            return self._unit(after)
+        if self.words[place].text.lower() in units.ONE and self._near(place + 1):
+            after = self._unit(self._grown(place + 1))
+            return after if after > place + 1 else place
+        return place
+
+    def end_of_number(self, last: int) -> int:
+        """Where a number ends: after its last word, or after a unit of a script without spaces."""
+        return self._unspaced(last) or self.words[last].end
+
+    def _labelled(self, place: int) -> int:
+        """After a number that follows a label, as in March 5, War II or USD 20; or 0."""
+        word = self.words[place].text
+        if not word[0].isupper() or not self._near(place + 1):
+            return 0
+        label = word.lower().rstrip(".")
+        following = self.words[place + 1].text
+        if label in units.NUMBERED and _NUMERAL.fullmatch(following):
+            return place + 2
+        if label in units.MONTHS | units.LABELS or _CAPITALS.fullmatch(word):
+            after = self._number(place + 1)
+            return after if _HAS_DIGIT.search(following) and after > place + 1 else 0
+        return 0
+
+    def _number(self, place: int) -> int:
+        text = self.words[place].text
+        if _DIGITS.fullmatch(text) or _in_words(text) or _ROMAN.fullmatch(text):
+            return self._grown(place + 1)
+        return place
+
+    def _grown(self, after: int) -> int:
+        """After all that continues a number: 1 000, 5 - 10, 3 million, two and a half."""
+        while self._near(after):
+            text = self.words[after].text
+            if _in_words(text) or self._is_group(after):
+                after += 1
+            elif text in _JOINED and self._near(after + 1) and self._begins(after + 1):
+                after += 2
+            elif connected := self._connected(after):
+                after = connected
+            else:
+                break
+        return after
+
+    def _begins(self, place: int) -> bool:
+        text = self.words[place].text
+        return bool(_DIGITS.fullmatch(text)) or _in_words(text)
+
+    def _is_group(self, place: int) -> bool:
+        """Whether three digits continue the number before: 1 000 and 1'000, but not 2024 300."""
+        before, word = self.words[place - 1], self.words[place]
+        return bool(
+            word.start == before.end + 1
+            and _GROUP.fullmatch(word.text)
+            and re.fullmatch(r"\D*\d{1,3}", before.text)
+        )
+
+    def _connected(self, place: int) -> int:
+        """After "and a half" or "and twenty"; or 0."""
+        after = place
+        while after < place + 2 and self._near(after):
+            if self.words[after].text.lower() not in units.CONNECTIVES:
+                break
+            after += 1
+        reaches = after > place and self._near(after) and self._continues(after)
+        return after + 1 if reaches else 0
+
+    def _continues(self, place: int) -> bool:
+        text = self.words[place].text
+        return _in_words(text) or bool(re.fullmatch(f"[{_FRACTION}]", text))
+
+    def _unit(self, after: int) -> int:
+        """After up to three words of a unit: square metres, km per hour, de marzo."""
+        if self._between(after) == ". " and self.words[after].text.lower() in units.AFTER_ORDINAL:
+            return after + 1
+        for _ in range(3):
+            if not self._near(after):
+                break
+            word = self.words[after].text
+            linked = word.lower() in units.OF
+            if units.is_unit(word):
+                after += 1
+            elif linked and self._near(after + 1) and units.is_unit(self.words[after + 1].text):
+                after += 2
+            else:
+                break
+        return after
+
+    def _unspaced(self, last: int) -> int:
+        end = self.words[last].end
+        hit = units.UNSPACED_UNIT.match(self.text, end)
+        if hit and hit.end() > end:
+            return hit.end()
+        hit = units.SPACED_UNIT.match(self.text, end)
+        return hit.end() if hit else 0
+
+    def _near(self, place: int) -> bool:
+        """Whether a word follows the one before it after a space or an apostrophe only."""
+        between = self._between(place)
+        return (between.isspace() and len(between) < 4) or between in ("'", "’")
+
+    def _between(self, place: int) -> str:
+        """What stands before a word; nothing after the last one."""
+        if place >= len(self.words):
+            return ""
+        return self.text[self.words[place - 1].end : self.words[place].start]
+
+
+def _words(text: str) -> Iterator[_Word]:
+    for token in _TOKEN.finditer(text):
+        bare = token[0].lstrip(_AROUND)
+        core = without_punctuation(bare)
+        if core:
+            start = token.end() - len(bare)
+            yield _Word(start, start + len(core), core)
+
+
+def _in_words(text: str) -> bool:
+    """Whether a word is a number: twenty, twenty-five, three-quarters."""
+    parts = text.lower().split("-")
+    if units.GERMAN_NUMBER.fullmatch(parts[-1]):
+        return True
+    return parts[-1] in units.NUMBER_WORDS and all(
+        part in units.NUMBER_WORDS or part in ("one", "and", "a") for part in parts
+    )

@@ -1,0 +1,23 @@
+"""Which characters make words: most scripts put spaces between them, some do not."""
+
+from __future__ import annotations
+
+import re
+
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uffef"
+)
+"""Scripts written without spaces, for a class of a regular expression: a word ends where they
+begin."""
+LETTER = f"[^\\W{UNSPACED}]"
+"""A letter, digit or underscore of a script that is written with spaces."""
+UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
+
+QUOTATION_MARKS = "\"'“”„‟«»‹›‘’‚‛`"
+"""Marks that no word contains; a fullwidth one is in `UNSPACED`."""
+
+
+def word_list(block: str) -> list[str]:
+    """The words of a block of text, for long tables of them."""
+    return block.split()

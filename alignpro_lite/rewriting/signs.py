@@ -1,0 +1,182 @@
+"""Signs of talk: how chatter, refusals, thoughts, chat markup and answers begin or sound.
+
+Rows of regular expressions, each line more alternatives, in English first. Where a language is
+missing, its talk passes; what is listed must never begin an honest prompt in any language.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+TalkKind = Literal["chatter", "declined", "thought", "markup", "answer"]
+
+
+def _any(block: str) -> str:
+    return "(?:" + "|".join(line.strip() for line in block.strip().splitlines()) + ")"
+
+
+def _opening(block: str) -> re.Pattern[str]:
+    """What begins a line, after marks of emphasis and quotation."""
+    return re.compile(rf"(?im)^[ \t*_#>\"'“”«»„‘’(\[【-]*+{_any(block)}")
+
+
+def _anywhere(block: str) -> re.Pattern[str]:
+    return re.compile(f"(?im){_any(block)}")
+
+
+_PAUSE = r"(?=\s*(?:[!,.:;…—–！，。：、-]|\Z|\n)|\s+(?:here|i\b|let\b|this\b|the (?:re|im)))"
+_IAM = r"(?:i(?:'m|’m| am))"
+_IWOULD = r"(?:i(?:'d|’d| would))"
+_A = "(?:an? |the |my |your |some |one )?"
+_IWILL = r"(?:i(?:'ll|’ll| will| can))"
+_LETS = r"(?:let(?:'s|’s| me| us))"
+_IMPROVED = (
+    "(?:rewritten|revised|improved|rephrased|reworded|enhanced|refined|optimi[sz]ed|updated|edited"
+    "|polished|reformulated|better|clearer|alternative)"
+)
+_ICANNOT = "i (?:can(?:'t|’t|not| not)|could(?:n't| not)|won(?:'t|’t)|will not)"
+_WELL = r"(?:okay|ok|alright|so|well|now|hmm+|hm|wait|right)[,.…]* (?:so )?"
+_THING = "(?:prompts?|versions?|questions?|requests?|instructions?|query|text|rewrite|task)"
+_THIS = rf"\bthis (?:{_IMPROVED} )?(?:rewrite|revision|version|prompt)"
+
+_DECLINED = rf"""
+    (?:{_IAM} (?:so |very |really |truly )?(?:sorry|afraid)|sorry|(?:my )?apologies)\b
+    i (?:must )?apologi[sz]e|i must (?:decline|refuse)
+    {_IAM} (?:unable|not able|not allowed|not permitted|not comfortable)\b
+    {_ICANNOT} (?:help|assist|provide|answer|fulfil|comply|create|write|generate|support|engage)
+    {_ICANNOT} (?:discuss|do (?:that|this))
+    i (?:do not|don't|don’t) have (?:personal|access|the ability|any personal)
+    (?:{_IAM} (?:just |only )?|as )an? (?:\w+ )?(?:ai|artificial|language|chatbot|assistant|llm)\b
+    (?:unfortunately|regrettably),? (?:i|this|we)\b
+    it(?:'s| is) not (?:appropriate|possible|ethical)
+    (?:es )?tut mir (?:sehr )?leid|entschuldigung|leider kann ich|ich kann (?:\w+ ){{0,3}}nicht
+    als (?:ein |eine )?(?:ki|sprachmodell)\b
+    (?:je suis )?(?:vraiment )?désolée?|je ne peux pas|malheureusement
+    en tant qu(?:e |'|’)(?:ia|intelligence|modèle|assistant)
+    lo siento|lamento|no puedo|lamentablemente|sinto muito|desculpe|infelizmente|não posso
+    como (?:un |una |um |uma )?(?:ia|inteligencia|inteligência|modelo de)\b
+    mi dispiace|non posso|purtroppo|come (?:ia|intelligenza|modello)
+    het spijt me|helaas|ik kan (?:\w+ ){{0,3}}niet|przykro mi|niestety|przepraszam|üzgünüm|maalesef
+    извините|простите|к сожалению|я не могу|как (?:ии|языковая модель|искусственный)
+    (?:很|非常)?抱歉|对不起|對不起|很遗憾|作为(?:一个|一名)?(?:ai|人工智能|语言模型|大语言)|我(?:不能|无法|不會)
+    申し訳|すみません|残念ながら|aiとして|죄송|ai로서
+    عذر|آسف|أعتذر|لا أستطيع|لا يمكنني|मुझे (?:खेद|माफ़)|क्षमा|माफ़
+"""
+_THOUGHT = rf"""
+    {_WELL}{_LETS} (?:think|see|start|break|consider|analy|re|try|look)|hmm+\b
+    {_WELL}(?:(?:i|we) (?:need|should|have|must|think)|the (?:user|prompt))
+    let me (?:think|see|start|begin|break|consider|analy|rewrite|rephrase|try|look|work)
+    let(?:'s|’s| us) (?:see|break (?:this|it) down|analy[sz]e (?:this|the prompt|the request))
+    (?:first(?:ly)?|to (?:begin|start)|next),? (?:i|we)(?:['’](?:ll|m)| (?:will|need|should|must))\b
+    (?:i|we) (?:need|have|should|must|will|am going|want)(?: to)? (?:rewrite|rephrase|reword|think)
+    (?:i|we) (?:need|have|should|must|will|want)(?: to)? (?:improve the|clarify the|understand the)
+    the (?:original |given |user's )?prompt (?:is|asks|should|needs|wants|says|could)\b
+    (?:thinking|thoughts?|reasoning|analysis)\s*:|thinking (?:process|about)
+    lass(?:t uns| uns| mich) (?:mal )?(?:überlegen|nachdenken|sehen|schauen|das)|zuerst muss ich
+    ich (?:muss|sollte) (?:zuerst|erst|überlegen|nachdenken|den prompt)
+    laisse[zs]?-moi (?:réfléchir|voir|analyser)|voyons\b|réfléchissons
+    (?:tout )?d'abord,? je (?:dois|vais)
+    je dois (?:d'abord|réécrire|reformuler|réfléchir)
+    déjame (?:pensar|ver|analizar)|veamos\b|primero,? (?:necesito|debo|tengo que|voy a)
+    fammi (?:pensare|vedere)|vediamo\b|per prima cosa,? devo
+    deixe-me (?:pensar|ver)|vejamos\b|primeiro,? (?:preciso|devo|vou)
+    давай(?:те)? (?:подумаем|посмотрим|разбер)|дай(?:те)? (?:мне )?подумать
+    (?:сначала|во-первых),? (?:мне|я)\b
+    让我(?:想|思考|来|先|看|分析)|首先[，,]?我(?:需要|要|应该|得)|我(?:需要|应该|得)(?:先|改写|重写|思考)
+    嗯|好[，,]?(?:用户|我(?:需要|先))|まず[、,]?(?:私|ユーザー|考え)|考えてみ|えーと
+    먼저[ ,]*(?:나는|저는|사용자)|생각해 ?보
+"""
+_CHATTER = rf"""
+    (?:sure(?: thing)?|certainly|of course|absolutely|definitely|gladly|okay|ok|alright){_PAUSE}
+    (?:all right|got it|understood|no problem|(?:great|good|excellent)(?: question)?){_PAUSE}
+    (?:(?:my|with) pleasure|thank you(?: for your \w+)?|thanks(?: for \w+)?|you're welcome){_PAUSE}
+    (?:hello|hi|hey)(?: there)?{_PAUSE}|greetings{_PAUSE}
+    {_IWOULD} (?:be (?:happy|glad|delighted)|love) to|(?:{_IAM} )?happy to help
+    {_IWILL} (?:help|rewrite|rephrase|do my best)
+    here(?:'s|’s| is| are| you go| you are| it is)\b
+    (?:this|below|the following) (?:is|are) {_A}(?:possible )?{_IMPROVED}\b
+    {_A}(?:(?:{_IMPROVED}|new|final)[ ,]{{1,2}}){{1,3}}{_THING}?(?: is)?[ *]*[:：]
+    (?:[\w-]+ ){{0,2}}(?:prompt|rewrit(?:e|ing)|rephrasing|paraphrase|hint)(?: \w+){{0,2}}[ *]*[:：]
+    (?:option|version|rewrite|rephrase) ?\d[ *]*:|rewritten\b
+    (?:rewrite|improve|rephrase|revise|reword) (?:this|the|your|my) (?:user's |original )?prompt\b
+    (?:klar|natürlich|selbstverständlich|gerne?|sicher|sicherlich|in ordnung|alles klar){_PAUSE}
+    (?:bien sûr|certainement|d'accord|avec plaisir|absolument){_PAUSE}
+    (?:claro|claro que sí|por supuesto|desde luego|con gusto|vale|com certeza|com prazer){_PAUSE}
+    (?:certo|certamente|va bene|volentieri|natuurlijk|zeker|uiteraard){_PAUSE}
+    (?:oczywiście|jasne|pewnie){_PAUSE}
+    (?:конечно|разумеется|хорошо|с удовольствием|tabii|tabii ki|elbette){_PAUSE}
+    (?:بالتأكيد|بالطبع|حسنا|ज़रूर|जरूर|बेशक|ठीक है){_PAUSE}
+    hier (?:ist|sind|kommt|hast du|haben sie|is|zijn|heb je)\b|voici\b|voilà\b|ecco\b|oto\b|вот\b
+    işte\b
+    aquí (?:está|están|tienes?|tiene|hay|va)\b|aqui (?:está|estão|vai)\b|إليك|यहाँ|यहां
+    (?:umgeschrieben|verbessert|überarbeitet|neu formuliert|umformuliert)\w*\b.{{0,20}}[:：]
+    (?:version|question|requête) (?:réécrite?|améliorée?|reformulée?)
+    (?:versión|pregunta) (?:mejorada|reescrita|revisada)|улучшенн\w+|переписанн\w+
+    当然|好的|没问题|沒問題|以下是|以下为|下面是|这是|這是|(?:改写|重写|改进|优化|修改)(?:后|过)?的
+    もちろん|承知|わかりました|分かりました|了解|以下は|以下が|以下に|こちらが|こちらは|물론|알겠습니다|다음은|여기
+"""
+_ANSWER = r"""
+    (?:yes|yeah|yep|no|nope|true|false|ja|nein|nee|oui|non|sí|sì|não|sim)(?=\s*(?:[!,.:;—–]|\Z))
+    (?:да|нет|evet|hayır|tak|nie)(?=\s*(?:[!,.:;—–]|\Z))|(?:是的|不是|对|不|はい|いいえ|네|아니요)[，、,.。！!]
+    the (?:\w+ )?answer (?:is|to|would)\b|die antwort (?:ist|lautet)|答案是|答えは|정답은
+    la (?:réponse|respuesta|risposta) (?:est|es|è)\b|a resposta é
+    (?:answer|ans|a|response|solution|result|output|antwort|lösung|réponse)[ *]*[:：]
+    (?:respuesta|risposta|resposta|antwoord|ответ|答案|回答|答|答え|답|정답)[ *]*[:：]
+    i (?:think|believe|would (?:say|recommend|suggest|argue)|recommend|suggest)\b|it depends\b
+    i(?:'d|’d) (?:say|recommend|suggest)\b|in my (?:opinion|view)|ich (?:denke|glaube|empfehle)\b
+    je (?:pense|crois|recommande)\b|creo que|yo (?:creo|diría)|penso che|я думаю|我认为|我觉得|私は
+    (?:dear|sehr geehrte\w*|liebe[rs]?|cher|chère|estimad[oa]s?|gentile|caro|prezad[oa]) (?:\w+|\[)
+    (?:beste|уважаем\w+) (?:\w+|\[)|尊敬的|亲爱的|to whom it may concern
+    (?:subject|betreff|objet|asunto|oggetto|assunto|тема)[ *]*:
+    once upon a time|es war einmal|il était une fois|érase una vez|c'era una volta|era uma vez
+    (?:verse|chorus|title|chapter|scene|act|step|day|ingredients|abstract)(?: \d+)?[ *]*:
+"""
+_CODE_OR_LIST = re.compile(
+    r"(?m)^(?:1[ \t]*[-–.):][ \t]|[-*•–][ \t]|```|~~~|<!DOCTYPE|<html|<\?(?:php|xml)|<svg|#include"
+    r"|import \w+$|from \w+ import|(?:async )?def \w+\(|function \w+\(|class \w+[:({]|public class "
+    r"""|SELECT .{1,200} FROM |\{\s{0,9}["'\w]|\[\s{0,9}["'{])"""
+)
+_THOUGHT_TAG = """
+    </?(?:think|thinking|thought|reasoning|reflection|analysis|scratchpad)>|◁/?think▷|\\[/?THINK\\]
+"""
+_ABOUT_THE_USER = r"""
+    \bthe user(?:['’]s)? (?:prompt|request|question|query|message|wants?|asks|asked|is asking)\b
+    \bder (?:nutzer|benutzer) (?:möchte|will|fragt|bittet)\b
+    \bl'utilisateur (?:veut|demande|souhaite)\b
+    \bel usuario (?:quiere|pide|pregunta)\b|\bl'utente (?:vuole|chiede)\b
+    \bo usuário (?:quer|pede)\b
+    \bпользователь (?:хочет|просит|спрашивает)\b|用户(?:想|要|希望|问|请求)|ユーザーは
+"""
+_MARKUP = r"""
+    <\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</?s>
+    <[be]os>
+    ^[#* \t]{0,6}(?:user|assistant|system|human|ai|bot|model|instruction|response)\b[ *]{0,3}:
+"""
+_FAREWELL = rf"""
+    \blet me know (?:if|what|how|when)\b|\b(?:i )?hope (?:this|that|it) helps\b
+    \bwould you like me to\b
+    \bfeel free to (?:ask|reach|let me|contact|modify|adjust)\b|\banything else (?:i can|you)\b
+    \bi(?:'ve|’ve| have) (?:rewritten|rephrased|revised|improved|reworded|rewrote|clarified)\b
+    \b(?:i'm|i'll be|i’m|i am) (?:happy|here) to (?:help|assist)\b
+    {_THIS} (?:is|makes|adds|clarifies|provides|ensures|keeps|specifies|asks|focuses)\b
+    \blass (?:es )?mich wissen\b|\bich hoffe,? das hilft\b|\bn'hésite[zs]? pas à\b
+    \bespero que (?:esto )?(?:te |le )?ayude\b|希望(?:这|对|對)?(?:你|您)?.{{0,4}}有(?:所)?帮助
+    如果(?:您|你)还?有(?:任何|其他)
+"""
+
+OPENINGS: tuple[tuple[TalkKind, re.Pattern[str]], ...] = (
+    ("declined", _opening(_DECLINED)),
+    ("thought", _opening(_THOUGHT)),
+    ("chatter", _opening(_CHATTER)),
+    ("answer", _opening(_ANSWER)),
+    ("answer", _CODE_OR_LIST),
+)
+"""What begins a text. In a prompt it may begin any line."""
+SIGNS: tuple[tuple[TalkKind, re.Pattern[str]], ...] = (
+    ("thought", _anywhere(_THOUGHT_TAG)),
+    ("markup", _anywhere(_MARKUP)),
+    ("thought", _anywhere(_ABOUT_THE_USER)),
+    ("chatter", _anywhere(_FAREWELL)),
+)
+"""What stands anywhere in a text."""

@@ -1,0 +1,208 @@
+"""Rewriters that talk are told from those that rewrite."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.rewriting.refusal import refusal_of
+from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.rewriting.talk import is_answer, talk_in
+
+CAPITAL = "What is the capital of France?"
+SAFE = "How do I stay safe online?"
+
+
+def kind_of(prompt, output):
+    """Why a rewrite, that is used as the prompter wrote it, is refused; None if it is not."""
+    rewrite = Rewrite(output.strip(), output, (1,), -1.0, -1.0, "stop")
+    refusal = refusal_of(protect(prompt), rewrite)
+    return refusal.kind if refusal else None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Sure! Here is a better prompt: How can I stay safe online?",
+        "Certainly, how can one stay safe online?",
+        "Of course. How do I stay safe online?",
+        "Okay! How do I stay safe online?",
+        "Here's the rewritten prompt:\n\nHow do I stay safe online?",
+        "**Rewritten prompt:** How do I stay safe online?",
+        "Improved version: How do I stay safe online?",
+        "Rewrite this prompt:\nHow do I stay safe online?",
+        "I'd be happy to help! How do I stay safe online?",
+        "How do I stay safe online? I hope this helps!",
+        "How do I stay safe online?\n\nThis version is clearer and more specific.",
+        "How do I stay safe online? Let me know if you want changes.",
+        "Natürlich! How do I stay safe online?",
+        "Voici une version : How do I stay safe online?",
+        "¡Claro! How do I stay safe online?".removeprefix("¡"),
+        "当然！How do I stay safe online?",
+        "もちろんです。How do I stay safe online?",
+        "Конечно! How do I stay safe online?",
+    ],
+)
+def test_chatter_around_a_rewrite_is_refused(output):
+    """Regression: only the length of a rewrite and its spans were looked at."""
+    assert kind_of(SAFE, output) == "chatter"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I cannot provide information on staying safe online.",
+        "As an AI language model, I do not go online.",
+        "Sorry, how do I stay safe online?",
+        "Unfortunately, I am not able to rewrite this.",
+        "Es tut mir leid, das kann ich nicht.",
+        "Je suis désolé, mais je ne peux pas.",
+        "Lo siento, no puedo ayudar con eso.",
+        "抱歉，我无法回答这个问题。",
+        "申し訳ありませんが、お答えできません。",
+    ],
+)
+def test_a_prompter_that_declines_is_refused(output):
+    assert kind_of(SAFE, output) == "declined"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "<think>The user wants safety.</think> How do I stay safe online?",
+        "Let me think about how to stay safe online.",
+        "Okay, so the user wants to know how to stay safe online?",
+        "First, I need to find out what safe means online.",
+        "Hmm, how do I stay safe online?",
+        "I need to rewrite how to stay safe online.",
+        "The user is asking how to stay safe online.",
+        "[THINK]How do I stay safe online?[/THINK]",
+        "让我想想，如何在网上保持安全？",
+    ],
+)
+def test_a_thought_is_refused(output):
+    assert kind_of(SAFE, output) == "thought"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "How do I stay safe online?<|im_end|>",
+        "<|im_start|>user\nHow do I stay safe online?",
+        "How do I stay safe online?\nAssistant: Use strong passwords.",
+        "[INST] How do I stay safe online? [/INST]",
+        "How do I stay safe online?</s>",
+        "### Instruction: How do I stay safe online?",
+        "<｜User｜>How do I stay safe online?",
+    ],
+)
+def test_chat_markup_is_refused(output):
+    assert kind_of(SAFE, output) == "markup"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output"),
+    [
+        (CAPITAL, "Paris."),
+        (CAPITAL, "The capital of France is Paris."),
+        (CAPITAL, "The answer is Paris, the capital of France."),
+        (CAPITAL, "Answer: Paris"),
+        (CAPITAL, "What is the capital of France? The capital of France is Paris."),
+        ("Is 7 prime?", "Yes, 7 is prime."),
+        (SAFE, "1. Use strong passwords to stay safe online.\n2. Avoid phishing."),
+        (SAFE, "Use strong passwords, and stay away from links you don't know."),
+        (SAFE, "To stay safe online, keep your software up to date."),
+        (SAFE, "I recommend that you stay safe online with a password manager."),
+        ("Write a function that adds numbers", "def add(a, b):\n    return a + b"),
+        ("Write a function that adds numbers", "```python\nnumbers = sum\n```"),
+        ("Write a mail to my landlord", "Dear landlord,\n\nthe heater is broken."),
+        ("Write a story about a fox", "Once upon a time there was a fox who liked a story."),
+        ("Explain photosynthesis", "Photosynthesis is how plants turn light into sugar."),
+        ("Was ist die Hauptstadt von Frankreich?", "Die Hauptstadt von Frankreich ist Paris."),
+        ("Quelle est la capitale de la France ?", "La capitale de la France est Paris."),
+        ("¿Cuál es la capital de Francia?", "La capital de Francia es París."),
+        ("Какая столица Франции?", "Столица Франции — Париж."),
+        ("法国的首都是什么？", "法国的首都是巴黎。"),
+        ("Jaka jest stolica dużej Francji?", "Paryż."),
+    ],
+)
+def test_an_answer_is_refused(prompt, output):
+    """Regression: an answer in place of the question was sent to the target."""
+    assert kind_of(prompt, output) == "answer"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output"),
+    [
+        (CAPITAL, "Name the capital of France."),
+        (CAPITAL, "Which city is the capital of France? Answer in one word."),
+        (SAFE, "Please explain how to stay safe online, with examples."),
+        (SAFE, "In three paragraphs, describe how I can stay safe online."),
+        (SAFE, "I want to stay safe online. What should I do first?"),
+        (SAFE, "List the most important steps to stay safe online"),
+        (
+            "bubble sort list of int in python",
+            "Write a Python function to bubble sort a list of int.",
+        ),
+        ("I can't sleep. What can I do?", "I can't sleep at night. What can I do against it?"),
+        ("Reply to: Sure! Here is the file.", "Write a reply to: Sure! Here is the file."),
+        ("Sure! Here is my text. Fix it.", "Sure! Here is my text. Please fix it."),
+        ("- cats\n- dogs\nWhich is nicer?", "- cats\n- dogs\nWhich of them is nicer?"),
+        ("User: hi\nAssistant: hello\nContinue.", "User: hi\nAssistant: hello\nPlease continue."),
+        ("Was ist die Hauptstadt von Frankreich?", "Nenne die Hauptstadt von Frankreich."),
+        ("Co to jest fotosynteza roślin?", "Wyjaśnij, czym jest fotosynteza roślin."),
+        ("请解释光合作用", "请用三句话解释什么是光合作用。"),
+        ("Tips for interviews", "Useful tips for interviews, with examples"),
+        ("Explain okapis", "Explain, for children, how okapis live and what they eat"),
+    ],
+)
+def test_an_honest_rewrite_is_not(prompt, output):
+    assert kind_of(prompt, output) in (None, "span")
+    assert talk_in(prompt, output) is None
+    assert not is_answer(prompt, output)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        "Write a thorough explanation of the most important steps, each in a full paragraph.",
+        "Be concise.",
+        "Use simple words and examples.",
+        "The answer should be short.",
+        "Let's think step by step.",
+        "Focus on what is most important.",
+    ],
+)
+def test_a_hint_is_no_talk(hint):
+    assert talk_in(SAFE, hint) is None
+    assert not is_answer(SAFE, f"{SAFE}\n\n{hint}")
+
+
+@pytest.mark.parametrize(
+    "hint", ["Online safety is the practice of protecting data.", "Passwords are the key to it."]
+)
+def test_a_hint_that_answers_is_refused(hint):
+    assert is_answer(SAFE, f"{SAFE}\n\n{hint}")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["", "hi", "Sure!", "Answer: 5", "1. a\n2. b", "I'm sorry, but I can't.", "<think>", "Paris."],
+)
+def test_every_prompt_is_a_rewrite_of_itself(prompt):
+    assert talk_in(prompt, prompt) is None
+    assert not is_answer(prompt, prompt)
+
+
+def test_long_talk_takes_no_long_time():
+    text = "okay, so " * 20_000
+    assert talk_in(text, text) is None
+    assert not is_answer(text, text)
+
+
+def test_the_reason_shows_what_was_said():
+    rewrite = Rewrite("x", "Sure! Here is a prompt", (1,), -1.0, -1.0, "stop")
+    refusal = refusal_of(protect(SAFE), rewrite)
+    assert refusal is not None
+    assert refusal.reason == "the prompter talked about the rewrite: Sure"
