@@ -241,7 +241,7 @@ class TestDraw:
             )
 
     def test_a_seed_repeats_a_draw(self):
-        arguments = ("--samples", "4", "--reward", "default", "--seed", "3", "--no-guard")
+        arguments = ("--samples", "4", "--reward", "default", "--seed", "3", "--guard", "off")
         first, second = (self.run(*arguments) for _ in "ab")
         del first["seconds"], second["seconds"]
         assert first == second

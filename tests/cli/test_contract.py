@@ -108,7 +108,7 @@ def test_an_interruption_is_130(command, capsys, error):
         ["run", "hi", "--reward", "default", "--budget", "0"],
         ["run", "hi", "--reward", "default", "--budget", "-3s"],
         ["run", "hi", "--reward", "default", "--return", "both"],
-        ["run", "hi", "--guard"],
+        ["run", "hi", "--guard", "strict"],
         ["run", "hi", "--lambda", "1"],
         ["run", "hi", "--budget", "100"],
         ["run", "hi", "--explain", "--input", __file__, "--output", "out.jsonl"],
