@@ -163,7 +163,7 @@ def estimate_optimum(rewards: FloatArray, strength: float) -> Optimum:
 
     Half of the answers give the weights exp(R̂/λ), the other half the rewards that are weighted,
     and then the halves swap: the same answers for both would count luck as reward, which adds σ²/λ
-    for noise of variance σ². log Z comes from all answers, corrected for the same noise, which would
+    for noise of variance σ². log Z comes from all answers, corrected for that noise, which would
     raise it by σ²/2λ². This is right on average over many rewrites; a draw from a few follows
     `rewriting.posterior`.
 

@@ -231,25 +231,26 @@ class _WithReward:
             worth,
         )
 
-    def _diagnosed(self, scored: Sequence[Candidate]) -> Diagnostics:
+    def _diagnosed(self, weighed: Candidates) -> Diagnostics:
         waiting = [
             candidate
             for candidate in self._candidates
             if self._answers.get(candidate.rewrite.text) == []  # the time ran out: nothing is known
         ]
-        unusable = self._source.drawn - len(scored) - len(waiting)
-        return diagnose(self._weighed(scored), self._strength, unusable)
+        unusable = self._source.drawn - len(weighed.places) - len(waiting)
+        return diagnose(weighed, self._strength, unusable)
 
     def _is_close(self) -> bool:
         """Whether `auto` may stop."""
         if self._settings.samples != "auto" or not (scored := self._scored()):
             return False
-        return self._diagnosed(scored).distance <= self._settings.tolerance
+        return self._diagnosed(self._weighed(scored)).distance <= self._settings.tolerance
 
     def _guarded(self, scored: Sequence[Candidate]) -> Choice:
         """Draw one of the candidates and decide whether it is used."""
         random = random_stream(self._source.request.sampling.seed, Consumer.CHAIN)
-        states = metropolis_hastings(log_weights(self._weighed(scored), self._strength), random)
+        weighed = self._weighed(scored)
+        states = metropolis_hastings(log_weights(weighed, self._strength), random)
         chosen = scored[states[-1]]
         text = chosen.rewrite.text
         needs_judging = self._settings.guard != "off" and text != self._source.prompt
@@ -262,7 +263,7 @@ class _WithReward:
         certificate = replace(
             choice.certificate,
             scored=len(scored),
-            diagnostics=self._diagnosed(scored),
+            diagnostics=self._diagnosed(weighed),
             acceptance=float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None,
             after=estimate_reward(rewards_of(judged or self._answers[text])),
             gain=found,
