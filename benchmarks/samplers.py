@@ -1,7 +1,7 @@
 """How close draws come to a known ρ*: importance resampling and Metropolis-Hastings, by N.
 
     pip install "alignpro-lite[benchmarks]"
-    python benchmarks/samplers.py [--draws 100000] [--requests 4000] [--plot docs/samplers.svg]
+    python benchmarks/samplers.py [--draws 20000] [--requests 1000] [--plot docs/samplers.svg]
 
 Twelve rewrites with a Gaussian reward whose ρ* is 1 nat from ρ_sft; candidates come from ρ_sft.
 Every figure is the total variation between ρ* and the draws; the last line is that of exact draws.
@@ -142,16 +142,18 @@ BETWEEN, WITHIN, TRAINED_STRENGTH = 0.034, 0.11, 0.02
 GAIN, GAIN_SPREAD = 0.067, 0.067
 """Measured: mean gain of a rewrite, and its standard deviation between prompts."""
 ANSWERS, JUDGING = 2, 8
+TOGETHER = 250
+"""Requests that are computed at a time."""
 
 
-def measured_draws(size: int, requests: int) -> dict[str, float]:
+def measured_draws(size: int, seed: int) -> dict[str, float]:
     """What a draw among `size` different candidates is worth, at the measured variances.
 
     Returns:
         E[R] over a plain rewrite's and KL to ρ_sft by the posterior mean and by plain means, with
         the objective E[R] - λ KL of both, and the share of requests with 1 / ESS up to 0.1.
     """
-    random = np.random.default_rng(size)
+    requests, random = TOGETHER, np.random.default_rng([seed, size])
     worth = random.normal(0, BETWEEN, (requests, size))
     rewards = worth[..., None] + random.normal(0, WITHIN, (requests, size, ANSWERS))
     plain = rewards.mean(axis=-1)
@@ -199,7 +201,8 @@ def print_measured(requests: int) -> None:
     print("\n| N | gain | value | 1/ESS ≤ 0.1 | gain, plain | value, plain | 1/ESS ≤ 0.1, plain |")
     print("|---" * 7 + "|")
     for size in (4, 8, 16, 32, 64):
-        found = measured_draws(size, requests)
+        parts = [measured_draws(size, seed) for seed in range(requests // TOGETHER)]
+        found = {name: np.mean([part[name] for part in parts]) for name in parts[0]}
         cells = (
             f"{found[f'{name} gain']:+.4f} | {found[f'{name} value']:+.4f} | "
             f"{found[f'{name} close']:.0%}"
@@ -235,8 +238,8 @@ def draw_plot(distances: dict[str, list[float]], file: Path) -> None:
 def main() -> None:
     """Measure, print, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=100_000)
-    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--draws", type=int, default=20_000)
+    parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     toy = Toy()

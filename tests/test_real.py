@@ -253,7 +253,7 @@ class TestDraw:
     def test_the_guard_says_why(self):
         found = self.run("--samples", "2", "--reward", "default", "--seed", "1")
         certificate = found["certificate"]
-        assert found["changed"] == bool(certificate["gain"] and certificate["gain"]["lower"] > 0)
+        assert found["changed"] == bool(certificate["gain"] and certificate["gain"]["expected"] > 0)
         assert certificate["before"]["answers"] == 8
 
     def test_ranking_without_a_reward_asks_the_target_nothing(self):

@@ -125,11 +125,11 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
         )
         yield "reliability", f"{found.reliability:.0%} of the differences between R̂ are not noise"
         error = (
-            f"± {found.log_z_error:.2f}"
+            f" ± {found.log_z_error:.2f}"
             if math.isfinite(found.log_z_error)
-            else "unreliable: too few effective samples"
+            else ", unreliable: too few effective samples"
         )
-        yield "log Z", f"{found.log_z:.2f} {error}"
+        yield "log Z", f"{found.log_z:.2f}{error}"
         yield "KL", f"{found.kl:.2f} nats"
         yield "value", f"{found.objective:.3f}, of which reward {found.reward:.3f}"
     if certificate.acceptance is not None:

@@ -279,7 +279,7 @@ class _WithReward:
         if found is None:
             return True, "drawn from ρ*"
         if guard == "strict" and math.isnan(found.estimate):
-            return False, "the budget left no answers to judge the rewrite by"
+            return False, "there are no answers to judge the rewrite by"
         if found.passes(guard):
             how = "expected to be better" if guard == "balanced" else "better beyond the noise"
             return True, f"drawn from ρ*, and {how} than the prompt"

@@ -176,7 +176,8 @@ def diagnose(candidates: Candidates, strength: float, unusable: int = 0) -> Diag
             size, 0.0, nothing, math.inf, 0.0, unknown, nothing, 1.0, unknown, unknown
         )
     share = shares(weights)
-    by_rewrite: Vector = np.bincount(candidates.places, share, len(worth.mean))
+    by_rewrite = np.zeros(len(worth.mean))
+    np.add.at(by_rewrite, candidates.places, share)
     log_mean = float(weights.max() + np.log(np.exp(weights - weights.max()).sum() / size))
     reward, ess = float(by_rewrite @ worth.mean), float(1 / (share @ share))
     noise = float(np.sqrt(by_rewrite @ worth.variance)) / strength
