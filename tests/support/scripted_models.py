@@ -58,7 +58,9 @@ class FakePrompter:
         place = number % len(self.outputs)
         if self.chances is not None:
             logits = np.log(np.array(self.chances, np.float32))
-            place = Sampler(self.sampling, number).draw(logits).token
+            # Texts differ in their second token: the chain used to share its random number.
+            sampler = Sampler(self.sampling, number)
+            place = [sampler.draw(logits).token for _ in range(2)][-1]
         text = self.outputs[place]
         rewrite = Rewrite(text, text, (place + 1,), -3.0, -3.0, self.finish)
         return type("Stream", (), {"result": lambda _: rewrite, "cancel": lambda _: None})()
