@@ -18,7 +18,7 @@ from typing import Any
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import FinishReason
-from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
@@ -34,9 +34,6 @@ from alignpro_lite.rewriting.result import Choice, Result, Timings
 from alignpro_lite.rewriting.spans import Protected, compile_patterns, protect
 from alignpro_lite.rewriting.trials import Trial
 from alignpro_lite.target.target import LlamaTarget, Question
-
-_FOLLOWS = 2**32 - 1
-"""Random stream of what follows a trial."""
 
 
 class AlignedStream:
@@ -127,7 +124,7 @@ class AlignedStream:
         question = self._request.question(choice.sent)
         if choice.answer is None:
             return question
-        seed = stream_seed(question.sampling.seed, _FOLLOWS)
+        seed = stream_seed(question.sampling.seed, Consumer.CONTINUATION)
         sampling = replace(question.sampling, seed=seed)
         return replace(question, begun=choice.answer.tokens, sampling=sampling)
 

@@ -20,8 +20,8 @@ from alignpro_lite import AlignedModel, Request, RhoStar
 PROMPT = "Explain in detail how a small town can prepare for a flood."
 CASES = {
     "with the guard": RhoStar(),
-    "no guard, 1 answer each": RhoStar(guard=False, answers=1),
-    "no guard, 2 answers each": RhoStar(guard=False),
+    "no guard, 1 answer each": RhoStar(guard="off", answers=1),
+    "no guard, 2 answers each": RhoStar(guard="off"),
 }
 
 

@@ -1,11 +1,16 @@
 """How close draws come to a known ρ*: importance resampling and Metropolis-Hastings, by N.
 
     pip install "alignpro-lite[benchmarks]"
-    python benchmarks/samplers.py [--draws 1000000] [--plot docs/samplers.svg]
+    python benchmarks/samplers.py [--draws 20000] [--requests 1000] [--plot docs/samplers.svg]
 
 Twelve rewrites with a Gaussian reward whose ρ* is 1 nat from ρ_sft; candidates come from ρ_sft.
 Every figure is the total variation between ρ* and the draws; the last line is that of exact draws.
-The noisy columns add normal noise to R̂, from 0.1 to 1.2 λ depending on the rewrite.
+The noisy columns ask for one answer to each candidate, with noise of 0.1 to 1.2 λ depending on the
+rewrite: equal rewrites share one answer, or have one each and pool them as plain means, or as
+requests do, by the posterior mean.
+
+The second table is about the variances that were measured on the default models, at their λ: what
+a draw is worth, how many candidates `auto` draws, and what each guard keeps and harms.
 """
 
 from __future__ import annotations
@@ -13,21 +18,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alignpro_lite.rewriting.guard import gain
+from alignpro_lite.rewriting.posterior import Posterior, Tally, posterior, tally
+from alignpro_lite.rewriting.request import Guard
 from alignpro_lite.rewriting.rho_star import (
     Candidates,
     log_weights,
     metropolis_hastings,
     resample,
+    shares,
 )
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 256)
 REWRITES = 12
 STRENGTH = 1.0
-CHUNK = 50_000
+CHUNK = 2_000
 
 FloatArray = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -56,57 +66,59 @@ class Toy:
         star = self.optimum(reward)
         return abs(float(star @ np.log(star / self.sft)) - 1)
 
-    def weights(
-        self, drawn: Indices, noise: FloatArray | float, variance: FloatArray | float
-    ) -> FloatArray:
-        """Log-weights of candidates drawn from ρ_sft, shape as `drawn`."""
+    def weights(self, drawn: Indices, rewards: FloatArray | None = None) -> FloatArray:
+        """Log-weights of candidates drawn from ρ_sft, shape as `drawn`.
+
+        Args:
+            drawn: Rewrites, shape (chains, N).
+            rewards: R̃ of each rewrite for each chain, shape (chains, REWRITES); None for R.
+        """
+        known = np.broadcast_to(self.reward, (len(drawn), REWRITES)) if rewards is None else rewards
+        nothing = np.zeros(known.size)
+        worth = Posterior(known.ravel(), nothing, nothing[:, None], nothing)
         log_probs = np.log(self.sft)[drawn].ravel()
-        rewards = (self.reward[drawn] + noise).ravel()
-        known = np.broadcast_to(np.asarray(variance, np.float64), drawn.shape).ravel()
-        candidates = Candidates(log_probs, log_probs, rewards, known)
-        weights: FloatArray = log_weights(candidates, STRENGTH).reshape(drawn.shape)
+        places = (np.arange(len(drawn))[:, None] * REWRITES + drawn).ravel()
+        weights: FloatArray = log_weights(
+            Candidates(log_probs, log_probs, places, worth), STRENGTH
+        ).reshape(drawn.shape)
         return weights
+
+    def answered(self, drawn: Indices, random: np.random.Generator) -> Tally:
+        """An answer to every candidate; those to equal ones count together."""
+        rewards = self.reward[drawn] + random.normal(size=drawn.shape) * self.noise[drawn]
+        count, total = np.zeros((2, len(drawn), REWRITES))
+        chains = np.broadcast_to(np.arange(len(drawn))[:, None], drawn.shape)
+        np.add.at(count, (chains, drawn), 1.0)
+        np.add.at(total, (chains, drawn), rewards)
+        mean = total / np.maximum(count, 1)
+        squares = ((rewards - np.take_along_axis(mean, drawn, axis=1)) ** 2).sum(axis=1)
+        return Tally(count, mean, squares, np.maximum(count - 1, 0).sum(axis=1))
 
 
 def methods(toy: Toy) -> dict[str, Method]:
     """The columns of the table: each picks a candidate from every row."""
 
-    def noise_of(drawn: Indices, random: np.random.Generator) -> FloatArray:
-        noise: FloatArray = random.normal(size=drawn.shape) * toy.noise[drawn]
-        return noise
+    def chain(weights: FloatArray, random: np.random.Generator) -> Indices:
+        states: Indices = metropolis_hastings(weights, random)[..., -1]
+        return states
 
-    def noisy(drawn: Indices, random: np.random.Generator) -> Indices:
-        weights = toy.weights(drawn, noise_of(drawn, random), 0.0)
-        return metropolis_hastings(weights, random)[..., -1]
+    def frozen(drawn: Indices, random: np.random.Generator) -> Indices:
+        noise = random.normal(size=(len(drawn), REWRITES)) * toy.noise
+        return chain(toy.weights(drawn, toy.reward + noise), random)
 
-    def corrected(drawn: Indices, random: np.random.Generator) -> Indices:
-        weights = toy.weights(drawn, noise_of(drawn, random), toy.noise[drawn] ** 2)
-        return metropolis_hastings(weights, random)[..., -1]
+    def pooled(drawn: Indices, random: np.random.Generator) -> Indices:
+        return chain(toy.weights(drawn, toy.answered(drawn, random).mean), random)
+
+    def deployed(drawn: Indices, random: np.random.Generator) -> Indices:
+        return chain(toy.weights(drawn, posterior(toy.answered(drawn, random)).mean), random)
 
     return {
-        "resampling": lambda drawn, random: resample(toy.weights(drawn, 0.0, 0.0), random),
-        "Metropolis-Hastings": lambda drawn, random: metropolis_hastings(
-            toy.weights(drawn, 0.0, 0.0), random
-        )[..., -1],
-        "noisy": noisy,
-        "noisy, corrected": corrected,
-        "noisy, penalty": lambda drawn, random: _penalised(toy, drawn, random),
+        "resampling": lambda drawn, random: resample(toy.weights(drawn), random),
+        "Metropolis-Hastings": lambda drawn, random: chain(toy.weights(drawn), random),
+        "noisy, shared": frozen,
+        "noisy, pooled": pooled,
+        "noisy, posterior": deployed,
     }
-
-
-def _penalised(toy: Toy, drawn: Indices, random: np.random.Generator) -> Indices:
-    """The published penalty method: subtract half the sum of both variances from a difference."""
-    noise = random.normal(size=drawn.shape) * toy.noise[drawn]
-    weights = toy.weights(drawn, noise, 0.0)
-    variance = (toy.noise[drawn] / STRENGTH) ** 2
-    rows = np.arange(len(drawn))
-    state = np.zeros(len(drawn), np.int64)
-    for place in range(1, drawn.shape[1]):
-        difference = weights[:, place] - weights[rows, state]
-        penalty = (variance[:, place] + variance[rows, state]) / 2
-        accepts = np.log(random.random(len(drawn))) < difference - penalty
-        state = np.where(accepts, place, state)
-    return state
 
 
 def distance(toy: Toy, method: Method, size: int, draws: int) -> float:
@@ -123,6 +135,87 @@ def exact_distance(toy: Toy, draws: int) -> float:
     """The total variation of as many exact draws from ρ*."""
     counts = np.random.default_rng(0).multinomial(draws, toy.star)
     return float(np.abs(counts / draws - toy.star).sum() / 2)
+
+
+BETWEEN, WITHIN, TRAINED_STRENGTH = 0.034, 0.11, 0.02
+"""Measured: standard deviations of R between candidates and of a single answer, and λ."""
+GAIN, GAIN_SPREAD = 0.067, 0.067
+"""Measured: mean gain of a rewrite, and its standard deviation between prompts."""
+ANSWERS, JUDGING = 2, 8
+TOGETHER = 250
+"""Requests that are computed at a time."""
+
+
+def measured_draws(size: int, seed: int) -> dict[str, float]:
+    """What a draw among `size` different candidates is worth, at the measured variances.
+
+    Returns:
+        E[R] over a plain rewrite's and KL to ρ_sft by the posterior mean and by plain means, with
+        the objective E[R] - λ KL of both, and the share of requests with 1 / ESS up to 0.1.
+    """
+    requests, random = TOGETHER, np.random.default_rng([seed, size])
+    worth = random.normal(0, BETWEEN, (requests, size))
+    rewards = worth[..., None] + random.normal(0, WITHIN, (requests, size, ANSWERS))
+    plain = rewards.mean(axis=-1)
+    squares = ((rewards - plain[..., None]) ** 2).sum(axis=(-2, -1))
+    raw = random.normal(0, WITHIN, (requests, JUDGING))
+    squares += ((raw - raw.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+    degrees = np.full(requests, size * (ANSWERS - 1.0) + JUDGING - 1)
+    count = np.full((requests, size), float(ANSWERS))
+    learned = posterior(Tally(count, plain, squares, degrees)).mean
+    found = {}
+    for name, mean in (("posterior", learned), ("plain", plain)):
+        share = shares(mean / TRAINED_STRENGTH)
+        distance = (share * np.log(np.maximum(share * size, 1e-300))).sum(axis=-1).mean()
+        found[f"{name} gain"] = float((share * worth).sum(axis=-1).mean())
+        found[f"{name} value"] = float(found[f"{name} gain"] - TRAINED_STRENGTH * distance)
+        found[f"{name} close"] = float(((share**2).sum(axis=-1) <= 0.1).mean())
+    return found
+
+
+def measured_guards(size: int, requests: int) -> dict[str, tuple[float, float]]:
+    """Mean gain over the prompt as it is, and share of prompts made worse, under each guard."""
+    random = np.random.default_rng(size)
+    zeros, places = np.zeros(size), np.arange(size)
+    kept: dict[str, list[float]] = {guard: [] for guard in get_args(Guard)}
+    for _ in range(requests):
+        worth = random.normal(random.normal(GAIN, GAIN_SPREAD), BETWEEN, size)
+        answers = [random.normal(mean, WITHIN, ANSWERS) for mean in worth]
+        raw = random.normal(0, WITHIN, JUDGING)
+        drawn = Candidates(zeros, zeros, places, posterior(tally(answers, [raw])))
+        chosen = metropolis_hastings(log_weights(drawn, TRAINED_STRENGTH), random)[-1]
+        judged = random.normal(worth[chosen], WITHIN, JUDGING)
+        answers[chosen] = np.concatenate([answers[chosen], judged])
+        expected = posterior(tally(answers, [raw])).mean[chosen] - raw.mean()
+        found = gain(judged, raw, float(expected))
+        for guard in get_args(Guard):
+            kept[guard].append(float(worth[chosen]) if found.passes(guard) else 0.0)
+    return {
+        guard: (float(np.mean(gains)), float((np.array(gains) < 0).mean()))
+        for guard, gains in kept.items()
+    }
+
+
+def print_measured(requests: int) -> None:
+    """The tables at the measured variances."""
+    print("\n| N | gain | value | 1/ESS ≤ 0.1 | gain, plain | value, plain | 1/ESS ≤ 0.1, plain |")
+    print("|---" * 7 + "|")
+    for size in (4, 8, 16, 32, 64):
+        parts = [measured_draws(size, seed) for seed in range(requests // TOGETHER)]
+        found = {name: np.mean([part[name] for part in parts]) for name in parts[0]}
+        cells = (
+            f"{found[f'{name} gain']:+.4f} | {found[f'{name} value']:+.4f} | "
+            f"{found[f'{name} close']:.0%}"
+            for name in ("posterior", "plain")
+        )
+        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+    guards = get_args(Guard)
+    print("\n| N | " + " | ".join(f"{guard}: gain, harmed" for guard in guards) + " |")
+    print("|---" * (1 + len(guards)) + "|")
+    for size in (1, 8):
+        kept = measured_guards(size, requests)
+        cells = (f"{kept[guard][0]:+.3f}, {kept[guard][1]:.1%}" for guard in guards)
+        print(f"| {size} | {' | '.join(cells)} |", flush=True)
 
 
 def draw_plot(distances: dict[str, list[float]], file: Path) -> None:
@@ -145,7 +238,8 @@ def draw_plot(distances: dict[str, list[float]], file: Path) -> None:
 def main() -> None:
     """Measure, print, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=1_000_000)
+    parser.add_argument("--draws", type=int, default=20_000)
+    parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     toy = Toy()
@@ -160,6 +254,7 @@ def main() -> None:
         print(f"| {size} | {row} |", flush=True)
     exact = f"{exact_distance(toy, options.draws):.4f}"
     print("| exact | " + " | ".join([exact] * len(columns)) + " |")
+    print_measured(options.requests)
     if options.plot:
         draw_plot(distances, options.plot)
 

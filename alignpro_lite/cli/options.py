@@ -19,7 +19,7 @@ from alignpro_lite.registry.text import decode_input
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.hardware.device import DeviceRequest
-    from alignpro_lite.rewriting.request import Budget, Request, RhoStar
+    from alignpro_lite.rewriting.request import Budget, Guard, Request, RhoStar
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class DrawOptions:
     samples: int | Literal["auto"]
     strength: float | None
     answers: int
-    guard: bool | None
+    guard: Guard | None
     budget: Budget | None
     returns: Literal["scored", "fresh"]
 
@@ -116,7 +116,7 @@ class DrawOptions:
             samples=self.samples,
             strength=self.strength,
             answers=self.answers,
-            guard=self.guard is not False,
+            guard=self.guard or RhoStar.guard,
             budget=self.budget or Budget(),
             returns=self.returns,
         )
@@ -124,7 +124,7 @@ class DrawOptions:
     def _refuse_what_needs_a_reward(self) -> None:
         given = {
             "--samples auto": self.samples == "auto",
-            "--guard": self.guard is True,
+            "--guard": self.guard is not None,
             "--lambda": self.strength is not None,
             "--budget": self.budget is not None,
         }
@@ -316,10 +316,11 @@ draw_options = grouped(
         help="Trial answers to each rewrite.",
     ),
     click.option(
-        "--guard/--no-guard",
-        default=None,
-        help="Use the rewrite only if it beats the prompt by more than the noise.  "
-        "[default: guard, if there is a reward]",
+        "--guard",
+        type=click.Choice(["strict", "balanced", "off"]),
+        help="When the rewrite is used: balanced if it is expected to score higher than your "
+        "prompt, strict if that is certain to 95 %, off always.  "
+        "[default: balanced, if there is a reward]",
     ),
     click.option(
         "--budget",

@@ -123,7 +123,14 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
             "effective",
             f"{found.ess:.1f} samples, distance to ρ* at most about {found.distance:.2f}",
         )
-        yield "log Z", f"{found.log_z:.2f} ± {found.log_z_error:.2f}, KL {found.kl:.2f} nats"
+        yield "reliability", f"{found.reliability:.0%} of the differences between R̂ are not noise"
+        error = (
+            f" ± {found.log_z_error:.2f}"
+            if math.isfinite(found.log_z_error)
+            else ", unreliable: too few effective samples"
+        )
+        yield "log Z", f"{found.log_z:.2f}{error}"
+        yield "KL", f"{found.kl:.2f} nats"
         yield "value", f"{found.objective:.3f}, of which reward {found.reward:.3f}"
     if certificate.acceptance is not None:
         yield "acceptance", f"{certificate.acceptance:.0%}"
@@ -131,7 +138,12 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
         if reward is not None:
             yield name, _reward_line(reward)
     if (gain := certificate.gain) is not None:
-        yield "gain", f"{gain.estimate:+.3f}, above {gain.lower:+.3f} with probability 0.95"
+        yield "gain", f"{gain.expected:+.3f} expected from all answers"
+        if math.isfinite(gain.estimate):
+            yield (
+                "fresh gain",
+                f"{gain.estimate:+.3f}, above {gain.lower:+.3f} with probability 0.95",
+            )
     if certificate.target_tokens:
         yield "cost", f"{certificate.target_tokens} tokens of the target"
     for sentence in certificate.notes:

@@ -1,4 +1,4 @@
-"""How the next token is drawn: the settings, and the filters in pure numpy.
+"""How the next token is drawn: the settings, the filters in pure numpy, and the random streams.
 
 The target passes the settings to llama.cpp's own sampler chain; the prompter applies the filters
 below, because it also needs exact log-probabilities. Both use the order top-k, top-p, min-p,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -170,7 +171,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, stream: int) -> None:
         self._sampling = sampling
-        self._random = np.random.Generator(np.random.Philox(key=[sampling.seed, stream]))
+        self._random = random_stream(sampling.seed, stream)
         self.log_proposal = 0.0
 
     def draw(self, logits: NDArray[np.float32]) -> Draw:
@@ -215,6 +216,33 @@ class GivenTokens:
         return Draw(self._token, token_log_prob(logits, self._token))
 
 
+class Consumer(IntEnum):
+    """What draws random numbers for a request beside its rewrites and its answer.
+
+    Rewrite i and answer i of the request own stream i of its seed, so these count down from the
+    largest number.
+    """
+
+    CONTINUATION = 2**32 - 1
+    """What follows a trial that was cut."""
+    TRIALS = 2**32 - 2
+    """Trial answers, by which a rewrite is drawn."""
+    JUDGING = 2**32 - 3
+    """Answers by which the guard judges the drawn rewrite and the prompt."""
+    CHAIN = 2**32 - 4
+    """Metropolis-Hastings."""
+
+
+def random_stream(seed: int, stream: int) -> np.random.Generator:
+    """The random numbers of a stream. No two pairs of seed and stream share any.
+
+    Args:
+        seed: Of a request.
+        stream: The number of a rewrite, or a `Consumer`; 0 to 2**32 - 1.
+    """
+    return np.random.Generator(np.random.Philox(key=[seed, stream]))
+
+
 def stream_seed(seed: int, stream: int) -> int:
-    """A 32-bit seed for sequence number `stream`, for samplers that take one number."""
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+    """A 32-bit seed for a stream, for samplers that take one number, and for streams of it."""
+    return int(np.random.SeedSequence([seed, int(stream)]).generate_state(1)[0])

@@ -17,7 +17,7 @@ from alignpro_lite.experiment.sections import (
 )
 from alignpro_lite.registry.record import Count, Label, NonEmpty, Positive, Record
 from alignpro_lite.reward.loading import ScorerSource
-from alignpro_lite.rewriting.request import Returns
+from alignpro_lite.rewriting.request import Guard, Returns
 from alignpro_lite.target.rollout import AnswerPlan
 
 SystemName = Annotated[str, Meta(max_length=40, pattern=r"^[^|\x00-\x1f]+\Z")]
@@ -97,7 +97,7 @@ class RhoStarSection(SystemSection, tag="rho_star"):
         samples: N, candidates.
         strength: λ; without it, the one the prompter was trained with.
         trials: M, trial answers to each candidate.
-        guard: Whether the prompt is kept unless the rewrite is better beyond the noise.
+        guard: When the drawn rewrite is used: balanced, strict, or off for always; see `run`.
         returns: fresh draws one rewrite a prompt and answers it anew, which is ρ* and nothing else;
             scored draws one for every answer and returns its best trial, as `run` does.
     """
@@ -106,7 +106,7 @@ class RhoStarSection(SystemSection, tag="rho_star"):
     samples: Count = 8
     strength: Positive | None = None
     trials: Count = 2
-    guard: bool = False
+    guard: Guard = "off"
     returns: Returns = "fresh"
 
 

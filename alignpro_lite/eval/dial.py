@@ -27,8 +27,9 @@ from alignpro_lite.eval.systems import send_rewrites
 from alignpro_lite.measure.statistics import FloatArray, bootstrap_mean
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
+from alignpro_lite.rewriting.posterior import posterior, tally
 from alignpro_lite.rewriting.request import Request, RhoStar
-from alignpro_lite.rewriting.rho_star import Candidates, diagnose, log_weights, mean_rewards, shares
+from alignpro_lite.rewriting.rho_star import Candidates, diagnose, log_weights, shares
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.rewriting.trials import Ask, Trials, rewards_of
 
@@ -147,28 +148,25 @@ def _sampled(prompts: Sequence[Measured], strength: float, is_fair: bool) -> Dia
 def _expected(prompt: Measured, strength: float, is_fair: bool) -> tuple[float, float]:
     """KL(ρ*‖ρ_sft) and E_ρ*[R] of one prompt, both by self-normalised weights.
 
-    The KL is E_ρ*[R]/λ - log Z (Lemma 5.1) with that same estimate of E_ρ*[R]: where answers judge
-    what they chose themselves, their luck would count as distance too. log Z is taken relative to
+    The KL is that of the distribution that the choosing answers give. log Z is taken relative to
     the weights that no reward at all would give, so that it is 0 for constant rewards of 0.
     """
     rewards = np.array(prompt["rewards"])
     half = rewards.shape[1] // 2
     halves = rewards[:, :half], rewards[:, half:]
-    found = []
+    found, distances = [], []
     for choosing, judging in (halves, halves[::-1]) if is_fair else [(rewards, rewards)]:
         weights = shares(log_weights(_scored(prompt, choosing), strength))
         found.append(float(weights @ judging.mean(axis=1)))
-    reward = float(np.mean(found))
-    log_z, log_z_of_nothing = (
-        diagnose(_scored(prompt, scores), strength).log_z
-        for scores in (rewards, np.zeros_like(rewards))
-    )
-    return max(0.0, reward / strength - (log_z - log_z_of_nothing)), reward
+        drawn = diagnose(_scored(prompt, choosing), strength)
+        nothing = diagnose(_scored(prompt, np.zeros_like(choosing)), strength)
+        distances.append(drawn.reward / strength - (drawn.log_z - nothing.log_z))
+    return max(0.0, float(np.mean(distances))), float(np.mean(found))
 
 
 def _scored(prompt: Measured, rewards: FloatArray) -> Candidates:
     reference, proposal = np.array(prompt["reference"]), np.array(prompt["proposal"])
-    return Candidates(reference, proposal, *mean_rewards(list(rewards)))
+    return Candidates(reference, proposal, np.arange(len(rewards)), posterior(tally(list(rewards))))
 
 
 def _gate_curve(gated: Mapping[float, Sequence[Measured]]) -> DialCurve:

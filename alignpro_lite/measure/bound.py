@@ -21,7 +21,7 @@ tokens it is the distance between the distributions of cut answers, whose reward
 **KL and J(π̃_ρ*)**, from n rewrites x' ~ ρ_sft with a few answers each: see `estimate_optimum`.
 Both err low, by the order of 1/n, and no KL above log n can be observed. The right side and the
 left side then err high, by the same amount but for the error of log Z. Noise of R̂ beyond
-`rho_star.LARGEST_NOISE` λ hides ρ*: J(π̃_ρ*) falls towards J(π̃_ρ_sft) and the KL to 0, and
+LARGEST_NOISE λ hides ρ*: J(π̃_ρ*) falls towards J(π̃_ρ_sft) and the KL to 0, and
 `bound_remarks` says so.
 
 **The slack**, right minus left side, is what is tested. In it E_ρ*[R] cancels and leaves
@@ -43,14 +43,15 @@ import numpy as np
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.measure.statistics import Estimate, FloatArray, bootstrap_mean
-from alignpro_lite.rewriting.rho_star import (
-    LARGEST_NOISE,
-    Candidates,
-    diagnose,
-    log_weights,
-    mean_rewards,
-    shares,
-)
+from alignpro_lite.rewriting.rho_star import shares
+
+LARGEST_NOISE = 2.0
+"""Standard deviation of R̂ / λ beyond which the correction for noise no longer grows.
+
+The correction is a property of normal noise that is not much wider than λ; without a limit, λ → 0
+would weigh the rewrite whose answers vary least instead of the best one."""
+PRIOR_DEGREES = 4.0
+"""Degrees of freedom that the pooled variance counts for in `mean_rewards`."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,9 @@ def estimate_optimum(rewards: FloatArray, strength: float) -> Optimum:
 
     Half of the answers give the weights exp(R̂/λ), the other half the rewards that are weighted,
     and then the halves swap: the same answers for both would count luck as reward, which adds σ²/λ
-    for noise of variance σ². log Z comes from all answers, corrected for noise as in `rho_star`.
+    for noise of variance σ². log Z comes from all answers, corrected for that noise, which would
+    raise it by σ²/2λ². This is right on average over many rewrites; a draw from a few follows
+    `rewriting.posterior`.
 
     Args:
         rewards: r* of the answers to each rewrite from ρ_sft, shape (rewrites, answers), at least
@@ -182,18 +185,48 @@ def estimate_optimum(rewards: FloatArray, strength: float) -> Optimum:
     optimal_rewards = []
     for weighing, weighed in (halves, halves[::-1]):
         # The variance, too, is that of the weighing half: the other half must not affect a weight.
-        weights = shares(log_weights(_from_reference(weighing), strength))
+        weights = shares(_log_weights(weighing, strength))
         optimal_rewards.append(weights @ weighed.mean(axis=1))
     reward = float(np.mean(optimal_rewards))
-    diagnostics = diagnose(_from_reference(rewards), strength)
-    kl = float(np.clip(reward / strength - diagnostics.log_z, 0.0, math.log(len(rewards))))
-    return Optimum(reward, kl, diagnostics.noise)
+    log_weights = _log_weights(rewards, strength)
+    highest, share = log_weights.max(), shares(log_weights)
+    log_z = float(highest + np.log(np.exp(log_weights - highest).mean()))
+    kl = float(np.clip(reward / strength - log_z, 0.0, math.log(len(rewards))))
+    noise = float(np.sqrt(share @ mean_rewards(list(rewards))[1])) / strength
+    return Optimum(reward, kl, noise)
 
 
-def _from_reference(rewards: FloatArray) -> Candidates:
-    """Rewrites drawn from ρ_sft, so its probability cancels in every weight."""
-    log_prob = np.zeros(len(rewards))
-    return Candidates(log_prob, log_prob, *mean_rewards(list(rewards)))
+def _log_weights(rewards: FloatArray, strength: float) -> FloatArray:
+    """Estimates of R/λ by which exp is right on average: R̂/λ less half the variance of its noise.
+
+    Args:
+        rewards: Shape (rewrites, answers).
+        strength: λ > 0.
+    """
+    mean, variance = mean_rewards(list(rewards))
+    noise = np.sqrt(variance) / strength
+    corrected: FloatArray = mean / strength - np.minimum(noise, LARGEST_NOISE) ** 2 / 2
+    return corrected
+
+
+def mean_rewards(answers: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """R̂ of each rewrite, its mean reward, and the variance of R̂ as an estimate of R.
+
+    The sample variance of two answers is a poor estimate, so it is shrunk towards the variance
+    pooled over all rewrites, which counts for PRIOR_DEGREES degrees of freedom. With one answer
+    each there is nothing to pool, and the variance is taken as 0.
+
+    Args:
+        answers: Rewards of the answers to each rewrite, at least one each.
+    """
+    mean = np.array([rewards.mean() for rewards in answers])
+    degrees = np.array([len(rewards) - 1 for rewards in answers], np.float64)
+    squares = np.array([((rewards - rewards.mean()) ** 2).sum() for rewards in answers])
+    if not degrees.any():
+        return mean, np.zeros_like(mean)
+    pooled = squares.sum() / degrees.sum()
+    variance = (squares + PRIOR_DEGREES * pooled) / (degrees + PRIOR_DEGREES)
+    return mean, variance / (degrees + 1)
 
 
 def theorem_bound(

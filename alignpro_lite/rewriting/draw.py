@@ -13,33 +13,33 @@ alone, never on N.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
-from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.decoding.sampling import Consumer, Sampling, random_stream
 from alignpro_lite.errors import InputError
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.candidates import Candidate, CandidateSource
 from alignpro_lite.rewriting.certificate import Certificate, estimate_reward, word_changes
-from alignpro_lite.rewriting.guard import gain
+from alignpro_lite.rewriting.guard import Gain, gain
+from alignpro_lite.rewriting.posterior import Posterior, Vector, posterior, tally
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.rewriting.rho_star import (
-    LARGEST_NOISE,
     Candidates,
     Diagnostics,
     diagnose,
     log_weights,
-    mean_rewards,
     metropolis_hastings,
 )
 from alignpro_lite.rewriting.spans import Protected
-from alignpro_lite.rewriting.trials import Ask, Trial, Trials, rewards_of
+from alignpro_lite.rewriting.trials import Ask, Trial, Trials, fits, rewards_of
 from alignpro_lite.target.target import LlamaTarget
 
 ROUND = 4
@@ -82,9 +82,8 @@ def draw(
         return unchanged(protected.prompt, "no prompter is loaded")
     if models.reward is None:
         usual = models.prompter.bundle.sidecar.sampling
-        return _without_reward(
-            CandidateSource(models.prompter, protected, request, usual, cancellation)
-        )
+        source = CandidateSource(models.prompter, protected, request, usual, cancellation)
+        return _without_reward(source, models.target)
     # ρ_θ itself: filters would exclude rewrites that ρ* may want, and a low temperature would draw
     # the same ones again and again.
     source = CandidateSource(models.prompter, protected, request, Sampling(), cancellation)
@@ -98,7 +97,7 @@ def unchanged(prompt: str, reason: str) -> Choice:
     return Choice(prompt, prompt, None, certificate)
 
 
-def _without_reward(source: CandidateSource) -> Choice:
+def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
     count = source.settings.samples
     if count == "auto":
         raise InputError(
@@ -111,9 +110,14 @@ def _without_reward(source: CandidateSource) -> Choice:
             "whose implicit reward is the same for all rewrites.",
             "Pass --reward, or a trained bundle.",
         )
-    found = source.candidates(count, weighed=count > 1)
-    if not found or source.cancellation.asked:
+    drawn = source.candidates(count, weighed=count > 1)
+    if not drawn or source.cancellation.asked:
         return _choice(source, source.prompt, source.first, source.none_left())
+    found = [
+        candidate for candidate in drawn if fits(target, source.request, candidate.rewrite.text)
+    ]
+    if not found:
+        return _choice(source, source.prompt, source.first, "no rewrite fits the context")
     best = max(found, key=lambda candidate: candidate.log_ratio) if count > 1 else found[0]
     reason = "rewritten" if count == 1 else f"highest implicit reward of {len(found)}"
     return _choice(source, best.rewrite.text, best.rewrite, reason)
@@ -128,16 +132,15 @@ class _WithReward:
         self._trials = trials
         self._strength = _strength_for(source)
         self._candidates: list[Candidate] = []
-        self._owners: dict[str, int] = {}
-        """Number of the first candidate with each text; others with that text share its answers."""
-        self._answers: dict[str, list[Trial]] = {source.prompt: []}
-        self._dropped: dict[int, str] = {}
-        """Why a candidate has no reward, by its number."""
+        self._answers: dict[str, list[Trial]] = {}
+        """Those that choose: to all candidates of each text that fits the context."""
+        self._raw: list[Trial] = []
+        """Answers to the prompt, which only judge."""
 
     def outcome(self) -> Choice:
         """Go through all stages."""
         settings = self._settings
-        judging = settings.guard_answers if settings.guard else 0
+        judging = 0 if settings.guard == "off" else settings.guard_answers
         raw = judging or settings.answers
         first = self._next_round(reserved=raw + judging)
         if first == 0 and not self._source.cancellation.asked:
@@ -146,7 +149,7 @@ class _WithReward:
                 f"the budget is too small for one candidate, which takes {needed} answers of up to "
                 f"{self._trials.trial_tokens} tokens"
             )
-        self._try(first, [Ask(self._source.prompt, _RAW, raw)])
+        self._try(first, [Ask(self._source.prompt, _RAW, raw, Consumer.JUDGING)])
         while not self._is_close() and (count := self._next_round(reserved=judging)):
             self._try(count, [])
         if self._source.cancellation.asked:
@@ -159,28 +162,24 @@ class _WithReward:
         return self._guarded(scored)
 
     def _try(self, count: int, first: Sequence[Ask]) -> None:
-        """Draw candidates, and answer those that are new."""
-        asks = list(first)
+        """Draw candidates and answer each of them, also those that were drawn before.
+
+        Equal rewrites share all their answers afterwards: the more often one is drawn, the better
+        its R is known, and the draw tends to ρ* as N grows.
+        """
         drawn = self._source.candidates(count, weighed=True)
         self._candidates.extend(drawn)
+        asks = list(first)
         for candidate in drawn:
-            text = candidate.rewrite.text
-            if text in self._owners or text == self._source.prompt:
-                continue
-            ask = Ask(text, candidate.number + 1, self._settings.answers)
+            ask = Ask(candidate.rewrite.text, candidate.number + 1, self._settings.answers)
             if self._trials.fits(ask):
-                self._owners[text] = candidate.number
+                self._answers.setdefault(ask.sent, [])
                 asks.append(ask)
-            else:
-                self._dropped[candidate.number] = "it does not fit the context"
         if not asks or self._source.cancellation.asked:
             return
         for ask, answered in zip(asks, self._trials.answers(asks), strict=True):
-            self._answers.setdefault(ask.sent, []).extend(answered)
-            if ask.owner != _RAW and not len(rewards_of(answered)):
-                self._dropped[ask.owner - 1] = (
-                    "its reward is not a number" if answered else "the time ran out"
-                )
+            known = self._raw if ask.owner == _RAW else self._answers[ask.sent]
+            known.extend(answered)
 
     def _next_round(self, reserved: int) -> int:
         """How many candidates to draw next, within the budget.
@@ -199,77 +198,117 @@ class _WithReward:
 
     def _scored(self) -> list[Candidate]:
         """The candidates that have a reward, in their order."""
-        return [
-            candidate
-            for candidate in self._candidates
-            if len(rewards_of(self._answers.get(candidate.rewrite.text, [])))
+        return [candidate for candidate in self._candidates if len(self._rewards(candidate))]
+
+    def _rewards(self, candidate: Candidate) -> Vector:
+        return rewards_of(self._answers.get(candidate.rewrite.text, []))
+
+    def _worth(
+        self, scored: Sequence[Candidate], judged: Mapping[str, Vector], origin: float = 0.0
+    ) -> tuple[Posterior, list[int]]:
+        """What is known about R of the different rewrites, and which of them each candidate is.
+
+        Args:
+            scored: Candidates, which may be equal.
+            judged: Rewards of further answers, by text.
+            origin: The reward that counts as 0.
+        """
+        known = {candidate.rewrite.text: self._rewards(candidate) for candidate in scored}
+        places = {text: place for place, text in enumerate(known)}
+        answers = [
+            np.concatenate([rewards, judged.get(text, np.empty(0))]) - origin
+            for text, rewards in known.items()
         ]
+        worth = posterior(tally(answers, [rewards_of(self._raw)]))
+        return worth, [places[candidate.rewrite.text] for candidate in scored]
 
     def _weighed(self, scored: Sequence[Candidate]) -> Candidates:
-        answers = [self._answers[candidate.rewrite.text] for candidate in scored]
+        worth, places = self._worth(scored, {})
         return Candidates(
             np.array([candidate.log_reference for candidate in scored]),
             np.array([candidate.rewrite.log_proposal for candidate in scored]),
-            *mean_rewards([rewards_of(trials) for trials in answers]),
+            np.array(places),
+            worth,
         )
+
+    def _diagnosed(self, weighed: Candidates) -> Diagnostics:
+        waiting = [
+            candidate
+            for candidate in self._candidates
+            if self._answers.get(candidate.rewrite.text) == []  # the time ran out: nothing is known
+        ]
+        unusable = self._source.drawn - len(weighed.places) - len(waiting)
+        return diagnose(weighed, self._strength, unusable)
 
     def _is_close(self) -> bool:
         """Whether `auto` may stop."""
         if self._settings.samples != "auto" or not (scored := self._scored()):
             return False
-        found = diagnose(self._weighed(scored), self._strength)
-        return found.distance <= self._settings.tolerance
+        return self._diagnosed(self._weighed(scored)).distance <= self._settings.tolerance
 
     def _guarded(self, scored: Sequence[Candidate]) -> Choice:
         """Draw one of the candidates and decide whether it is used."""
+        random = random_stream(self._source.request.sampling.seed, Consumer.CHAIN)
         weighed = self._weighed(scored)
-        found = diagnose(weighed, self._strength)
-        random = np.random.Generator(np.random.Philox(key=[self._source.request.sampling.seed, 1]))
         states = metropolis_hastings(log_weights(weighed, self._strength), random)
-        chosen = scored[states[-1]].rewrite
-        used, reason, judged = self._verdict(chosen)
+        chosen = scored[states[-1]]
+        text = chosen.rewrite.text
+        needs_judging = self._settings.guard != "off" and text != self._source.prompt
+        judged = self._judged(chosen) if needs_judging else []
+        found = self._gain(scored, chosen, judged) if needs_judging else None
+        used, reason = self._verdict(text, found)
         if self._source.cancellation.asked:
             used, reason = False, "cancelled"
-        choice = self._choice(chosen.text if used else self._source.prompt, chosen, reason)
-        raw = rewards_of(self._answers[self._source.prompt])
+        choice = self._choice(text if used else self._source.prompt, chosen.rewrite, reason)
         certificate = replace(
             choice.certificate,
-            notes=(*choice.certificate.notes, *_noise(found)),
             scored=len(scored),
-            diagnostics=found,
+            diagnostics=self._diagnosed(weighed),
             acceptance=float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None,
-            after=estimate_reward(rewards_of(judged or self._answers[chosen.text])),
-            gain=gain(rewards_of(judged), raw) if judged else None,
+            after=estimate_reward(rewards_of(judged or self._answers[text])),
+            gain=found,
         )
-        answers = [*self._answers[choice.sent], *(judged if used else ())]
+        answers = [*self._answers[text], *judged] if used else self._raw
         return replace(choice, certificate=certificate, answer=self._best(answers))
 
-    def _verdict(self, chosen: Rewrite) -> tuple[bool, str, Sequence[Trial]]:
-        """Whether the drawn rewrite is used, why, and the fresh answers that decided it, if any."""
-        raw = rewards_of(self._answers[self._source.prompt])
-        tried = rewards_of(self._answers[chosen.text])
-        if chosen.text == self._source.prompt:
-            return False, "the drawn rewrite is the prompt", ()
-        if not self._settings.guard:
-            return True, "drawn from ρ*", ()
-        if not len(raw) or tried.mean() <= raw.mean():
-            return False, "the drawn rewrite did no better than the prompt", ()
-        judged = self._judged(chosen)
-        if not judged:
-            return False, "the budget left no answers to judge the rewrite by", ()
-        if gain(rewards_of(judged), raw).is_certain:
-            return True, "drawn from ρ*, and better than the prompt beyond the noise", judged
-        return False, "the drawn rewrite may be no better than the prompt", judged
+    def _verdict(self, text: str, found: Gain | None) -> tuple[bool, str]:
+        """Whether the drawn rewrite is used, and why."""
+        guard = self._settings.guard
+        if text == self._source.prompt:
+            return False, "the drawn rewrite is the prompt"
+        if found is None:
+            return True, "drawn from ρ*"
+        if guard == "strict" and math.isnan(found.estimate):
+            return False, "there are no answers to judge the rewrite by"
+        if found.passes(guard):
+            how = "expected to be better" if guard == "balanced" else "better beyond the noise"
+            return True, f"drawn from ρ*, and {how} than the prompt"
+        return False, (
+            "the drawn rewrite is not expected to be better than the prompt"
+            if guard == "balanced"
+            else "the drawn rewrite may be no better than the prompt"
+        )
 
-    def _judged(self, chosen: Rewrite) -> list[Trial]:
+    def _gain(
+        self, scored: Sequence[Candidate], chosen: Candidate, judged: Sequence[Trial]
+    ) -> Gain:
+        """How much better the drawn rewrite is than the prompt."""
+        raw, fresh = rewards_of(self._raw), rewards_of(judged)
+        if not len(raw):
+            return gain(fresh, raw, -math.inf)
+        # From an answer, not from 0: equal rewards then give exactly 0, whatever their size.
+        worth, places = self._worth(scored, {chosen.rewrite.text: fresh}, origin=raw[0])
+        expected = worth.mean[places[scored.index(chosen)]] - (raw - raw[0]).mean()
+        return gain(fresh, raw, float(expected))
+
+    def _judged(self, chosen: Candidate) -> list[Trial]:
         """Fresh answers to the drawn rewrite, which had no part in the draw."""
         count = self._settings.guard_answers
         if self._trials.affordable(count) < count:
             return []
-        owner = self._owners[chosen.text] + 1
-        ask = Ask(chosen.text, owner, count, first=self._settings.answers)
+        ask = Ask(chosen.rewrite.text, chosen.number + 1, count, Consumer.JUDGING)
         (judged,) = self._trials.answers([ask])
-        return judged if len(rewards_of(judged)) else []
+        return judged
 
     def _best(self, answers: Sequence[Trial]) -> Trial | None:
         known = [trial for trial in answers if not np.isnan(trial.reward)]
@@ -278,9 +317,8 @@ class _WithReward:
         return max(known, key=lambda trial: trial.reward)
 
     def _unchanged(self, reason: str) -> Choice:
-        prompt = self._source.prompt
-        choice = self._choice(prompt, self._source.first, reason)
-        return replace(choice, answer=self._best(self._answers[prompt]))
+        choice = self._choice(self._source.prompt, self._source.first, reason)
+        return replace(choice, answer=self._best(self._raw))
 
     def _choice(self, sent: str, rewrite: Rewrite | None, reason: str) -> Choice:
         choice = _choice(self._source, sent, rewrite, reason)
@@ -288,25 +326,28 @@ class _WithReward:
             choice.certificate,
             answers=self._settings.answers,
             strength=self._strength,
-            before=estimate_reward(rewards_of(self._answers[self._source.prompt])),
-            dropped=tuple(f"candidate {number}: {why}" for number, why in self._dropped.items()),
+            before=estimate_reward(rewards_of(self._raw)),
+            dropped=tuple(self._dropped()),
             target_tokens=self._trials.tokens_spent,
             notes=(*self._trials.notes, *self._shortfall()),
         )
         return replace(choice, certificate=certificate)
 
+    def _dropped(self) -> Iterator[str]:
+        """Why candidates have no reward, a phrase each."""
+        for candidate in self._candidates:
+            answered = self._answers.get(candidate.rewrite.text)
+            if answered is None:
+                yield f"candidate {candidate.number}: it does not fit the context"
+            elif not answered:
+                yield f"candidate {candidate.number}: the time ran out"
+            elif not len(rewards_of(answered)):
+                yield f"candidate {candidate.number}: its reward is not a number"
+
     def _shortfall(self) -> Iterator[str]:
         drawn, asked = self._source.drawn, self._settings.samples
         if isinstance(asked, int) and drawn < asked:
             yield f"The budget was enough for {drawn} of {asked} candidates."
-
-
-def _noise(found: Diagnostics) -> Iterator[str]:
-    if found.noise > LARGEST_NOISE:
-        yield (
-            f"The noise of R̂ is {found.noise:.0f} λ, so that the draw follows noise more than R. "
-            "Use more answers or a larger λ."
-        )
 
 
 def _strength_for(source: CandidateSource) -> float:

@@ -1,11 +1,12 @@
-"""Do no harm: is a rewrite better than the prompt as it is, beyond the noise of its answers?"""
+"""Is a rewrite better than the prompt as it is? What the answers to both say, and who may pass."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from alignpro_lite.rewriting.rho_star import Vector
+from alignpro_lite.rewriting.posterior import Vector
+from alignpro_lite.rewriting.request import Guard
 
 # The 0.95 quantiles of Student's t with 1, 2, 3 ... degrees of freedom.
 _T_95 = (
@@ -20,44 +21,58 @@ class Gain:
     """How much better a rewrite is, in the unit of the reward.
 
     Attributes:
-        estimate: Of R(x, x') - R(x, x).
-        lower: A bound that the true difference exceeds with probability 0.95; -inf if one side has
-            fewer than two answers, because their noise is unknown.
+        estimate: Of R(x, x') - R(x, x), from answers that had no part in choosing x'; NaN if there
+            are none.
+        lower: A bound that the true difference exceeds with probability 0.95, from the same
+            answers; -inf if one side has fewer than two, because their noise is unknown.
+        expected: The posterior mean of the difference given all answers, also those that chose x'
+            and those to the other candidates: they show how lucky the chosen one was.
     """
 
     estimate: float
     lower: float
+    expected: float
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether the rewrite may be used: its lower bound is above zero."""
-        return self.lower > 0
+    def passes(self, guard: Guard) -> bool:
+        """Whether a guard lets the rewrite pass."""
+        match guard:
+            case "strict":
+                return self.lower > 0
+            case "balanced":
+                return self.expected > 0
+            case "off":
+                return True
 
 
-def gain(rewritten: Vector, raw: Vector) -> Gain:
+def gain(judged: Vector, raw: Vector, expected: float) -> Gain:
     """Compare rewards of answers to a rewrite with those of answers to the prompt itself.
 
     The bound is Welch's (1947), which allows each side its own variance. It covers 0.95 for normal
     rewards, and 0.91 for two-valued against exponential rewards with 8 answers each. It is valid
-    only for answers that had no part in choosing the rewrite: the best of many looks better than it
-    is.
+    only if neither side had a part in choosing the rewrite, nor in deciding whether it is judged:
+    the best of many looks better than it is.
 
     Args:
-        rewritten: Rewards of answers to x', at least one.
-        raw: Rewards of answers to x, at least one.
+        judged: Rewards of answers to x' that did not choose it.
+        raw: Rewards of answers to x.
+        expected: The posterior mean of the difference.
     """
-    estimate = float(rewritten.mean() - raw.mean())
-    if min(len(rewritten), len(raw)) < 2:
-        return Gain(estimate, -math.inf)
-    squares = [float(side.var(ddof=1)) / len(side) for side in (rewritten, raw)]
+    if not len(judged) or not len(raw):
+        return Gain(math.nan, -math.inf, expected)
+    judged, raw = judged - raw[0], raw - raw[0]  # equal rewards give exactly 0
+    estimate = float(judged.mean() - raw.mean())
+    if min(len(judged), len(raw)) < 2:
+        return Gain(estimate, -math.inf, expected)
+    squares = [float(side.var(ddof=1)) / len(side) for side in (judged, raw)]
     total = sum(squares)
     if total == 0:
-        return Gain(estimate, estimate)
+        return Gain(estimate, estimate, expected)
     spent = sum(
-        square**2 / (len(side) - 1) for square, side in zip(squares, (rewritten, raw), strict=True)
+        square**2 / (len(side) - 1) for square, side in zip(squares, (judged, raw), strict=True)
     )
     degrees = int(total**2 / spent) if spent > 0 else len(_T_95)
-    return Gain(estimate, estimate - student_95(degrees) * math.sqrt(total))
+    bound = estimate - student_95(degrees) * math.sqrt(total)
+    return Gain(estimate, bound, expected)
 
 
 def student_95(degrees: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from alignpro_lite.decoding.conversation import Message, check_prompt
 from alignpro_lite.decoding.sampling import Sampling
@@ -12,6 +12,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.rewriting.spans import compile_patterns
 from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
 
+Guard = Literal["strict", "balanced", "off"]
 Returns = Literal["scored", "fresh"]
 
 
@@ -53,8 +54,9 @@ class RhoStar:
             `tolerance`, or the budget or MOST_SAMPLES is reached.
         strength: λ > 0; None for the value that the prompter was trained with.
         answers: M, trial answers to each candidate.
-        guard: Whether the rewrite is used only if it is better than the prompt beyond the noise.
-        guard_answers: Answers to the prompt, and to the chosen rewrite, that the guard compares.
+        guard: When the drawn rewrite is used: `balanced` if it is expected to be better than the
+            prompt, `strict` if it is better with 95 % confidence, `off` always.
+        guard_answers: Answers to the prompt, and fresh ones to the chosen rewrite, for the guard.
         trial_tokens: The most tokens of a trial; the reward judges an answer by its beginning.
         tolerance: Total variation at which `auto` may stop.
         budget: What it may cost.
@@ -65,7 +67,7 @@ class RhoStar:
     samples: int | Literal["auto"] = 1
     strength: float | None = None
     answers: int = 2
-    guard: bool = True
+    guard: Guard = "balanced"
     guard_answers: int = 8
     trial_tokens: int = 96
     tolerance: float = 0.1
@@ -85,6 +87,11 @@ class RhoStar:
         _require_from(1, "trial_tokens", self.trial_tokens)
         if self.strength is not None and not 0 < self.strength < math.inf:
             raise InputError(f"λ must be above 0, found {self.strength}.", "Pass a larger λ.")
+        if self.guard not in get_args(Guard):
+            raise InputError(
+                f"guard must be {', '.join(get_args(Guard))}, found {self.guard!r}.",
+                'Pass one of them, for example "balanced".',
+            )
         if not 0 < self.tolerance < 1:
             raise InputError(
                 f"tolerance must be between 0 and 1, found {self.tolerance}.",

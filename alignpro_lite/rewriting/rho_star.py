@@ -1,41 +1,33 @@
 """Draws from ρ*, the optimum of Lemma 5.1, for one prompt. Pure numpy, independent of any model.
 
-N candidates x'_i come independently from a proposal q, each with its log-probabilities and an
-estimate R̂_i of R(x, x'_i), the mean reward of a few answers. Their importance weights
+N candidates x'_i come independently from a proposal q, each with its log-probabilities and with the
+rewards of a few answers. Their importance weights
 
-    w_i = ρ_sft(x'_i) exp(R̂_i / λ) / q(x'_i)
+    w_i = ρ_sft(x'_i) exp(R̃_i / λ) / q(x'_i)
 
 turn them into draws from ρ* = ρ_sft exp(R / λ) / Z: by independence Metropolis-Hastings over the
 candidates in their order (Tierney 1994), or by importance resampling, which picks one with
 probability w_i / Σw (Rubin 1987). Both are exact as N grows; the chain is closer at every N.
 
-**Noise.** exp is convex: E exp(R̂ / λ) = exp(R / λ + σ² / 2λ²) for normal noise of variance σ², so
-rewrites whose answers vary more are drawn too often. The correction lowers each noisy exponent by
-half its variance, after which the weights are right on average and the chain is a pseudo-marginal
-one, exact as N grows (Andrieu and Roberts 2009). The penalty method (Ceperley and Dewing 1999)
-lowers the difference of two exponents by half the sum of their variances. That is right if the
-noise of both is drawn anew at every comparison, and wrong here, where a candidate keeps its
-answers; docs/sampling.md has the figures.
+**Noise.** R̃ is the posterior mean of R given all answers (`posterior`), not the mean R̂ of a
+candidate's own few. The objective is linear in R, so what maximises its expected value given the
+answers is Lemma 5.1 with R̃ in the place of R; it is called ρ̃ here. Weights of R̂ would follow
+luck wherever its noise is above λ. A rewrite that is drawn again gets new answers, which count
+together with its earlier ones; so R̃ approaches R, and ρ̃ approaches ρ*, as N grows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+from alignpro_lite.rewriting.posterior import Posterior, Vector
 
-LARGEST_NOISE = 2.0
-"""Standard deviation of R̂ / λ beyond which the correction no longer grows.
-
-The correction is a property of normal noise that is not much wider than λ; without a limit, λ → 0
-would return the candidate whose answers vary least instead of the best one."""
-PRIOR_DEGREES = 4.0
-"""Degrees of freedom that the pooled variance counts for in `mean_rewards`."""
+LEAST_ESS = 8.0
+"""Effective sample size below which the error of log Z is not known."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +37,20 @@ class Candidates:
     Attributes:
         reference: log ρ_sft(x'|x), natural; -inf where the reference cannot write it; shape (n,).
         proposal: log q(x'|x), natural; shape (n,).
-        rewards: R̂, the mean over the answers of each candidate; shape (n,).
-        variance: Of R̂ as an estimate of R; shape (n,).
+        places: Which rewrite each is, as equal ones may be drawn; 0 to K - 1, shape (n,).
+        worth: What is known about R of the K different rewrites.
     """
 
     reference: Vector
     proposal: Vector
-    rewards: Vector
-    variance: Vector
+    places: NDArray[np.int64]
+    worth: Posterior
+
+    @property
+    def rewards(self) -> Vector:
+        """R̃ of each candidate; shape (n,)."""
+        rewards: Vector = self.worth.mean[self.places]
+        return rewards
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,21 @@ class Diagnostics:
     """What the weights show about ρ*, and how close a draw comes to it.
 
     Attributes:
-        size: N.
+        size: N, all that were drawn; those that may not be used count with weight 0.
         ess: Effective sample size (Σw)² / Σw², 1 to N (Kong 1992); 0 if every weight is 0.
-        log_z: Estimate of log Z, natural.
-        log_z_error: Its standard error by the delta method; infinite for one candidate.
-        kl: Estimate of KL(ρ*‖ρ_sft) = E_ρ*[R]/λ - log Z, in nats, not below 0.
-        reward: Estimate of E_ρ*[R].
-        objective: λ log Z, the value that ρ* reaches.
+        log_z: Estimate of log Z, natural: log Z̃, that of ρ̃.
+        log_z_error: Its standard error: the spread of the weights by the delta method, the noise of
+            the answers, and what log Z̃ falls short of log Z. Infinite below LEAST_ESS, because so
+            few weights do not show how large the others are.
+        kl: Estimate of KL(ρ̃‖ρ_sft) = E_ρ̃[R̃]/λ - log Z̃, in nats, not below 0.
+        reward: Estimate of E_ρ̃[R].
+        objective: λ log Z̃, the value that ρ̃ reaches; ρ* reaches no less.
         distance: 1 / ESS, which to first order in 1/N bounds the total variation between a
-            resampled draw and ρ*: with w of mean 1 under q the law of the draw is
-            ρ* [1 - (w - E_ρ* w) / N], whose distance is E_ρ* |w - E_ρ* w| / 2N ≤ E_ρ* w / N.
+            resampled draw and ρ̃: with w of mean 1 under q the law of the draw is
+            ρ̃ [1 - (w - E_ρ̃ w) / N], whose distance is E_ρ̃ |w - E_ρ̃ w| / 2N ≤ E_ρ̃ w / N.
             The chain is closer.
-        noise: Root mean square of the standard deviation of R̂ / λ over ρ*.
+        noise: Root mean square of the posterior standard deviation of R / λ over ρ̃.
+        reliability: Share of the differences between the R̂ that is R and not noise, over ρ̃.
     """
 
     size: int
@@ -83,31 +84,11 @@ class Diagnostics:
     objective: float
     distance: float
     noise: float
-
-
-def mean_rewards(answers: Sequence[Vector]) -> tuple[Vector, Vector]:
-    """Mean reward of each candidate and its variance, as in `Candidates`.
-
-    The sample variance of two answers is a poor estimate, so it is shrunk towards the variance
-    pooled over all candidates, which counts for PRIOR_DEGREES degrees of freedom. With one answer
-    each there is nothing to pool: the variance is taken as 0, which is right if it is the same for
-    all, because the weights only matter up to a factor.
-
-    Args:
-        answers: Rewards of the answers of each candidate, at least one each.
-    """
-    mean = np.array([rewards.mean() for rewards in answers])
-    degrees = np.array([len(rewards) - 1 for rewards in answers], np.float64)
-    squares = np.array([((rewards - rewards.mean()) ** 2).sum() for rewards in answers])
-    if not degrees.any():
-        return mean, np.zeros_like(mean)
-    pooled = squares.sum() / degrees.sum()
-    variance = (squares + PRIOR_DEGREES * pooled) / (degrees + PRIOR_DEGREES)
-    return mean, variance / (degrees + 1)
+    reliability: float
 
 
 def log_weights(candidates: Candidates, strength: float) -> Vector:
-    """The log-weight of each candidate, up to a common constant, corrected for noise.
+    """The log-weight of each candidate, up to a common constant.
 
     Args:
         candidates: What was drawn.
@@ -118,8 +99,6 @@ def log_weights(candidates: Candidates, strength: float) -> Vector:
     """
     # Differences first: R / λ alone may exceed what a float resolves, its spread need not.
     exponents = (candidates.rewards - candidates.rewards.max()) / strength
-    noise = np.sqrt(candidates.variance) / strength
-    exponents = exponents - np.minimum(noise, LARGEST_NOISE) ** 2 / 2
     possible = np.isfinite(candidates.reference) & np.isfinite(candidates.proposal)
     ratios = np.full(len(exponents), -math.inf)
     np.subtract(candidates.reference, candidates.proposal, out=ratios, where=possible)
@@ -180,32 +159,53 @@ def shares(weights: Vector) -> Vector:
     return normalised
 
 
-def diagnose(candidates: Candidates, strength: float) -> Diagnostics:
+def diagnose(candidates: Candidates, strength: float, unusable: int = 0) -> Diagnostics:
     """Sum up what the candidates say about ρ*.
 
     Args:
-        candidates: What was drawn, at least one.
+        candidates: What was drawn and may be used, at least one.
         strength: λ > 0.
+        unusable: How many more were drawn that may not be used, whose weight is 0.
     """
-    weights = log_weights(candidates, strength)
-    size = len(weights)
+    weights, worth = log_weights(candidates, strength), candidates.worth
+    size = len(weights) + unusable
     best = float(candidates.rewards.max())
     if weights.max() == -math.inf:
-        return Diagnostics(size, 0.0, -math.inf, math.inf, 0.0, math.nan, -math.inf, 1.0, math.nan)
+        nothing, unknown = -math.inf, math.nan
+        return Diagnostics(
+            size, 0.0, nothing, math.inf, 0.0, unknown, nothing, 1.0, unknown, unknown
+        )
     share = shares(weights)
-    relative = share * size  # w over its mean
-    log_mean = float(weights.max() + np.log(np.exp(weights - weights.max()).mean()))
-    log_z = best / strength + log_mean
-    reward = float(share @ candidates.rewards)
-    spread = relative.std(ddof=1) if size > 1 else math.inf
+    by_rewrite = np.zeros(len(worth.mean))
+    np.add.at(by_rewrite, candidates.places, share)
+    log_mean = float(weights.max() + np.log(np.exp(weights - weights.max()).sum() / size))
+    reward, ess = float(by_rewrite @ worth.mean), float(1 / (share @ share))
+    noise = float(np.sqrt(by_rewrite @ worth.variance)) / strength
+    spread = _spread(weights, size) if ess >= LEAST_ESS else math.inf
+    luck = worth.variance_of_mean(by_rewrite) / strength**2
     return Diagnostics(
         size=size,
-        ess=float(1 / (share @ share)),
-        log_z=log_z,
-        log_z_error=float(spread / math.sqrt(size)),
+        ess=ess,
+        log_z=best / strength + log_mean,
+        log_z_error=math.sqrt(spread + luck + noise**4 / 2),
         kl=max(0.0, (reward - best) / strength - log_mean),
         reward=reward,
         objective=best + strength * log_mean,
-        distance=float(share @ share),
-        noise=float(np.sqrt(share @ candidates.variance)) / strength,
+        distance=1 / ess,
+        noise=noise,
+        reliability=float(by_rewrite @ worth.reliability),
     )
+
+
+def _spread(weights: Vector, size: int) -> float:
+    """Variance of the log of the mean of `size` weights, those beyond the given ones being 0.
+
+    The larger of two estimates: by the delta method, and for normal log-weights, which know of
+    large weights even where none was drawn.
+    """
+    possible = weights[weights > -math.inf]
+    count, share = len(possible), shares(possible)
+    seen = (size * (share @ share) - 1) / (size - 1)
+    variance = possible.var(ddof=1)
+    expected = (variance + variance**2 / 2) / count + (1 - count / size) / count
+    return float(max(seen, expected))

@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignpro_lite.decoding.cancellation import Cancellation, deadline
 from alignpro_lite.decoding.engine import FinishReason
-from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, score_warnings
@@ -49,13 +50,13 @@ class Ask:
         sent: x or x'.
         owner: Selects its random streams; the same number gives the same answers.
         count: How many answers.
-        first: The number of the first answer.
+        purpose: Selects them too: what judges shares nothing with what chose.
     """
 
     sent: str
     owner: int
     count: int
-    first: int = 0
+    purpose: Literal[Consumer.TRIALS, Consumer.JUDGING] = Consumer.TRIALS
 
 
 class Trials:
@@ -113,12 +114,8 @@ class Trials:
         return max(0.0, self._begun + self._budget.seconds - time.monotonic())
 
     def fits(self, ask: Ask) -> bool:
-        """Whether a prompt and its trials fit into the context."""
-        try:
-            self._target.require_room(self._question(ask))
-        except ContextOverflowError:
-            return False
-        return True
+        """Whether a prompt and a whole answer to it fit into the context."""
+        return fits(self._target, self._request, ask.sent)
 
     def answers(self, asks: Sequence[Ask]) -> list[list[Trial]]:
         """Answer prompts together, and score the answers together.
@@ -158,13 +155,22 @@ class Trials:
 
     def _question(self, ask: Ask) -> Question:
         sampling = self._request.sampling
+        seed = stream_seed(stream_seed(sampling.seed, ask.purpose), ask.owner)
         return replace(
             self._request.question(ask.sent),
             max_tokens=self.trial_tokens,
-            sampling=replace(sampling, seed=stream_seed(sampling.seed, ask.owner)),
+            sampling=replace(sampling, seed=seed),
             count=ask.count,
-            first=ask.first,
         )
+
+
+def fits(target: LlamaTarget, request: Request, sent: str) -> bool:
+    """Whether a prompt and a whole answer to it fit into the context of the target."""
+    try:
+        target.require_room(request.question(sent))
+    except ContextOverflowError:
+        return False
+    return True
 
 
 def _trial(stream: AnswerStream, text: str, reward: float) -> Trial:

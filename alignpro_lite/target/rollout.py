@@ -148,7 +148,7 @@ def _prepared(
 
 
 class GgufTarget:
-    """The deployed GGUF; all conversations are decoded in one batch, as its rows allow."""
+    """The deployed GGUF; all conversations are decoded together, as its rows allow."""
 
     def __init__(self, target: LlamaTarget) -> None:
         """Take over a loaded target; `close` closes it."""
@@ -160,17 +160,9 @@ class GgufTarget:
         """Sample answers; see `Target.answers`.
 
         Raises:
-            InputError: The target was loaded for fewer sequences than `plan.count`.
             DeviceError: The engine crashed, or was closed before.
             CancelledError: The target was closed meanwhile.
         """
-        rows = self._target.settings.sequences
-        if plan.count > rows:
-            raise InputError(
-                f"{plan.count} answers to each conversation were asked of a target that decodes "
-                f"{rows} sequences together.",
-                f"Ask for at most {rows} answers, or load it with more sequences.",
-            )
 
         def question(number: int, messages: Sequence[Message]) -> Question:
             sampling = plan.seeded(stream_seed(seed, number))

@@ -203,44 +203,53 @@ class LlamaTarget:
             For each question one stream an answer.
 
         Raises:
-            ContextOverflowError: A question and its answers can never fit. None is started.
+            ContextOverflowError: A question and an answer can never fit. None is started.
         """
-        submissions = []
+        batches: list[list[Submission[TargetSampler]]] = []
         try:
             for question in questions:
-                submissions.append(self._submission(question))
-            started = self._engine.submit_together(submissions, fresh=fresh)
+                batches.append([])
+                batches[-1].extend(self._submissions(question))
+            every = [submission for batch in batches for submission in batch]
+            started = iter(self._engine.submit_together(every, fresh=fresh))
         except AlignProError:
-            for sampler in (
-                sampler for submission in submissions for sampler in submission.samplers
-            ):
-                free_sampler(self._native, sampler)  # the engine frees only those that it accepts
+            for submission in (submission for batch in batches for submission in batch):
+                for sampler in submission.samplers:
+                    free_sampler(self._native, sampler)  # the engine frees those that it accepts
             raise
         return [
-            [AnswerStream(self, stream, question) for stream in streams]
-            for question, streams in zip(questions, started, strict=True)
+            [AnswerStream(self, stream, question) for _ in batch for stream in next(started)]
+            for question, batch in zip(questions, batches, strict=True)
         ]
 
     def require_room(self, question: Question) -> None:
         """Refuse a question that can never be answered in this context.
 
         Raises:
-            ContextOverflowError: The conversation and its answers can never fit.
+            ContextOverflowError: The conversation and an answer can never fit.
         """
-        samplers: list[TargetSampler] = [
-            GivenTokens([0])
-        ] * question.count  # only the number counts
         tokens = [*self.prompt_tokens(question.messages), *question.begun]
-        self._engine.require_room(Submission(tokens, samplers, _left(question)))
+        self._engine.require_room(Submission(tokens, [GivenTokens([0])], _left(question)))
 
-    def _submission(self, question: Question) -> Submission[TargetSampler]:
+    def _submissions(self, question: Question) -> Iterator[Submission[TargetSampler]]:
+        """The answers to a question, in as few batches as rows and context allow."""
         prompt = [*self.prompt_tokens(question.messages), *question.begun]
+        together = self._together(prompt, _left(question))
         numbers = range(question.first, question.first + question.count)
-        seeds = [stream_seed(question.sampling.seed, number) for number in numbers]
-        samplers: list[TargetSampler] = [
-            new_sampler(self._native, replace(question.sampling, seed=seed)) for seed in seeds
-        ]
-        return Submission(prompt, samplers, _left(question))
+        for start in range(0, len(numbers), together):
+            seeds = [
+                stream_seed(question.sampling.seed, number)
+                for number in numbers[start : start + together]
+            ]
+            samplers: list[TargetSampler] = [
+                new_sampler(self._native, replace(question.sampling, seed=seed)) for seed in seeds
+            ]
+            yield Submission(prompt, samplers, _left(question))
+
+    def _together(self, prompt: Sequence[int], tokens: int) -> int:
+        """How many continuations of so many tokens the engine holds at once; at least 1."""
+        fitting = (self.settings.context - len(prompt)) // max(1, tokens)
+        return max(1, min(self.settings.sequences, fitting))
 
     def choice_log_probs(
         self, messages: Sequence[Message], choices: Sequence[str]
@@ -346,9 +355,7 @@ class LlamaTarget:
     ) -> Iterator[Submission[TargetSampler]]:
         """The answers to one conversation, in as few batches as rows and context allow."""
         prompt = self.prompt_tokens(messages)
-        longest = max(map(len, written), default=1)
-        fitting = (self.settings.context - len(prompt)) // longest
-        together = max(1, min(self.settings.sequences, fitting))
+        together = self._together(prompt, max(map(len, written), default=1))
         for start in range(0, len(written), together):
             batch = written[start : start + together]
             samplers = [GivenTokens(tokens) for tokens in batch]

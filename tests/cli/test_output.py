@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
 import click
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.cli.output import marked
-from alignpro_lite.rewriting.certificate import word_changes
+from alignpro_lite.cli.options import DrawOptions
+from alignpro_lite.cli.output import marked, show_certificate
+from alignpro_lite.rewriting.certificate import Certificate, word_changes
+from alignpro_lite.rewriting.guard import gain
+from alignpro_lite.rewriting.request import RhoStar
+from alignpro_lite.rewriting.rho_star import Diagnostics
 
 
 def plain(before: str, after: str) -> str:
@@ -53,3 +59,40 @@ def test_a_long_prompt_is_compared_at_once():
     word_changes(before, after)
     word_changes(before, before + " and one sentence of guidance")
     assert time.monotonic() - begun < 2
+
+
+def certificate(error: float, judged: list[float]) -> Certificate:
+    return Certificate(
+        reason="drawn from ρ*",
+        changes=(),
+        strength=0.02,
+        diagnostics=Diagnostics(8, 3.2, 5.0, error, 0.4, 0.1, 0.1, 0.31, 1.5, 0.35),
+        gain=gain(np.array(judged), np.array([0.0, 0.1]), 0.05),
+    )
+
+
+def test_an_error_of_log_z_that_is_not_known_is_called_so(capsys):
+    """Holds down: an effective sample of 1 or 2 was printed with an error that means nothing."""
+    show_certificate(certificate(0.25, [0.3, 0.2]))
+    assert "log Z        5.00 ± 0.25" in capsys.readouterr().err
+    show_certificate(certificate(math.inf, [0.3, 0.2]))
+    assert "log Z        5.00, unreliable: too few effective samples" in capsys.readouterr().err
+
+
+def test_a_gain_says_what_it_rests_on(capsys):
+    show_certificate(certificate(0.25, [0.3, 0.2]))
+    shown = capsys.readouterr().err
+    assert "gain         +0.050 expected from all answers" in shown
+    assert "fresh gain   +0.200, above" in shown
+    show_certificate(certificate(0.25, []))
+    assert "fresh gain" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, "balanced"), ("balanced", "balanced"), ("strict", "strict"), ("off", "off")],
+)
+def test_the_risk_level_reaches_the_library(given, expected):
+    options = DrawOptions("default", 8, None, 2, given, None, "scored")
+    assert options.settings().guard == expected
+    assert RhoStar().guard == "balanced"

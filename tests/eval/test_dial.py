@@ -25,10 +25,10 @@ def test_constant_rewards_leave_no_distance_whatever_proposes():
 
 
 def test_noise_of_answers_is_no_distance():
-    """Holds down: noise of 0.1 alone read as 3.9 nats at λ = 0.005, where none can be."""
+    """Holds down: noise of 0.1 alone read as 3.9 nats at λ = 0.005, more than 8 can show."""
     random = np.random.default_rng(0)
     fair, _ = sampling_curves([of(random.normal(0, 0.1, (8, 4))) for _ in range(300)], STRENGTHS)
-    assert max(point.kl for point in fair.points) < 0.7
+    assert max(point.kl for point in fair.points) < 1.6
     assert abs(fair.points[0].reward.value) < 0.02
 
 

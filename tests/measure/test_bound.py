@@ -16,6 +16,7 @@ from alignpro_lite.measure.bound import (
     PromptTerms,
     bound_table,
     estimate_optimum,
+    mean_rewards,
     theorem_bound,
     total_variation,
 )
@@ -99,6 +100,17 @@ def test_the_optimum_from_many_rewrites_is_the_exact_one():
     found = estimate_optimum(np.repeat(toy.worth[0, chosen][:, None], 2, axis=1), toy.strength)
     assert found.reward == pytest.approx(toy.reached[0], abs=0.02)
     assert found.kl == pytest.approx(toy.kl[0], abs=0.02)
+
+
+def test_mean_rewards_by_hand():
+    mean, variance = mean_rewards(
+        [np.array([0.0, 2.0]), np.array([1.0]), np.array([3.0, 3.0, 3.0])]
+    )
+    assert mean == pytest.approx([1, 1, 3])
+    pooled = 2 / 3  # squares 2, 0 and 0; degrees of freedom 1, 0 and 2
+    expected = [(2 + 4 * pooled) / 5 / 2, pooled, 4 * pooled / 6 / 3]
+    assert variance == pytest.approx(expected)
+    assert mean_rewards([np.array([1.0]), np.array([2.0])])[1] == pytest.approx([0, 0])
 
 
 def test_lucky_answers_do_not_count_as_reward():

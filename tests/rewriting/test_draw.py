@@ -3,137 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
-from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import MOST_SAMPLES, DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
-from alignpro_lite.target.target import Question
 from tests.support import TINY_BUNDLE, TINY_TARGET
-
-PROMPT = "How do I stay safe online?"
-
-
-# Scripted models: what they write is given, so what is decided about it can be told.
-
-
-@dataclass(frozen=True)
-class Provenance:
-    adapter: str | None = "adapter"
-    strength: float | None = 0.5
-
-
-class FakePrompter:
-    """Writes the given texts in turn; ρ_θ/ρ_sft of text i is `ratios[i]`, in nats."""
-
-    sequences = 16
-
-    def __init__(self, outputs, ratios=None, finish="stop", **provenance):
-        self.outputs = outputs
-        self.ratios = ratios or [0.0] * len(outputs)
-        self.finish = finish
-        self.started = []
-        self.sampling = None
-        self.scored = 0
-        sidecar = type("Sidecar", (), {})()
-        sidecar.sampling = Sampling(temperature=0.4)
-        sidecar.provenance = Provenance(**provenance)
-        self.bundle = type("Bundle", (), {"sidecar": sidecar, "path": "bundle"})()
-
-    def start(self, prompt, count, sampling, first=0):
-        self.started.append((first, count))
-        self.sampling = sampling
-        return [self._stream(number) for number in range(first, first + count)]
-
-    def _stream(self, number):
-        place = number % len(self.outputs)
-        text = self.outputs[place]
-        rewrite = Rewrite(text, text, (place + 1,), -3.0, -3.0, self.finish)
-        return type("Stream", (), {"result": lambda _: rewrite, "cancel": lambda _: None})()
-
-    def reference_score(self, prompt, outputs):
-        self.scored += len(outputs)
-        return [-3.0 - self.ratios[tokens[0] - 1] for tokens in outputs]
-
-
-class FakeAnswer:
-    def __init__(self, text, tokens):
-        self.text = text
-        self.tokens = [1] * tokens
-        self.finish_reason = "stop"
-        self.token_count = tokens
-
-    def __iter__(self):
-        yield self.text
-
-    def cancel(self):
-        pass
-
-
-class FakeTarget:
-    """Answers every prompt with `prompt#number`, and keeps what it was asked."""
-
-    def __init__(self, room=math.inf, tokens=3):
-        self.asked: list[Question] = []
-        self.room = room
-        self.tokens = tokens
-
-    def require_room(self, question):
-        if len(question.messages[-1].content) > self.room:
-            raise ContextOverflowError("Too long.", "Shorten it.")
-
-    def answer_together(self, questions, fresh):
-        assert fresh
-        self.asked.extend(questions)
-        return [
-            [
-                FakeAnswer(f"{question.messages[-1].content}#{number}", self.tokens)
-                for number in range(question.first, question.first + question.count)
-            ]
-            for question in questions
-        ]
-
-
-class FakeScorer:
-    """Scores an answer by a function of the prompt it answers and its number."""
-
-    names = ("r",)
-
-    def __init__(self, function):
-        self.function = function
-        self.calls = 0
-
-    def score(self, exchanges):
-        self.calls += 1
-        assert all(exchange.prompt == PROMPT for exchange in exchanges), (
-            "r* scores the original prompt"
-        )
-        split = [one.answer.rsplit("#", 1) for one in exchanges]
-        return np.array([[self.function(sent, int(number))] for sent, number in split])
-
-    def close(self):
-        pass
-
-
-def rewarded(worth):
-    """A reward with a little noise of its own for every answer."""
-    return Reward([FakeScorer(lambda sent, n: worth(sent) + 0.01 * (n % 3))], {"r": 1.0})
-
-
-def drawn(prompter, reward=None, target=None, prompt=PROMPT, seed=0, **settings):
-    fake: Any = FakeTarget()
-    models = DrawModels(prompter, target or fake, reward)
-    request = Request(rho_star=RhoStar(**settings), sampling=Sampling(seed=seed))
-    return draw(models, protect(prompt), request, Cancellation())
-
+from tests.support.scripted_models import (
+    PROMPT,
+    FakePrompter,
+    FakeScorer,
+    FakeTarget,
+    drawn,
+    rewarded,
+)
 
 GOOD, BAD = "Explain online safety in steps.", "Say something about being online."
 
@@ -175,7 +64,7 @@ def test_a_draw_from_rho_star_takes_what_is_better_and_the_guard_lets_it_pass():
     choice = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), samples=2, strength=0.1)
     assert choice.sent == GOOD
     found = choice.certificate
-    assert found.gain.is_certain
+    assert found.gain.passes("strict")
     assert (found.drawn, found.scored, found.answers, found.strength) == (2, 2, 2, 0.1)
     assert found.before.mean == pytest.approx(0.0, abs=0.02)
     assert found.after.mean == pytest.approx(1.0, abs=0.02)
@@ -193,12 +82,12 @@ def test_the_guard_keeps_the_prompt_when_a_rewrite_is_worse():
     choice = drawn(FakePrompter([BAD]), rewarded(worth))
     assert choice.sent == PROMPT
     assert choice.rewrite.text == BAD
-    assert choice.reason == "the drawn rewrite did no better than the prompt"
+    assert choice.reason == "the drawn rewrite is not expected to be better than the prompt"
     assert choice.answer.text.startswith(f"{PROMPT}#")
 
 
 def test_without_the_guard_a_worse_rewrite_goes_out():
-    choice = drawn(FakePrompter([BAD]), rewarded(worth), guard=False)
+    choice = drawn(FakePrompter([BAD]), rewarded(worth), guard="off")
     assert (choice.sent, choice.reason) == (BAD, "drawn from ρ*")
 
 
@@ -208,16 +97,32 @@ def test_the_answers_that_chose_a_rewrite_do_not_judge_it():
         [FakeScorer(lambda sent, n: 0.0 if sent == PROMPT else (1.0 if n < 2 else -1.0))],
         {"r": 1.0},
     )
-    choice = drawn(FakePrompter([GOOD]), reward)
+    choice = drawn(FakePrompter([GOOD]), reward, guard="strict")
     assert choice.sent == PROMPT
     assert choice.certificate.gain.estimate == pytest.approx(-1.0)
     assert choice.certificate.after.mean == pytest.approx(-1.0)
 
 
-def test_equal_rewrites_are_answered_once():
+@pytest.mark.parametrize("outputs", [[GOOD, BAD], [GOOD], [PROMPT, GOOD], [BAD, BAD, PROMPT]])
+def test_equal_rewrites_pay_for_their_own_answers(outputs):
+    """Holds down: they shared the answers of the first, whose noise stayed for ever."""
     target = FakeTarget()
-    drawn(FakePrompter([GOOD, BAD]), rewarded(worth), target, samples=6, guard=False)
-    assert [question.messages[-1].content for question in target.asked] == [PROMPT, GOOD, BAD]
+    found = drawn(FakePrompter(outputs), rewarded(worth), target, samples=6, guard="off")
+    asked = [question.messages[-1].content for question in target.asked]
+    assert asked == [PROMPT, *(outputs * 6)[:6]]
+    assert len({question.sampling.seed for question in target.asked}) == 7
+    assert found.certificate.target_tokens == 3 * (2 + 6 * 2)
+
+
+def test_answers_to_equal_rewrites_count_together():
+    """Six times two answers say more than two: only the first answer to BAD is a good one."""
+    reward = Reward(
+        [FakeScorer(lambda sent, n: 9.0 if (sent, n) == (BAD, 0) else worth(sent))], {"r": 1}
+    )
+    prompter = FakePrompter([BAD, GOOD])
+    certificate = drawn(prompter, reward, samples=12, strength=0.1, guard="off").certificate
+    assert certificate.scored == 12
+    assert certificate.after.answers == 12
 
 
 def test_candidate_i_and_its_answers_do_not_depend_on_the_count():
@@ -226,7 +131,7 @@ def test_candidate_i_and_its_answers_do_not_depend_on_the_count():
         target = FakeTarget()
         texts = [f"{GOOD} {number}" for number in range(4)]
         reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
-        drawn(FakePrompter(texts), reward, target, samples=samples, guard=False)
+        drawn(FakePrompter(texts), reward, target, samples=samples, guard="off")
         asked.append({q.messages[-1].content: q.sampling.seed for q in target.asked})
     two, four = asked
     assert len(four) == 5
@@ -277,7 +182,11 @@ def test_a_constant_reward_is_reported_and_changes_nothing():
     reward = Reward([FakeScorer(lambda sent, n: 0.25)], {"r": 1.0})
     choice = drawn(FakePrompter([BAD, GOOD]), reward, samples=2)
     assert choice.sent == PROMPT
-    assert choice.certificate.notes == ("All 12 scores of 'r' are 0.25.",)
+    assert choice.certificate.gain.expected == 0
+    assert choice.certificate.notes == (
+        "All 12 scores of 'r' are 0.25.",
+        "All 8 scores of 'r' are 0.25.",
+    )
 
 
 def test_a_rewrite_that_does_not_fit_the_context_is_dropped():
@@ -285,6 +194,36 @@ def test_a_rewrite_that_does_not_fit_the_context_is_dropped():
     choice = drawn(FakePrompter([long, GOOD]), rewarded(worth), FakeTarget(room=200), samples=2)
     assert choice.certificate.dropped == ("candidate 0: it does not fit the context",)
     assert choice.sent == GOOD
+
+
+def test_room_is_needed_for_a_whole_answer_and_not_for_all_trials():
+    """Holds down: a rewrite with room for its trials only made the answer overflow."""
+    target = FakeTarget()
+    drawn(FakePrompter([GOOD]), rewarded(worth), target)
+    assert target.room_for == {(512, 1)}
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_rewrite_without_room_leaves_the_prompt_where_there_is_no_reward(samples):
+    """Holds down: the request failed, although the prompt itself fits."""
+    long = " ".join([GOOD] * 20)
+    choice = drawn(FakePrompter([long]), target=FakeTarget(room=200), samples=samples)
+    assert (choice.sent, choice.reason) == (PROMPT, "no rewrite fits the context")
+    both = drawn(FakePrompter([long, GOOD], [9.0, 0.0]), target=FakeTarget(room=200), samples=2)
+    assert both.sent == GOOD
+
+
+def test_without_time_to_judge_balanced_decides_by_what_there_is():
+    """A budget that is used up by the trials has still bought answers to both."""
+    budget = Budget(tokens=96 * (8 + 2 + 8))
+    spent = FakeTarget(tokens=96)
+    spent_all = FakeTarget(tokens=120)
+    for guard, sent in (("balanced", GOOD), ("strict", PROMPT)):
+        settings = {"guard": guard, "budget": budget}
+        assert drawn(FakePrompter([GOOD]), rewarded(worth), spent, **settings).sent == GOOD
+        choice = drawn(FakePrompter([GOOD]), rewarded(worth), spent_all, **settings)
+        assert choice.sent == sent
+        assert choice.certificate.gain.expected > 0.9
 
 
 def test_a_budget_too_small_for_one_candidate_asks_nothing():
@@ -301,7 +240,7 @@ def test_a_budget_limits_how_many_candidates_are_answered():
     reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
     budget = Budget(tokens=96 * (2 + 2 * 3))
     found = drawn(
-        FakePrompter(texts), reward, target, samples=8, guard=False, budget=budget
+        FakePrompter(texts), reward, target, samples=8, guard="off", budget=budget
     ).certificate
     assert (found.drawn, found.scored, found.target_tokens) == (3, 3, budget.tokens)
     assert found.notes == ("The budget was enough for 3 of 8 candidates.",)
@@ -311,7 +250,7 @@ def test_what_short_answers_leave_of_a_budget_buys_more_candidates():
     texts = [f"{GOOD} {number}" for number in range(8)]
     reward = Reward([FakeScorer(lambda sent, n: 0.1 * n)], {"r": 1.0})
     budget = Budget(tokens=96 * (2 + 2 * 3))
-    found = drawn(FakePrompter(texts), reward, samples=8, guard=False, budget=budget).certificate
+    found = drawn(FakePrompter(texts), reward, samples=8, guard="off", budget=budget).certificate
     assert found.drawn == 8
 
 
@@ -319,7 +258,7 @@ def test_auto_stops_when_it_is_close_enough():
     texts = [f"{GOOD} {number}" for number in range(64)]
     reward = Reward([FakeScorer(lambda sent, n: 0.001 * n)], {"r": 1.0})
     prompter = FakePrompter(texts)
-    choice = drawn(prompter, reward, samples="auto", strength=1.0, tolerance=0.1, guard=False)
+    choice = drawn(prompter, reward, samples="auto", strength=1.0, tolerance=0.1, guard="off")
     assert prompter.started == [(0, 4), (4, 4), (8, 8)]
     assert choice.certificate.diagnostics.distance <= 0.1
 
@@ -332,10 +271,10 @@ def test_auto_ends_at_the_budget_and_at_last_at_its_limit():
 
     steep = Reward([FakeScorer(steep_worth)], {"r": 1.0})
     prompter = FakePrompter(texts)
-    drawn(prompter, steep, samples="auto", strength=0.01, guard=False)
+    drawn(prompter, steep, samples="auto", strength=0.01, guard="off")
     assert sum(count for _, count in prompter.started) == MOST_SAMPLES
     prompter = FakePrompter(texts)
-    drawn(prompter, steep, samples="auto", strength=0.01, guard=False, budget=Budget(tokens=450))
+    drawn(prompter, steep, samples="auto", strength=0.01, guard="off", budget=Budget(tokens=450))
     assert sum(count for _, count in prompter.started) < MOST_SAMPLES
 
 
@@ -377,7 +316,7 @@ def test_a_small_lambda_takes_the_best_and_a_large_one_ignores_the_reward():
                 samples=16,
                 strength=strength,
                 seed=seed,
-                guard=False,
+                guard="off",
             ).sent
             for seed in range(20)
         ]
@@ -391,6 +330,9 @@ def test_a_small_lambda_takes_the_best_and_a_large_one_ignores_the_reward():
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"guard": "loose"},
+        {"guard": True},
+        {"guard": None},
         {"samples": 0},
         {"samples": -1},
         {"strength": 0.0},
@@ -434,7 +376,7 @@ TINY = Request(
     sampling=Sampling(temperature=1.0, seed=5),
     # Random weights end at once when they are hot, and write broken text when they are not.
     rewrite_sampling=Sampling(temperature=2.5),
-    rho_star=RhoStar(samples=6, strength=2.0, guard=False, trial_tokens=8),
+    rho_star=RhoStar(samples=6, strength=2.0, guard="off", trial_tokens=8),
 )
 
 

@@ -15,6 +15,10 @@ from alignpro_lite.rewriting.guard import gain
 TRIALS = 20_000
 
 
+def judged_strictly(judged, raw):
+    return gain(judged, raw, 0.0).passes("strict")
+
+
 def covered(draw):
     """Share of trials in which the bound is below the true difference."""
     random = np.random.default_rng(0)
@@ -26,7 +30,7 @@ def covered(draw):
 def test_the_bound_covers_the_difference_of_normal_rewards(answers, spread):
     def draw(random):
         better = random.normal(0.3, spread, answers)
-        return 0.3, gain(better, random.normal(0.0, 1.0, answers))
+        return 0.3, gain(better, random.normal(0.0, 1.0, answers), 0.0)
 
     assert 0.945 < covered(draw) <= 0.99
 
@@ -36,14 +40,14 @@ def test_the_bound_covers_rewards_that_are_not_normal():
 
     def draw(random):
         rewritten = random.choice([0.0, 1.0], size=8, p=[0.3, 0.7])
-        return 0.7 - 0.5, gain(rewritten, random.exponential(0.5, size=8))
+        return 0.7 - 0.5, gain(rewritten, random.exponential(0.5, size=8), 0.0)
 
     assert covered(draw) > 0.9
 
 
 def test_a_useless_rewrite_passes_one_time_in_twenty_at_most():
     random = np.random.default_rng(1)
-    passed = [gain(*random.normal(size=(2, 6))).is_certain for _ in range(TRIALS)]
+    passed = [judged_strictly(random.normal(size=6), random.normal(size=6)) for _ in range(TRIALS)]
     assert np.mean(passed) < 0.055
 
 
@@ -55,24 +59,43 @@ def test_the_answers_that_chose_a_rewrite_must_not_judge_it():
         candidates = random.normal(size=(8, 6))
         best = candidates[candidates.mean(axis=1).argmax()]
         raw = random.normal(size=6)
-        same.append(gain(best, raw).is_certain)
-        fresh.append(gain(random.normal(size=6), raw).is_certain)
+        same.append(judged_strictly(best, raw))
+        fresh.append(judged_strictly(random.normal(size=6), raw))
     assert np.mean(same) > 0.2
     assert np.mean(fresh) < 0.06
 
 
 def test_by_hand():
     """Means 3 and 1, variances 2 and 2 of two answers each: 2 degrees of freedom, t 2.920."""
-    found = gain(np.array([2.0, 4.0]), np.array([0.0, 2.0]))
+    found = gain(np.array([2.0, 4.0]), np.array([0.0, 2.0]), 1.5)
     assert found.estimate == 2
     assert found.lower == pytest.approx(2 - 2.920 * math.sqrt(2))
-    assert not found.is_certain
+    assert not found.passes("strict")
+    assert found.passes("balanced")
+    assert found.passes("off")
 
 
 def test_without_noise_and_without_enough_answers():
-    assert gain(np.array([2.0, 2.0]), np.array([1.0, 1.0])).lower == 1
-    assert gain(np.array([2.0]), np.array([1.0, 1.0])).lower == -math.inf
-    assert not gain(np.array([1.0, 1.0]), np.array([1.0, 1.0])).is_certain
+    assert gain(np.array([2.0, 2.0]), np.array([1.0, 1.0]), 1.0).lower == 1
+    assert gain(np.array([2.0]), np.array([1.0, 1.0]), 1.0).lower == -math.inf
+    assert not gain(np.array([1.0, 1.0]), np.array([1.0, 1.0]), 0.0).passes("strict")
+
+
+@pytest.mark.parametrize("reward", [0.1, 0.25, 1 / 3, 1e9, -0.7])
+@pytest.mark.parametrize("counts", [(8, 8), (7, 8), (2, 5)])
+def test_equal_rewards_are_no_gain(reward, counts):
+    """The mean of 7 and that of 8 equal numbers may differ in their last bit."""
+    found = gain(np.full(counts[0], reward), np.full(counts[1], reward), 0.0)
+    assert (found.estimate, found.lower) == (0, 0)
+    assert not found.passes("strict")
+    assert not found.passes("balanced")
+
+
+def test_without_answers_nothing_is_certain():
+    found = gain(np.empty(0), np.array([1.0, 1.0]), 0.5)
+    assert math.isnan(found.estimate)
+    assert not found.passes("strict")
+    assert found.passes("balanced")
 
 
 REWARDS = arrays(np.float64, st.integers(1, 6), elements=st.floats(-1e6, 1e6, width=32))
@@ -80,6 +103,6 @@ REWARDS = arrays(np.float64, st.integers(1, 6), elements=st.floats(-1e6, 1e6, wi
 
 @given(REWARDS, REWARDS)
 def test_any_rewards_give_a_bound_below_the_estimate(rewritten, raw):
-    found = gain(rewritten, raw)
+    found = gain(rewritten, raw, 0.0)
     assert not math.isnan(found.lower)
     assert found.lower <= found.estimate

@@ -194,8 +194,16 @@ def test_the_numbers_of_an_overflow(target):
         target.answer(Question([Message("user", "word " * 500)], max_tokens=10))
     assert "holds 256 tokens" in str(caught.value)
     assert "--ctx" in caught.value.cure
-    with pytest.raises(ContextOverflowError, match="5 sequences at once"):
-        target.answer(Question(ASK, count=5, max_tokens=1))
+
+
+@pytest.mark.parametrize(("count", "tokens"), [(5, 1), (9, 2), (4, 120), (3, 200)])
+def test_answers_beyond_rows_or_context_wait_for_their_turn(target, count, tokens):
+    """Holds down: 4 sequences and 256 tokens refused what fits one after another."""
+    question = Question(ASK, max_tokens=tokens, count=count, sampling=Sampling(seed=1))
+    streams = target.answer(question)
+    texts = ["".join(stream) for stream in streams]
+    assert len(texts) == count
+    assert texts[0] == "".join(*target.answer(replace(question, count=1)))
 
 
 def test_a_context_below_the_micro_batch_is_an_error_not_an_abort():
