@@ -131,8 +131,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock between processes, waiting for it.
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[IO[bytes]]:
+    """Hold a lock between processes, waiting for it; yields the open lock file.
 
     The operating system's own file lock is used because it ends with its process,
     even a killed one: nobody ever has to remove a stale lock. The lock
@@ -148,7 +148,7 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
             on_wait()
             while not _try_lock(stream):
                 time.sleep(LOCK_POLL_SECONDS)
-        yield
+        yield stream
 
 
 def _try_lock(stream: IO[bytes]) -> bool:
