@@ -1,4 +1,4 @@
-"""Every exception of the package, and what exceptions of other packages say.
+"""Every exception of the package.
 
 Each one is a sentence that says what was expected and what was found, followed by the command or
 setting that fixes it. The command line prints both on one line and exits with 1; library users can
@@ -6,16 +6,6 @@ read `.cure` on its own.
 """
 
 from __future__ import annotations
-
-from itertools import dropwhile, pairwise
-
-_LONGEST_LINE = 320
-_LONGEST_REASON = 800
-_TAIL_LINES = 3
-_TRACEBACK = "Traceback (most recent call last):"
-_CAUSED = "The above exception was the direct cause of the following exception:"
-_MET = "During handling of the above exception, another exception occurred:"
-_IGNORED = "Exception ignored in"
 
 
 class AlignProError(Exception):
@@ -79,6 +69,15 @@ class CancelledError(AlignProError):
         super().__init__("The model was closed during generation.", "Load it again.")
 
 
+_LONGEST_LINE = 320
+_LONGEST_REASON = 800
+_TAIL_LINES = 3
+_TRACEBACK = "Traceback (most recent call last):"
+_CAUSED = "The above exception was the direct cause of the following exception:"
+_MET = "During handling of the above exception, another exception occurred:"
+_IGNORED = "Exception ignored in"
+
+
 def reason_of(error: BaseException) -> str:
     """What a foreign exception says, and what caused it, in one line of bounded length.
 
@@ -94,7 +93,8 @@ def reason_in(log: str) -> str:
     that wrote none it is the last lines; empty if it wrote nothing.
     """
     raised: list[tuple[str, bool]] = []
-    for before, traceback in pairwise(log.split(_TRACEBACK)):
+    parts = log.split(_TRACEBACK)
+    for before, traceback in zip(parts, parts[1:], strict=False):
         # Python also writes of objects that fail while it ends: that is not the failure.
         if not "".join(before.strip().splitlines()[-1:]).startswith(_IGNORED):
             raised.append((_message(traceback), _CAUSED in traceback))
@@ -117,7 +117,9 @@ def _message(traceback: str) -> str:
     for end in (_CAUSED, _MET, _IGNORED):
         traceback = traceback.split(end)[0]
     lines = traceback.splitlines()
-    return "\n".join(dropwhile(lambda line: not line.strip() or line.startswith(" "), lines))
+    while lines and (not lines[0].strip() or lines[0].startswith(" ")):
+        del lines[0]
+    return "\n".join(lines)
 
 
 def _in_one_line(text: str) -> str:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.exchange import exchange
-from alignpro_lite.registry.storage import disk_errors, locked
+from alignpro_lite.registry.storage import disk_errors, try_locked
 
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -109,37 +107,15 @@ def _recover(destination: Path) -> None:
 
 @contextmanager
 def _held(destination: Path) -> Iterator[None]:
-    """Hold the lock of a destination, whose file is deleted with it.
+    """Hold the lock of a destination.
 
     Raises:
         _Held: Another process holds it.
     """
-    lock = destination.with_name(_LOCK + destination.name)
-
-    def refuse() -> None:
-        raise _Held
-
-    while True:
-        with locked(lock, on_wait=refuse) as stream:
-            if not _is_named(stream, lock):
-                continue  # its last holder deleted it after it was opened here
-            try:
-                yield
-                break
-            finally:
-                if sys.platform != "win32":
-                    lock.unlink()
-    if sys.platform == "win32":
-        with suppress(PermissionError):  # whoever opened it meanwhile deletes it
-            lock.unlink(missing_ok=True)
-
-
-def _is_named(stream: IO[bytes], path: Path) -> bool:
-    """Whether a file that is open still has its name."""
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    with try_locked(destination.with_name(_LOCK + destination.name)) as is_held:
+        if not is_held:
+            raise _Held
+        yield
 
 
 def _refuse_foreign(destination: Path, sidecar: str) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -131,24 +131,57 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[IO[bytes]]:
-    """Hold a lock between processes, waiting for it; yields the open lock file.
-
-    The operating system's own file lock is used because it ends with its process,
-    even a killed one: nobody ever has to remove a stale lock. The lock
-    file itself stays, since deleting it would let two processes lock two files.
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock between processes, waiting for it.
 
     Args:
-        path: The lock file, made when missing.
-        on_wait: Called once when another process holds the lock.
+        path: The lock file, made when missing and removed in the end.
+        on_wait: Called once when another process holds the lock; what it raises ends the waiting.
+    """
+    has_waited = False
+    while True:
+        with try_locked(path) as is_held:
+            if is_held:
+                yield
+                return
+        if not has_waited:
+            on_wait()
+            has_waited = True
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+@contextmanager
+def try_locked(path: Path) -> Iterator[bool]:
+    """Hold a lock between processes, or learn that another one holds it.
+
+    The operating system's own file lock is used because it ends with its process, even a killed
+    one: nobody ever has to remove a stale lock.
+
+    Args:
+        path: The lock file, made when missing and removed in the end.
+
+    Yields:
+        Whether the lock is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
-        if not _try_lock(stream):
-            on_wait()
-            while not _try_lock(stream):
-                time.sleep(LOCK_POLL_SECONDS)
-        yield stream
+        # A file that its holder has just removed locks nothing.
+        is_held = _try_lock(stream) and _is_at(stream, path)
+        try:
+            yield is_held
+        finally:
+            if is_held and sys.platform != "win32":
+                path.unlink(missing_ok=True)  # while the lock is held
+    if is_held and sys.platform == "win32":
+        with suppress(PermissionError):  # another process has opened it meanwhile
+            path.unlink()
+
+
+def _is_at(stream: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(stream: IO[bytes]) -> bool:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from alignpro_lite.decoding.conversation import Message, render, token_runs
-from alignpro_lite.errors import InputError, ModelFileError
+from alignpro_lite.errors import InputError, ModelFileError, reason_of
 from alignpro_lite.pretrained.folder import default_template, readable_folder
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange
 
@@ -142,7 +142,7 @@ def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
             )
         except Exception as error:  # transformers' exceptions share no base
             raise ModelFileError(
-                f"{folder} cannot be opened as a sequence classifier ({str(error)[:200]}).",
+                f"{folder} cannot be opened as a sequence classifier ({reason_of(error)}).",
                 "Name a complete Hugging Face folder of a sequence classifier.",
             ) from error
     if loading["missing_keys"]:

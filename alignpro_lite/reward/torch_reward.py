@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
@@ -26,8 +25,9 @@ from transformers import (
     logging,
 )
 
-from alignpro_lite.errors import ModelFileError
+from alignpro_lite.errors import ExportError, ModelFileError, reason_of
 from alignpro_lite.pretrained.folder import readable_folder
+from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 from alignpro_lite.reward.exchange import (
     EncodedExchange,
@@ -143,9 +143,9 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # transformers' exceptions share no base
             raise ModelFileError(
-                f"{base} cannot be opened as a token classifier ({str(error)[:200]}).",
+                f"{base} cannot be opened as a token classifier ({reason_of(error)}).",
                 "Name a complete Hugging Face encoder or decoder.",
             ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -187,13 +187,11 @@ def load_trained(folder: Path, base: Path) -> TorchReward:
         return load_base(folder, card)
     reward = load_base(base, card)
     try:
-        adapted = PeftModel.from_pretrained(reward.model, folder)
-        merged = cast(Any, adapted).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelFileError(
-            f"The adapter in {folder} does not fit {base} ({str(error)[:200]}).",
-            f"Give the base it was trained from, {card.base}.",
-        ) from error
+        merged = merge_attached(attach_adapter(reward.model, folder))
+    except ExportError as error:
+        raise ModelFileError(error.problem, f"Give the base it was trained from, {card.base}.") from (
+            error
+        )
     return TorchReward(merged.eval(), reward.tokenizer, reward.layout, card)
 
 
