@@ -92,12 +92,13 @@ def reason_in(log: str) -> str:
     That is its last exception, with all lines of the message and with what caused it. Of a program
     that wrote none it is the last lines; empty if it wrote nothing.
     """
+    before, *tracebacks = log.split(_TRACEBACK)
     raised: list[tuple[str, bool]] = []
-    parts = log.split(_TRACEBACK)
-    for before, traceback in zip(parts, parts[1:], strict=False):
+    for traceback in tracebacks:
         # Python also writes of objects that fail while it ends: that is not the failure.
         if not "".join(before.strip().splitlines()[-1:]).startswith(_IGNORED):
             raised.append((_message(traceback), _CAUSED in traceback))
+        before = traceback
     if not raised:
         return _in_one_line("\n".join(log.strip().splitlines()[-_TAIL_LINES:]))
     said = raised[-1][0]
@@ -123,8 +124,9 @@ def _message(traceback: str) -> str:
 
 
 def _in_one_line(text: str) -> str:
-    """The lines of a text as one: long lines lose their middle, long texts all but the first lines
-    and the last.
+    """The lines of a text as one.
+
+    Long lines lose their middle, and long texts what is between the first lines and the last.
     """
     lines = [_shortened(" ".join(line.split())) for line in text.splitlines() if line.strip()]
     kept = lines[:1]

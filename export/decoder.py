@@ -84,7 +84,7 @@ def export_decoder(
 
     Args:
         source: A Hugging Face folder or a GGUF file.
-        adapter: A peft adapter's folder, or None; it is merged, or kept apart from quantised weights.
+        adapter: A peft adapter's folder, or None; it is merged, or kept apart from the weights.
         precision: Of the weights.
         device: What the graph is for: "cuda" has a half-precision cache.
         out_dir: An existing folder for the files; after an error the caller discards it.

@@ -25,7 +25,7 @@ _LOCK = ".export-lock-"
 _OLD = "old"
 
 
-class _Held(Exception):
+class _HeldError(Exception):
     """Another process exports to the same place."""
 
 
@@ -80,7 +80,7 @@ def work_beside(destination: Path) -> Iterator[Path]:
                     yield work
                 finally:
                     shutil.rmtree(work)
-        except _Held as error:
+        except _HeldError as error:
             raise ExportError(
                 f"Another export to {destination} is under way.",
                 "Wait until it is done, or choose another destination.",
@@ -92,7 +92,10 @@ def _collect_strays(folder: Path) -> None:
     for prefix in (_WORK, _LOCK):
         for stray in list(folder.glob(f"{prefix}*")):
             destination = folder / stray.name.removeprefix(prefix)
-            with suppress(_Held, PermissionError), _held(destination):  # another's, alive or not
+            with (
+                suppress(_HeldError, PermissionError),
+                _held(destination),
+            ):  # another's, alive or not
                 _recover(destination)
 
 
@@ -110,11 +113,11 @@ def _held(destination: Path) -> Iterator[None]:
     """Hold the lock of a destination.
 
     Raises:
-        _Held: Another process holds it.
+        _HeldError: Another process holds it.
     """
     with try_locked(destination.with_name(_LOCK + destination.name)) as is_held:
         if not is_held:
-            raise _Held
+            raise _HeldError
         yield
 
 

@@ -154,7 +154,12 @@ def _model_data(content: dict[str, Any], kind: type[PretrainedConfig]) -> dict[s
         kind: The class that transformers makes of it.
     """
     parameters = _MODEL_TEXT.union(
-        kind.attribute_map, *(signature(ancestor.__init__).parameters for ancestor in kind.__mro__)
+        kind.attribute_map,
+        *(
+            signature(vars(ancestor)["__init__"]).parameters
+            for ancestor in kind.__mro__[:-1]
+            if "__init__" in vars(ancestor)
+        ),
     )
     kept = _data_of(content, parameters.__contains__)
     for key, inner in kind.sub_configs.items():

@@ -78,7 +78,7 @@ def merge_attached(adapted: PeftModel) -> PreTrainedModel:
     Raises:
         ExportError: The adapter cannot be merged, or the merged model computes something else.
     """
-    tied = adapted.get_base_model().config.tie_word_embeddings
+    tied = cast(Any, adapted.get_base_model()).config.tie_word_embeddings
     before = _sample_logits(adapted)
     _untie(adapted)
     try:

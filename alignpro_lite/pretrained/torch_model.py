@@ -73,7 +73,8 @@ class TorchModel:
             self.model.save_pretrained(folder)
         except SafetensorError as error:
             raise ExportError(
-                f"The model cannot be written to {folder} ({reason_of(error)}).", "Free some disk space."
+                f"The model cannot be written to {folder} ({reason_of(error)}).",
+                "Free some disk space.",
             ) from error
         wrapped = PreTrainedTokenizerFast(
             tokenizer_object=self.tokenizer,
@@ -173,6 +174,7 @@ def _read_weights(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel,
         use_safetensors=True,
         output_loading_info=True,
     )
+    model.name_or_path = model.config.name_or_path = ""  # the view is gone when others look for it
     return model.eval(), loading
 
 

@@ -152,6 +152,7 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
         raise ModelFileError(
             f"{base} has no tokenizer.json.", "Convert its tokenizer to a fast one and save it."
         )
+    model.name_or_path = model.config.name_or_path = ""  # the view is gone
     model.config.pad_token_id = tokenizer.pad_token_id or 0
     layout = _layout(tokenizer, card, segments=getattr(model.config, "type_vocab_size", 0) > 1)
     return TorchReward(model.eval(), text_only(tokenizer.backend_tokenizer), layout, card)
@@ -189,9 +190,9 @@ def load_trained(folder: Path, base: Path) -> TorchReward:
     try:
         merged = merge_attached(attach_adapter(reward.model, folder))
     except ExportError as error:
-        raise ModelFileError(error.problem, f"Give the base it was trained from, {card.base}.") from (
-            error
-        )
+        raise ModelFileError(
+            error.problem, f"Give the base it was trained from, {card.base}."
+        ) from (error)
     return TorchReward(merged.eval(), reward.tokenizer, reward.layout, card)
 
 

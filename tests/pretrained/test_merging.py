@@ -84,9 +84,8 @@ def write(folder: Path, base: Path, config: PeftConfig) -> Path:
 
 
 def lora(**settings: Any) -> LoraConfig:
-    return LoraConfig(
-        **{"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | settings
-    )
+    usual: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    return LoraConfig(**usual | {"task_type": "CAUSAL_LM"} | settings)
 
 
 def as_peft_runs_it(base: Path, adapter: Path) -> Tensor:
@@ -270,7 +269,7 @@ def test_what_merging_changes_is_refused(
 def test_weights_that_are_not_numbers_are_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     adapter = write(tmp_path / "adapter", bases["llama"], lora())
     set_tensors(adapter, lambda found: found | {FIRST: torch.full((4, 64), torch.nan)})
-    with pytest.raises(ExportError, match="cannot be merged.*NaNs"):
+    with pytest.raises(ExportError, match=r"cannot be merged.*NaNs"):
         merge_adapter(load_torch_model(bases["llama"]), adapter)
 
 
