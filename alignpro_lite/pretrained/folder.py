@@ -18,6 +18,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from alignpro_lite.errors import ExportError
@@ -115,7 +116,14 @@ def _checked_configurations(folder: Path) -> dict[str, dict[str, Any]]:
             f"{folder} holds weights that are quantised already.",
             "Export the original float weights of the model instead.",
         )
-    kept = {"config.json": _model_data(config, _class_of(config, PretrainedConfig))}
+    kind = _class_of(config, PretrainedConfig)
+    if "rope_parameters" in config and "rope_parameters" not in _parameters(kind):
+        raise ExportError(
+            f"{folder} was saved by transformers 5, whose rope_parameters the installed "
+            f"{transformers.__version__} takes for its own defaults.",
+            "Save the model with transformers 4, which writes rope_theta and rope_scaling.",
+        )
+    kept = {"config.json": _model_data(config, kind)}
     for name, holds_text in (
         ("tokenizer_config.json", _TOKENIZER_TEXT.fullmatch),
         ("special_tokens_map.json", _TOKENIZER_TEXT.fullmatch),
@@ -153,15 +161,7 @@ def _model_data(content: dict[str, Any], kind: type[PretrainedConfig]) -> dict[s
         content: The configuration.
         kind: The class that transformers makes of it.
     """
-    parameters = _MODEL_TEXT.union(
-        kind.attribute_map,
-        *(
-            signature(vars(ancestor)["__init__"]).parameters
-            for ancestor in kind.__mro__[:-1]
-            if "__init__" in vars(ancestor)
-        ),
-    )
-    kept = _data_of(content, parameters.__contains__)
+    kept = _data_of(content, _parameters(kind).__contains__)
     for key, inner in kind.sub_configs.items():
         if isinstance(kept.get(key), dict):
             kept[key] = _model_data(kept[key], _class_of(kept[key], inner))
@@ -169,6 +169,18 @@ def _model_data(content: dict[str, Any], kind: type[PretrainedConfig]) -> dict[s
     if content.get(attention) in _EXACT:  # Gemma 2 caps its scores in one of them only
         kept[attention] = content[attention]
     return kept
+
+
+def _parameters(kind: type[PretrainedConfig]) -> frozenset[str]:
+    """Keys that a configuration class reads, and those that every config.json has."""
+    return _MODEL_TEXT.union(
+        kind.attribute_map,
+        *(
+            signature(vars(ancestor)["__init__"]).parameters
+            for ancestor in kind.__mro__[:-1]
+            if "__init__" in vars(ancestor)
+        ),
+    )
 
 
 def _class_of(content: Mapping[str, Any], default: type) -> type[PretrainedConfig]:

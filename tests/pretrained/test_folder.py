@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from transformers import modeling_utils
+from transformers import AutoTokenizer, modeling_utils
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.target import export_target
+from alignpro_lite.pretrained import gguf_tokenizer
 from alignpro_lite.pretrained.folder import lone_file, readable_folder
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from tests.support import DATA
@@ -167,6 +168,25 @@ def test_nothing_beside_a_gguf_file_is_read(tmp_path: Path) -> None:
     load_torch_model(tmp_path / "a.gguf")
 
 
+def test_nothing_beside_a_gguf_file_is_read_for_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: transformers read a tokenizer_config.json that lay beside the file."""
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "a.gguf").touch()
+    seen: list[str] = []
+
+    class Reader:
+        backend_tokenizer = None
+
+        def __init__(self, folder: Path) -> None:
+            seen.extend(path.name for path in folder.iterdir())
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda folder, **_: Reader(folder))
+    gguf_tokenizer._derived_by_transformers(tmp_path / "a.gguf")
+    assert seen == ["a.gguf"]
+
+
 @pytest.mark.parametrize("shard", ["evil.bin", "../model.safetensors", "/tmp/model.safetensors"])
 def test_an_index_names_safetensors_of_its_folder_only(shard: str, model: Path) -> None:
     """Regression: a shard of another kind was read with torch.load."""
@@ -174,6 +194,15 @@ def test_an_index_names_safetensors_of_its_folder_only(shard: str, model: Path) 
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ExportError, match="beside it"):
+        load_torch_model(model)
+
+
+def test_a_model_of_transformers_5_is_refused_and_not_read_with_other_positions(
+    model: Path,
+) -> None:
+    """Its rope_parameters are no parameter of the installed version, which would say nothing."""
+    change(model / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    with pytest.raises(ExportError, match="saved by transformers 5"):
         load_torch_model(model)
 
 
