@@ -89,3 +89,81 @@ class CancelledError(AlignProError):
 
     def __init__(self) -> None:
         super().__init__("The model was closed during generation.", "Load it again.")
+
+
+_LONGEST_LINE = 320
+_LONGEST_REASON = 800
+_TAIL_LINES = 3
+_TRACEBACK = "Traceback (most recent call last):"
+_CAUSED = "The above exception was the direct cause of the following exception:"
+_MET = "During handling of the above exception, another exception occurred:"
+_IGNORED = "Exception ignored in"
+
+
+def reason_of(error: BaseException) -> str:
+    """What a foreign exception says, and what caused it, in one line of bounded length.
+
+    All its lines count: torch, peft and transformers name what differs after the first.
+    """
+    return _in_one_line(_said(error))
+
+
+def reason_in(log: str) -> str:
+    """What a failed program wrote of its failure, in one line of bounded length.
+
+    That is its last exception, with all lines of the message and with what caused it. Of a program
+    that wrote none it is the last lines; empty if it wrote nothing.
+    """
+    before, *tracebacks = log.split(_TRACEBACK)
+    raised: list[tuple[str, bool]] = []
+    for traceback in tracebacks:
+        # Python also writes of objects that fail while it ends: that is not the failure.
+        if not "".join(before.strip().splitlines()[-1:]).startswith(_IGNORED):
+            raised.append((_message(traceback), _CAUSED in traceback))
+        before = traceback
+    if not raised:
+        return _in_one_line("\n".join(log.strip().splitlines()[-_TAIL_LINES:]))
+    said = raised[-1][0]
+    if len(raised) > 1 and raised[-2][1]:
+        said += f";\ncaused by {raised[-2][0]}"
+    return _in_one_line(said)
+
+
+def _said(error: BaseException) -> str:
+    name, text, cause = type(error).__name__, str(error), error.__cause__
+    said = f"{name}: {text}" if text.strip() else name
+    return said if cause is None or str(cause) in text else f"{said};\ncaused by {_said(cause)}"
+
+
+def _message(traceback: str) -> str:
+    """What follows the frames of a traceback."""
+    for end in (_CAUSED, _MET, _IGNORED):
+        traceback = traceback.split(end)[0]
+    lines = traceback.splitlines()
+    while lines and (not lines[0].strip() or lines[0].startswith(" ")):
+        del lines[0]
+    return "\n".join(lines)
+
+
+def _in_one_line(text: str) -> str:
+    """The lines of a text as one.
+
+    Long lines lose their middle, and long texts what is between the first lines and the last.
+    """
+    lines = [_shortened(" ".join(line.split())) for line in text.splitlines() if line.strip()]
+    kept = lines[:1]
+    room = _LONGEST_REASON - sum(map(len, lines[:1] + lines[1:][-1:]))
+    for line in lines[1:-1]:
+        room -= len(line)
+        if room < 0:
+            kept.append(f"(and {len(lines) - len(kept) - 1} more lines)")
+            break
+        kept.append(line)
+    return " ".join(kept + lines[1:][-1:]).rstrip(".")
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    end = _LONGEST_LINE // 3
+    return f"{line[: _LONGEST_LINE - end]} ... {line[-end:]}"

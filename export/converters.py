@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite.errors import ExportError, MissingDependencyError
+from alignpro_lite.decoding.child import run_child
+from alignpro_lite.errors import ExportError, MissingDependencyError, reason_in
 
 OptimumTask = Literal["text-generation-with-past", "token-classification"]
 """optimum's names for what a graph does; with past means with a growing key/value cache."""
@@ -24,31 +23,26 @@ _OFFLINE = {
 }
 
 
-def run_python(arguments: Sequence[str], what: str) -> None:
-    """Run this interpreter with arguments and wait.
+def run_converter(program: str | Path, arguments: Sequence[str], what: str) -> None:
+    """Run a converter in an interpreter of its own, and wait for it.
 
-    A child process keeps the converters' global module names and memory out of this process.
+    That keeps its global module names and memory out of this process. It takes as long as the model
+    is large, so it has no deadline; it ends with this process.
 
     Args:
-        arguments: What follows `python`.
+        program: A module by its dotted name, or the path of a script.
+        arguments: Its command line.
         what: What runs, for the message.
 
     Raises:
-        ExportError: The process failed; the message holds its last line.
+        ExportError: The converter failed; the message holds what it wrote of that.
     """
-    finished = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **_OFFLINE},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if finished.returncode != 0:
-        lines = (finished.stderr or finished.stdout).strip().splitlines()
-        reason = lines[-1].strip() if lines else f"exit code {finished.returncode}"
+    ended = run_child(program, arguments, seconds=None, environment=_OFFLINE)
+    if ended.code:
+        killed = f"ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else ""
+        said = reason_in(ended.errors) or reason_in(ended.output) or f"exit code {ended.code}"
         raise ExportError(
-            f"{what} failed ({reason.rstrip('.')[:300]}).",
+            f"{what} failed ({killed or said}).",
             "Check that the model is complete and its architecture is listed in docs/export.md.",
         )
 
@@ -72,7 +66,6 @@ def build_graph(folder: Path, destination: Path, precision: Literal["fp16", "fp3
         MissingDependencyError: onnxruntime-genai is not installed.
     """
     arguments = [
-        str(_program()),
         *("--input", str(folder)),
         *("--output", str(destination)),
         *("--precision", precision),
@@ -82,11 +75,11 @@ def build_graph(folder: Path, destination: Path, precision: Literal["fp16", "fp3
         # Its own sharing costs a transposed copy of the table at every start.
         *("--extra_options", "shared_embeddings=false", "hf_token=false"),
     ]
-    run_python(arguments, "onnxruntime-genai's model builder")
+    run_converter(_builder(), arguments, "onnxruntime-genai's model builder")
     return destination / "model.onnx"
 
 
-def _program() -> Path:
+def _builder() -> Path:
     """Find the builder's script; running it by path makes its sibling modules importable."""
     package = importlib.util.find_spec("onnxruntime_genai")
     if package is None or not package.submodule_search_locations:
@@ -114,12 +107,11 @@ def export_reference(folder: Path, destination: Path, task: OptimumTask) -> Path
         ExportError: optimum failed.
     """
     arguments = [
-        *("-m", "optimum.exporters.onnx"),
         *("--model", str(folder)),
         *("--task", task),
         # This package's parity check replaces optimum's own, which only prints.
         "--no-post-process",
         str(destination),
     ]
-    run_python(arguments, "optimum's export")
+    run_converter("optimum.exporters.onnx", arguments, "optimum's export")
     return destination / "model.onnx"

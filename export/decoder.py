@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PretrainedConfig
 
@@ -17,11 +17,18 @@ from alignpro_lite.export.converters import build_graph, export_reference
 from alignpro_lite.export.folder import GRAPH, TOKENIZER
 from alignpro_lite.export.logits import OnnxLogits
 from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
-from alignpro_lite.export.parity import compare_gguf, compare_logits, require_parity
+from alignpro_lite.export.parity import (
+    Reference,
+    compare_gguf,
+    compare_logits,
+    reference_of,
+    require_parity,
+)
 from alignpro_lite.export.quantise import Bits, quantise_graph
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.pretrained.folder import ARCHITECTURES
-from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model, merge_adapter
+from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
+from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
 from alignpro_lite.registry.models_toml import Precision
 
@@ -48,6 +55,22 @@ class DecoderExport:
     parity: Parity
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A float or quantised graph on disk.
+
+    Attributes:
+        source: The model, with its adapter merged.
+        layout: How the graph keeps its cache.
+        reference: What the graph is compared with: the model in torch, with its adapter as peft
+            runs it, before it was merged.
+    """
+
+    source: TorchModel
+    layout: CacheLayout
+    reference: Reference
+
+
 def export_decoder(
     source: Path,
     adapter: Path | None,
@@ -61,7 +84,7 @@ def export_decoder(
 
     Args:
         source: A Hugging Face folder or a GGUF file.
-        adapter: A peft LoRA folder, or None; it is merged, or kept apart from quantised weights.
+        adapter: A peft adapter's folder, or None; it is merged, or kept apart from the weights.
         precision: Of the weights.
         device: What the graph is for: "cuda" has a half-precision cache.
         out_dir: An existing folder for the files; after an error the caller discards it.
@@ -80,18 +103,20 @@ def export_decoder(
     loaded = load_torch_model(source)
     if source.is_file():
         # llama.cpp rounds activations, so quantised files do not agree with torch exactly.
-        read = compare_gguf(loaded, source, 0.9)
+        read = compare_gguf(reference_of(loaded), source, 0.9)
         advice = "Export from the model's Hugging Face folder."
         require_parity(read, f"What transformers reads from {source}", advice)
     note(f"writing the {precision} graph")
-    loaded, layout = _write_decoder(loaded, adapter, precision, device, out_dir)
+    written = _write_decoder(loaded, adapter, precision, device, out_dir)
+    loaded = written.source
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     note("comparing it with torch")
     cure = "Try another --precision, or report the architecture."
     session = open_session(out_dir / GRAPH, os.cpu_count() or 1, cure=cure)
-    graph = _graph_of(session, loaded.model.config, layout, precision, device)
+    graph = _graph_of(session, loaded.model.config, written.layout, precision, device)
     exported = OnnxLogits(session, graph)
-    parity = compare_logits(loaded, exported, REQUIRED_AGREEMENT[precision], exported.greedy)
+    required = REQUIRED_AGREEMENT[precision]
+    parity = compare_logits(written.reference, exported, required, exported.greedy)
     if not allow_mismatch:
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
@@ -145,27 +170,27 @@ def tokens_of(source: TorchModel) -> Tokens:
 
 def _write_decoder(
     source: TorchModel, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
-) -> tuple[TorchModel, CacheLayout]:
-    """Write model.onnx and its data into `out_dir`.
-
-    Returns:
-        The source with its adapter merged, and how the graph keeps its cache.
-    """
+) -> _Written:
+    """Write model.onnx and its data into `out_dir`."""
     half = precision == "fp16" or (device == "cuda" and precision != "fp32")
     bits = _BITS.get(precision)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
         graph, layout = _float_graph(source, half, Path(work, "base"))
         changes = UNCHANGED
-        if adapter is not None:
+        if adapter is None:
+            reference = reference_of(source)
+        else:
             base = graph
-            source = merge_adapter(source, adapter)
+            adapted = attach_adapter(source.model, adapter)
+            reference = reference_of(replace(source, model=cast(Any, adapted)))
+            source = replace(source, model=merge_attached(adapted))
             graph, layout = _float_graph(source, half, Path(work, "tuned"))
             changes = adapter_changes(base, graph)
         if bits is None:
             write_float_graph(graph, out_dir / GRAPH, changes)
         else:
             quantise_graph(graph, out_dir / GRAPH, bits, changes)
-    return source, layout
+    return _Written(source, layout, reference)
 
 
 def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, CacheLayout]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.logits import Ids, LlamaLogits, LogitsModel, TorchLogits
+from alignpro_lite.export.logits import Ids, LlamaLogits, Logits, LogitsModel, TorchLogits
 from alignpro_lite.pretrained.torch_model import TorchModel
 from alignpro_lite.prompter.bundle import Parity
 
@@ -25,8 +26,39 @@ Continuation = Callable[[Ids, int], list[int]]
 """Continues a prompt [S] by a number of tokens."""
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What a model in torch computes of the parity text.
+
+    Attributes:
+        windows: Token ids of each window [S].
+        logits: Logits of each window [S, V].
+        greedy: How it continues the beginning of the first window.
+    """
+
+    windows: tuple[Ids, ...]
+    logits: tuple[Logits, ...]
+    greedy: tuple[int, ...]
+
+
+def reference_of(source: TorchModel) -> Reference:
+    """Compute what exports of a model are compared with.
+
+    Raises:
+        ExportError: The tokenizer makes too few tokens of the parity text.
+    """
+    model, special = TorchLogits(source.model), source.special
+    prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
+    cut = tuple(windows(source.tokenizer, prefix))
+    return Reference(
+        cut,
+        tuple(map(model.logits, cut)),
+        tuple(greedy(model, cut[0][:_GREEDY_PROMPT], _GREEDY_TOKENS)),
+    )
+
+
 def compare_logits(
-    source: TorchModel,
+    reference: Reference,
     exported: LogitsModel,
     required_agreement: float,
     continue_exported: Continuation | None = None,
@@ -34,7 +66,7 @@ def compare_logits(
     """Compare an exported model with its torch original on the parity text.
 
     Args:
-        source: The original.
+        reference: The original.
         exported: The exported model.
         required_agreement: The least argmax agreement that passes, 0 to 1.
         continue_exported: Continues a prompt with the exported model's own cache; without it, the
@@ -43,24 +75,21 @@ def compare_logits(
     Returns:
         The figures; `mismatch_allowed` is set if they are too low, see `require_parity`.
     """
-    reference, tokenizer, special = TorchLogits(source.model), source.tokenizer, source.special
-    prefix = (special.bos,) if special.add_bos and special.bos is not None else ()
     same = positions = 0
     largest = 0.0
-    for window in windows(tokenizer, prefix):
-        expected, found = reference.logits(window), exported.logits(window)
+    for window, expected in zip(reference.windows, reference.logits, strict=True):
+        found = exported.logits(window)
         vocabulary = min(expected.shape[1], found.shape[1])
         expected, found = expected[:, :vocabulary], found[:, :vocabulary]
         same += int((expected.argmax(-1) == found.argmax(-1)).sum())
         largest = max(largest, float(np.abs(expected - found).max()))
         positions += len(window)
-    prompt = next(windows(tokenizer, prefix))[:_GREEDY_PROMPT]
-    wanted = greedy(reference, prompt, _GREEDY_TOKENS)
+    prompt = reference.windows[0][:_GREEDY_PROMPT]
     if continue_exported is not None:
         got = continue_exported(prompt, _GREEDY_TOKENS)
     else:
         got = greedy(exported, prompt, _GREEDY_TOKENS)
-    equal = [a == b for a, b in zip(wanted, got, strict=True)]
+    equal = [a == b for a, b in zip(reference.greedy, got, strict=True)]
     agreement = same / positions
     return Parity(
         positions=positions,
@@ -72,7 +101,7 @@ def compare_logits(
     )
 
 
-def compare_gguf(source: TorchModel, path: Path, required_agreement: float) -> Parity:
+def compare_gguf(reference: Reference, path: Path, required_agreement: float) -> Parity:
     """Compare a GGUF file, as llama.cpp reads it, with its torch original; see `compare_logits`.
 
     Raises:
@@ -80,7 +109,7 @@ def compare_gguf(source: TorchModel, path: Path, required_agreement: float) -> P
         DeviceError: There is not enough memory.
     """
     with LlamaLogits(path, WINDOW, os.cpu_count() or 1) as exported:
-        return compare_logits(source, exported, required_agreement)
+        return compare_logits(reference, exported, required_agreement)
 
 
 def require_parity(parity: Parity, what: str, cure: str) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from pathlib import Path
 
 from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export.converters import run_python
-from alignpro_lite.export.parity import compare_gguf, require_parity
+from alignpro_lite.export.converters import run_converter
+from alignpro_lite.export.folder import work_beside
+from alignpro_lite.export.parity import compare_gguf, reference_of, require_parity
 from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import Parity
+from alignpro_lite.registry.storage import commit
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
@@ -45,7 +46,9 @@ def export_target(
 
     Raises:
         ExportError: Unknown type, unreadable source, failed conversion, special tokens or chat
-            template not carried over, or logits that disagree with torch.
+            template not carried over, logits that disagree with torch, or another export to the
+            same file is under way.
+        RegistryError: The disk is full or read-only.
     """
     kind = quantisation.upper()
     known = quantisations()
@@ -61,17 +64,14 @@ def export_target(
             "Give the folder that holds config.json.",
         )
     loaded = load_torch_model(source)
-    with (
-        tempfile.TemporaryDirectory(dir=out_file.parent, prefix=".work-") as work,
-        readable_folder(source) as folder,
-    ):
-        written = _convert(folder, Path(work), kind, known[kind])
+    with work_beside(out_file.resolve()) as work, readable_folder(source) as folder:
+        written = _convert(folder, work, kind, known[kind])
         _check_vocabulary(loaded, written)
-        parity = compare_gguf(loaded, written, required_agreement(kind))
+        parity = compare_gguf(reference_of(loaded), written, required_agreement(kind))
         if not allow_mismatch:
             cure = "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
             require_parity(parity, f"The {kind} file", cure)
-        written.replace(out_file)
+        commit(written, out_file.resolve())
     return parity
 
 
@@ -85,12 +85,11 @@ def required_agreement(kind: str) -> float:
 def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
     plain = work / "plain.gguf"
     arguments = [
-        *("-m", "alignpro_lite.export.gguf_converter"),
         str(source),
         *("--outfile", str(plain)),
         *("--outtype", _FLOAT_TYPES.get(kind, "auto")),
     ]
-    run_python(arguments, "llama.cpp's converter")
+    run_converter("alignpro_lite.export.gguf_converter", arguments, "llama.cpp's converter")
     if kind in _FLOAT_TYPES:
         return plain
     quantised = work / "quantised.gguf"

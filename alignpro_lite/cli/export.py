@@ -216,11 +216,8 @@ def make_target(source: Path, gguf: Path, quantisation: str, allow_mismatch: boo
     _refuse_foreign_file(gguf)
     require_extra("export")
     from alignpro_lite.export.target import export_target
-    from alignpro_lite.registry.storage import disk_errors
 
-    with disk_errors(gguf):
-        gguf.parent.mkdir(parents=True, exist_ok=True)
-        parity = export_target(source, gguf, quantisation, allow_mismatch)
+    parity = export_target(source, gguf, quantisation, allow_mismatch)
     _print_made(gguf, parity.summary())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
-from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError
+from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError, reason_of
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -79,7 +79,7 @@ def open_session(
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         if lack := exhausted(graph, str(error)):
             raise lack from error
-        raise BundleError(f"onnxruntime cannot load {graph} ({error}).", cure) from error
+        raise BundleError(f"onnxruntime cannot load {graph} ({reason_of(error)}).", cure) from error
     # Without its libraries, onnxruntime makes a CPU session and says nothing.
     if session.get_providers()[0] != provider[0]:
         raise _no_cuda(f"onnxruntime fell back to {session.get_providers()[0]}")

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.errors import ExportError
 from alignpro_lite.pretrained import pretokenizers
+from alignpro_lite.pretrained.folder import lone_file
 
 # Whitespace runs, digits, scripts, emoji, quotes and byte fallbacks: where tokenizers differ.
 _HARD_TEXTS = (
@@ -107,9 +108,9 @@ def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
 
 
 def _derived_by_transformers(path: Path) -> Tokenizer:
-    with recognised_by_transformers():
+    with recognised_by_transformers(), lone_file(path) as view:
         derived = AutoTokenizer.from_pretrained(
-            path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+            view, gguf_file=path.name, local_files_only=True, trust_remote_code=False
         )
     tokenizer: Tokenizer = derived.backend_tokenizer
     return tokenizer

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -23,10 +22,11 @@ from transformers import (
 )
 
 from alignpro_lite.decoding.llamacpp import open_vocabulary
-from alignpro_lite.errors import AlignProError, ExportError
+from alignpro_lite.errors import AlignProError, ExportError, reason_of
 from alignpro_lite.gguf.reading import MAGIC
 from alignpro_lite.pretrained import gguf_tokenizer
-from alignpro_lite.pretrained.folder import default_template, read_published, readable_folder
+from alignpro_lite.pretrained.folder import default_template, lone_file, readable_folder
+from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class TorchModel:
             self.model.save_pretrained(folder)
         except SafetensorError as error:
             raise ExportError(
-                f"The model cannot be written to {folder} ({error}).", "Free some disk space."
+                f"The model cannot be written to {folder} ({reason_of(error)}).",
+                "Free some disk space.",
             ) from error
         wrapped = PreTrainedTokenizerFast(
             tokenizer_object=self.tokenizer,
@@ -91,8 +92,8 @@ def load_torch_model(path: Path) -> TorchModel:
         ExportError: The path is missing, damaged, names code to run, or holds no usable weights.
     """
     if path.is_dir():
-        with readable_folder(path) as folder:
-            return replace(_load_folder(folder), name=str(path))
+        with readable_folder(path) as view:
+            return _load_folder(path, view)
     if path.is_file() and _is_gguf(path):
         return _load_gguf(path)
     found = "a file of another kind" if path.exists() else "nothing"
@@ -103,7 +104,7 @@ def load_torch_model(path: Path) -> TorchModel:
 
 
 def merge_adapter(base: TorchModel, adapter: Path) -> TorchModel:
-    """Merge a LoRA adapter into the weights.
+    """Merge a peft adapter into the weights.
 
     Args:
         base: The base model; its weights are changed in place.
@@ -113,50 +114,27 @@ def merge_adapter(base: TorchModel, adapter: Path) -> TorchModel:
         The merged model.
 
     Raises:
-        ExportError: The adapter is missing, damaged, or made for another model.
+        ExportError: See `attach_adapter` and `merge_attached`.
     """
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ExportError(
-            f"Expected a peft adapter with {weights.name} in {adapter}, found none.",
-            "Give the folder that peft's save_pretrained wrote.",
-        )
-    read_published(adapter / "adapter_config.json", "peft adapter")
-    try:
-        adapted = PeftModel.from_pretrained(cast(Any, base.model), adapter)
-        with safe_open(weights, framework="pt") as file:
-            stored = set(file.keys())
-        # Explicit, because "auto" asks the hub about the base.
-        embeds = any("embed" in name for name in stored)
-        loaded = set(get_peft_model_state_dict(adapted, save_embedding_layers=embeds))
-        merged = cast(Any, adapted).merge_and_unload().eval()
-    except Exception as error:
-        raise _cannot_load(adapter, error) from error
-    if stored != loaded:
-        raise ExportError(
-            f"The adapter in {adapter} does not fit the model: "
-            f"{len(stored ^ loaded)} of {len(stored)} tensors have no counterpart.",
-            "Give the adapter that was trained on this base model.",
-        )
-    return replace(base, model=merged)
+    return replace(base, model=merge_attached(attach_adapter(base.model, adapter)))
 
 
-def _load_folder(folder: Path) -> TorchModel:
+def _load_folder(path: Path, view: Path) -> TorchModel:
     try:
-        model, loading = _read_weights(folder, gguf_file=None)
+        model, loading = _read_weights(view, gguf_file=None)
         tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            view, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise _cannot_load(folder, error) from error
-    _require_all_weights(folder, loading)
+        raise _cannot_load(path, view, error) from error
+    _require_all_weights(path, loading)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ExportError(
-            f"{folder} has no tokenizer.json, only a {type(tokenizer).__name__}.",
+            f"{path} has no tokenizer.json, only a {type(tokenizer).__name__}.",
             "Convert it to a fast tokenizer with transformers and save it into the folder.",
         )
     return TorchModel(
-        str(folder),
+        str(path),
         model,
         tokenizer.backend_tokenizer,
         _folder_special_tokens(model, tokenizer),
@@ -165,15 +143,16 @@ def _load_folder(folder: Path) -> TorchModel:
 
 
 def _load_gguf(path: Path) -> TorchModel:
-    try:
-        with gguf_tokenizer.recognised_by_transformers():
-            model, loading = _read_weights(path.parent, gguf_file=path.name)
-        vocabulary = open_vocabulary(path)
-        tokenizer = gguf_tokenizer.rebuild_tokenizer(path, vocabulary)
-    except AlignProError:
-        raise
-    except Exception as error:
-        raise _cannot_load(path, error) from error
+    with lone_file(path) as view:
+        try:
+            with gguf_tokenizer.recognised_by_transformers():
+                model, loading = _read_weights(view, gguf_file=path.name)
+            vocabulary = open_vocabulary(path)
+            tokenizer = gguf_tokenizer.rebuild_tokenizer(path, vocabulary)
+        except AlignProError:
+            raise
+        except Exception as error:
+            raise _cannot_load(path, view, error) from error
     _require_all_weights(path, loading)
     if vocabulary.eos is None:
         raise ExportError(
@@ -195,6 +174,7 @@ def _read_weights(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel,
         use_safetensors=True,
         output_loading_info=True,
     )
+    model.name_or_path = model.config.name_or_path = ""  # the view is gone when others look for it
     return model.eval(), loading
 
 
@@ -231,10 +211,10 @@ def _require_all_weights(path: Path, loading: dict[str, Any]) -> None:
         )
 
 
-def _cannot_load(path: Path, error: Exception) -> ExportError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _cannot_load(path: Path, view: Path, error: Exception) -> ExportError:
+    reason = reason_of(error).replace(str(view), str(path))
     return ExportError(
-        f"{path} cannot be loaded ({type(error).__name__}: {reason.rstrip('.')}).",
+        f"{path} cannot be loaded ({reason}).",
         "Check that the model is complete and of an architecture that transformers knows.",
     )
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.tokenizer import TextTokenizer
-from alignpro_lite.errors import InputError, ModelFileError
+from alignpro_lite.errors import InputError, ModelFileError, reason_of
 from alignpro_lite.pretrained.folder import default_template, readable_folder
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange
 
@@ -135,7 +135,7 @@ def _load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
             )
         except Exception as error:  # transformers' exceptions share no base
             raise ModelFileError(
-                f"{folder} cannot be opened as a sequence classifier ({str(error)[:200]}).",
+                f"{folder} cannot be opened as a sequence classifier ({reason_of(error)}).",
                 "Name a complete Hugging Face folder of a sequence classifier.",
             ) from error
     if loading["missing_keys"]:

@@ -11,7 +11,7 @@ import numpy as np
 from alignpro_lite.decoding.engine import HomeProcess
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
-from alignpro_lite.errors import RewardError
+from alignpro_lite.errors import RewardError, reason_of
 from alignpro_lite.reward.bundle import REWARD_BUNDLE, RewardModel
 from alignpro_lite.reward.exchange import EncodedExchange, Exchange, encode, padded, text_only
 
@@ -73,7 +73,7 @@ class OnnxScorer:
             (logits,) = self._session.run(["logits"], {name: feeds[name] for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise RewardError(
-                f"The reward graph failed ({str(error)[:200]}).", REWARD_BUNDLE.cure
+                f"The reward graph failed ({reason_of(error)}).", REWARD_BUNDLE.cure
             ) from error
         mask = feeds["attention_mask"]
         if logits.shape != (*mask.shape, len(self.names)):

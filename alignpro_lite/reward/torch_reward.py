@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
@@ -26,8 +25,9 @@ from transformers import (
     logging,
 )
 
-from alignpro_lite.errors import ModelFileError
+from alignpro_lite.errors import ExportError, ModelFileError, reason_of
 from alignpro_lite.pretrained.folder import readable_folder
+from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 from alignpro_lite.reward.exchange import (
     EncodedExchange,
@@ -143,15 +143,16 @@ def load_base(base: Path, card: RewardCard) -> TorchReward:
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # transformers' exceptions share no base
             raise ModelFileError(
-                f"{base} cannot be opened as a token classifier ({str(error)[:200]}).",
+                f"{base} cannot be opened as a token classifier ({reason_of(error)}).",
                 "Name a complete Hugging Face encoder or decoder.",
             ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelFileError(
             f"{base} has no tokenizer.json.", "Convert its tokenizer to a fast one and save it."
         )
+    model.name_or_path = model.config.name_or_path = ""  # the view is gone
     model.config.pad_token_id = tokenizer.pad_token_id or 0
     layout = _layout(tokenizer, card, segments=getattr(model.config, "type_vocab_size", 0) > 1)
     return TorchReward(model.eval(), text_only(tokenizer.backend_tokenizer), layout, card)
@@ -187,13 +188,11 @@ def load_trained(folder: Path, base: Path) -> TorchReward:
         return load_base(folder, card)
     reward = load_base(base, card)
     try:
-        adapted = PeftModel.from_pretrained(reward.model, folder)
-        merged = cast(Any, adapted).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        merged = merge_attached(attach_adapter(reward.model, folder))
+    except ExportError as error:
         raise ModelFileError(
-            f"The adapter in {folder} does not fit {base} ({str(error)[:200]}).",
-            f"Give the base it was trained from, {card.base}.",
-        ) from error
+            error.problem, f"Give the base it was trained from, {card.base}."
+        ) from (error)
     return TorchReward(merged.eval(), reward.tokenizer, reward.layout, card)
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export import quantise
+from alignpro_lite.export import decoder, quantise
 from alignpro_lite.export.decoder import DecoderExport, export_decoder
 from alignpro_lite.export.logits import OnnxLogits
 from alignpro_lite.export.low_rank import GATE
@@ -133,6 +136,36 @@ def test_an_adapter_is_merged(llama: Path, tmp_path: Path) -> None:
     plain = load_torch_model(llama).model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
     adapted = merge_adapter(load_torch_model(llama), adapter).model.state_dict()
     assert not plain.equal(adapted["model.layers.0.self_attn.q_proj.weight"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_adapter_on_embedding_and_head_is_what_the_graph_computes(
+    precision: Precision, llama: Path, tmp_path: Path
+) -> None:
+    """Regression: accepted with none of the adapter's tokens, since parity compared the graph with
+    the model after our own merge, which had changed the tied head too."""
+    modules = ["embed_tokens", "lm_head", "q_proj"]
+    adapter = write_adapter(tmp_path / "adapter", llama, modules=modules)
+    result = export(llama, tmp_path / "out", precision, adapter, allow_mismatch=True)
+    base = AutoModelForCausalLM.from_pretrained(llama)
+    adapted = PeftModel.from_pretrained(base, str(adapter)).eval()
+    ids = np.arange(0, 384, 3)
+    with torch.inference_mode():
+        expected = adapted(torch.from_numpy(ids)[None]).logits[0].numpy()
+    session = open_session(tmp_path / "out" / result.graph.file, threads=1, cure="")
+    found = OnnxLogits(session, result.graph).logits(ids)
+    loss = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert loss < (1e-4 if precision == "fp32" else 0.1)
+    assert result.parity.argmax_agreement > (0.999 if precision == "fp32" else 0.9)
+
+
+def test_parity_compares_with_the_adapter_before_it_is_merged(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", llama)
+    monkeypatch.setattr(decoder, "merge_attached", lambda adapted: adapted.unload())
+    with pytest.raises(ExportError, match="disagrees with torch"):
+        export(llama, tmp_path / "out", adapter=adapter)
 
 
 def test_an_adapter_of_another_model_is_refused(llama: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Run `python -m tests.support.tiny_models OUT` to write one folder per architectu
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 
 import torch
@@ -146,13 +147,15 @@ def write_tokenizer(folder: Path) -> None:
     )
 
 
-def write_adapter(folder: Path, base: Path, seed: int = 1) -> Path:
+def write_adapter(
+    folder: Path, base: Path, seed: int = 1, modules: SequenceOf[str] = ("q_proj", "v_proj")
+) -> Path:
     """Write a LoRA adapter with random weights for the model in `base` and return the folder."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base)
     settings = LoraConfig(
         r=4,
-        target_modules=["q_proj", "v_proj"],
+        target_modules=list(modules),
         init_lora_weights=False,
         task_type="CAUSAL_LM",
     )
