@@ -67,7 +67,7 @@ def test_a_format_is_read_whatever_the_name(tmp_path, content, name):
 
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress], ids=["plain", "gzipped"])
 def test_parquet_is_read_with_its_lists_of_messages(tmp_path, wrap):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = importlib.import_module("pyarrow")
     parquet = importlib.import_module("pyarrow.parquet")
     sides = {key: chat("Name a river.", key) for key in ("chosen", "rejected")}
     expected = Preference("Name a river.", ("chosen", "rejected"))
