@@ -300,11 +300,11 @@ def empty(monkeypatch, chosen):
     """Let the prompter write only its stop token where chosen(number of the rewrite) says so."""
     sample, numbers = Policy.sample, count()
 
-    def sampled(policy, prompts, rewrites, seed, temperature=1.0):
+    def sampled(policy, prompts, rewrites, sampling):
         stop = (policy.tokens.stop[0],)
         return [
             [stop if chosen(next(numbers)) else output for output in outputs]
-            for outputs in sample(policy, prompts, rewrites, seed, temperature)
+            for outputs in sample(policy, prompts, rewrites, sampling)
         ]
 
     monkeypatch.setattr(Policy, "sample", sampled)
@@ -371,8 +371,8 @@ def nan_after(log_probs, calls):
     """Steps 1 and 2 ask 1 and 2 times: for the new groups, and for the replayed ones."""
     made = count()
 
-    def odd(policy, trie):
-        values = log_probs(policy, trie)
+    def odd(policy, trie, temperature):
+        values = log_probs(policy, trie, temperature)
         return values * math.nan if next(made) >= calls else values
 
     return odd
