@@ -6,7 +6,6 @@ import numpy as np
 
 from alignpro_lite.measure.statistics import FloatArray
 
-
 _ORDERS = 32
 """Random orders in `draw_shares`, each with all its rotations."""
 

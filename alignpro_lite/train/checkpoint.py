@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alignpro_lite.errors import ModelFileError
-from alignpro_lite.train.plateau import Measured
+from alignpro_lite.train.plateau import Measurement
 from alignpro_lite.train.rollout import Group
 
 _PREFIX = "checkpoint-"
@@ -48,7 +48,7 @@ class ProcessState:
     calls: int
     failures: tuple[int, ...]
     items: tuple[int, ...]
-    history: tuple[Measured, ...] = ()
+    history: tuple[Measurement, ...] = ()
 
 
 def save_weights(

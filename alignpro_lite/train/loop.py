@@ -23,7 +23,7 @@ from alignpro_lite.errors import TrainingError
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.checkpoint import ProcessState
 from alignpro_lite.train.objective import log_variance
-from alignpro_lite.train.plateau import Measured, Plateau, Watch
+from alignpro_lite.train.plateau import Measurement, Plateau, Watch
 from alignpro_lite.train.prompter.config import ObjectiveSection, OptimisationSection
 from alignpro_lite.train.rollout import Group, Learner, Rollout, mean_reward, roll_out
 
@@ -160,7 +160,7 @@ class PolicyTrainer:
         seed = stream_seed(self._training.seed, _WATCH_SEED)
         reward = mean_reward(self._learner, own, watch.answers, seed)
         means, _ = self._reduced({WATCHED: reward}, {})
-        measured = Measured(self.step, means[WATCHED])
+        measured = Measurement(self.step, means[WATCHED])
         self.plateau = self.plateau.after(measured)
         if self.plateau.best == measured:
             self._best = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """The reward on the prompts set apart, at one step.
 
     Attributes:
@@ -43,10 +43,10 @@ class Plateau:
     """
 
     patience: int
-    history: tuple[Measured, ...] = ()
+    history: tuple[Measurement, ...] = ()
 
     @property
-    def best(self) -> Measured | None:
+    def best(self) -> Measurement | None:
         """The measurement with the highest reward, the first of equal ones; None before any."""
         return max(self.history, key=lambda found: found.reward, default=None)
 
@@ -57,6 +57,6 @@ class Plateau:
             len(self.history) - 1 - self.history.index(self.best) >= self.patience
         )
 
-    def after(self, measured: Measured) -> Plateau:
+    def after(self, measured: Measurement) -> Plateau:
         """The same with one more measurement."""
         return Plateau(self.patience, (*self.history, measured))

@@ -209,6 +209,7 @@ def test_an_interrupted_bound_goes_on_and_computes_nothing_twice(places, monkeyp
     (places.run / TERMS).write_text(lines[0] + lines[1][:9])
     again = evaluate_bound(config, places, silent)
     assert again == whole
+    assert "How often the judge reward is right is not known" in whole
     assert (places.run / TERMS).read_text() == "".join(lines)
     (places.run / TERMS).write_text(lines[0].replace("variation", "variance"))
     with pytest.raises(InputError, match=r"bound.jsonl lacks the key .* Delete that line"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from alignpro_lite.train.plateau import Measured, Plateau
+from alignpro_lite.train.plateau import Measurement, Plateau
 
 
 def after(rewards, patience=2):
     plateau = Plateau(patience)
     for step, reward in enumerate(rewards):
-        plateau = plateau.after(Measured(step, reward))
+        plateau = plateau.after(Measurement(step, reward))
     return plateau
 
 

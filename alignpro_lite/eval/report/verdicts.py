@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from alignpro_lite.eval.report.tables import (
     Shown,
@@ -12,7 +12,7 @@ from alignpro_lite.eval.report.tables import (
     tone_of,
     tone_of_gains,
 )
-from alignpro_lite.eval.summary import Summary, Versus
+from alignpro_lite.eval.summary import JudgeAccuracy, Summary, Versus
 
 _FINDINGS = {
     "better": "finds it better",
@@ -33,7 +33,11 @@ def verdicts(summary: Summary) -> tuple[Shown, ...]:
         *_against_controls(summary),
         *_at_equal_calls(summary),
         *_weak_oracle(summary),
-        *_weak_judges(summary),
+        *(
+            verdict
+            for judge in summary.judges
+            for verdict in judge_verdicts(judge, summary.accuracies)
+        ),
     )
 
 
@@ -120,25 +124,30 @@ def _weak_oracle(summary: Summary) -> Iterator[Shown]:
             return
 
 
-def _weak_judges(summary: Summary) -> Iterator[Shown]:
-    for judge in summary.judges:
-        rows = [found for found in summary.accuracies if found.judge == judge]
-        below = [
-            f"{found.data} ({found.accuracy.value:.3f} of {found.pairs} pairs right, the longer "
-            f"answer {found.length:.3f})"
-            for found in rows
-            if found.is_below_length and found.accuracy is not None
-        ]
-        if below:
-            yield Shown(
-                f"The judge {judge} is below length: always taking the longer answer is right more "
-                f"often on {', '.join(below)}.",
-                tone="worse",
-            )
-        unknown = [found.part for found in rows if found.accuracy is None]
-        if unknown or not rows:
-            what = f"its {', '.join(unknown)}" if unknown else "it"
-            yield Shown(
-                f"How often the judge {judge} is right is not known: {what} was not measured.",
-                tone="same",
-            )
+def judge_verdicts(judge: str, accuracies: Sequence[JudgeAccuracy]) -> Iterator[Shown]:
+    """Say where a judge is below length, and where nothing is known about it.
+
+    Args:
+        judge: Name of the judge.
+        accuracies: Those of all judges.
+    """
+    rows = [found for found in accuracies if found.judge == judge]
+    below = [
+        f"{found.data} ({found.accuracy.value:.3f} of {found.pairs} pairs right, the longer answer "
+        f"{found.length:.3f})"
+        for found in rows
+        if found.is_below_length and found.accuracy is not None
+    ]
+    if below:
+        yield Shown(
+            f"The judge {judge} is below length: always taking the longer answer is right more "
+            f"often on {', '.join(below)}.",
+            tone="worse",
+        )
+    unknown = [found.part for found in rows if found.accuracy is None]
+    if unknown or not rows:
+        what = f"its {', '.join(unknown)}" if unknown else "it"
+        yield Shown(
+            f"How often the judge {judge} is right is not known: {what} was not measured.",
+            tone="same",
+        )
