@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from alignpro_lite.eval.analysis import summarise
 from alignpro_lite.eval.arms import CONSTANT, constant_systems
 from alignpro_lite.eval.bench import Response
 from alignpro_lite.eval.config import (
+    AnySystem,
     GivenSection,
     InstructionSection,
     NoPrompterSection,
@@ -34,6 +37,12 @@ from alignpro_lite.prompter.template import AUGMENT, REWRITE
 from tests.eval.test_run import NONE, config_of, places_in
 from tests.support.records import JUDGE, SpokenTarget, bench_of, lineup_of, records_of
 
+
+def as_partial(system: Any) -> partial[Any]:
+    assert isinstance(system, partial)
+    return system
+
+
 TEMPLATES = {"hints": AUGMENT, "more hints": AUGMENT, "whole": REWRITE}
 
 
@@ -48,13 +57,14 @@ TEMPLATES = {"hints": AUGMENT, "more hints": AUGMENT, "whole": REWRITE}
 )
 def test_the_untrained_prompter_is_drawn_as_the_trained_one(sampling):
     """Holds down: ρ_sft was drawn at temperature 1 beside a prompter at 0.4."""
-    loaded = SimpleNamespace(
+    loaded: Any = SimpleNamespace(
         prompter=lambda bundle, adapter=1.0: SimpleNamespace(
             adapter=adapter, bundle=SimpleNamespace(sidecar=SimpleNamespace(sampling=sampling))
         )
     )
+    nowhere: Any = None
     learned, untrained = (
-        open_system(kind(name="x", bundle="b"), loaded, None, {})
+        as_partial(open_system(kind(name="x", bundle="b"), loaded, nowhere, {}))
         for kind in (PrompterSystemSection, ReferenceSystemSection)
     )
     assert learned.func is untrained.func
@@ -163,13 +173,13 @@ def test_every_prompter_is_held_against_a_constant_hint(systems, expected):
 
 
 def test_a_constant_hint_answers_what_its_prompters_answer():
-    some = [
+    some: list[AnySystem] = [
         PrompterSystemSection(name="p", bundle="hints", data=("a",)),
         RhoStarSection(name="q", bundle="hints", data=("b", "a")),
     ]
     (added,) = constant_systems(some, TEMPLATES.__getitem__).values()
     assert added.data == ("a", "b")
-    everything = [*some, PrompterSystemSection(name="r", bundle="hints")]
+    everything: list[AnySystem] = [*some, PrompterSystemSection(name="r", bundle="hints")]
     (added,) = constant_systems(everything, TEMPLATES.__getitem__).values()
     assert added.data == ()
 

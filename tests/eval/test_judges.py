@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from alignpro_lite.eval.report.verdicts import verdicts
 from alignpro_lite.reward.loading import ScorerSource
 from tests.support.records import lineup_of, records_of
 
-STORE = SimpleNamespace(path=lambda kind, name: name)
+STORE: Any = SimpleNamespace(path=lambda kind, name: name)
 
 
 def pairs(part, count, accuracy, length):

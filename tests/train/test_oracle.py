@@ -28,6 +28,7 @@ from alignpro_lite.train.oracle import run as oracle
 from alignpro_lite.train.oracle.config import OracleConfig, OracleSection
 from alignpro_lite.train.oracle.run import DIRECT, MERGED, ORACLE, Verbatim, train_oracle
 from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.rollout import roll_out
 from tests.support.tiny_models import configurations, write_model
 
 CONFIG = """
@@ -173,7 +174,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(folder, base, monkeypatch
 
 def test_prompts_that_decide_are_not_trained_on(folder, base, monkeypatch):
     unexported(monkeypatch)
-    trained_on, watched, roll_out = set(), set(), loop.roll_out
+    trained_on, watched = set(), set()
 
     def rolled_out(learner, prompts, rewrites, seed):
         trained_on.update(prompts)
