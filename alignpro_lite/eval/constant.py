@@ -6,11 +6,13 @@ it, whether somebody asked for it or not.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
@@ -19,9 +21,11 @@ from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.record import Origin, Record, parse_written, plain
+from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.target.rollout import Answer
 
 CONSTANTS = "constants.jsonl"
 """Which hints were chosen, so that a resumed evaluation goes on with the same."""
@@ -85,21 +89,39 @@ def best_constant(
         prompts: What the hints are tried on; none of them may be judged. If there is none, the
             most frequent hint is taken, because its choice looks at no reward.
         hints: What the prompter wrote and may be used.
-        seed: Seed of the trial answers.
+        seed: Seed of the trial answers, the same for all hints.
 
     Raises:
-        RewardError: An answer failed or has no score.
+        AlignProError: The target or the judge failed altogether.
     """
     counts = Counter(hints)
     often = [hint for hint, _ in counts.most_common(_TRIED if prompts else 1)]
-    judge = next(iter(bench.judges))
 
-    def mean_reward(hint: str) -> float:
-        sent = [[template.apply(prompt, hint)] * _ANSWERS for prompt in prompts]
-        return float(bench.answer(prompts, sent, seed).rewards[judge].mean())
+    def worth(hint: str) -> float:
+        return _tried(bench, prompts, [template.apply(prompt, hint) for prompt in prompts], seed)
 
-    best = max(often, key=mean_reward) if len(often) > 1 else next(iter(often), "")
+    best = max(often, key=worth) if len(often) > 1 else next(iter(often), "")
     return ConstantHint(best, counts[best], len(hints), len(often))
+
+
+def _tried(bench: Bench, prompts: Sequence[str], sent: Sequence[str], seed: int) -> float:
+    """Mean reward of a few answers to each text, without those that failed or have no score.
+
+    A trial is no comparison that is reported, so it need not stop at a single failure.
+    """
+    conversations = [[Message("user", text)] for text in sent for _ in range(_ANSWERS)]
+    asked = [prompt for prompt in prompts for _ in range(_ANSWERS)]
+    outcomes = bench.target.answers(conversations, bench.plan.with_count(1), seed)
+    exchanges = [
+        Exchange(prompt, answer.text)
+        for prompt, (answer,) in zip(asked, outcomes, strict=True)
+        if isinstance(answer, Answer)
+    ]
+    if not exchanges:
+        return -math.inf
+    scores = next(iter(bench.judges.values())).score(exchanges)
+    known = scores.total[~scores.failed]
+    return float(known.mean()) if known.size else -math.inf
 
 
 def choose_constants(

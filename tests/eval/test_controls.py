@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -219,6 +220,15 @@ def test_a_prompter_that_writes_nothing_leaves_prompts_as_they_are():
     found = best_constant(bench_of(SpokenTarget()), AUGMENT, ["a"], [], 0)
     assert found.rewrite(AUGMENT)("Why? ") == "Why? "
     assert "adds nothing" in found.note("hint")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_an_answer_without_a_score_does_not_stop_a_trial(score):
+    """Training survives such answers, so the choice of a hint after it must."""
+    bench = bench_of(SpokenTarget(), reward=lambda answer: score if "B" in answer else 1.0)
+    assert best_constant(bench, AUGMENT, ["a", "c"], ["B.", "B.", "A."], 0).text == "A."
+    bench = bench_of(SpokenTarget(), reward=lambda answer: math.nan)
+    assert best_constant(bench, AUGMENT, ["a", "c"], ["A.", "B.", "B."], 0).text == "B."
 
 
 def test_only_the_first_judge_chooses():
