@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def claims(main: Found) -> str:
             f"{_plain(second['gain'], signed=True)}"
             + ("; but that judge is right less often than mere length." if below else ".")
         )
-    return " ".join(filter(None, sentences))
+    sentences.append("[docs/results.md](docs/results.md) has every figure.")
+    return textwrap.fill(" ".join(filter(None, sentences)), 105, break_on_hyphens=False)
 
 
 def _is_below(row: Found) -> bool:
