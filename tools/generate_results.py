@@ -160,11 +160,16 @@ def claims(main: Found) -> str:
     ]  # fmt: skip
     for other in others:
         second = _versus(main, _all(main), LEARNED, other)
-        below = any(_is_below(row) for row in main["accuracies"] if row["judge"] == other)
+        rows = (row for row in main["accuracies"] if row["judge"] == other)
+        below = ", ".join(row["data"] for row in rows if _is_below(row))
         sentences.append(
             f"Under the judge {other}, on which it was not trained, it gains "
             f"{_plain(second['gain'], signed=True)}"
-            + ("; but that judge is right less often than mere length." if below else ".")
+            + (
+                f"; but on {below} that judge is right less often than mere length."
+                if below
+                else "."
+            )
         )
     sentences.append("[docs/results.md](docs/results.md) has every figure.")
     return textwrap.fill(" ".join(filter(None, sentences)), 105, break_on_hyphens=False)
