@@ -109,12 +109,12 @@ def _tried(bench: Bench, prompts: Sequence[str], sent: Sequence[str], seed: int)
 
     A trial is no comparison that is reported, so it need not stop at a single failure.
     """
-    conversations = [[Message("user", text)] for text in sent for _ in range(_ANSWERS)]
-    asked = [prompt for prompt in prompts for _ in range(_ANSWERS)]
-    outcomes = bench.target.answers(conversations, bench.plan.with_count(1), seed)
+    conversations = [[Message("user", text)] for text in sent]
+    outcomes = bench.target.answers(conversations, bench.plan.with_count(_ANSWERS), seed)
     exchanges = [
         Exchange(prompt, answer.text)
-        for prompt, (answer,) in zip(asked, outcomes, strict=True)
+        for prompt, answers in zip(prompts, outcomes, strict=True)
+        for answer in answers
         if isinstance(answer, Answer)
     ]
     if not exchanges:
