@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from alignpro_lite.eval.answers import Answers
+from alignpro_lite.eval.frontier import Pools, equal_calls_of, frontier_of
 from alignpro_lite.eval.lineup import ALL, Lineup
 from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.eval.summary import (
     Agreement,
     Cell,
     DialCurve,
+    Difference,
+    JudgeAccuracy,
     ModelUsed,
     Summary,
     Versus,
@@ -50,6 +53,8 @@ _PACKAGES = ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxruntime-gp
 def summarise(
     lineup: Lineup,
     records: Sequence[ResultRow],
+    pools: Pools,
+    accuracies: Sequence[JudgeAccuracy],
     configuration: Mapping[str, Any],
     models: Sequence[ModelUsed] = (),
     dial: tuple[DialCurve, ...] = (),
@@ -60,6 +65,8 @@ def summarise(
     Args:
         lineup: What was compared.
         records: What every system did.
+        pools: Answers to the unchanged prompts, for the best of n.
+        accuracies: How often the judges are right.
         configuration: As it was resolved.
         models: What took part.
         dial: Curves of reward against KL.
@@ -75,6 +82,11 @@ def summarise(
         systems=tuple(answers.rows),
         cells=tuple(_cells(answers)),
         versus=_against_baseline(answers),
+        controls=tuple(name for name in lineup.controls if name in answers.rows),
+        differences=tuple(_differences(answers)),
+        frontier=tuple(frontier_of(answers, pools)),
+        equal_calls=tuple(equal_calls_of(answers, pools)),
+        accuracies=tuple(accuracies),
         matrices=_win_matrices(answers),
         agreements=_agreements(answers),
         rewrites={
@@ -181,6 +193,19 @@ def _recovered(answers: Answers, data: str, system: str, judge: str) -> Estimate
         return None
     own, plain, best = (answers.rewards(name, places, judge) for name in names)
     return recovered_share(own, plain, best, lineup.seed)
+
+
+def _differences(answers: Answers) -> Iterator[Difference]:
+    """Every two systems but the baseline, paired by the prompts that both have answered."""
+    lineup = answers.lineup
+    systems = [name for name in answers.rows if name != lineup.baseline]
+    for judge in lineup.judges:
+        for first, second in combinations(systems, 2):
+            places = answers.places(ALL, first, second)
+            if len(places) >= 2:
+                own, other = (answers.rewards(name, places, judge) for name in (first, second))
+                gain = mean_difference(own, other, lineup.seed)
+                yield Difference(first, second, judge, len(places), gain)
 
 
 def _win_matrices(answers: Answers) -> tuple[WinMatrix, ...]:

@@ -20,7 +20,9 @@ from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval.config import BoundSection, EvalConfig
 from alignpro_lite.eval.evaluation import open_evaluation
 from alignpro_lite.eval.journal import CURE
+from alignpro_lite.eval.judges import judge_accuracies
 from alignpro_lite.eval.loaded import Loaded
+from alignpro_lite.eval.report.verdicts import judge_verdicts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.measure.bound import (
     Bound,
@@ -245,7 +247,10 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
 
             found = run.measure(evaluation.mixed(section.prompts), known, on_terms)
         write_text(places.run / BOUND, json.dumps(asdict(found), indent=2) + "\n")
-    return bound_table(found)
+    judge = config.judge[0]
+    accuracies = judge_accuracies({judge.name: judge.reward}, places.store)
+    verdicts = judge_verdicts(judge.name, accuracies)
+    return "\n".join([bound_table(found), *(verdict.text for verdict in verdicts)])
 
 
 def _strength(section: BoundSection, loaded: Loaded) -> float:

@@ -17,7 +17,7 @@ from alignpro_lite.experiment.sections import (
 )
 from alignpro_lite.registry.record import Count, Label, NonEmpty, Positive, Record
 from alignpro_lite.reward.loading import ScorerSource
-from alignpro_lite.rewriting.request import Guard, Returns
+from alignpro_lite.rewriting.request import Guard, Returns, RhoStar
 from alignpro_lite.target.rollout import AnswerPlan
 
 SystemName = Annotated[str, Meta(max_length=40, pattern=r"^[^|\x00-\x1f]+\Z")]
@@ -86,7 +86,7 @@ class PrompterSystemSection(SystemSection, tag="prompter"):
 
 
 class ReferenceSystemSection(PrompterSystemSection, tag="reference"):
-    """[[system]] of kind reference: the untrained ρ_sft at temperature 1."""
+    """[[system]] of kind reference: the untrained ρ_sft, drawn as the bundle draws ρ_θ."""
 
 
 class RhoStarSection(SystemSection, tag="rho_star"):
@@ -108,6 +108,14 @@ class RhoStarSection(SystemSection, tag="rho_star"):
     trials: Count = 2
     guard: Guard = "off"
     returns: Returns = "fresh"
+
+    @property
+    def calls(self) -> int:
+        """Answers that the target gives for one that is delivered, those of the guard included."""
+        judging = RhoStar.guard_answers if self.guard != "off" else 0
+        raw = judging or self.trials
+        delivered = 1 if self.returns == "fresh" else 0
+        return self.samples * self.trials + raw + judging + delivered
 
 
 class BestOfSection(SystemSection, tag="best_of"):

@@ -2,10 +2,13 @@
 
 Sampling: the same candidates and trial answers are weighed again for every λ. Half of the answers
 choose, the other half judge the choice, then the halves swap roles; so the luck that a draw follows
-does not count as reward. Letting the same answers choose and judge flatters: that curve is an upper
-limit of what ρ* itself can reach with these candidates.
+does not count as reward. The KL is that of these draws. It is not KL(ρ*‖ρ_sft), which a handful of
+candidates cannot show where it is above the log of their number, but an upper limit of
+KL(draw‖ρ_sft) for any number of candidates and any noise (`measure.draws.draw_kl`).
 
-Adapter: its gate multiplies what training added, from ρ_sft at 0 to ρ_θ at 1 and beyond.
+Adapter: its gate multiplies what training added, from ρ_sft at 0 to ρ_θ at 1 and beyond. Rewrites
+are drawn as users get them, as in a system of kind prompter. The KL is the mean log-ratio of the
+rewrites that may be used.
 """
 
 from __future__ import annotations
@@ -24,12 +27,13 @@ from alignpro_lite.eval.config import DialSection
 from alignpro_lite.eval.evaluation import Evaluation
 from alignpro_lite.eval.summary import DialCurve, DialPoint
 from alignpro_lite.eval.systems import send_rewrites
+from alignpro_lite.measure.draws import draw_kl, draw_shares
 from alignpro_lite.measure.statistics import FloatArray, bootstrap_mean
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.posterior import posterior, tally
 from alignpro_lite.rewriting.request import Request, RhoStar
-from alignpro_lite.rewriting.rho_star import Candidates, diagnose, log_weights, shares
+from alignpro_lite.rewriting.rho_star import Candidates, log_weights
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.rewriting.trials import Ask, Trials, rewards_of
 
@@ -38,9 +42,9 @@ _GATE_SEED = 1
 _CANDIDATE_SEED = 2
 
 Measured = Mapping[str, Any]
-"""One measurement on one prompt, as a row of `DIAL` holds it. At a gate: `kl` in nats and the mean
-`reward`. Of candidates: log ρ_sft of each as `reference` and log q as `proposal`, in nats, and as
-`rewards` a row of those of its trial answers."""
+"""One measurement on one prompt, as a row of `DIAL` holds it. At a gate: `kl` in nats, None where
+no rewrite may be used, and the mean `reward`. Of candidates: log ρ_sft of each as `reference` and
+log q as `proposal`, in nats, and as `rewards` a row of those of its trial answers."""
 
 
 def dial_curves(evaluation: Evaluation, section: DialSection) -> tuple[DialCurve, ...]:
@@ -110,58 +114,49 @@ def _gated(evaluation: Evaluation, place: int, prompt: str, prompter: OnnxPrompt
     loaded, config = evaluation.loaded, evaluation.config
     seed = stream_seed(stream_seed(config.seed, _GATE_SEED), place)
     bench = Bench(loaded.target, {"reward": loaded.reward}, config.answers)
-    response = send_rewrites(bench, [prompt], seed, prompter, Sampling(), is_reference=False)
+    sampling = prompter.bundle.sidecar.sampling
+    response = send_rewrites(bench, [prompt], seed, prompter, sampling)
     (ratios,) = response.log_ratios
-    kl = float(np.mean(ratios)) if ratios else 0.0
+    kl = float(np.mean(ratios)) if ratios else None
     return {"kl": kl, "reward": float(response.rewards["reward"].mean())}
 
 
 def sampling_curves(
     prompts: Sequence[Measured], strengths: Sequence[float]
 ) -> tuple[DialCurve, ...]:
-    """Reward against KL of draws from ρ* at every λ: what is reached, and an upper limit.
+    """Reward of draws at every λ, against an upper limit of their KL to ρ_sft.
 
     Args:
         prompts: Candidates of each; prompts with fewer than two are left out.
         strengths: λ.
 
     Returns:
-        Both curves; none where fewer than two prompts have candidates.
+        One curve; none where fewer than two prompts have candidates.
     """
     usable = [prompt for prompt in prompts if len(prompt["rewards"]) >= 2]
     if len(usable) < 2:
         return ()
-    return (
-        DialCurve("sampling ρ*", tuple(_sampled(usable, strength, True) for strength in strengths)),
-        DialCurve(
-            "upper limit", tuple(_sampled(usable, strength, False) for strength in strengths)
-        ),
-    )
+    return (DialCurve("draws at λ", tuple(_sampled(usable, strength) for strength in strengths)),)
 
 
-def _sampled(prompts: Sequence[Measured], strength: float, is_fair: bool) -> DialPoint:
-    """One λ: with the halves of the answers apart, or all of them choosing and judging."""
-    both = np.array([_expected(prompt, strength, is_fair) for prompt in prompts])
+def _sampled(prompts: Sequence[Measured], strength: float) -> DialPoint:
+    """One λ."""
+    both = np.array([_drawn(prompt, strength) for prompt in prompts])
     return DialPoint(f"λ {strength:g}", float(both[:, 0].mean()), bootstrap_mean(both[:, 1], 0))
 
 
-def _expected(prompt: Measured, strength: float, is_fair: bool) -> tuple[float, float]:
-    """KL(ρ*‖ρ_sft) and E_ρ*[R] of one prompt, both by self-normalised weights.
-
-    The KL is that of the distribution that the choosing answers give. log Z is taken relative to
-    the weights that no reward at all would give, so that it is 0 for constant rewards of 0.
-    """
+def _drawn(prompt: Measured, strength: float) -> tuple[float, float]:
+    """The limit of the KL and the mean reward of draws by half of the answers, for one prompt."""
     rewards = np.array(prompt["rewards"])
+    log_ratios = np.array(prompt["proposal"]) - np.array(prompt["reference"])
     half = rewards.shape[1] // 2
     halves = rewards[:, :half], rewards[:, half:]
-    found, distances = [], []
-    for choosing, judging in (halves, halves[::-1]) if is_fair else [(rewards, rewards)]:
-        weights = shares(log_weights(_scored(prompt, choosing), strength))
-        found.append(float(weights @ judging.mean(axis=1)))
-        drawn = diagnose(_scored(prompt, choosing), strength)
-        nothing = diagnose(_scored(prompt, np.zeros_like(choosing)), strength)
-        distances.append(drawn.reward / strength - (drawn.log_z - nothing.log_z))
-    return max(0.0, float(np.mean(distances))), float(np.mean(found))
+    found = []
+    for choosing, judging in (halves, halves[::-1]):
+        law = draw_shares(log_weights(_scored(prompt, choosing), strength))
+        found.append((draw_kl(law, log_ratios), float(law @ judging.mean(axis=1))))
+    kl, reward = np.mean(found, axis=0)
+    return float(kl), float(reward)
 
 
 def _scored(prompt: Measured, rewards: FloatArray) -> Candidates:
@@ -171,12 +166,10 @@ def _scored(prompt: Measured, rewards: FloatArray) -> Candidates:
 
 def _gate_curve(gated: Mapping[float, Sequence[Measured]]) -> DialCurve:
     """Reward against KL of the learned prompter at every gate."""
-    points = [
-        DialPoint(
-            f"gate {gate:g}",
-            float(np.mean([row["kl"] for row in rows])),
-            bootstrap_mean(np.array([row["reward"] for row in rows]), 0),
-        )
-        for gate, rows in gated.items()
-    ]
+    points = []
+    for gate, rows in gated.items():
+        ratios = [row["kl"] for row in rows if row["kl"] is not None]
+        if ratios:
+            reward = bootstrap_mean(np.array([row["reward"] for row in rows]), 0)
+            points.append(DialPoint(f"gate {gate:g}", float(np.mean(ratios)), reward))
     return DialCurve("learned ρ_θ", tuple(points))

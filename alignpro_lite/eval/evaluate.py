@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from alignpro_lite.eval.analysis import summarise
+from alignpro_lite.eval.bench import System
 from alignpro_lite.eval.config import EvalConfig, RhoStarSection
+from alignpro_lite.eval.constant import ConstantHint, choose_constants
 from alignpro_lite.eval.dial import dial_curves
-from alignpro_lite.eval.evaluation import open_evaluation
+from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
+from alignpro_lite.eval.frontier import FRONTIER, answer_pools
+from alignpro_lite.eval.judges import judge_accuracies
 from alignpro_lite.eval.loaded import open_system
+from alignpro_lite.eval.oracle import oracle_note, read_oracle_card
 from alignpro_lite.eval.pair_judge import pair_notes
 from alignpro_lite.eval.records import RESULTS, ResultRow
 from alignpro_lite.eval.report.figures import write_figures
@@ -17,6 +23,7 @@ from alignpro_lite.eval.report.markdown import as_markdown
 from alignpro_lite.eval.report.page import as_page
 from alignpro_lite.eval.runner import answer_all
 from alignpro_lite.eval.summary import DialCurve, Summary, write_summary
+from alignpro_lite.eval.systems import send_fixed
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import write_text
@@ -41,29 +48,51 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
         loaded, lineup = evaluation.loaded, evaluation.lineup
         if config.dial is not None:
             loaded.require_llama("The dial")
-        sections = {section.name: section for section in config.system}
+        hints = choose_constants(evaluation, note)
         records = answer_all(
             lineup,
             loaded.bench,
-            lambda name: open_system(sections[name], loaded, places, lineup.prompts),
+            lambda name: _open_system(evaluation, hints, name),
             evaluation.journal(RESULTS),
             note,
         )
+        pools = answer_pools(lineup, loaded.bench, records, evaluation.journal(FRONTIER), note)
         judged = pair_notes(evaluation, records, note)
         dial: tuple[DialCurve, ...] = ()
         if config.dial is not None:
             note("Turning the λ dial.")
             dial = dial_curves(evaluation, config.dial)
+        added = [hint.note(name) for name, hint in hints.items()]
+        oracle = _oracle_notes(config, places)
         summary = summarise(
             lineup,
             records,
+            pools,
+            judge_accuracies({judge.name: judge.reward for judge in config.judge}, places.store),
             plain(config),
             evaluation.models,
             dial,
-            (*evaluation.notes, *judged, *_scope(config)),
+            (*evaluation.notes, *added, *oracle, *judged, *_scope(config)),
         )
         write_report(places.run, summary, records)
     return summary
+
+
+def _open_system(evaluation: Evaluation, hints: Mapping[str, ConstantHint], name: str) -> System:
+    """Load a system of the configuration, or one that was added."""
+    loaded = evaluation.loaded
+    if name in hints:
+        template = loaded.template(evaluation.constants[name].bundle)
+        return partial(send_fixed, rewrite=hints[name].rewrite(template))
+    section = next(section for section in evaluation.config.system if section.name == name)
+    return open_system(section, loaded, evaluation.places, evaluation.lineup.prompts)
+
+
+def _oracle_notes(config: EvalConfig, places: Places) -> Iterator[str]:
+    """How the oracle was trained, beside how it is judged."""
+    if config.oracle is not None:
+        card = read_oracle_card(places.store.path("target", config.oracle.source))
+        yield oracle_note(config.oracle.name, card, config.answers)
 
 
 def write_report(folder: Path, summary: Summary, records: Sequence[ResultRow]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.config import EvalConfig
-from alignpro_lite.eval.inputs import models_used, prompts_of, texts_of
+from alignpro_lite.eval.arms import constant_systems, lineup_of
+from alignpro_lite.eval.config import EvalConfig, PrompterSystemSection
+from alignpro_lite.eval.inputs import mixed, models_used, prompts_of, texts_of
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.loaded import Loaded
@@ -34,6 +35,8 @@ class Evaluation:
         config: What to compare.
         places: Where things are.
         lineup: Which systems answer which prompts.
+        constants: The systems that were added, see `arms.constant_systems`.
+        spare: Prompts that are not judged, for what has to be chosen.
         notes: A sentence for every row that was left out.
         models: What takes part.
         identity: Names the configuration and the models; results of two identities never mix.
@@ -43,6 +46,8 @@ class Evaluation:
     config: EvalConfig
     places: Places
     lineup: Lineup
+    constants: Mapping[str, PrompterSystemSection]
+    spare: Sequence[str]
     notes: tuple[str, ...]
     models: tuple[ModelUsed, ...]
     identity: str
@@ -54,10 +59,7 @@ class Evaluation:
 
     def mixed(self, count: int) -> list[str]:
         """Take that many prompts from all data sets in turn."""
-        rows_of = self.lineup.prompts.values()
-        turns = max(map(len, rows_of))
-        found = [rows[turn] for turn in range(turns) for rows in rows_of if turn < len(rows)]
-        return list(dict.fromkeys(found))[:count]
+        return mixed(list(self.lineup.prompts.values()))[:count]
 
 
 @contextmanager
@@ -78,27 +80,20 @@ def open_evaluation(
     places.run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(locked(places.run / _LOCK, lambda: note("Waiting for another run.")))
-        prompts, notes = prompts_of(config, places)
-        for sentence in notes:
+        prompts = prompts_of(config, places)
+        for sentence in prompts.notes:
             note(sentence)
         models = models_used(config, places)
-        texts = texts_of(config, places, prompts)
+        texts = texts_of(config, places, prompts.judged)
         # Before the folder is claimed, so that a mistake that shows here can be corrected.
         loaded = Loaded(config, places, stack)
         identity = _identify(config, places.run, models, texts)
-        lineup = _lineup(config, prompts)
-        yield Evaluation(config, places, lineup, tuple(notes), models, identity, loaded)
-
-
-def _lineup(config: EvalConfig, prompts: Mapping[str, Sequence[str]]) -> Lineup:
-    return Lineup(
-        prompts=prompts,
-        systems={section.name: section.data or tuple(prompts) for section in config.system},
-        judges=tuple(section.name for section in config.judge),
-        baseline=config.baseline,
-        oracle=config.oracle.name if config.oracle else None,
-        seed=config.seed,
-    )
+        constants = constant_systems(config.system, loaded.template)
+        lineup = lineup_of(config, prompts.judged, constants)
+        notes = tuple(prompts.notes)
+        yield Evaluation(
+            config, places, lineup, constants, prompts.spare, notes, models, identity, loaded
+        )
 
 
 def _identify(

@@ -6,6 +6,8 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from alignpro_lite.errors import InputError
@@ -32,36 +34,59 @@ from alignpro_lite.reward.loading import ScorerSource
 _WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
 
 
-def prompts_of(config: EvalConfig, places: Places) -> tuple[dict[str, list[str]], list[str]]:
-    """Read the prompts of every data set.
+@dataclass(frozen=True)
+class EvalPrompts:
+    """The prompts of an evaluation, each list in an order fixed by the seed.
 
-    Returns:
-        The prompts of each data set without duplicates, in an order fixed by the seed, and a
-        sentence for every row that was left out.
+    Attributes:
+        judged: Those that systems answer, by data set, without duplicates.
+        spare: Others of the same files, taken from all of them in turn. Nothing is judged on them,
+            so a choice may look at their answers.
+        notes: A sentence for every row that was left out.
+    """
+
+    judged: Mapping[str, Sequence[str]]
+    spare: Sequence[str]
+    notes: Sequence[str]
+
+
+def prompts_of(config: EvalConfig, places: Places) -> EvalPrompts:
+    """Read the prompts of every data set.
 
     Raises:
         InputError: A file cannot be read, or holds too few prompts.
     """
     chosen: dict[str, list[str]] = {}
+    others: list[list[str]] = []
     notes: list[str] = []
     for section in config.data:
         rows, bad = read_prompts(places.data / section.path, section.format)
         notes += [f"{section.path}: {row}" for row in bad]
-        usable = [prompt for prompt in dict.fromkeys(rows) if _is_wanted(config, section, prompt)]
+        short = [row for row in dict.fromkeys(rows) if len(row) <= config.longest_prompt]
+        usable = [prompt for prompt in short if _is_wanted(config, section, prompt)]
         random.Random(config.seed).shuffle(usable)
         chosen[section.name] = usable[: section.prompts]
+        random.Random(config.seed).shuffle(short)
+        others.append(short)
         if len(usable) < 2:
             raise InputError(
                 f"{section.name} needs at least 2 prompts, found {len(usable)} of at most "
                 f"{config.longest_prompt} characters.",
                 'Add data, raise longest_prompt, or set part = "all".',
             )
-    return chosen, notes
+    judged = {prompt for prompts in chosen.values() for prompt in prompts}
+    spare = [prompt for prompt in mixed(others) if prompt not in judged]
+    return EvalPrompts(chosen, spare, notes)
+
+
+def mixed(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Take prompts from all lists in turn, each of them once."""
+    turns = zip_longest(*lists)
+    return list(dict.fromkeys(prompt for turn in turns for prompt in turn if prompt is not None))
 
 
 def _is_wanted(config: EvalConfig, section: DataSetSection, prompt: str) -> bool:
-    held_out = section.part == "all" or prompt_position(prompt) < config.held_out
-    return held_out and len(prompt) <= config.longest_prompt
+    return section.part == "all" or prompt_position(prompt) < config.held_out
 
 
 def texts_of(

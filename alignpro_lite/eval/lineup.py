@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ALL = "all"
 """The data set that stands for all of them together, where there are several."""
@@ -20,6 +20,11 @@ class Lineup:
         baseline: The system that the others are compared with; it answers all data sets.
         oracle: The system whose gain the others are measured by, or None.
         seed: Seed of rewrites, answers and resampling, the same for all systems.
+        controls: Systems that need neither training nor a search, such as ρ_sft and a constant
+            hint: the others are worth what they gain beyond these.
+        calls: How often the target is asked for one answer, of systems that try several rewrites or
+            answers and let the reward choose; a system that is not named asks once. The best of n
+            answers to the unchanged prompt is not named: it is what the others are compared with.
     """
 
     prompts: Mapping[str, Sequence[str]]
@@ -28,6 +33,8 @@ class Lineup:
     baseline: str
     oracle: str | None
     seed: int
+    controls: tuple[str, ...] = ()
+    calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -38,3 +45,7 @@ class Lineup:
     def answers_everything(self, system: str) -> bool:
         """Whether a system answers every data set."""
         return set(self.systems[system]) == set(self.prompts)
+
+    def searching(self, data: str) -> list[str]:
+        """The systems that call the target several times for an answer to a data set."""
+        return [name for name in self.calls if data in self.systems[name]]

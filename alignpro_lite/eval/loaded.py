@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench, System
 from alignpro_lite.eval.config import (
@@ -30,6 +29,7 @@ from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels
@@ -100,6 +100,10 @@ class Loaded:
         """A bundle by name or path."""
         return open_bundle(self._places.store.path("bundle", name))
 
+    def template(self, name: str) -> RewriteTemplate:
+        """How the prompter of a bundle is asked."""
+        return self.bundle(name).sidecar.template
+
     def prompter(self, name: str, adapter: float = 1.0) -> OnnxPrompter:
         """A bundle that stays loaded, its adapter multiplied: 1 is ρ_θ, 0 is ρ_sft."""
         key = name, adapter
@@ -127,23 +131,23 @@ def open_system(
     """
     match section:
         case NoPrompterSection():
-            return partial(send_fixed, rewrites={})
+            return send_fixed
         case InstructionSection():
-            return partial(send_fixed, rewrites={}, prefix=f"{section.text}\n\n")
+            return partial(send_fixed, rewrite=lambda prompt: f"{section.text}\n\n{prompt}")
         case GivenSection():
-            return partial(send_fixed, rewrites=given_rewrites(section, places, prompts))
+            rewrites = given_rewrites(section, places, prompts)
+            return partial(send_fixed, rewrite=rewrites.__getitem__)
         case OracleSystemSection():
-            return partial(send_fixed, rewrites={}, target=GgufTarget(loaded.oracle(section)))
+            return partial(send_fixed, target=GgufTarget(loaded.oracle(section)))
         case BestOfSection():
             judge = loaded.config.judge[0].name
             return partial(keep_best, samples=section.samples, judge=judge)
-        case ReferenceSystemSection():
-            prompter = loaded.prompter(section.bundle, adapter=0.0)
-            return partial(send_rewrites, prompter=prompter, sampling=Sampling(), is_reference=True)
         case PrompterSystemSection():
-            prompter = loaded.prompter(section.bundle)
+            # ρ_sft is the same prompter with its adapter off, drawn with the same settings.
+            adapter = 0.0 if isinstance(section, ReferenceSystemSection) else 1.0
+            prompter = loaded.prompter(section.bundle, adapter)
             sampling = prompter.bundle.sidecar.sampling
-            return partial(send_rewrites, prompter=prompter, sampling=sampling, is_reference=False)
+            return partial(send_rewrites, prompter=prompter, sampling=sampling)
         case RhoStarSection():
             settings = RhoStar(
                 samples=section.samples,

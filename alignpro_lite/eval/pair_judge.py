@@ -47,7 +47,7 @@ class PairJudgement:
 def pair_notes(
     evaluation: Evaluation, records: Sequence[ResultRow], note: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Have the pair judge compare every system with the baseline; one sentence each.
+    """Have the pair judge compare every system with the baseline; a sentence each, and one on it.
 
     A judge that replies nonsense costs its own verdicts and nothing else.
 
@@ -69,10 +69,13 @@ def pair_notes(
     note(f"Asking {section.source} about pairs of answers, in both orders.")
     cache = places.store.cache
     with closing(load_judge(path, cache, section.source, threads=usable_cores())) as judge:
-        return tuple(
-            _sentence(judge, answers, system, known.get(system, []), journal)
-            for system in answers.rows
-            if system != evaluation.lineup.baseline
+        return (
+            f"How often {judge.names[0]} is right about pairs of answers was not measured.",
+            *(
+                _sentence(judge, answers, system, known.get(system, []), journal)
+                for system in answers.rows
+                if system != evaluation.lineup.baseline
+            ),
         )
 
 

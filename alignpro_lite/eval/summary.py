@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ class Cell:
         within: Variance of the reward over answers to one prompt, averaged over prompts.
         between: Variance of the prompts' means, without the noise that their answers bring.
         words: Mean length of an answer.
-        kl: Mean of log q(x'|x) - log ρ_sft(x'|x) over rewrites that may be used, in nats; for draws
-            from ρ* the estimate of KL(ρ*‖ρ_sft). None where unknown.
+        kl: Mean of log q(x'|x) - log ρ_sft(x'|x) over rewrites that may be used, in nats, where q
+            is what draws them, its temperature included, and ρ_sft is at temperature 1. None where
+            q is unknown, as for draws from ρ*.
     """
 
     data: str
@@ -82,6 +83,97 @@ class Versus:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Two systems compared on the prompts that both have answered.
+
+    Attributes:
+        first: Name of one.
+        second: Name of the other.
+        judge: Name of the reward.
+        prompts: How many prompts.
+        gain: Mean reward, first minus second, paired by prompt.
+    """
+
+    first: str
+    second: str
+    judge: str
+    prompts: int
+    gain: Estimate
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The best of several answers to the unchanged prompt, chosen by the first judge.
+
+    Attributes:
+        calls: How many answers; as many calls of the target.
+        judge: Name of the reward that scores the chosen answer.
+        prompts: How many prompts.
+        gain: Expected reward over the baseline's.
+    """
+
+    calls: int
+    judge: str
+    prompts: int
+    gain: Estimate
+
+
+@dataclass(frozen=True)
+class EqualCalls:
+    """A system beside the best of as many answers as it asks for.
+
+    Attributes:
+        system: Name of the system.
+        judge: Name of the reward.
+        calls: Calls of the target for one answer.
+        prompts: How many prompts.
+        gain: Mean reward over the baseline's.
+        best: Gain of the best of `calls` answers to the unchanged prompt.
+        difference: The system's reward minus that, paired by prompt.
+    """
+
+    system: str
+    judge: str
+    calls: int
+    prompts: int
+    gain: Estimate
+    best: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class JudgeAccuracy:
+    """How often one part of a judge prefers the answer that people prefer, on one set of pairs.
+
+    Attributes:
+        judge: Name of the judge.
+        part: Name of the part.
+        weight: Its weight in the judge.
+        data: The file of pairs, held out from the part's training; None if nothing is known.
+        pairs: How many; 0 if nothing is known.
+        accuracy: Share of pairs that it gets right; None if nothing is known.
+        length: Share that the longer answer gets right.
+    """
+
+    judge: str
+    part: str
+    weight: float
+    data: str | None
+    pairs: int
+    accuracy: Estimate | None
+    length: float | None
+
+    @property
+    def is_below_length(self) -> bool:
+        """Whether one does better by always taking the longer answer."""
+        return (
+            self.accuracy is not None
+            and self.length is not None
+            and self.accuracy.value < self.length
+        )
+
+
+@dataclass(frozen=True)
 class WinMatrix:
     """Who beats whom, over all data sets.
 
@@ -118,7 +210,7 @@ class DialPoint:
 
     Attributes:
         setting: What was set, such as λ = 0.02 or gate 0.5.
-        kl: KL to ρ_sft, in nats.
+        kl: KL to ρ_sft of what is drawn, in nats; for draws from ρ* an upper limit of it.
         reward: Mean reward with its interval.
     """
 
@@ -169,6 +261,11 @@ class Summary:
         systems: Names of the systems.
         cells: System x data set x judge; ALL where there are several, for systems that answer all.
         versus: Against the baseline, likewise.
+        controls: Systems that need neither training nor a search.
+        differences: Every two systems other than the baseline, under every judge.
+        frontier: The best of several answers to the unchanged prompt, by their number.
+        equal_calls: Systems that ask the target several times for an answer, beside the frontier.
+        accuracies: How often the judges are right.
         matrices: One a judge.
         agreements: One a pair of judges.
         rewrites: What each system's rewrites did to their prompts, which no reward sees.
@@ -188,6 +285,11 @@ class Summary:
     systems: tuple[str, ...]
     cells: tuple[Cell, ...]
     versus: tuple[Versus, ...]
+    controls: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    frontier: tuple[BestOf, ...]
+    equal_calls: tuple[EqualCalls, ...]
+    accuracies: tuple[JudgeAccuracy, ...]
     matrices: tuple[WinMatrix, ...]
     agreements: tuple[Agreement, ...]
     rewrites: Mapping[str, RewriteText]
@@ -208,6 +310,17 @@ class Summary:
         """How a system compares with the baseline, or None if they share too few prompts."""
         wanted = (data, system, judge)
         return next((v for v in self.versus if (v.data, v.system, v.judge) == wanted), None)
+
+    def difference(self, first: str, second: str, judge: str) -> Difference | None:
+        """One system minus another one, or None if they share too few prompts."""
+        for found in self.differences:
+            if (found.first, found.second, found.judge) == (first, second, judge):
+                return found
+            if (found.second, found.first, found.judge) == (first, second, judge):
+                low, high = -found.gain.high, -found.gain.low
+                turned = Estimate(-found.gain.value, low, high)
+                return replace(found, first=first, second=second, gain=turned)
+        return None
 
     @property
     def overall(self) -> str:

@@ -6,7 +6,7 @@ bench answer and score it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,16 +28,15 @@ def send_fixed(
     bench: Bench,
     prompts: Sequence[str],
     seed: int,
-    rewrites: Mapping[str, str],
-    prefix: str = "",
+    rewrite: Callable[[str], str] = str,
     target: Target | None = None,
 ) -> Response:
-    """Send each prompt as it is, or as `rewrites` has it, after a prefix; see `System`.
+    """Send what `rewrite` makes of each prompt, by default the prompt itself; see `System`.
 
     `target` answers in the place of the bench's, if it is given.
     """
     bench = replace(bench, target=target or bench.target)
-    sent = [[prefix + rewrites.get(prompt, prompt)] * bench.plan.count for prompt in prompts]
+    sent = [[rewrite(prompt)] * bench.plan.count for prompt in prompts]
     return bench.answer(prompts, sent, seed)
 
 
@@ -70,24 +69,21 @@ def send_rewrites(
     seed: int,
     prompter: OnnxPrompter,
     sampling: Sampling,
-    is_reference: bool,
 ) -> Response:
     """Rewrite as users do; see `System`. A prompt whose rewrite may not be used is sent as it is.
 
-    The log-ratio of ρ_sft itself, `is_reference`, is 0.
+    ρ_sft goes the same way, as a prompter whose adapter is off: two prompters that are compared may
+    differ in nothing else.
     """
     sent, ratios = [], []
     for number, prompt in enumerate(prompts):
         request = Request().with_seed(stream_seed(seed, number))
         source = CandidateSource(prompter, protect(prompt), request, sampling, Cancellation())
-        found = source.candidates(bench.plan.count, weighed=not is_reference)
+        found = source.candidates(bench.plan.count, weighed=True)
         texts = {candidate.number: candidate.rewrite.text for candidate in found}
         sent.append([texts.get(place, source.prompt) for place in range(bench.plan.count)])
         ratios.append(
-            [
-                0.0 if is_reference else candidate.rewrite.log_proposal - candidate.log_reference
-                for candidate in found
-            ]
+            [candidate.rewrite.log_proposal - candidate.log_reference for candidate in found]
         )
     return replace(bench.answer(prompts, sent, seed), log_ratios=ratios)
 

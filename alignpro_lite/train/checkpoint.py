@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alignpro_lite.errors import ModelFileError
+from alignpro_lite.train.plateau import Measurement
 from alignpro_lite.train.rollout import Group
 
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
 _WEIGHTS = "adapter.safetensors"
 _OPTIMISER = "optimiser.safetensors"
+_BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class ProcessState:
         calls: Answers asked of the target so far, over all processes.
         failures: Failed items in each of the last steps, over all processes.
         items: All items in each of the last steps, over all processes.
+        history: The rewards on the prompts set apart, where there are any.
     """
 
     step: int
@@ -45,6 +48,7 @@ class ProcessState:
     calls: int
     failures: tuple[int, ...]
     items: tuple[int, ...]
+    history: tuple[Measurement, ...] = ()
 
 
 def save_weights(
@@ -82,6 +86,20 @@ def load_weights(
         name, _, what = key.rpartition("|")
         parameter = parameters[name]
         optimiser.state[parameter][what] = value if what == "step" else _like(value, parameter)
+
+
+def save_best(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write the parameters of the best step so far."""
+    save_file(dict(weights), folder / _BEST)
+
+
+def load_best(folder: Path) -> dict[str, Tensor]:
+    """Read what `save_best` wrote; empty if it wrote nothing.
+
+    Raises:
+        ModelFileError: The file is damaged.
+    """
+    return _tensors(folder / _BEST) if (folder / _BEST).is_file() else {}
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

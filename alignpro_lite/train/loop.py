@@ -23,11 +23,17 @@ from alignpro_lite.errors import TrainingError
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.checkpoint import ProcessState
 from alignpro_lite.train.objective import log_variance
+from alignpro_lite.train.plateau import Measurement, Plateau, Watch
 from alignpro_lite.train.prompter.config import ObjectiveSection, OptimisationSection
-from alignpro_lite.train.rollout import Group, Learner, Rollout, roll_out
+from alignpro_lite.train.rollout import Group, Learner, Rollout, mean_reward, roll_out
 
 _FAILURE_WINDOW = 10
 """Steps over which failures are counted."""
+
+_WATCH_SEED = 2**31
+"""Number of the random stream of measurements; no step has it."""
+WATCHED = "reward_apart"
+"""Name of the mean reward on the prompts set apart, in the metrics."""
 
 OnStep: TypeAlias = Callable[[Mapping[str, float], Sequence[str]], None]
 """Told what a step did: values by name, averaged over processes, and what failed in this process,
@@ -43,6 +49,7 @@ class PolicyTrainer:
         objective: ObjectiveSection,
         training: OptimisationSection,
         run: Path,
+        watch: Watch | None,
     ) -> None:
         """Resume a run at its last checkpoint, or start it.
 
@@ -51,6 +58,8 @@ class PolicyTrainer:
             objective: λ and the groups.
             training: The optimiser and the limits.
             run: The folder of the run, shared by all processes.
+            watch: Ends the run once its reward has stopped rising, and keeps the best weights;
+                None trains to the last step.
 
         Raises:
             ModelFileError: The run has another adapter or had fewer processes.
@@ -60,6 +69,8 @@ class PolicyTrainer:
         self._objective = objective
         self._training = training
         self._run = run
+        self._watch = watch
+        self._best: dict[str, Tensor] = {}
         self._parameters = {
             name: parameter
             for name, parameter in learner.policy.model.named_parameters()
@@ -71,6 +82,7 @@ class PolicyTrainer:
         state = self._restored()
         self.step = state.step
         self.calls = state.calls
+        self.plateau = Plateau(watch.patience if watch else 0, state.history)
         self._buffer = deque(state.groups, maxlen=objective.buffer)
         self._failures = deque(state.failures, maxlen=_FAILURE_WINDOW)
         self._items = deque(state.items, maxlen=_FAILURE_WINDOW)
@@ -86,6 +98,7 @@ class PolicyTrainer:
         if folder is None:
             return ProcessState(0, processes, (), 0, (), ())
         checkpoint.load_weights(folder, self._parameters, self._optimiser)
+        self._best = checkpoint.load_best(folder)
         state = checkpoint.load_state(folder, self._learner.accelerator.process_index)
         if state.processes != processes:
             raise TrainingError(
@@ -95,28 +108,70 @@ class PolicyTrainer:
         return state
 
     def train(self, on_step: OnStep) -> bool:
-        """Train until the last step, or until Ctrl-C, and save.
+        """Train until the reward stops rising or the last step is done, or until Ctrl-C, and save.
 
         Args:
             on_step: Told what each step did.
 
         Returns:
-            Whether the last step was reached.
+            Whether training has ended; the policy then has the best weights that were measured,
+            or, where nothing is watched, the last ones.
 
         Raises:
             TrainingError: Too many items failed, or the gradient is not finite.
             AlignProError: The target or the reward failed altogether.
         """
         with _interrupts() as interrupted:
-            while self.step < self._training.steps:
-                on_step(*self._step())
+            if not self.plateau.history:
+                self._measured()
+            while not self._is_over:
+                values, reasons = self._step()
+                if self._is_due:
+                    values |= self._measured()
+                on_step(values, reasons)
                 stop = self._any(interrupted.is_set())
-                if stop or self.step % self._training.checkpoint == 0:
+                if stop or self._is_due:
                     self._save()
                 if stop:
                     return False
         self._save()
+        self._take_best()
         return True
+
+    @property
+    def _is_over(self) -> bool:
+        ended = self._watch is not None and self.plateau.is_reached
+        return ended or self.step >= self._training.steps
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether a checkpoint, and so a measurement, is due at this step."""
+        return self.step % self._training.checkpoint == 0 or self.step == self._training.steps
+
+    def _measured(self) -> dict[str, float]:
+        """Measure the prompts set apart, if there are any, and remember the best weights."""
+        watch, accelerator = self._watch, self._learner.accelerator
+        if watch is None:
+            return {}
+        self._learner.policy.refresh_sampler()
+        every, rank = accelerator.num_processes, accelerator.process_index
+        own = watch.prompts[rank::every] or watch.prompts
+        # The same seed every time, so that luck is shared and only learning shows.
+        seed = stream_seed(self._training.seed, _WATCH_SEED)
+        reward = mean_reward(self._learner, own, watch.answers, seed)
+        means, _ = self._reduced({WATCHED: reward}, {})
+        measured = Measurement(self.step, means[WATCHED])
+        self.plateau = self.plateau.after(measured)
+        if self.plateau.best == measured:
+            self._best = {
+                name: value.detach().cpu().clone() for name, value in self._parameters.items()
+            }
+        return means
+
+    @torch.no_grad()
+    def _take_best(self) -> None:
+        for name, weights in self._best.items():
+            self._parameters[name].copy_(weights)
 
     def _step(self) -> tuple[dict[str, float], list[str]]:
         started = time.monotonic()
@@ -189,12 +244,13 @@ class PolicyTrainer:
             The weighted loss, and residual, log_z and kl of these groups.
         """
         policy, strength = self._learner.policy, self._objective.strength
+        temperature = self._learner.sampling.temperature
         trie = policy.pack(
             [group.prompt for group in groups for _ in group.outputs],
             [output for group in groups for output in group.outputs],
         )
         sizes = [len(group.outputs) for group in groups]
-        log_policy = policy.log_probs(trie).split(sizes)
+        log_policy = policy.log_probs(trie, temperature).split(sizes)
         spreads = []
         kl: list[Tensor] = []
         for group, own in zip(groups, log_policy, strict=True):
@@ -315,6 +371,8 @@ class PolicyTrainer:
         if accelerator.is_main_process:
             checkpoint.create_empty(folder)
             checkpoint.save_weights(folder, self._parameters, self._optimiser)
+            if self._best:
+                checkpoint.save_best(folder, self._best)
         accelerator.wait_for_everyone()
         state = ProcessState(
             self.step,
@@ -323,6 +381,7 @@ class PolicyTrainer:
             self.calls,
             tuple(self._failures),
             tuple(self._items),
+            self.plateau.history,
         )
         checkpoint.save_state(folder, accelerator.process_index, state)
         accelerator.wait_for_everyone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.export.decoder import tokens_of
 from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.torch_model import load_torch_model
@@ -29,15 +31,21 @@ class Policy:
     """A trainable prompter with its reference."""
 
     def __init__(
-        self, base: Path, template: RewriteTemplate, section: LoraSection, device: str, seed: int
+        self,
+        base: Path,
+        template: RewriteTemplate,
+        section: LoraSection,
+        max_tokens: int,
+        device: str,
+        seed: int,
     ) -> None:
         """Load a base model and give it a fresh adapter, with which ρ_θ is ρ_sft.
 
         Args:
             base: A Hugging Face folder or a GGUF file.
             template: What the prompter is asked.
-            section: Size and type of what is trained. A rewrite that reaches `max_tokens` is cut
-                there, and the cut text is the rewrite.
+            section: Size and type of what is trained.
+            max_tokens: A rewrite that reaches it is cut there, and the cut text is the rewrite.
             device: A torch device, such as cpu or cuda:0.
             seed: Seed of the adapter's factors.
 
@@ -47,7 +55,7 @@ class Policy:
         torch.manual_seed(seed)
         source = load_torch_model(base)
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
-        self.max_tokens = section.max_tokens
+        self.max_tokens = max_tokens
         self._device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, section.dtype)
         frozen = cast(nn.Module, source.model).to(self._dtype)
@@ -66,10 +74,10 @@ class Policy:
         """Log ρ_θ of packed rewrites at a temperature, shape (sequences,), differentiable."""
         return sequence_log_probs(trie, self._logits(trie) / temperature)
 
-    def reference_log_probs(self, trie: TokenTrie) -> Tensor:
-        """Log ρ_sft of packed rewrites, shape (sequences,)."""
+    def reference_log_probs(self, trie: TokenTrie, temperature: float = 1.0) -> Tensor:
+        """Log ρ_sft of packed rewrites at a temperature, shape (sequences,)."""
         with torch.no_grad(), self.model.disable_adapter():
-            return sequence_log_probs(trie, self._logits(trie))
+            return sequence_log_probs(trie, self._logits(trie) / temperature)
 
     def pack(self, prompts: Sequence[str], outputs: Sequence[Sequence[int]]) -> TokenTrie:
         """Pack rewrites of prompts for scoring; one output for each prompt given."""
@@ -100,20 +108,19 @@ class Policy:
 
     @torch.inference_mode()
     def sample(
-        self, prompts: Sequence[str], count: int, seed: int, temperature: float = 1.0
+        self, prompts: Sequence[str], count: int, sampling: Sampling
     ) -> list[list[tuple[int, ...]]]:
         """Draw rewrites from ρ_θ as of the last `refresh_sampler`.
 
         Args:
             prompts: Prompts x, without duplicates.
             count: Rewrites of each.
-            seed: Seed of the draws.
-            temperature: Divides the logits; training needs 1.
+            sampling: How tokens are drawn, at a temperature above 0.
 
         Returns:
             For each prompt, `count` outputs as token ids, with the stop token unless they were cut.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(sampling.seed)
         ids, mask = left_padded([self.tokens.request(prompt) for prompt in prompts], fill=0)
         mask = mask.to(self._device)
         cache = DynamicCache()
@@ -123,8 +130,7 @@ class Policy:
         outputs: list[list[int]] = [[] for _ in range(len(prompts) * count)]
         live = list(range(len(outputs)))
         while True:
-            chances = (logits.float() / temperature).softmax(dim=-1).cpu()
-            drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].tolist()
+            drawn = draw_tokens(logits, sampling, generator)
             for row, token in zip(live, drawn, strict=True):
                 outputs[row].append(token)
             going = [place for place, token in enumerate(drawn) if not self._ends(token)]
@@ -167,6 +173,30 @@ class Policy:
                 use_cache=False,
             )
         return cast(Tensor, output.logits[0])
+
+
+def draw_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> list[int]:
+    """Draw the next token of every row, by the filters of `decoding.sampling` in their order.
+
+    Args:
+        logits: Shape (rows, vocab).
+        sampling: How tokens are drawn, at a temperature above 0; its seed is not used.
+        generator: What draws.
+    """
+    logits = logits.float()
+    if (sampling.top_k, sampling.top_p, sampling.min_p) == (0, 1.0, 0.0):
+        chances = (logits / sampling.temperature).softmax(dim=-1).cpu()
+        places = torch.multinomial(chances, 1, generator=generator)
+        return cast(list[int], places[:, 0].tolist())
+    kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    values, ids = logits.topk(kept, dim=-1)  # sorted, most likely first
+    chances = values.softmax(dim=-1)
+    in_nucleus = chances.cumsum(dim=-1) - chances < sampling.top_p
+    is_likely = chances >= sampling.min_p * chances[:, :1]
+    values = values.masked_fill(~(in_nucleus & is_likely), -math.inf)
+    chances = (values / sampling.temperature).softmax(dim=-1).cpu()
+    places = torch.multinomial(chances, 1, generator=generator)
+    return cast(list[int], ids.cpu().gather(1, places)[:, 0].tolist())
 
 
 def _frozen(layer: LoraLayer) -> Tensor:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
+
+_MEASURED_TOGETHER = 16
+"""Prompts whose outputs `mean_reward` draws in one batch."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Learner:
         target: The frozen π_F.
         reward: r*; it scores the original prompt.
         plan: How the target is asked.
+        sampling: How the policy is drawn from; its log-probabilities are at that temperature. The
+            objective holds for whatever was drawn, so filters need no correction.
         prompts: Training prompts; every process sees them all and takes its own.
         accelerator: Which process this is, and how it talks to the others.
     """
@@ -54,6 +61,7 @@ class Learner:
     target: Target
     reward: Reward
     plan: AnswerPlan
+    sampling: Sampling
     prompts: Sequence[str]
     accelerator: Accelerator
 
@@ -98,7 +106,8 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
     """
     policy, rollout = learner.policy, Rollout()
     candidates = []
-    for prompt, outputs in zip(prompts, policy.sample(prompts, rewrites, seed), strict=True):
+    drawn = policy.sample(prompts, rewrites, replace(learner.sampling, seed=seed))
+    for prompt, outputs in zip(prompts, drawn, strict=True):
         for output in outputs:
             if policy.tokens.decode(output).strip():
                 candidates.append((prompt, output))
@@ -108,7 +117,7 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
         return rollout
     scores = _scores(learner, candidates, seed, rollout)
     trie = policy.pack([prompt for prompt, _ in candidates], [output for _, output in candidates])
-    reference = policy.reference_log_probs(trie).tolist()
+    reference = policy.reference_log_probs(trie, learner.sampling.temperature).tolist()
     for prompt in prompts:
         rows = [
             row
@@ -129,6 +138,39 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
                 )
             )
     return rollout
+
+
+def mean_reward(learner: Learner, prompts: Sequence[str], count: int, seed: int) -> float:
+    """Mean reward of the policy as of the last `refresh_sampler`, over answers with a score.
+
+    Args:
+        learner: What draws, answers and scores.
+        prompts: Prompts x, without duplicates.
+        count: Outputs drawn for each.
+        seed: Seed of the outputs and the answers; the same seed shares luck between measurements.
+
+    Raises:
+        TrainingError: No answer has a score.
+        AlignProError: The target or the reward failed altogether.
+    """
+    scores: list[float] = []
+    for start in range(0, len(prompts), _MEASURED_TOGETHER):
+        some = prompts[start : start + _MEASURED_TOGETHER]
+        own = stream_seed(seed, start)
+        drawn = learner.policy.sample(some, count, replace(learner.sampling, seed=own))
+        candidates = [
+            (prompt, output)
+            for prompt, outputs in zip(some, drawn, strict=True)
+            for output in outputs
+        ]
+        scores += _scores(learner, candidates, own, Rollout()).total.tolist()
+    known = [score for score in scores if math.isfinite(score)]
+    if not known:
+        raise TrainingError(
+            f"None of {len(scores)} answers to the prompts set apart has a score.",
+            "Fix the target or the reward; the same command resumes from the last checkpoint.",
+        )
+    return math.fsum(known) / len(known)
 
 
 def _scores(

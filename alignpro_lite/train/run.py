@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from alignpro_lite.errors import TrainingError
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.errors import InputError, TrainingError
 from alignpro_lite.experiment.models import load_prompts
-from alignpro_lite.experiment.prompts import Prompts
+from alignpro_lite.experiment.prompts import Prompts, prompt_position
 from alignpro_lite.experiment.run_folder import Places, claim, sole_run
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.reward.loading import open_reward
@@ -21,21 +23,43 @@ from alignpro_lite.target.rollout import AnswerPlan, Target
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.metrics import Metrics
-from alignpro_lite.train.oracle.config import OracleConfig
+from alignpro_lite.train.oracle.config import OracleConfig, StoppingSection
+from alignpro_lite.train.plateau import Watch
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.rollout import Learner
+
+
+@dataclass(frozen=True)
+class PolicyTask:
+    """What differs between runs against a reward.
+
+    Attributes:
+        result: The file of the run folder that marks a run that is done.
+        load_policy: Gives what is trained, on a device.
+        open_target: Opens what answers; it is closed in the end.
+        plan: How it is asked.
+        sampling: How the policy is drawn from in training.
+        stopping: When training ends before its last step; None for never.
+        watched: Outputs drawn for each prompt that decides about that.
+        finish: Writes the result, in the main process, from what was trained and the prompts.
+    """
+
+    result: str
+    load_policy: Callable[[str], Policy]
+    open_target: Callable[[], Target]
+    plan: AnswerPlan
+    sampling: Sampling
+    stopping: StoppingSection | None
+    watched: int
+    finish: Callable[[PolicyTrainer, Learner, Prompts], None]
 
 
 def train_policy(
     config: PrompterConfig | OracleConfig,
     places: Places,
     note: Callable[[str], None],
-    result: str,
-    load_policy: Callable[[str], Policy],
-    target: Callable[[], Target],
-    plan: AnswerPlan,
-    finish: Callable[[Learner, Prompts], None],
+    task: PolicyTask,
 ) -> bool:
     """Start a run or resume it, until its result is written.
 
@@ -43,11 +67,7 @@ def train_policy(
         config: What to train.
         places: Where things are.
         note: Called with each progress message, by the main process only.
-        result: The file of the run folder that marks a run that is done.
-        load_policy: Gives what is trained, on a device.
-        target: Opens what answers; it is closed in the end.
-        plan: How it is asked.
-        finish: Writes the result, in the main process.
+        task: What kind of run it is.
 
     Returns:
         Whether the run is done; False after Ctrl-C, with everything saved.
@@ -66,25 +86,45 @@ def train_policy(
     if is_main:
         claim(places.run, config)
     accelerator.wait_for_everyone()
-    if (places.run / result).is_file():
-        note(f"The run in {places.run} is done; its result is {result} there.")
+    if (places.run / task.result).is_file():
+        note(f"The run in {places.run} is done; its result is {task.result} there.")
         return True
     with ExitStack() as stack:
         if is_main:
             stack.enter_context(sole_run(places.run))
-        policy = load_policy(str(accelerator.device))
+        policy = task.load_policy(str(accelerator.device))
         seed = config.training.seed
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
-        opened = stack.enter_context(closing(target()))
+        trained, watch = _set_apart(prompts.train, task)
+        opened = stack.enter_context(closing(task.open_target()))
         reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        learner = Learner(policy, opened, reward, plan, prompts.train, accelerator)
-        trainer = PolicyTrainer(learner, config.objective, config.training, places.run)
+        learner = Learner(policy, opened, reward, task.plan, task.sampling, trained, accelerator)
+        trainer = PolicyTrainer(learner, config.objective, config.training, places.run, watch)
         done = _train_to_the_end(trainer, places.run) if is_main else trainer.train(_stay_silent)
         if not done:
             note(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
         elif is_main:
-            finish(learner, prompts)
+            task.finish(trainer, learner, prompts)
     return done
+
+
+def _set_apart(train: tuple[str, ...], task: PolicyTask) -> tuple[tuple[str, ...], Watch | None]:
+    """Split off the prompts that decide when to stop: those next to the held-out ones by hash.
+
+    Raises:
+        InputError: Nothing is left to train on.
+    """
+    if task.stopping is None:
+        return train, None
+    apart = sorted(train, key=prompt_position)[: task.stopping.prompts]
+    trained = tuple(prompt for prompt in train if prompt not in set(apart))
+    if not trained:
+        raise InputError(
+            f"Prompts are needed to train on besides the {task.stopping.prompts} that are set "
+            f"apart, found {len(train)} in all.",
+            "Add data, or lower stopping.prompts.",
+        )
+    return trained, Watch(tuple(apart), task.watched, task.stopping.patience)
 
 
 def _require_even_share(prompts: int, processes: int) -> None:

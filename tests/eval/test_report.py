@@ -20,12 +20,17 @@ from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.eval.report import figures, page
 from alignpro_lite.eval.report.figures import PALETTE, inline_figures, looks, write_figures
 from alignpro_lite.eval.report.markdown import exchanges_as_markdown
-from alignpro_lite.eval.report.tables import number, verdicts
+from alignpro_lite.eval.report.tables import number
+from alignpro_lite.eval.report.verdicts import verdicts
 from alignpro_lite.eval.summary import (
     Agreement,
+    BestOf,
     Cell,
     DialCurve,
     DialPoint,
+    Difference,
+    EqualCalls,
+    JudgeAccuracy,
     ModelUsed,
     Summary,
     Versus,
@@ -100,6 +105,16 @@ def summary() -> Summary:
         systems=SYSTEMS,
         cells=tuple(cell(*place) for place in places),
         versus=tuple(versus(*place) for place in places if place[1] != "none"),
+        controls=(),
+        differences=tuple(Difference("learned", ODD_NAME, j, 8, estimate(0.05)) for j in JUDGES),
+        frontier=tuple(BestOf(2, j, 8, estimate(0.3)) for j in JUDGES),
+        equal_calls=tuple(
+            EqualCalls("learned", j, 2, 8, *map(estimate, (0.4, 0.3, 0.1))) for j in JUDGES
+        ),
+        accuracies=tuple(
+            JudgeAccuracy(j, "helpfulness", 1.0, "pairs.jsonl", 90, estimate(0.6), 0.55)
+            for j in JUDGES
+        ),
         matrices=tuple(
             WinMatrix(j, SYSTEMS, ((0.5, 0.2, 0.7), (0.8, 0.5, 0.9), (0.3, 0.1, 0.5)))
             for j in JUDGES
@@ -304,26 +319,32 @@ def test_the_markdown_names_every_system_and_keeps_its_columns(folder):
     plain = text.replace("\\", "")
     assert all(f"| {name} |" in plain for name in SYSTEMS)
     assert "<b>" not in text.replace("\\<", "")
-    *results, texts = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    for table, columns in (*((result, 10) for result in results), (texts, 11)):
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    results = len(JUDGES) * 3
+    widths = [10] * results + [len(SYSTEMS)] * len(JUDGES) + [6] * len(JUDGES) + [6, 11]
+    for table, columns in zip(tables, widths, strict=True):
         lines = table.splitlines()
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {columns + 1}
     assert "| +0.400 (+0.300 to +0.500) ▲ |" in text
     assert "| 9.9 | 1.50 | 50 % | 75 % | 90 % | – | 100 % | 12 % | 12.3 | 25 % |" in text
-    assert text.count("\n## ") == len(results) + 2 == len(JUDGES) * 3 + 2
+    assert text.count("\n## ") == len(tables) + 1
 
 
 def test_verdicts_follow_interval_and_p_together(summary):
-    better, worse = verdicts(summary)
+    better, worse, calls, oracle = verdicts(summary)
+    assert calls.text.startswith("learned asks 2 times for an answer.")
+    assert oracle.tone == "worse"
     assert (better.tone, worse.tone) == ("better", "worse")
     assert better.text == (
         "learned beats none beyond the noise: its mean reward is 0.400 higher (95 % interval "
         "+0.300 to +0.500, p < 0.001 after Holm's correction); second finds it better."
     )
     doubtful = tuple(replace(versus, p_adjusted=0.06) for versus in summary.versus)
-    assert {verdict.tone for verdict in verdicts(replace(summary, versus=doubtful))} == {"same"}
+    assert [verdict.tone for verdict in verdicts(replace(summary, versus=doubtful))][:2] == [
+        "same"
+    ] * 2
     wide = tuple(replace(versus, gain=Estimate(0.4, -0.1, 0.9)) for versus in summary.versus)
-    assert {verdict.tone for verdict in verdicts(replace(summary, versus=wide))} == {"same"}
+    assert [verdict.tone for verdict in verdicts(replace(summary, versus=wide))][:2] == ["same"] * 2
     assert "too few prompts" in verdicts(replace(summary, versus=()))[0].text
 
 
@@ -349,6 +370,10 @@ def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
         versus=tuple(
             replace(versus, recovered=None) for versus in summary.versus if versus.data != ALL
         ),
+        differences=(),
+        frontier=(),
+        equal_calls=(),
+        accuracies=(),
         matrices=summary.matrices[:1],
         agreements=(),
         dial=(),

@@ -119,8 +119,9 @@ def test_every_system_answers_every_prompt_and_the_report_says_so(finished):
     places, summary = finished
     assert summary.systems == (
         *("none", "base", "learned", "drawn", "scored", "best", "told", "given", "oracle"),
+        "constant hint",
     )
-    assert len(lines_of(places)) == 8 * 13 + 3
+    assert len(lines_of(places)) == 9 * 13 + 3
     rows = [json.loads(line) for line in lines_of(places)]
     told = next(row for row in rows if row["system"] == "told")
     assert told["sent"] == [f"Be brief.\n\n{told['prompt']}"] * 2
@@ -177,9 +178,9 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
     before = len(lines_of(places)) - 1
     notes = []
     evaluate(config, places, notes.append)
-    assert any(f"{before} of 107" in note for note in notes)
-    assert len(lines_of(places)) == 107
-    assert len(calls) == 5 + 25 - 4
+    assert any(f"{before} of 120" in note for note in notes)
+    assert len(lines_of(places)) == 120
+    assert len(calls) == 5 + 28 - 4
 
     def bare(folder):
         rows = [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
@@ -187,7 +188,7 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
 
     assert bare(places.run) == bare(places.data / "whole")
     evaluate(config, places, silent)
-    assert len(calls) == 26, "a finished evaluation answers nothing again"
+    assert len(calls) == 29, "a finished evaluation answers nothing again"
 
 
 BOUND = """
@@ -208,6 +209,7 @@ def test_an_interrupted_bound_goes_on_and_computes_nothing_twice(places, monkeyp
     (places.run / TERMS).write_text(lines[0] + lines[1][:9])
     again = evaluate_bound(config, places, silent)
     assert again == whole
+    assert "How often the judge reward is right is not known" in whole
     assert (places.run / TERMS).read_text() == "".join(lines)
     (places.run / TERMS).write_text(lines[0].replace("variation", "variance"))
     with pytest.raises(InputError, match=r"bound.jsonl lacks the key .* Delete that line"):
@@ -340,9 +342,11 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
     file = places.data / "rivers.jsonl"
     rows = [json.dumps({"prompt": f"Name river {n}."}) for n in range(30)]
     file.write_text("\n".join([*rows[:3], '{"question": "?"}', *rows[3:]]) + "\n")
-    prompts, notes = prompts_of(config_of(places, NONE), places)
-    assert notes == ["rivers.jsonl: row 4 left out, expected text under 'prompt', found 'None'."]
-    assert len(prompts["rivers"]) == 10
+    prompts = prompts_of(config_of(places, NONE), places)
+    assert prompts.notes == [
+        "rivers.jsonl: row 4 left out, expected text under 'prompt', found 'None'."
+    ]
+    assert len(prompts.judged["rivers"]) == 10
 
 
 @pytest.mark.real
@@ -352,8 +356,13 @@ def test_the_quick_evaluation_runs_on_the_default_models(tmp_path):
     few = replace(config, data=data, answers=replace(config.answers, count=2, max_tokens=24))
     places = Places(QUICK, tmp_path / "out", ModelStore.open())
     summary = evaluate(few, places, silent)
-    assert len(summary.systems) == 4
-    assert summary.cell("quick", "ρ_sft", "reward").kl == 0
+    assert len(summary.systems) == 5
+    cell = summary.cell("quick", "ρ_sft", "reward")
+    assert cell.kl, "at the temperature of users it is not ρ_sft itself"
+    assert summary.difference("learned ρ_θ", "ρ_sft", "reward").prompts == 2
+    assert summary.difference("learned ρ_θ", "constant hint", "reward").prompts == 2
+    assert [found.calls for found in summary.equal_calls] == [11]
+    assert summary.accuracies[0].data == "ultrafeedback.jsonl"
     learned = [json.loads(line) for line in lines_of(places)]
     assert any(row["sent"][0] != row["prompt"] for row in learned)
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from alignpro_lite.decoding.sampling import Sampling, filtered_log_probs, log_softmax
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.policy import Policy, draw_tokens
 from alignpro_lite.train.prompter.config import LoraSection
 from tests.support.tiny_models import configurations, write_model
 
@@ -33,8 +34,8 @@ def decided(base, tmp_path_factory):
 
 
 def policy_of(base, max_tokens=6, dtype="float32"):
-    section = LoraSection(max_tokens=max_tokens, dtype=dtype, rank=4, alpha=8.0)
-    return Policy(base, TEMPLATE, section, "cpu", seed=0)
+    section = LoraSection(dtype=dtype, rank=4, alpha=8.0)
+    return Policy(base, TEMPLATE, section, max_tokens, "cpu", seed=0)
 
 
 def moved(policy):
@@ -48,7 +49,7 @@ def moved(policy):
 
 def drawn(policy, count=4, seed=3):
     """Prompts and outputs, one a row."""
-    outputs = policy.sample(PROMPTS, count, seed)
+    outputs = policy.sample(PROMPTS, count, Sampling(seed=seed))
     rows = [
         (prompt, output) for prompt, drawn in zip(PROMPTS, outputs, strict=True) for output in drawn
     ]
@@ -119,7 +120,7 @@ def test_rows_that_end_early_leave_the_others_as_they_are(decided, count):
     policy.tokens._known = replace(policy.tokens._known, stop=(greedy[0][2], greedy[1][4]))
     expected = [most_likely(policy, prompt, policy.tokens.stop) for prompt in PROMPTS]
     assert len({len(output) for output in expected}) > 1
-    assert policy.sample(PROMPTS, count, 0) == [[output] * count for output in expected]
+    assert policy.sample(PROMPTS, count, Sampling()) == [[output] * count for output in expected]
 
 
 def most_likely(policy, prompt, stop):
@@ -135,7 +136,7 @@ def most_likely(policy, prompt, stop):
 def test_first_tokens_come_as_often_as_they_are_likely(base):
     """Chi-square over tokens expected at least 5 times, the rest as one."""
     policy, count = policy_of(base, max_tokens=2), 1500
-    for prompt, outputs in zip(PROMPTS, policy.sample(PROMPTS, count, 0), strict=True):
+    for prompt, outputs in zip(PROMPTS, policy.sample(PROMPTS, count, Sampling()), strict=True):
         with torch.no_grad():
             logits = policy.model(torch.tensor([policy.tokens.request(prompt)])).logits[0, -1]
         expected = count * logits.double().softmax(-1).numpy()
@@ -163,3 +164,43 @@ def test_the_sampler_follows_the_adapter_only_when_told(base):
         )
     policy.reset_sampler()
     assert drawn(policy) == untrained
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.5),
+        Sampling(temperature=0.8, top_k=6),
+        Sampling(temperature=1.5, top_p=0.7),
+        Sampling(temperature=0.7, min_p=0.2),
+        Sampling(temperature=0.8, top_k=9, top_p=0.9, min_p=0.05),
+        Sampling(top_k=1),
+        Sampling(top_k=1000),
+        Sampling(top_p=1e-9),
+    ],
+)
+def test_tokens_are_drawn_by_the_filters_that_answers_are_judged_under(sampling):
+    """Holds down: the oracle was trained on other draws than those that it was judged by."""
+    logits = np.random.default_rng(0).normal(0, 2, 12).astype(np.float32)
+    rows = torch.tensor(logits).repeat(40_000, 1)
+    drawn = draw_tokens(rows, sampling, torch.Generator().manual_seed(0))
+    found = np.bincount(drawn, minlength=12) / len(drawn)
+    expected = np.zeros(12)
+    ids, log_probs = filtered_log_probs(log_softmax(logits), sampling)
+    expected[ids] = np.exp(log_probs)
+    assert found == pytest.approx(expected, abs=0.012)
+    assert not found[expected == 0].any()
+
+
+def test_log_probabilities_are_those_at_a_temperature(base):
+    """Of both, so that their ratio is that of what is drawn."""
+    policy = moved(policy_of(base))
+    trie = policy.pack(*drawn(policy))
+    with torch.no_grad():
+        warm, plain = policy.log_probs(trie, 0.5), policy.log_probs(trie)
+        warm_reference = policy.reference_log_probs(trie, 0.5)
+        assert not torch.allclose(warm, plain)
+        assert not torch.allclose(warm_reference, policy.reference_log_probs(trie))
+        with policy.model.disable_adapter():
+            torch.testing.assert_close(policy.log_probs(trie, 0.5), warm_reference)

@@ -137,7 +137,9 @@ def finished(base, tmp_path_factory):
 
 def test_the_report_holds_what_the_reward_does_not_see(finished):
     found = summary_of(finished / "run")
-    systems = ["no prompter", "learned", "untrained", "best of 2 from untrained"]
+    systems = [
+        *("no prompter", "learned", "untrained", "best of 2 from untrained", "constant hint"),
+    ]
     assert found["systems"] == systems
     assert found["baseline"] == systems[0]
     assert {(cell["prompts"], cell["answers"]) for cell in found["cells"]} == {(3, 2)}
@@ -156,7 +158,10 @@ def test_the_report_holds_what_the_reward_does_not_see(finished):
         assert column in text
     for column in ("Words sent", "Words answered", "Distinct additions"):
         assert column in text
-    assert text.count("\n| learned |") == 2
+    assert text.count("\n| learned |") == 3
+    for sentence in ("learned beside what needs no training", "asks 3 times for an answer"):
+        assert sentence in text
+    assert "How often the judge reward is right is not known" in text
 
 
 def test_the_second_reward_judges_without_having_taught(base, hashing, tmp_path):
@@ -171,6 +176,34 @@ def test_the_second_reward_judges_without_having_taught(base, hashing, tmp_path)
     assert metrics["rewards"].keys() == metrics["against_no_prompter"].keys()
     assert metrics["rewards"].keys() == {"reward", "second_reward"}
     assert "judged by second_reward" in (tmp_path / "run/report.md").read_text()
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0])
+def test_whatever_draws_rewrites_draws_them_alike(
+    base, hashing, tmp_path, monkeypatch, temperature
+):
+    """Holds down: the untrained prompter was drawn at temperature 1 beside a trained one at 0.4."""
+    hashing()
+    drawn, sample = [], Policy.sample
+
+    def noting(policy, prompts, count, sampling):
+        drawn.extend((prompt[-1], sampling.temperature) for prompt in prompts)
+        return sample(policy, prompts, count, sampling)
+
+    monkeypatch.setattr(Policy, "sample", noting)
+    config = write_run(tmp_path, base, TINY_TARGET, steps=1)
+    text = config.read_text().replace(
+        "max_tokens = 4", f"max_tokens = 4\ntemperature = {temperature}", 1
+    )
+    config.write_text(text)
+    assert train(config, tmp_path / "run")
+    assert {how for end, how in drawn if end == "!"} == {temperature}
+    found = summary_of(tmp_path / "run")
+    kl = {cell["system"]: cell["kl"] for cell in found["cells"]}
+    assert (kl["untrained"] == 0) == (temperature == 1), "ρ_sft at 0.4 is not ρ_sft"
+    pairs = {(pair["first"], pair["second"]) for pair in found["differences"]}
+    assert ("learned", "untrained") in pairs
+    assert ("learned", "constant hint") in pairs
 
 
 def test_a_run_stopped_while_it_is_measured_answers_nothing_twice(finished, hashing, monkeypatch):
@@ -188,7 +221,8 @@ def test_a_run_stopped_while_it_is_measured_answers_nothing_twice(finished, hash
     assert not (run / "report.md").exists()
     before = target.calls
     assert train(finished / "prompter.toml", run)
-    assert target.calls - before == 3 * 2 + 3 * (2 + 2), "untrained, and trials and answers"
+    best, constant, pool = 3 * (2 + 2), 3 * 2, 3
+    assert target.calls - before == 3 * 2 + best + constant + pool
     assert_equal_runs(run, finished / "run")
 
 
@@ -300,11 +334,11 @@ def empty(monkeypatch, chosen):
     """Let the prompter write only its stop token where chosen(number of the rewrite) says so."""
     sample, numbers = Policy.sample, count()
 
-    def sampled(policy, prompts, rewrites, seed, temperature=1.0):
+    def sampled(policy, prompts, rewrites, sampling):
         stop = (policy.tokens.stop[0],)
         return [
             [stop if chosen(next(numbers)) else output for output in outputs]
-            for outputs in sample(policy, prompts, rewrites, seed, temperature)
+            for outputs in sample(policy, prompts, rewrites, sampling)
         ]
 
     monkeypatch.setattr(Policy, "sample", sampled)
@@ -371,8 +405,8 @@ def nan_after(log_probs, calls):
     """Steps 1 and 2 ask 1 and 2 times: for the new groups, and for the replayed ones."""
     made = count()
 
-    def odd(policy, trie):
-        values = log_probs(policy, trie)
+    def odd(policy, trie, temperature):
+        values = log_probs(policy, trie, temperature)
         return values * math.nan if next(made) >= calls else values
 
     return odd

@@ -21,10 +21,11 @@ from alignpro_lite.export.reward import export_reward
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.loading import open_reward, scorer_named
-from alignpro_lite.reward.torch_reward import load_trained, read_card
+from alignpro_lite.reward.torch_reward import RewardCard, load_trained, read_card
 from alignpro_lite.train.reward import trainer
 from alignpro_lite.train.reward.config import RewardConfig
 from alignpro_lite.train.reward.data import read_data
+from alignpro_lite.train.reward.run import held_out_lines
 from alignpro_lite.train.reward.trainer import fit_reward, preference_loss
 from tests.export.test_reward import write_bert
 
@@ -219,3 +220,24 @@ def stopping(monkeypatch, steps):
         return compute(*args, **options)
 
     monkeypatch.setattr(trainer._PreferenceTrainer, "compute_loss", compute_or_stop)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "length", "is_below"),
+    [(0.533, 0.568, True), (0.600, 0.520, False), (0.55, 0.55, False), (0.679, 0.75, True)],
+)
+def test_a_reward_below_length_is_named_when_it_is_trained(accuracy, length, is_below):
+    """Holds down: both figures stood in one line, and nobody was told which is the better one."""
+    pairs = {
+        "count": 747,
+        "accuracy": accuracy,
+        "accuracy_95": [accuracy - 0.04, accuracy + 0.04],
+        "accuracy_of_length": length,
+        "log_loss": 0.69,
+        "calibration_error": 0.01,
+    }
+    card = RewardCard(
+        "base", ("helpful",), 96, 192, {"a.jsonl": {"part": "helpful", "pairs": pairs}}
+    )
+    lines = list(held_out_lines(card))
+    assert any("below length on a.jsonl" in line for line in lines) == is_below

@@ -87,7 +87,7 @@ def dial_figure(summary: Summary, ink: str = INK) -> Figure | None:
         # Reward grows roughly with the root of KL, and a root scale spreads the crowd near zero.
         # An estimate of a KL can be below zero.
         axes.set_xscale("function", functions=(_root, _square))
-        axes.set_xlabel("KL to the reference, nats (root scale)")
+        axes.set_xlabel("KL to ρ_sft of what is drawn, nats (root scale); of draws at λ: at most")
         axes.set_ylabel(f"mean reward, {judge}")
         axes.margins(0.08, 0.12)
         _place_legend(figure, legend)

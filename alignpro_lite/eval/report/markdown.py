@@ -12,11 +12,14 @@ from alignpro_lite.eval.report.tables import (
     MARKS,
     Shown,
     Table,
+    accuracy_table,
+    difference_tables,
+    equal_calls_tables,
     number,
     result_tables,
     text_table,
-    verdicts,
 )
+from alignpro_lite.eval.report.verdicts import verdicts
 from alignpro_lite.eval.summary import Summary
 
 _EXCHANGES = 20
@@ -26,7 +29,14 @@ def as_markdown(summary: Summary) -> str:
     """Render the verdicts, the tables and the notes."""
     parts = ["# Evaluation", ""]
     parts += [f"- {MARKS[verdict.tone]} {_plain(verdict.text)}" for verdict in verdicts(summary)]
-    for table in (*result_tables(summary), text_table(summary)):
+    tables = (
+        *result_tables(summary),
+        *difference_tables(summary),
+        *equal_calls_tables(summary),
+        accuracy_table(summary),
+        text_table(summary),
+    )
+    for table in (table for table in tables if table.rows):
         parts += ["", f"## {_plain(table.title)}", "", *_rows(table)]
     if summary.notes:
         parts += ["", "## Notes", "", *(f"- {_plain(note)}" for note in summary.notes)]

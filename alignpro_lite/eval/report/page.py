@@ -19,14 +19,17 @@ from alignpro_lite.eval.report.figures import inline_figures, looks
 from alignpro_lite.eval.report.tables import (
     MARKS,
     Shown,
+    accuracy_table,
     comparison_tables,
+    difference_tables,
+    equal_calls_tables,
     number,
     result_tables,
     show_estimate,
     show_share,
     text_table,
-    verdicts,
 )
+from alignpro_lite.eval.report.verdicts import verdicts
 from alignpro_lite.eval.summary import Summary
 from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.rewriting.certificate import word_changes
@@ -43,8 +46,8 @@ _CAPTIONS = {
     ),
     "dial": (
         "Reward against KL",
-        "How far a system's rewrites are from the untrained prompter's, and what that buys. Curves "
-        "may rest on fewer prompts than the systems' points.",
+        "How far drawn rewrites are from the untrained prompter's, and what that buys. For draws "
+        "at λ the distance is an upper limit. Curves may rest on fewer prompts than points.",
     ),
     "wins": (
         "Who beats whom",
@@ -75,6 +78,9 @@ def as_page(summary: Summary, records: Sequence[ResultRow]) -> str:
         results=result_tables(summary),
         drawings=list(_drawings(summary)),
         comparisons=comparison_tables(summary),
+        differences=difference_tables(summary),
+        equal_calls=equal_calls_tables(summary),
+        accuracies=accuracy_table(summary),
         texts=text_table(summary),
         dial=list(_dial_points(summary)),
         agreements=[

@@ -1,13 +1,13 @@
-"""The tables of a report, and the verdicts above them; the page and the Markdown show both."""
+"""The tables of a report, which the page and the Markdown show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from alignpro_lite.eval.lineup import ALL
-from alignpro_lite.eval.summary import Summary, Versus
+from alignpro_lite.eval.summary import JudgeAccuracy, Summary, Versus
 from alignpro_lite.measure.statistics import Estimate
 
 SIGNIFICANT = 0.05
@@ -17,11 +17,6 @@ MARKS = {"better": "▲", "worse": "▼", "same": "≈"}
 
 _NOTHING = "–"
 _MINUS = "\N{MINUS SIGN}"
-_FINDINGS = {
-    "better": "finds it better",
-    "worse": "finds it worse",
-    "same": "finds no difference",
-}
 
 
 @dataclass(frozen=True)
@@ -54,52 +49,111 @@ class Table:
     rows: tuple[tuple[Shown, ...], ...]
 
 
-def verdicts(summary: Summary) -> tuple[Shown, ...]:
-    """Say for every other system whether it beats the baseline beyond the noise.
-
-    A system that answers only some data sets gets a verdict for each of them.
-    """
-    others = [name for name in summary.systems if name != summary.baseline]
-    return tuple(verdict for name in others for verdict in _verdicts(summary, name))
-
-
-def _verdicts(summary: Summary, system: str) -> list[Shown]:
-    judge = summary.judges[0]
-    whole = summary.against_baseline(summary.overall, system, judge)
-    parts = [found for found in summary.versus if (found.system, found.judge) == (system, judge)]
-    if not parts:
-        sentence = f"{system} shares too few prompts with {summary.baseline} to be compared."
-        return [Shown(sentence, tone="same")]
-    return [_verdict(summary, found) for found in ([whole] if whole else parts)]
-
-
-def _verdict(summary: Summary, found: Versus) -> Shown:
-    baseline, system = summary.baseline, found.system
-    tone = _tone(found)
-    finding = {
-        "better": f"{system} beats {baseline} beyond the noise",
-        "worse": f"{system} is worse than {baseline} beyond the noise",
-        "same": f"{system} does not differ from {baseline} beyond the noise",
-    }[tone]
-    gain = found.gain
-    numbers = (
-        f"its mean reward is {number(abs(gain.value))} {'lower' if gain.value < 0 else 'higher'} "
-        f"(95 % interval {number(gain.low, signed=True)} to {number(gain.high, signed=True)}, "
-        f"p {_p_value(found.p_adjusted)} after Holm's correction)"
-    )
-    echoes = [
-        f"; {judge} {_FINDINGS[_tone(second)]}"
-        for judge in summary.judges[1:]
-        if (second := summary.against_baseline(found.data, system, judge))
-    ]
-    where = "" if found.data == summary.overall else f"On {found.data}, "
-    return Shown(f"{where}{finding}: {numbers}{''.join(echoes)}.", tone=tone)
-
-
-def _tone(found: Versus) -> str:
+def tone_of(found: Versus) -> str:
+    """Better or worse where both the interval and the adjusted p value say so, otherwise same."""
     if found.p_adjusted >= SIGNIFICANT or found.gain.low <= 0 <= found.gain.high:
         return "same"
     return "better" if found.gain.value > 0 else "worse"
+
+
+def tone_of_gains(gains: Sequence[Estimate]) -> str:
+    """Better if all intervals are above zero, worse if one is below it, otherwise the same."""
+    if any(gain.high < 0 for gain in gains):
+        return "worse"
+    return "better" if all(gain.low > 0 for gain in gains) else "same"
+
+
+def difference_tables(summary: Summary) -> list[Table]:
+    """Tabulate every system minus every other one, judge by judge."""
+    others = [name for name in summary.systems if name != summary.baseline]
+    return [
+        Table(
+            f"Row minus column, judged by {judge}",
+            ("System", *others),
+            tuple(
+                (Shown(row), *(_difference(summary, row, column, judge) for column in others))
+                for row in others
+            ),
+        )
+        for judge in summary.judges
+        if len(others) > 1
+    ]
+
+
+def _difference(summary: Summary, row: str, column: str, judge: str) -> Shown:
+    found = summary.difference(row, column, judge)
+    if found is None:
+        return Shown(_NOTHING)
+    return _difference_shown(found.gain)
+
+
+def equal_calls_tables(summary: Summary) -> list[Table]:
+    """Tabulate the best of n answers for every n, and the systems that ask as often beside it."""
+    return [
+        Table(
+            f"At equal calls of the target, judged by {judge}",
+            (
+                "System", "Calls an answer", f"Gain over {summary.baseline}",
+                "Best of as many answers", "Difference", "Prompts",
+            ),
+            (
+                *(
+                    (
+                        Shown(f"best of {best.calls} answers"),
+                        Shown(str(best.calls)),
+                        show_estimate(best.gain, signed=True),
+                        Shown(_NOTHING),
+                        Shown(_NOTHING),
+                        Shown(str(best.prompts)),
+                    )
+                    for best in summary.frontier
+                    if best.judge == judge
+                ),
+                *(
+                    (
+                        Shown(found.system),
+                        Shown(str(found.calls)),
+                        show_estimate(found.gain, signed=True),
+                        show_estimate(found.best, signed=True),
+                        _difference_shown(found.difference),
+                        Shown(str(found.prompts)),
+                    )
+                    for found in summary.equal_calls
+                    if found.judge == judge
+                ),
+            ),
+        )
+        for judge in summary.judges
+    ]  # fmt: skip
+
+
+def _difference_shown(found: Estimate) -> Shown:
+    shown = show_estimate(found, signed=True)
+    return Shown(shown.text, shown.detail, tone_of_gains([found]))
+
+
+def accuracy_table(summary: Summary) -> Table:
+    """Tabulate how often each judge is right, beside always taking the longer answer."""
+    rows = [
+        (
+            Shown(found.judge),
+            Shown(f"{number(found.weight, digits=2)} {found.part}"),
+            Shown(found.data or "not measured"),
+            Shown(str(found.pairs) if found.pairs else _NOTHING),
+            _accuracy(found),
+            Shown(_NOTHING if found.length is None else number(found.length)),
+        )
+        for found in summary.accuracies
+    ]
+    head = ("Judge", "Part", "Held-out pairs", "How many", "Right", "The longer answer")
+    return Table("How often the judges are right", head, tuple(rows))
+
+
+def _accuracy(found: JudgeAccuracy) -> Shown:
+    if found.accuracy is None:
+        return Shown(_NOTHING)
+    shown = show_estimate(found.accuracy)
+    return Shown(shown.text, shown.detail, "worse" if found.is_below_length else "")
 
 
 def result_tables(summary: Summary) -> list[Table]:
@@ -124,7 +178,7 @@ def _results(summary: Summary, data: str, judge: str) -> Table:
                 Shown(system),
                 show_estimate(cell.mean),
                 _gain(found),
-                Shown(_p_value(found.p_adjusted).removeprefix("= ") if found else _NOTHING),
+                Shown(show_p(found.p_adjusted).removeprefix("= ") if found else _NOTHING),
                 show_share(found.answer_win if found else None),
                 show_estimate(cell.within),
                 show_share(found.recovered if found else None),
@@ -160,9 +214,10 @@ def _comparison(summary: Summary, data: str, judge: str) -> Table:
         for system in summary.systems
         if (found := summary.against_baseline(data, system, judge))
     ]
+    answers = max((cell.answers for cell in summary.cells), default=0)
     head = (
-        "System", "Prompts won", "Tied", "Lost", "Answers won", "Of equal length",
-        "Variance, difference", "Oracle's gain",
+        "System", f"Prompts won by means of {answers} answers", "Tied", "Lost", "Answers won",
+        "Of equal length", "Variance, difference", "Oracle's gain",
     )  # fmt: skip
     return Table(_title(data, judge), head, tuple(rows))
 
@@ -207,7 +262,7 @@ def _gain(found: Versus | None) -> Shown:
     if found is None:
         return Shown(_NOTHING)
     plain = show_estimate(found.gain, signed=True)
-    return Shown(plain.text, plain.detail, _tone(found))
+    return Shown(plain.text, plain.detail, tone_of(found))
 
 
 def show_estimate(found: Estimate, signed: bool = False) -> Shown:
@@ -234,5 +289,6 @@ def number(value: float, signed: bool = False, digits: int = 3) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", _MINUS)
 
 
-def _p_value(value: float) -> str:
+def show_p(value: float) -> str:
+    """A p value as it stands after the letter p."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

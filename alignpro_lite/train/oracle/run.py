@@ -5,9 +5,11 @@ alignment can achieve it achieves. The oracle maximises
 
     E_x[ E_{y ~ π(·|x)} r*(x, y) - λ KL(π(·|x) ‖ π_F(·|x)) ],
 
-the objective of the prompter with answers y instead of rewrites x'. So it is trained by the same
+the objective of the prompter with answers y instead of rewrites x', where π draws answers as they
+are judged: at the temperature, and cut at the length, of [answers]. So it is trained by the same
 loop: as a prompter whose request is the bare prompt and whose output is the answer, in front of a
-target that repeats what it is told.
+target that repeats what it is told. It goes on until the reward on prompts set apart has stopped
+rising, and keeps the best weights.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from pathlib import Path
 from accelerate import PartialState
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.eval.oracle import ORACLE_CARD, OracleCard
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.target import export_target
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.registry.record import write_record
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan
+from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.oracle.config import OracleConfig
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.rollout import Learner
-from alignpro_lite.train.run import train_policy
+from alignpro_lite.train.run import PolicyTask, train_policy
 
 ORACLE = "oracle.gguf"
 MERGED = ".merged"
@@ -70,17 +75,46 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
 
     def load_policy(device: str) -> Policy:
         base = places.store.path("target", section.base)
-        return Policy(base, DIRECT, section, device, config.training.seed)
+        longest, seed = config.answers.max_tokens, config.training.seed
+        return Policy(base, DIRECT, section, longest, device, seed)
 
-    def finish(learner: Learner, prompts: Prompts) -> None:
+    def finish(trainer: PolicyTrainer, learner: Learner, prompts: Prompts) -> None:
         save_adapter(learner.policy.model, section.base, places.run / ADAPTER_FOLDER)
+        card = _card(config, trainer)
+        write_record(places.run / ORACLE_CARD, card)
+        note(f"The oracle was {card.summary()}.")
 
-    plan = AnswerPlan(max_tokens=section.max_tokens)
-    done = train_policy(config, places, note, ORACLE, load_policy, Verbatim, plan, finish)
+    task = PolicyTask(
+        result=ORACLE,
+        load_policy=load_policy,
+        open_target=Verbatim,
+        plan=AnswerPlan(max_tokens=config.answers.max_tokens),
+        sampling=config.answers.seeded(config.training.seed),
+        stopping=config.stopping,
+        watched=config.answers.count,
+        finish=finish,
+    )
+    done = train_policy(config, places, note, task)
     # Only now: the export needs the memory of the reward and of what was trained.
     if done and PartialState().is_main_process and not (places.run / ORACLE).is_file():
         _write_file(places.store.path("target", section.base), places.run, note)
     return done
+
+
+def _card(config: OracleConfig, trainer: PolicyTrainer) -> OracleCard:
+    """What an evaluation has to know about how the oracle was trained."""
+    history, best = trainer.plateau.history, trainer.plateau.best
+    assert best is not None, "measured before the first step"
+    return OracleCard(
+        answers=config.answers,
+        strength=config.objective.strength,
+        steps=trainer.step,
+        best_step=best.step,
+        prompts=config.stopping.prompts,
+        first_reward=history[0].reward,
+        best_reward=best.reward,
+        is_plateau=trainer.plateau.is_reached,
+    )
 
 
 def _write_file(base: Path, run: Path, note: Callable[[str], None]) -> None:

@@ -24,14 +24,12 @@ class LoraSection(Record):
     """What is trained of a base model.
 
     Attributes:
-        max_tokens: The most tokens it writes, the stop token included.
         dtype: Type of the frozen weights; the adapter is always float32.
         rank: Rank of the LoRA adapter.
         alpha: The update of the adapter is scaled by alpha / rank.
         modules: Linear layers that get an adapter; all-linear means all but the head.
     """
 
-    max_tokens: TwoOrMore = 48
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     rank: Annotated[int, Meta(ge=1, le=256)] = 16
     alpha: Positive = 32.0
@@ -45,10 +43,12 @@ class PrompterSection(LoraSection):
         max_tokens: The most tokens of a rewrite, the stop token included.
         base: A prompter of models.toml, a Hugging Face folder or a GGUF file.
         mode: augment adds a hint to the prompt, rewrite replaces it.
-        temperature: Temperature of the rewrites that users get and the report measures; training
-            always draws at 1. Below 1, the rewrites that the prompter prefers are likelier.
+        temperature: Temperature of the rewrites that users get and the report measures, of the
+            trained prompter and of the untrained one; training always draws at 1. Below 1, the
+            rewrites that the prompter prefers are likelier.
     """
 
+    max_tokens: TwoOrMore = 48
     base: str = "smollm2-135m-instruct"
     mode: RewriteMode = "augment"
     temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0

@@ -5,22 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.eval.analysis import summarise
+from alignpro_lite.eval.arms import CONSTANT
 from alignpro_lite.eval.bench import Bench, Response, System
+from alignpro_lite.eval.constant import (
+    CHOSEN_ON,
+    CONSTANTS,
+    ConstantHint,
+    best_constant,
+    remembered,
+)
+from alignpro_lite.eval.frontier import FRONTIER, answer_pools
 from alignpro_lite.eval.journal import Journal
+from alignpro_lite.eval.judges import judge_accuracies
 from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.records import RESULTS, ResultRow
 from alignpro_lite.eval.runner import answer_all
 from alignpro_lite.eval.summary import Summary
 from alignpro_lite.eval.systems import send_fixed
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.registry.record import plain
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
@@ -35,36 +45,65 @@ _SAMPLED_TOGETHER = 32
 """Rewrites drawn in one batch."""
 
 
-def send_learned(
-    bench: Bench, prompts: Sequence[str], seed: int, policy: Policy, temperature: float
+@dataclass(frozen=True)
+class Measuring:
+    """What a trained prompter is measured with.
+
+    Attributes:
+        config: What was trained, and how it is measured.
+        policy: The trained prompter.
+        bench: Target and judges; `REWARD` is the first of them.
+        held_out: The prompts that are judged, at least two.
+        train: Prompts that nothing is judged on.
+    """
+
+    config: PrompterConfig
+    policy: Policy
+    bench: Bench
+    held_out: Sequence[str]
+    train: Sequence[str]
+
+    @property
+    def sampling(self) -> Sampling:
+        """How rewrites are drawn for users: the same for every system that draws any."""
+        return Sampling(temperature=self.config.prompter.temperature)
+
+
+def send_drawn(
+    bench: Bench,
+    prompts: Sequence[str],
+    seed: int,
+    policy: Policy,
+    sampling: Sampling,
+    is_trained: bool,
 ) -> Response:
-    """Send a rewrite of ρ_θ for every answer; the first of each gives its log-ratio."""
-    policy.refresh_sampler()
-    drawn = _drawn(policy, prompts, bench.plan.count, seed, temperature)
+    """Send a rewrite for every answer; the first of each gives its log-ratio; see `System`.
+
+    `is_trained` chooses between ρ_θ and ρ_sft, and nothing else differs between the two.
+    """
+    drawn = _drawn(policy, prompts, bench.plan.count, replace(sampling, seed=seed), is_trained)
     trie = policy.pack(prompts, [outputs[0] for outputs in drawn])
+    own = policy.log_probs if is_trained else policy.reference_log_probs
     with torch.no_grad():
-        ratios = policy.log_probs(trie, temperature) - policy.reference_log_probs(trie)
+        ratios = own(trie, sampling.temperature) - policy.reference_log_probs(trie)
     response = bench.answer(prompts, _texts(policy, prompts, drawn), seed)
     return replace(response, log_ratios=[(ratio,) for ratio in ratios.tolist()])
 
 
-def send_untrained(bench: Bench, prompts: Sequence[str], seed: int, policy: Policy) -> Response:
-    """Send a rewrite of ρ_sft for every answer; see `System`."""
-    policy.reset_sampler()
-    drawn = _drawn(policy, prompts, bench.plan.count, seed, 1.0)
-    response = bench.answer(prompts, _texts(policy, prompts, drawn), seed)
-    return replace(response, log_ratios=[(0.0,)] * len(prompts))
-
-
 def send_best(
-    bench: Bench, prompts: Sequence[str], seed: int, policy: Policy, samples: int
+    bench: Bench,
+    prompts: Sequence[str],
+    seed: int,
+    policy: Policy,
+    sampling: Sampling,
+    samples: int,
 ) -> Response:
     """Send the one of `samples` rewrites of ρ_sft whose trial answer `REWARD` scores best.
 
     The answers that count are drawn afresh, so that a lucky trial does not count; see `System`.
     """
-    policy.reset_sampler()
-    tried = _texts(policy, prompts, _drawn(policy, prompts, samples, stream_seed(seed, 1), 1.0))
+    own = replace(sampling, seed=stream_seed(seed, 1))
+    tried = _texts(policy, prompts, _drawn(policy, prompts, samples, own, is_trained=False))
     trials = bench.answer(prompts, tried, stream_seed(seed, 2))
     best = trials.rewards[REWARD].argmax(axis=1)
     sent = [[row[place]] * bench.plan.count for row, place in zip(tried, best, strict=True)]
@@ -72,15 +111,21 @@ def send_best(
 
 
 def _drawn(
-    policy: Policy, prompts: Sequence[str], count: int, seed: int, temperature: float
+    policy: Policy, prompts: Sequence[str], count: int, sampling: Sampling, is_trained: bool
 ) -> list[list[tuple[int, ...]]]:
     """`count` rewrites of every prompt as token ids, drawn a few prompts at a time."""
+    if is_trained:
+        policy.refresh_sampler()
+    else:
+        policy.reset_sampler()
     together = max(1, _SAMPLED_TOGETHER // count)
     return [
         outputs
         for start in range(0, len(prompts), together)
         for outputs in policy.sample(
-            prompts[start : start + together], count, stream_seed(seed, start), temperature
+            prompts[start : start + together],
+            count,
+            replace(sampling, seed=stream_seed(sampling.seed, start)),
         )
     ]
 
@@ -100,50 +145,84 @@ def _texts(
 
 
 def measure(
-    config: PrompterConfig,
-    run: Path,
-    bench: Bench,
-    policy: Policy,
-    prompts: Sequence[str],
-    note: Callable[[str], None],
+    measuring: Measuring, places: Places, note: Callable[[str], None]
 ) -> tuple[Summary, list[ResultRow]]:
     """Answer held-out prompts with and without the prompter, and compare.
 
     Every answer is kept in `RESULTS`, so that a run that is stopped meanwhile resumes there.
 
     Args:
-        config: What was trained, and how it is measured.
-        run: The folder of the run.
-        bench: Target and judges; `REWARD` is the first of them.
-        policy: The trained prompter.
-        prompts: The held-out prompts, at least two.
+        measuring: What is measured with what.
+        places: Where things are.
         note: Called with each progress message.
 
     Raises:
         RewardError: An answer failed or has no score.
         InputError: The folder holds results of other weights.
     """
-    samples = config.report.best_of
-    temperature = config.prompter.temperature
-    systems: dict[str, System] = {
-        PLAIN: partial(send_fixed, rewrites={}),
-        LEARNED: partial(send_learned, policy=policy, temperature=temperature),
-        UNTRAINED: partial(send_untrained, policy=policy),
-        f"best of {samples} from {UNTRAINED}": partial(send_best, policy=policy, samples=samples),
-    }
+    config, bench, policy = measuring.config, measuring.bench, measuring.policy
+    note(f"Measuring on {len(measuring.held_out)} held-out prompts.")
+    configuration = plain(config)
+    identity = _identity(configuration, policy)
+    constant = _constant(measuring, Journal(places.run / CONSTANTS, identity))
+    systems = _systems(measuring, constant)
+    best_of = _best_of(config)
     lineup = Lineup(
-        prompts={_DATA: prompts},
+        prompts={_DATA: measuring.held_out},
         systems=dict.fromkeys(systems, (_DATA,)),
         judges=tuple(bench.judges),
         baseline=PLAIN,
         oracle=None,
         seed=config.training.seed,
+        controls=tuple(name for name in (UNTRAINED, CONSTANT) if name in systems),
+        calls={best_of: config.report.best_of + 1},
     )
-    configuration = plain(config)
-    journal = Journal(run / RESULTS, _identity(configuration, policy))
-    note(f"Measuring on {len(prompts)} held-out prompts.")
+    journal = Journal(places.run / RESULTS, identity)
     records = answer_all(lineup, bench, systems.__getitem__, journal, note)
-    return summarise(lineup, records, configuration), records
+    pools = answer_pools(lineup, bench, records, Journal(places.run / FRONTIER, identity), note)
+    judges = {REWARD: config.reward, SECOND: config.second_reward}
+    judged = judge_accuracies({name: judges[name] for name in bench.judges}, places.store)
+    notes = [constant.note(CONSTANT)] if constant else []
+    return summarise(lineup, records, pools, judged, configuration, notes=notes), records
+
+
+def _best_of(config: PrompterConfig) -> str:
+    return f"best of {config.report.best_of} from {UNTRAINED}"
+
+
+def _systems(measuring: Measuring, constant: ConstantHint | None) -> dict[str, System]:
+    """Everything that is compared; all that draw rewrites draw them alike."""
+    policy, sampling = measuring.policy, measuring.sampling
+    drawn = partial(send_drawn, policy=policy, sampling=sampling)
+    samples = measuring.config.report.best_of
+    systems: dict[str, System] = {
+        PLAIN: send_fixed,
+        LEARNED: partial(drawn, is_trained=True),
+        UNTRAINED: partial(drawn, is_trained=False),
+        _best_of(measuring.config): partial(
+            send_best, policy=policy, sampling=sampling, samples=samples
+        ),
+    }
+    if constant:
+        systems[CONSTANT] = partial(send_fixed, rewrite=constant.rewrite(policy.tokens.template))
+    return systems
+
+
+def _constant(measuring: Measuring, journal: Journal) -> ConstantHint | None:
+    """The best constant hint; None where the prompter writes whole rewrites instead of hints."""
+    if measuring.policy.tokens.template.mode != "augment":
+        return None
+    return remembered(journal, CONSTANT, partial(_chosen, measuring))
+
+
+def _chosen(measuring: Measuring) -> ConstantHint:
+    """Choose a hint on training prompts."""
+    policy, template = measuring.policy, measuring.policy.tokens.template
+    seed, prompts = measuring.config.training.seed, measuring.train[:CHOSEN_ON]
+    drawn = _drawn(policy, prompts, 1, replace(measuring.sampling, seed=seed), is_trained=True)
+    written = [policy.tokens.decode(outputs[0]).strip() for outputs in drawn]
+    hints = [hint for hint in written if hint]
+    return best_constant(measuring.bench, template, prompts, hints, stream_seed(seed, 1))
 
 
 def _identity(configuration: dict[str, Any], policy: Policy) -> str:

@@ -22,11 +22,19 @@ from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import Target
+from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
-from alignpro_lite.train.prompter.held_out import LEARNED, REWARD, SECOND, figures_of, measure
+from alignpro_lite.train.prompter.held_out import (
+    LEARNED,
+    REWARD,
+    SECOND,
+    Measuring,
+    figures_of,
+    measure,
+)
 from alignpro_lite.train.rollout import Learner
-from alignpro_lite.train.run import train_policy
+from alignpro_lite.train.run import PolicyTask, train_policy
 
 REPORT = "report.md"
 """Written last: it marks a run that is done."""
@@ -50,15 +58,26 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
 
     def load_policy(device: str) -> Policy:
         base = places.store.path("prompter", section.base)
-        return Policy(base, TEMPLATES[section.mode], section, device, config.training.seed)
+        template, seed = TEMPLATES[section.mode], config.training.seed
+        return Policy(base, template, section, section.max_tokens, device, seed)
 
     def target() -> Target:
         return open_target(config.target, places.store)
 
-    def finish(learner: Learner, prompts: Prompts) -> None:
+    def finish(trainer: PolicyTrainer, learner: Learner, prompts: Prompts) -> None:
         _finish(config, places, learner, prompts, note)
 
-    return train_policy(config, places, note, REPORT, load_policy, target, config.answers, finish)
+    task = PolicyTask(
+        result=REPORT,
+        load_policy=load_policy,
+        open_target=target,
+        plan=config.answers,
+        sampling=Sampling(),
+        stopping=None,
+        watched=0,
+        finish=finish,
+    )
+    return train_policy(config, places, note, task)
 
 
 def _finish(
@@ -79,7 +98,8 @@ def _finish(
             judges[SECOND] = stack.enter_context(second)
         bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
         held_out = prompts.held_out[: config.report.prompts]
-        summary, records = measure(config, run, bench, policy, held_out, note)
+        measuring = Measuring(config, policy, bench, held_out, prompts.train)
+        summary, records = measure(measuring, places, note)
     write_summary(run, summary)
     _write_adapter(config, run, policy, figures_of(summary, LEARNED))
     exchanges = exchanges_as_markdown(summary, records, LEARNED)

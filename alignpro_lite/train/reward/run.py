@@ -60,6 +60,8 @@ def held_out_lines(card: RewardCard) -> Iterator[str]:
                 f"{pairs['accuracy_of_length']:.3f}), log-loss {pairs['log_loss']:.3f}, "
                 f"calibration error {pairs['calibration_error']:.3f}."
             )
+            if pairs["accuracy"] < pairs["accuracy_of_length"]:
+                yield f"It is below length on {source}: always take the longer answer instead."
         if ratings := figures.get("ratings"):
             yield (
                 f"{source} ({figures['part']}): correlation {ratings['correlation']:.3f} with "

@@ -1,0 +1,153 @@
+"""What an evaluation says in sentences, above the tables of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from alignpro_lite.eval.report.tables import (
+    Shown,
+    number,
+    show_estimate,
+    show_p,
+    tone_of,
+    tone_of_gains,
+)
+from alignpro_lite.eval.summary import JudgeAccuracy, Summary, Versus
+
+_FINDINGS = {
+    "better": "finds it better",
+    "worse": "finds it worse",
+    "same": "finds no difference",
+}
+
+
+def verdicts(summary: Summary) -> tuple[Shown, ...]:
+    """Say for every other system whether it beats the baseline beyond the noise.
+
+    A system that answers only some data sets gets a verdict for each of them. What a reader could
+    get for less, and judges that cannot judge, have sentences of their own.
+    """
+    others = [name for name in summary.systems if name != summary.baseline]
+    return (
+        *(verdict for name in others for verdict in _verdicts(summary, name)),
+        *_against_controls(summary),
+        *_at_equal_calls(summary),
+        *_weak_oracle(summary),
+        *(
+            verdict
+            for judge in summary.judges
+            for verdict in judge_verdicts(judge, summary.accuracies)
+        ),
+    )
+
+
+def _verdicts(summary: Summary, system: str) -> list[Shown]:
+    judge = summary.judges[0]
+    whole = summary.against_baseline(summary.overall, system, judge)
+    parts = [found for found in summary.versus if (found.system, found.judge) == (system, judge)]
+    if not parts:
+        sentence = f"{system} shares too few prompts with {summary.baseline} to be compared."
+        return [Shown(sentence, tone="same")]
+    return [_verdict(summary, found) for found in ([whole] if whole else parts)]
+
+
+def _verdict(summary: Summary, found: Versus) -> Shown:
+    baseline, system = summary.baseline, found.system
+    tone = tone_of(found)
+    finding = {
+        "better": f"{system} beats {baseline} beyond the noise",
+        "worse": f"{system} is worse than {baseline} beyond the noise",
+        "same": f"{system} does not differ from {baseline} beyond the noise",
+    }[tone]
+    gain = found.gain
+    numbers = (
+        f"its mean reward is {number(abs(gain.value))} {'lower' if gain.value < 0 else 'higher'} "
+        f"(95 % interval {number(gain.low, signed=True)} to {number(gain.high, signed=True)}, "
+        f"p {show_p(found.p_adjusted)} after Holm's correction)"
+    )
+    echoes = [
+        f"; {judge} {_FINDINGS[tone_of(second)]}"
+        for judge in summary.judges[1:]
+        if (second := summary.against_baseline(found.data, system, judge))
+    ]
+    where = "" if found.data == summary.overall else f"On {found.data}, "
+    return Shown(f"{where}{finding}: {numbers}{''.join(echoes)}.", tone=tone)
+
+
+def _against_controls(summary: Summary) -> Iterator[Shown]:
+    """Every other system beside what needs no training and no search."""
+    judge = summary.judges[0]
+    plain = {summary.baseline, *summary.controls}
+    for system in (name for name in summary.systems if name not in plain):
+        found = [summary.difference(system, name, judge) for name in summary.controls]
+        shown = [
+            f"{show_estimate(pair.gain, signed=True).text} against {pair.second} "
+            f"({show_estimate(pair.gain, signed=True).detail})"
+            for pair in found
+            if pair is not None
+        ]
+        if shown:
+            yield Shown(
+                f"{system} beside what needs no training, on the same prompts: {', '.join(shown)}.",
+                tone=tone_of_gains([pair.gain for pair in found if pair is not None]),
+            )
+
+
+def _at_equal_calls(summary: Summary) -> Iterator[Shown]:
+    for found in summary.equal_calls:
+        if found.judge == summary.judges[0]:
+            best, difference = (
+                show_estimate(value, signed=True) for value in (found.best, found.difference)
+            )
+            yield Shown(
+                f"{found.system} asks {found.calls} times for an answer. The best of as many "
+                f"answers to the unchanged prompt gains {best.text} ({best.detail}); "
+                f"{found.system} minus that is {difference.text} ({difference.detail}).",
+                tone=tone_of_gains([found.difference]),
+            )
+
+
+def _weak_oracle(summary: Summary) -> Iterator[Shown]:
+    """An oracle that plain best of n beats is no measure of what alignment can reach."""
+    judge, oracle = summary.judges[0], summary.oracle
+    found = oracle and summary.against_baseline(summary.overall, oracle, judge)
+    if not found:
+        return
+    for best in summary.frontier:
+        if best.judge == judge and best.gain.value >= found.gain.value:
+            yield Shown(
+                f"{oracle} gains {number(found.gain.value, signed=True)}, no more than the best of "
+                f"{best.calls} answers to the unchanged prompt "
+                f"({number(best.gain.value, signed=True)}): a share of its gain says little.",
+                tone="worse",
+            )
+            return
+
+
+def judge_verdicts(judge: str, accuracies: Sequence[JudgeAccuracy]) -> Iterator[Shown]:
+    """Say where a judge is below length, and where nothing is known about it.
+
+    Args:
+        judge: Name of the judge.
+        accuracies: Those of all judges.
+    """
+    rows = [found for found in accuracies if found.judge == judge]
+    below = [
+        f"{found.data} ({found.accuracy.value:.3f} of {found.pairs} pairs right, the longer answer "
+        f"{found.length:.3f})"
+        for found in rows
+        if found.is_below_length and found.accuracy is not None
+    ]
+    if below:
+        yield Shown(
+            f"The judge {judge} is below length: always taking the longer answer is right more "
+            f"often on {', '.join(below)}.",
+            tone="worse",
+        )
+    unknown = [found.part for found in rows if found.accuracy is None]
+    if unknown or not rows:
+        what = f"its {', '.join(unknown)}" if unknown else "it"
+        yield Shown(
+            f"How often the judge {judge} is right is not known: {what} was not measured.",
+            tone="same",
+        )
