@@ -23,7 +23,7 @@ SHORT_ROUNDS: dict[str, list[str | Path]] = {
     "export_graphs.py": [TINY_BUNDLE / "model.onnx", "--head-dim", "16"],
     "objectives.py": ["--seeds", "1", "--calls", "192"],
     "reference.py": ["--trained", TINY_BUNDLE, "--base", TINY_BUNDLE],
-    "samplers.py": ["--draws", "50000"],
+    "samplers.py": ["--draws", "2000", "--requests", "250"],
     "startup.py": ["1"],
 }
 """What makes each of them short."""

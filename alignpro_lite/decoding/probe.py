@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import alignpro_lite
 from alignpro_lite import errors
 from alignpro_lite.decoding.child import Ended, run_child
 from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
@@ -35,7 +34,7 @@ PROBE_SECONDS = 60.0
 _BYTES_A_SECOND = 25e6
 """How fast a model is read and decodes its first tokens, at worst."""
 _PROGRAM = "alignpro_lite.probe_child"
-_KNOWN_GOOD = Path(alignpro_lite.__file__).parent / "known_good"
+_KNOWN_GOOD = Path(errors.__file__).with_name("known_good")
 _PYTHON_FAILED = 1
 """The exit code of a Python program that ended with an exception; a crash has another one."""
 _KILLED = -9

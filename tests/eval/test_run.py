@@ -344,7 +344,7 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
     file.write_text("\n".join([*rows[:3], '{"question": "?"}', *rows[3:]]) + "\n")
     prompts = prompts_of(config_of(places, NONE), places)
     assert prompts.notes == [
-        "rivers.jsonl: row 4 left out, expected text under 'prompt', found 'None'."
+        "rivers.jsonl: row 4 left out, expected text under 'prompt', found a row with 'question'."
     ]
     assert len(prompts.judged["rivers"]) == 10
 

@@ -19,12 +19,15 @@ from safetensors.torch import load_file
 
 from alignpro_lite.errors import InputError, ModelFileError, TrainingError
 from alignpro_lite.eval import runner
+from alignpro_lite.experiment.config import read_config
+from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter import run as prompter
+from alignpro_lite.train.prompter.config import PrompterConfig
 from tests.support import ROOT, TINY_TARGET, training_run
 from tests.support.tiny_models import configurations, write_model
 from tests.support.training_run import HashingTarget, train, write_run
@@ -231,7 +234,7 @@ def test_results_of_other_weights_never_mix(finished, hashing, tmp_path):
     config = tmp_path / "prompter.toml"
     config.write_text((finished / "prompter.toml").read_text().replace("seed = 5", "seed = 6"))
     shutil.copy(finished / "prompts.jsonl", tmp_path)
-    (tmp_path / "run").mkdir()
+    claim(tmp_path / "run", read_config(config, PrompterConfig))
     shutil.copy(finished / "run/results.jsonl", tmp_path / "run")
     with pytest.raises(InputError, match="belongs to another configuration"):
         train(config, tmp_path / "run")

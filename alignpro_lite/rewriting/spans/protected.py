@@ -18,7 +18,8 @@ from functools import cached_property
 from typing import Literal
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.rewriting.delimiters import (
+from alignpro_lite.rewriting.scripts import LETTER
+from alignpro_lite.rewriting.spans.delimiters import (
     BRACKETS,
     ELEMENTS,
     FORMULAS,
@@ -26,12 +27,15 @@ from alignpro_lite.rewriting.delimiters import (
     QUOTES,
     code_in_backticks,
 )
-from alignpro_lite.rewriting.links import addresses
-from alignpro_lite.rewriting.options import announced_options, answers_to_choose, listed_options
-from alignpro_lite.rewriting.quantities import words_and_numbers
-from alignpro_lite.rewriting.rows import code_lines, table_rows
-from alignpro_lite.rewriting.scripts import LETTER
-from alignpro_lite.rewriting.units import UNSPACED_NUMBER
+from alignpro_lite.rewriting.spans.links import addresses
+from alignpro_lite.rewriting.spans.options import (
+    announced_options,
+    answers_to_choose,
+    listed_options,
+)
+from alignpro_lite.rewriting.spans.quantities import words_and_numbers
+from alignpro_lite.rewriting.spans.rows import code_lines, table_rows
+from alignpro_lite.rewriting.spans.units import UNSPACED_NUMBER
 
 SpanKind = Literal[
     "keep", "code", "quote", "formula", "option", "table", "link", "number", "word", "pattern"

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from alignpro_lite.rewriting import units
-from alignpro_lite.rewriting.links import without_punctuation
 from alignpro_lite.rewriting.scripts import QUOTATION_MARKS, UNSPACED
+from alignpro_lite.rewriting.spans import units
+from alignpro_lite.rewriting.spans.links import without_punctuation
 
 _TOKEN = re.compile(f"[^\\s{UNSPACED}{re.escape(QUOTATION_MARKS)}—]+")
 _AROUND = "([{<.,;:!?>}])*…،؛؟|"
