@@ -25,7 +25,8 @@ _VERBS = (
     guess pitch play become turn combine merge split group insert add reverse repeat schedule look
     check proofread punctuate capitali[sz]e narrate retell recount characteri[sz]e differentiate
     distinguish relate connect apply perform execute run optimi[sz]e refactor annotate document
-    rearrange take let introduce inquire send meet collect gather curate
+    rearrange take let introduce inquire send meet collect gather curate unpack delve dissect shed
+    pen map interview roleplay
     """)
     )
     + r"|come up|think of|break down|walk me|use the|read (?:the|this)"
@@ -36,8 +37,12 @@ _GERMAN = (
         word_list(r"""
     erklär\w* beschreib\w* nenn\w* schreib\w* gib liste\w* fass\w* übersetz\w* vergleich\w*
     diskutier\w* erstell\w* erzähl\w* zeig\w* hilf finde\w* berechn\w* formulier\w* analysier\w*
-    bewert\w* empfiehl schlag\w* definier\w* wie was warum wer wo wann wieso weshalb wessen
-    welche[rsnm]? ist sind hat darf soll
+    bewert\w* empfiehl schlag\w* definier\w* verfass\w* erläuter\w* schilder\w* skizzier\w*
+    entwickl\w* entwirf such\w* untersuch\w* begründ\w* stell\w* mach\w* lies korrigier\w*
+    verbesser\w* lös\w* plan\w* ordne\w* ergänz\w* sortier\w* prüf\w* identifizier\w*
+    interpretier\w* bestimm\w* wähl\w* konvertier\w* gestalt\w* präsentier\w* wandle\w* sag
+    führ\w* denk\w* klär\w* wie was warum wer wo wann wieso weshalb wessen welche[rsnm]? ist sind
+    hat darf soll
     """)
     )
     + "|(?:geben|helfen|empfehlen|können|könnten) sie|(?:kannst|könntest) du|gibt es|muss ich"
@@ -45,10 +50,13 @@ _GERMAN = (
 _FRENCH = (
     "|".join(
         word_list(r"""
-    expli(?:que|quez) décri[sv]\w* donne[zs]?(?:-moi)? écri[sv]\w* rédige\w* cite[zs]? résume\w*
-    tradui\w* propose[zs]? crée[zs]? montre[zs]? aide[zs]?(?:-moi)? calcule[zs]? définis\w* dis
-    dites raconte\w* comment pourquoi quoi quels? quelles? qui où quand combien qu'est-ce peux-tu
-    pouvez-vous pourrais-tu pourriez-vous
+    expli(?:que|quez) veuillez décri[sv]\w* donne[zs]?(?:-moi)? écri[sv]\w* rédige\w* cite[zs]?
+    résume\w* tradui\w* propose[zs]? crée[zs]? montre[zs]? aide[zs]?(?:-moi)? calcule[zs]?
+    définis\w* dis dites raconte\w* détaille\w* élabore\w* présente\w* compare[zs]? suggère\w*
+    suggérez indique\w* imagine[zs]? fourni\w* énumère\w* énumérez liste[zs]? analyse[zs]?
+    compose[zs]? prépare[zs]? fais faites trouve[zs]? recommande[zs]? conseille[zs]? corrige[zs]?
+    classe[zs]? développe[zs]? identifie[zs]? précise[zs]? comment pourquoi quoi quels? quelles?
+    qui où quand combien qu'est-ce peux-tu pouvez-vous pourrais-tu pourriez-vous
     """)
     )
     + "|est-ce que|y a-t-il"
@@ -56,32 +64,45 @@ _FRENCH = (
 _SPANISH_AND_PORTUGUESE = (
     "|".join(
         word_list(r"""
-    explica\w* explique\w* describ\w+ descreva da dame dá dime diga diz escrib\w+ escreva
-    enumer\w+ haz faça faz resum\w+ traduc\w+ traduz\w* mencion\w+ sugier\w+ sugira crea crie
-    redact\w+ redija puedes puede podrías pode poderia cómo como qué que cuál\w* qual quais
-    quién\w* quem dónde onde cuándo quando cuánt\w+ quant\w+ existe hay
+    expl[ií]ca\w* explique\w* descr[ií]b\w+ descreva \w*[áéíóú]\w{1,4}me compón compon\w* componha
+    descreva da dame dá dime diga diz escr[ií]b\w+ escreva enumer\w+ haz faça faz resum\w+
+    traduc\w+ traduz\w* mencion\w+ sugier\w+ sugira crea crie redact\w+ redija proporciona elabora
+    elabore detalla detalhe compara compare indica indique ofrece ofreça genera gere analiza
+    analise desarrolla desenvolva prepara prepare calcula calcule recomienda recomende presenta
+    apresente cuéntame cuenta conte muestra mostre forneça liste identifica identifique corrige
+    corrija propón proponha clasifica classifique ayúdame ajude puedes puede podrías pode poderia
+    cómo como qué que cuál\w* qual quais quién\w* quem dónde onde cuándo quando cuánt\w+ quant\w+
+    existe hay
     """)
     )
     + "|o que|por qué|por que"
 )
 _ITALIAN = "|".join(
     word_list(r"""
-    spiega\w* descriv\w+ dai dammi dimmi scriv\w+ elenca\w* fai fammi riassum\w+ traduci\w* puoi
-    può potresti cosa perché quale chi dove
+    spiega\w* fornisci\w* suggerisci\w* proponi\w* crea illustra\w* indica\w* confronta\w*
+    analizza\w* racconta\w* consiglia\w* componi redigi mostra\w* calcola\w* trova\w* correggi\w*
+    prepara presenta\w* aiutami definisci\w* sviluppa\w* descriv\w+ dai dammi dimmi scriv\w+
+    elenca\w* fai fammi riassum\w+ traduci\w* puoi può potresti cosa perché quale chi dove
     """)
 )
 _RUSSIAN = "|".join(
     word_list(r"""
     объясни\w* опиши\w* напиши\w* назови\w* расскажи\w* дай\w* перечисли\w* переведи\w* сравни\w*
-    составь\w* приведи\w* можешь можете как\w* что почему кто где когда сколько зачем чем
+    составь\w* приведи\w* предложи\w* подготовь\w* посоветуй\w* перескажи\w* представь\w*
+    создай\w* сформулируй\w* найди\w* вычисли\w* реши\w* покажи\w* помоги\w* проанализируй\w*
+    укажи\w* придумай\w* сочини\w* изложи\w* определи\w* можешь можете как\w* что почему кто где
+    когда сколько зачем чем
     """)
 )
 _UNSPACED = (
-    "请|請|解释|说明|描述|写|寫|列出|列举|列舉|给(?:出|我)|告诉|介绍|翻译|总结|比较|如何|怎么|怎样|什么|什麼|为什么|為什麼|哪|谁|多少|帮|分析|推荐|提供"
-    "|ください|下さい|教えて|説明|書いて|挙げ|まとめ|翻訳|何|なぜ|どう|どの|どこ|だれ|誰|いつ|ですか|ますか|しなさい|せよ"
-    "|주세요|해줘|알려|무엇|어떻게|왜|누구|어디|설명|작성"
-    "|اكتب|اشرح|ما |كيف|لماذا|هل |أين|من هو|متى|اذكر|لخص|ترجم"
-    "|बताइए|बताओ|लिखिए|लिखें|समझाइए|क्या|कैसे|क्यों|कौन|कहाँ|कब"
+    "请|請|解释|说明|描述|写|寫|列出|列举|列舉|给(?:出|我)|告诉|介绍|翻译|总结|比较|如何|怎么|怎样|什么|什麼|为什么|為什麼"
+    "|哪|谁|多少|帮|分析|推荐|提供|提出|生成|创作|编写|撰写|制定|阐明|指出|评价|评估|探讨|创建|设计|简述|概述|阐述|论述|讨论"
+    "|ください|下さい|教えて|説明|書いて|挙げ|まとめ|翻訳|何|なぜ|どう|どの|どこ|だれ|誰|いつ|ですか|ますか|なさい|せよ|述べよ|てほしい|てくれ"
+    "|주세요|해줘|알려|무엇|어떻게|왜|누구|어디|설명|작성|하시오|해라|하라"
+    "|اكتب|اشرح|ما |كيف|لماذا|هل |أين|من هو|متى|اذكر|لخص"
+    "|ترجم|قدم|قارن|ألف|صمم|أنشئ|وضح|اقترح|عدد|أعط|ناقش|حلل"
+    "|बताइए|बताओ|लिखिए|लिखें|समझाइए|क्या|कैसे|क्यों"
+    "|कौन|कहाँ|कब|दीजिए|कीजिए|करें|बताएं|बताएँ|समझाएं|समझाएँ"
 )
 _AUXILIARY = "is|are|was|were|do|does|did|can|could|would|should|will|have|has|may|might|am"
 _SENTENCE_START = r"(?:\A|[\n.!?:;(\"“'‘«>*•)\]-]\s{0,3})"
@@ -96,8 +117,8 @@ _FORMS = (
     rf"{_INTRODUCED}(?:what|how|why)\b",
     rf"{_SENTENCE_START}(?:{_AUXILIARY}) \w+\b(?=[^.!\n]{{0,300}}(?:\?|\Z|\n))",
     r"\b(?:please|kindly)\b",
-    r"\bi(?:'d| would)? (?:want|need|wish|am looking|am trying)\b|\bi'm (?:looking|trying)\b"
-    r"|\bi(?:'d| would) (?:like|appreciate)\b",
+    r"\bi(?:'d| would)? (?:want|need|wish|am looking|am trying)\b|\bi['’]m (?:looking|trying)\b"
+    r"|\bi(?:'d|’d| would) (?:like|love|appreciate)\b",
     r"\b(?:your|my|the) (?:task|job|goal|role|objective) is\b"
     r"|\byou are (?:an?|the|given|provided|asked|tasked)\b|\byou will be\b",
     rf"(?:\A|[\n.!?:;,\"„“»«¿¡]\s{{0,3}}|\b(?:bitte|und|y|et|e) )"
@@ -109,7 +130,7 @@ _FORMS = (
     _UNSPACED,
 )
 _REQUEST = re.compile("(?i)" + "|".join(_FORMS))
-_QUESTION = re.compile("[?？؟]")
+_QUESTION = re.compile(r"[?？؟;]|(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？؟।])\s+|\n+|(?<=[。！？])")
 _SENTENCES = 2
 _LONGEST = 2000

@@ -18,7 +18,7 @@ def _any(block: str) -> str:
 
 def _opening(block: str) -> re.Pattern[str]:
     """What begins a line, after marks of emphasis and quotation."""
-    return re.compile(rf"(?im)^[ \t*_#>\"'“”«»„‘’(\[【-]*+{_any(block)}")
+    return re.compile(rf"(?im)^[ \t*_#>\"'“”«»„‘’(\[【¡¿-]*+{_any(block)}")
 
 
 def _anywhere(block: str) -> re.Pattern[str]:
@@ -58,6 +58,14 @@ _DECLINED = rf"""
     como (?:un |una |um |uma )?(?:ia|inteligencia|inteligência|modelo de)\b
     mi dispiace|non posso|purtroppo|come (?:ia|intelligenza|modello)
     het spijt me|helaas|ik kan (?:\w+ ){{0,3}}niet|przykro mi|niestety|przepraszam|üzgünüm|maalesef
+    tyvärr|jag är ledsen|jag kan (?:tyvärr )?inte|beklager|desværre|dessverre
+    jeg kan (?:desværre )?ikke
+    valitettavasti|pahoittelen|olen pahoillani|omlouvám se|bohužel|ľutujem|ospravedlňujem|sajnálom
+    sajnos|îmi pare rău|din păcate|nu pot|λυπάμαι|συγγνώμη|δυστυχώς|δεν μπορώ|вибачте|пробачте
+    на жаль|я не можу|за съжаление|съжалявам|maaf
+    mohon maaf|sayangnya|xin lỗi|rất tiếc|tôi không thể
+    ขออภัย|ขอโทษ|מצטער|סליחה|לצערי
+    אני לא יכול|متاسفم|متأسفم|متأسفانه|متاسفانه|ببخشید|نمی‌توانم
     извините|простите|к сожалению|я не могу|как (?:ии|языковая модель|искусственный)
     (?:很|非常)?抱歉|对不起|對不起|很遗憾|作为(?:一个|一名)?(?:ai|人工智能|语言模型|大语言)|我(?:不能|无法|不會)
     申し訳|すみません|残念ながら|aiとして|죄송|ai로서
@@ -90,15 +98,18 @@ _THOUGHT = rf"""
 _CHATTER = rf"""
     (?:sure(?: thing)?|certainly|of course|absolutely|definitely|gladly|okay|ok|alright){_PAUSE}
     (?:all right|got it|understood|no problem|(?:great|good|excellent)(?: question)?){_PAUSE}
-    (?:(?:my|with) pleasure|thank you(?: for your \w+)?|thanks(?: for \w+)?|you're welcome){_PAUSE}
+    (?:(?:my|with) pleasure|thank you(?: for (?:your )?\w+)?|you're welcome){_PAUSE}
+    thanks(?: for \w+)?{_PAUSE}
     (?:hello|hi|hey)(?: there)?{_PAUSE}|greetings{_PAUSE}
-    {_IWOULD} (?:be (?:happy|glad|delighted)|love) to|(?:{_IAM} )?happy to help
+    {_IWOULD} (?:be (?:happy|glad|delighted) to|love to (?:help|assist|rewrite|improve))
+    (?:{_IAM} )?happy to help
     {_IWILL} (?:help|rewrite|rephrase|do my best)
-    here(?:'s|’s| is| are| you go| you are| it is)\b
+    here(?:'s|’s| is| are| you go| you are| it is)\b|as requested[,:]
+    (?:your|the) (?:prompt|question|request) (?:could|can|might) be (?:improved|rewritten|rephrased)
     (?:this|below|the following) (?:is|are) {_A}(?:possible )?{_IMPROVED}\b
     {_A}(?:(?:{_IMPROVED}|new|final)[ ,]{{1,2}}){{1,3}}{_THING}?(?: is)?[ *]*[:：]
     (?:[\w-]+ ){{0,2}}(?:prompt|rewrit(?:e|ing)|rephrasing|paraphrase|hint)(?: \w+){{0,2}}[ *]*[:：]
-    (?:option|version|rewrite|rephrase) ?\d[ *]*:|rewritten\b
+    (?:option|version|rewrite|rephrase) ?\d[ *]*:|rewritten\b|{_IMPROVED}[ *]*:
     (?:rewrite|improve|rephrase|revise|reword) (?:this|the|your|my) (?:user's |original )?prompt\b
     (?:klar|natürlich|selbstverständlich|gerne?|sicher|sicherlich|in ordnung|alles klar){_PAUSE}
     (?:bien sûr|certainement|d'accord|avec plaisir|absolument){_PAUSE}
@@ -106,6 +117,13 @@ _CHATTER = rf"""
     (?:certo|certamente|va bene|volentieri|natuurlijk|zeker|uiteraard){_PAUSE}
     (?:oczywiście|jasne|pewnie){_PAUSE}
     (?:конечно|разумеется|хорошо|с удовольствием|tabii|tabii ki|elbette){_PAUSE}
+    (?:självklart|visst|absolut|selvfølgelig|naturligvis|totta kai|tietysti|toki|jistě){_PAUSE}
+    (?:samozřejmě|samozrejme|iste|természetesen|persze|desigur|sigur|bineînțeles){_PAUSE}
+    (?:φυσικά|βεβαίως|βέβαια|звісно|звичайно|разбира се|tentu|tentu saja|baik){_PAUSE}
+    (?:chắc chắn(?: rồi)?|dĩ nhiên|tất nhiên|được rồi|בטח|בהחלט|כמובן|البته|حتما){_PAUSE}
+    (?:طبعا|طبعاً|أكيد){_PAUSE}|แน่นอน|ได้เลย|นี่คือ
+    (?:här|her) är\b|her er\b|tässä on\b|zde je\b|tady je\b|itt van\b|iată\b|ορίστε\b|ось\b
+    berikut (?:ini |adalah )|đây là\b|הנה\b
     (?:بالتأكيد|بالطبع|حسنا|ज़रूर|जरूर|बेशक|ठीक है){_PAUSE}
     hier (?:ist|sind|kommt|hast du|haben sie|is|zijn|heb je)\b|voici\b|voilà\b|ecco\b|oto\b|вот\b
     işte\b
@@ -152,12 +170,15 @@ _MARKUP = r"""
     <\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</?s>
     <[be]os>
     ^[#* \t]{0,6}(?:user|assistant|system|human|ai|bot|model|instruction|response)\b[ *]{0,3}:
+    \A\s*(?:user|assistant|system|model)[ \t]*\n
 """
 _FAREWELL = rf"""
     \blet me know (?:if|what|how|when)\b|\b(?:i )?hope (?:this|that|it) helps\b
     \bwould you like me to\b
     \bfeel free to (?:ask|reach|let me|contact|modify|adjust)\b|\banything else (?:i can|you)\b
-    \bi(?:'ve|’ve| have) (?:rewritten|rephrased|revised|improved|reworded|rewrote|clarified)\b
+    \bi(?:'ve|’ve| have)? (?:rewrote|rewritten|rephrased|revised|improved|reworded|clarified)\b
+    \b(?:note|explanation)[ *]*: (?:i|i've|i have) (?:\w+ )?(?:made|kept|changed|added|removed)\b
+    ^[*_#(\[ ]*(?:explanation|changes(?: made)?|what (?:i )?changed|improvements)[ *_]*:[ *_]*
     \b(?:i'm|i'll be|i’m|i am) (?:happy|here) to (?:help|assist)\b
     {_THIS} (?:is|makes|adds|clarifies|provides|ensures|keeps|specifies|asks|focuses)\b
     \blass (?:es )?mich wissen\b|\bich hoffe,? das hilft\b|\bn'hésite[zs]? pas à\b

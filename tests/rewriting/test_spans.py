@@ -502,6 +502,24 @@ CHANGED = [
     ("@{x}", "@{y}"),
     ("ISBN 978-3", "ISBN 978-4"),
     ("sha256:abc", "sha256:abd"),
+    ("Det kostar tre miljoner kronor", "Det kostar tre miljarder kronor"),
+    ("Kosztuje trzy miliony złotych", "Kosztuje trzy miliardy złotych"),
+    ("Üç milyon lira eder", "Üç milyar lira eder"),
+    ("Hinta on kolme miljoonaa euroa", "Hinta on kolme miljardia euroa"),
+    ("Giá là 3 triệu đồng", "Giá là 3 tỷ đồng"),
+    ("Harganya 3 juta rupiah", "Harganya 3 miliar rupiah"),
+    ("המחיר הוא 3 מיליון שקל", "המחיר הוא 3 מיליארד שקל"),
+    ("Κοστίζει 3 εκατομμύρια ευρώ", "Κοστίζει 3 δισεκατομμύρια ευρώ"),
+    ("Ціна 3 мільйони гривень", "Ціна 3 мільярди гривень"),
+    ("It costs CHF 5.– there", "It costs EUR 5.– there"),
+    ("اختر: أ) قط ب) كلب", "اختر: أ) قط ب) ذئب"),
+    ("בחר: א) חתול ב) כלב", "בחר: א) חתול ב) זאב"),
+    ("Rispondi sì o no", "Rispondi sì"),
+    ("Svara ja eller nej", "Svara ja"),
+    ("Solve x^2 + bx = c", "Solve x^2 + dx = c"),
+    ("Is a - b < c?", "Is a - d < c?"),
+    ("Rename camelCaseName", "Rename camelCasename"),
+    ("What is std::vector?", "What is std::list?"),
 ]
 """A prompt, and a rewrite that changes a protected span in it."""
 
@@ -536,6 +554,9 @@ def test_what_is_unchanged_is_kept(prompt):
         ("the users' files aren't there", "Where are the users' files? They aren't there."),
         ("Give 5 tips", "Give 5 short, useful tips."),
         ("Was war am 5. März?", "Erkläre, was am 5. März war."),
+        ("Πώς να μάθω κολύμπι;", "Εξήγησε πώς μαθαίνω κολύμπι."),
+        ("solve x + 2 = 5", "Solve the equation x + 2 = 5, step by step."),
+        ("I saw cats on fire", "Describe cats that are on fire"),
         ("Explain 三个 examples", "Explain these 三个 examples in detail"),
     ],
 )
@@ -609,6 +630,7 @@ SHAPES = [
         "~~~\n",
     ),
     *("@", "#a ", "a=", "$a ", "A) b B) ", "- x\n", "    x\n", "|\n", "a,b\n", "a  b\n", "yes or "),
+    *("a - ", "a + ", "a = b/ ", "aB", "a::"),
     *("中", "中/", "三", "한 ", "ก", "\u0301", "😀", "\\begin{", "<code></code>"),
 ]
 

@@ -21,7 +21,17 @@ _ORDERED = (
     word_list("I II III IV V VI VII VIII IX X"),
     *map(
         list,
-        ("一二三四五六七八九十", "甲乙丙丁戊", "アイウエオ", "いろはにほ", "가나다라마", "ابجده"),
+        (
+            "一二三四五六七八九十",
+            "甲乙丙丁戊",
+            "アイウエオ",
+            "いろはにほ",
+            "가나다라마",
+            "ابجده",
+            "أبجده",
+            "אבגדה",
+            "กขคงจ",
+        ),
     ),
 )
 """Labels that do not follow one another in Unicode."""
@@ -43,7 +53,8 @@ _MARKER = re.compile(
 _ANSWERS = frozenset(
     word_list("""
     yes no maybe unknown true false correct incorrect right wrong agree disagree positive negative
-    neutral ja nein nee oui non vrai faux sí si verdadero falso vero sim não да нет правда ложь evet
+    neutral sì nej nei kyllä ei ναι όχι так ні ano áno ne igen nem da nu כן có không ya tidak بله
+    خیر ja nein nee oui non vrai faux sí si verdadero falso vero sim não да нет правда ложь evet
     hayır tak nie نعم لا हाँ नहीं
     """)
 )
@@ -54,7 +65,8 @@ _UNSPACED_ANSWERS = re.compile(
 _SPACED_WORD = re.compile(f"{LETTER}+")
 _OR = re.compile(
     r"\s?[/,|;]\s?(?:(?:or|oder|ou|o|или|and)\s)?"
-    r"|\s(?i:or|versus|vs\.?|oder|ou|o|ó|of|или|lub|albo|veya|أو|या)\s"
+    r"|\s(?i:or|versus|vs\.?|oder|ou|o|ó|of|eller|tai|или|або|lub|albo|czy|nebo|alebo|vagy|sau"
+    r"|veya|ή|או|hay|atau|أو|أم|یا|या)\s"
 )
 _ANNOUNCEMENT = re.compile(
     r"""(?ix)(?:^|\W)

@@ -51,6 +51,14 @@ _OPERATOR = re.compile(r"(?<=\S )(?:<?[-=]+>|<[-=]*>?|>=?|[-=!:+*/]=+|&&|\|\||\*
 _CALL = re.compile(r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))[^()\n]*+\)")
 
 
+# An equation or a sum that is not marked as a formula: y = ax + b. A dash alone is punctuation.
+_TERM = r"[\w^()²³'′\\]{1,12}+(?:\.\w{1,9}+)?+"
+_EQUATION = re.compile(
+    rf"(?<!\S)[-−]?{_TERM}(?: [-−] {_TERM}){{0,9}}+ [+*=<>≤≥≠≈×÷·±∈] {_TERM}"
+    rf"(?: [-−+*/=<>≤≥≠≈×÷·±∈] {_TERM}){{0,19}}+(?![^\s.,;:!?])"
+)
+
+
 def _matches(pattern: re.Pattern[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
     return lambda text: (hit.span() for hit in pattern.finditer(text))
 
@@ -64,6 +72,7 @@ _SCANNERS: tuple[tuple[SpanKind, Callable[[str], Iterator[tuple[int, int]]]], ..
     *(("code", delimiters.spans) for delimiters in (*BRACKETS, *ELEMENTS)),
     *(("quote", delimiters.spans) for delimiters in QUOTES),
     *(("formula", delimiters.spans) for delimiters in FORMULAS),
+    ("formula", _matches(_EQUATION)),
     ("option", listed_options),
     ("option", answers_to_choose),
     ("option", announced_options),

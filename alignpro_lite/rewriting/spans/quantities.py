@@ -20,9 +20,10 @@ _FRACTION = "¼-¾⅐-↉"
 _MONEY = "$¢£¤¥₠-⃏﷼"
 _SIGN = re.compile(
     rf"[\d{_FRACTION}{_MONEY}²³¹⁰-₟/\\@_=#<>{{}}\[\]|~^*&+%§°±×÷←-⋿]|\w\w\.\w|\w\.\w\w"
+    r"|\w::\w|[a-z][A-Z]"
 )
 _DIGITS = re.compile(
-    rf"[-+±−–~≈]?[A-Z]{{0,2}}[{_MONEY}]*[-+−]?(?:\d(?:[\d.,:/٫٬–-]*\d)?[{_FRACTION}]?|[{_FRACTION}])"
+    rf"[-+±−–~≈]?[A-Z]{{0,2}}[{_MONEY}]*[-+−]?(?:\d(?:[\d.,:/٫٬–-]*\d)?(?:[.,][-–]{{1,2}})?[{_FRACTION}]?|[{_FRACTION}])"
     rf"(?:st|nd|rd|th|er|e|º|ª)?"
 )
 _HAS_DIGIT = re.compile(rf"[\d{_FRACTION}]")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 _END = r"(?:(?<=[;{=)}])|(?<=[;{=)}]\r))$"
+_GREEK = "\u0370-\u03ff\u1f00-\u1fff"
+"""Letters after which a semicolon asks a question."""
 _CODE_LINE = re.compile(
     rf"""(?mx)^(?:
       (?:[ ]{{4}}|[ ]{{0,3}}\t)[^\n]*?\S[^\n]*+       # indented, as in Markdown
@@ -24,7 +26,8 @@ _CODE_LINE = re.compile(
       | (?:FROM|WHERE|JOIN|VALUES|(?:ORDER|GROUP)[ ]BY)\b[^\n]*+
       | (?:>>>|\$|In[ ]\[\d*\]:|PS[ ]\S*>)[ ][^\n]++
       | [\w.\[\]]++(?:,[ ]?[\w.\[\]]++)*+[ ]?[-+*/|&^%:]?=[ ]?[^\s=][^\n]*+
-      | [^\n]*+(?:(?<=[;{{])|(?<=[;{{]\r))$ | [}})\]]++[;,)]*+\r?$ | //[^\n]*+ | /\*[^\n]*+ | \*/
+      | [^\n]*+(?:(?<={{)|(?<={{\r)|(?<=[^{_GREEK}];)|(?<=[^{_GREEK}];\r))$
+      | [}})\]]++[;,)]*+\r?$ | //[^\n]*+ | /\*[^\n]*+ | \*/
     ))"""
 )
 _PIPED = re.compile(

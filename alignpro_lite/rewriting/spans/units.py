@@ -81,12 +81,20 @@ SCALES = frozenset(
     fourth fifth fifths sixth sixths seventh eighth eighths ninth tenth tenths hundredth
     thousandth mn bn tn mio mrd k hundert tausend million millionen milliarde milliarden billion
     billionen hälfte drittel viertel fünftel zehntel dutzend mille millier milliers millions
-    milliard milliards douzaine moitié tiers quart quarts cientos mil miles millón millones
-    billón billones docena mitad tercio cuarto cuartos mila milione milioni miliardo miliardi
-    dozzina metà terzo milhar milhão milhões bilhão bilhões bilhões trilhão dúzia metade terço
-    miljoen miljard тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов
-    половина треть четверть مليون ملايين مليار ألف آلاف مئة مائة نصف ربع ثلث हज़ार हजार लाख करोड़
-    मिलियन सौ आधा
+    milliard milliards douzaine moitié tiers quart quarts cientos mil miles millón millones billón
+    billones docena mitad tercio cuarto cuartos mila milione milioni miliardo miliardi dozzina
+    metà terzo milhar milhão milhões bilhão bilhões bilhões trilhão dúzia metade terço miljoen
+    miljard тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов половина
+    треть четверть مليون ملايين مليار ألف آلاف مئة مائة نصف ربع ثلث हज़ार हजार लाख करोड़ मिलियन सौ
+    आधा hundra tusen miljon miljoner miljarder biljon hundre millioner milliarder tusind halv
+    tiotal dussin dusin sto tysiąc tysiące tysięcy milion miliony milionów miliard miliardy
+    miliardów połowa pół tisíc tisíce milionů miliarda miliard miliardu polovina milióny miliónov
+    milyon milyar trilyon yarım düzine sata tuhat tuhatta miljoona miljoonaa miljardia miljardi
+    puolet száz ezer millió milliárd sută sute mii milioane miliarde jumătate εκατό χίλια χιλιάδες
+    εκατομμύριο εκατομμύρια δισεκατομμύριο δισεκατομμύρια μισό μισά тисяча тисячі тисяч мільйон
+    мільйони мільйонів мільярд мільярди мільярдів половина хиляди милиона милиарда מאה אלף אלפים
+    מיליון מיליארד חצי trăm nghìn ngàn triệu tỷ tỉ nửa ratus ribu juta miliar triliun setengah
+    lusin صد هزار میلیون میلیارد نیم
     """)
 )
 """Numbers that multiply or divide another, in lower case."""
@@ -95,22 +103,32 @@ NUMBER_WORDS = SCALES | frozenset(
     word_list("""
     zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
-    twice thrice twentieth zwei drei vier fünf sechs sieben acht neun zehn zwölf dreizehn
-    vierzehn fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig
-    siebzig achtzig neunzig zéro vingt vingts deux trois quatre cinq sept huit onze douze treize
-    quatorze quinze seize vingt trente quarante cinquante soixante cero dos tres cuatro cinco
-    seis siete ocho nueve diez doce trece catorce quince veinte treinta cuarenta cincuenta
-    sesenta setenta ochenta noventa cien ciento doscientos quinientos tre quattro cinque sette
-    otto nove dieci undici dodici tredici quattordici quindici venti trenta quaranta cinquanta
-    sessanta settanta ottanta novanta dois duas três quatro sete oito dez doze treze quinze vinte
-    trinta quarenta cinquenta oitenta cem twee drie vijf zes zeven negen tien twaalf twintig
-    dertig ноль два две три четыре пять шесть семь восемь девять десять двенадцать двадцать
-    тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят девяносто сто двести триста пятьсот
-    اثنان ثلاثة ثلاث أربعة أربع خمسة خمس ستة ست سبعة سبع ثمانية تسعة عشرة عشرون दो तीन चार पाँच
-    पांच छह सात आठ दस बीस पचास
+    twice thrice twentieth zwei drei vier fünf sechs sieben acht neun zehn zwölf dreizehn vierzehn
+    fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig siebzig
+    achtzig neunzig zéro vingt vingts deux trois quatre cinq sept huit onze douze treize quatorze
+    quinze seize vingt trente quarante cinquante soixante cero dos tres cuatro cinco seis siete
+    ocho nueve diez doce trece catorce quince veinte treinta cuarenta cincuenta sesenta setenta
+    ochenta noventa cien ciento doscientos quinientos tre quattro cinque sette otto nove dieci
+    undici dodici tredici quattordici quindici venti trenta quaranta cinquanta sessanta settanta
+    ottanta novanta dois duas três quatro sete oito dez doze treze quinze vinte trinta quarenta
+    cinquenta oitenta cem twee drie vijf zes zeven negen tien twaalf twintig dertig två fyra sju
+    åtta nio tio elva tolv femton tjugo trettio fyrtio femtio seks syv sju otte åtte elleve tolv
+    tyve femten femti dwa dwie trzy cztery pięć sześć siedem osiem dziewięć dziesięć dwanaście
+    dwadzieścia trzydzieści dvě dva tři čtyři pět šest sedm osm devět deset dvanáct dvacet třicet
+    iki üç dört beş altı yedi sekiz dokuz yirmi otuz kırk elli kaksi kolme neljä viisi kuusi
+    seitsemän kahdeksan yhdeksän kymmenen kaksikymmentä két kettő három négy öt hét nyolc kilenc
+    tíz húsz harminc doi două trei patru cinci șase șapte zece douăzeci δύο δυο τρία τρεις τέσσερα
+    πέντε έξι επτά εφτά οκτώ οχτώ εννέα δέκα δώδεκα είκοσι τριάντα дві чотири шість сім вісім
+    десять двадцять тридцять שניים שתיים שני שלוש שלושה ארבע ארבעה חמש חמישה שש שבע שמונה תשע עשר
+    עשרה עשרים bốn sáu bảy tám chín mười dua tiga empat lima enam tujuh delapan sembilan sepuluh
+    puluh belas دو سه چهار پنج شش هفت هشت بیست ноль два две три четыре пять шесть семь восемь
+    девять десять двенадцать двадцать тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят
+    девяносто сто двести триста пятьсот اثنان ثلاثة ثلاث أربعة أربع خمسة خمس ستة ست سبعة سبع
+    ثمانية تسعة عشرة عشرون दो तीन चार पाँच पांच छह सात आठ दस बीस पचास
     """)
 )
-"""Numbers in words, in lower case; without those that mean more than a number: one, once, due."""
+"""Numbers in words, in lower case; without those that mean more than a number, also in another
+language: one, once, due, on, fire, hai."""
 
 AFTER_ORDINAL = frozenset(
     word_list("januar februar märz april mai juni juli august september oktober november dezember")
