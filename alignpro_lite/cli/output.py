@@ -152,7 +152,8 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
 
 
 def _reward_line(reward: RewardEstimate) -> str:
-    interval = f"{reward.low:.3f} to {reward.high:.3f}"
+    known = math.isfinite(reward.low)
+    interval = f"{reward.low:.3f} to {reward.high:.3f}" if known else "no two rewards differ"
     return f"{reward.mean:.3f} ({interval}), {reward.answers} answers"
 
 

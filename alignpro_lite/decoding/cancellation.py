@@ -42,7 +42,10 @@ class Cancellation:
 @contextmanager
 def deadline(seconds: float | None, stages: Sequence[Stage]) -> Iterator[None]:
     """Cancel stages that are still running after some seconds; None sets no deadline."""
-    timer = None if seconds is None else threading.Timer(max(0.0, seconds), _cancel, [stages])
+    timer = None
+    if seconds is not None:
+        wait = min(max(0.0, seconds), threading.TIMEOUT_MAX)  # more than that cannot be waited
+        timer = threading.Timer(wait, _cancel, [stages])
     try:
         if timer is not None:
             timer.daemon = True

@@ -30,8 +30,9 @@ class RewardEstimate:
 
     Attributes:
         mean: R̂.
-        low: Lower end; R is above it with probability 0.95. -inf for a single answer.
-        high: Upper end; R is below it with probability 0.95. inf for a single answer.
+        low: Lower end; R is above it with probability 0.95 if rewards are normal. -inf for a single
+            answer, and for equal rewards, which do not show how those of others differ.
+        high: Upper end, likewise; inf for these.
         answers: How many answers it is the mean of.
     """
 
@@ -87,8 +88,8 @@ def estimate_reward(rewards: NDArray[np.float64]) -> RewardEstimate | None:
     if count == 0:
         return None
     mean = float(rewards.mean())
-    if count == 1:
-        return RewardEstimate(mean, -math.inf, math.inf, 1)
+    if (rewards == rewards[0]).all():
+        return RewardEstimate(mean, -math.inf, math.inf, count)
     width = student_95(count - 1) * float(rewards.std(ddof=1)) / math.sqrt(count)
     return RewardEstimate(mean, mean - width, mean + width, count)
 

@@ -98,7 +98,8 @@ def log_weights(candidates: Candidates, strength: float) -> Vector:
         Shape (n,); -inf for a candidate that the reference cannot write.
     """
     # Differences first: R / λ alone may exceed what a float resolves, its spread need not.
-    exponents = (candidates.rewards - candidates.rewards.max()) / strength
+    with np.errstate(over="ignore"):  # at a tiny λ the others go to minus infinity
+        exponents = (candidates.rewards - candidates.rewards.max()) / strength
     possible = np.isfinite(candidates.reference) & np.isfinite(candidates.proposal)
     ratios = np.full(len(exponents), -math.inf)
     np.subtract(candidates.reference, candidates.proposal, out=ratios, where=possible)
@@ -180,19 +181,21 @@ def diagnose(candidates: Candidates, strength: float, unusable: int = 0) -> Diag
     np.add.at(by_rewrite, candidates.places, share)
     log_mean = float(weights.max() + np.log(np.exp(weights - weights.max()).sum() / size))
     reward, ess = float(by_rewrite @ worth.mean), float(1 / (share @ share))
-    noise = float(np.sqrt(by_rewrite @ worth.variance)) / strength
-    spread = _spread(weights, size) if ess >= LEAST_ESS else math.inf
-    luck = worth.variance_of_mean(by_rewrite) / strength**2
+    with np.errstate(over="ignore"):  # at a tiny λ nothing is known about log Z
+        noise = np.sqrt(by_rewrite @ worth.variance) / strength
+        spread = _spread(weights, size) if ess >= LEAST_ESS else math.inf
+        luck = (np.sqrt(worth.variance_of_mean(by_rewrite)) / strength) ** 2
+        error = np.sqrt(spread + luck + noise**4 / 2)
     return Diagnostics(
         size=size,
         ess=ess,
         log_z=best / strength + log_mean,
-        log_z_error=math.sqrt(spread + luck + noise**4 / 2),
+        log_z_error=float(error),
         kl=max(0.0, (reward - best) / strength - log_mean),
         reward=reward,
         objective=best + strength * log_mean,
         distance=1 / ess,
-        noise=noise,
+        noise=float(noise),
         reliability=float(by_rewrite @ worth.reliability),
     )
 

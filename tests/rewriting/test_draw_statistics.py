@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from alignpro_lite import Sampling
+from alignpro_lite import Budget, Sampling
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting import candidates
 from alignpro_lite.rewriting.draw import MOST_SAMPLES
@@ -165,3 +165,27 @@ def test_sampling_needs_no_reward_to_repeat():
     assert first == second
     assert len({drawn(prompter, seed=seed).sent for seed in range(20)}) > 1
     assert prompter.sampling == Sampling(temperature=0.4, seed=19)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("strength", [1e-300, 1e-100, 1e-6, 1e3])
+@pytest.mark.parametrize("samples", [1, 16])
+@pytest.mark.parametrize("deviation", [0.0, 1.0])
+def test_any_strength_draws(strength, samples, deviation):
+    """Holds down: at a tiny λ, the errors of log Z did not fit into a float."""
+    worth = dict.fromkeys([*TEXTS, PROMPT], 0.3)
+    choice = drawn(FakePrompter(TEXTS), noisy(worth, deviation), samples=samples, strength=strength)
+    found = choice.certificate.diagnostics
+    assert 1 <= found.ess <= samples
+    assert not any(map(math.isnan, (found.kl, found.log_z, found.log_z_error, found.noise)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_budget_of_time_may_have_no_end():
+    """Holds down: a timer cannot wait for ever, and printed a traceback."""
+    prompter, reward = FakePrompter(TEXTS), noisy(dict.fromkeys([*TEXTS, PROMPT], 0.3), 0.1)
+    draws = [
+        drawn(prompter, reward, samples=4, budget=Budget(seconds=seconds)).certificate.drawn
+        for seconds in (math.inf, 1e300, None)
+    ]
+    assert draws == [4, 4, 4]
