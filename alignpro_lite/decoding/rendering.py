@@ -25,7 +25,7 @@ class _RefusalError(TemplateError):
 class _Generation(Extension):
     """`{% generation %}`, which published templates put around what a model is trained on."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - of this type in the class above
 
     def parse(self, parser: Parser) -> nodes.Node:
         """Parse the block; it renders as what it holds."""

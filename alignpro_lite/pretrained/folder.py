@@ -214,7 +214,8 @@ def _check_weights(folder: Path) -> None:
     for shard in shards.values() if isinstance(shards, dict) else ():
         if not (isinstance(shard, str) and shard == Path(shard).name and _WEIGHTS.fullmatch(shard)):
             raise ExportError(
-                f"{folder / _INDEX} names {json.dumps(shard)[:200]}, expected a *.safetensors file beside it.",
+                f"{folder / _INDEX} names {json.dumps(shard)[:200]}, expected a *.safetensors "
+                "file beside it.",
                 "Save the model again with save_pretrained(folder, safe_serialization=True).",
             )
 
