@@ -4,12 +4,12 @@ import os
 import sys
 
 
-def main() -> None:
+def start() -> None:
     """Run the command line; Ctrl-C while it is still imported ends it like any other."""
     try:
-        from alignpro_lite.cli import main as run
+        from alignpro_lite.cli import main
 
-        run()
+        main()
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         sys.stderr.flush()
@@ -17,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start()

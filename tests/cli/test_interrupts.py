@@ -65,8 +65,8 @@ class Finder:
         if name == {module!r}:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Finder())
-from alignpro_lite.__main__ import main
-main()
+from alignpro_lite.__main__ import start
+start()
 """
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
