@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -38,11 +38,13 @@ _KEPT_LINES = 20
 _USUAL_PIECE, _LONGEST_PIECE = 1 << 8, 1 << 12
 _LONGEST_RUN = 2048
 _RUNS = (
-    re.compile(rf"[^\r\n.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c]{{1,{_LONGEST_RUN}}}"),
-    re.compile(rf"[\W_]{{1,{_LONGEST_RUN}}}"),
+    re.compile(rf"[^\r\n.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c]{{{_LONGEST_RUN},}}"),
+    re.compile(rf"[\W_]{{{_LONGEST_RUN},}}"),
 )
 """What nothing divides. The rules by which many vocabularies split a text make llama.cpp recurse
 once a character there: a run of 25,000 overflows a stack of 8 MB."""
+_WORD = re.compile(r"(?<=\w) (?=\w)")
+"""Where a word begins, for every tokenizer: a text that is cut there keeps its tokens."""
 _FENCE = "\x07"
 """A character that no tokenizer joins to others. Behind it, a SentencePiece tokenizer does not take
 a text for the beginning of one."""
@@ -285,10 +287,17 @@ def _without_long_runs(text: str) -> list[str]:
     """A text, cut where a run gets too long."""
     if len(text) < _LONGEST_RUN:
         return [text]
-    runs = (run for pattern in _RUNS for run in pattern.finditer(text))
-    ends = {run.end() for run in runs if run.end() - run.start() == _LONGEST_RUN}
-    cuts = [0, *sorted(ends - {len(text)}), len(text)]
-    return [text[start:end] for start, end in pairwise(cuts)]
+    runs = (run.span() for pattern in _RUNS for run in pattern.finditer(text))
+    cuts = {0, len(text)}.union(*(_cuts(text, *run) for run in runs))
+    return [text[start:end] for start, end in pairwise(sorted(cuts))]
+
+
+def _cuts(text: str, start: int, end: int) -> Iterator[int]:
+    """Where to cut a run: before a word if there is one, so that no word loses its token."""
+    while end - start > _LONGEST_RUN:
+        words = [word.start() for word in _WORD.finditer(text, start + 1, start + _LONGEST_RUN)]
+        start = words[-1] if words else start + _LONGEST_RUN
+        yield start
 
 
 class LlamaContext:

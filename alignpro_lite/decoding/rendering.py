@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_CHARACTERS = 1_000_000
@@ -17,6 +20,18 @@ _MAX_REASON = 300
 
 class _RefusalError(TemplateError):
     """The template itself refuses the conversation."""
+
+
+class _Generation(Extension):
+    """`{% generation %}`, which published templates put around what a model is trained on."""
+
+    tags = {"generation"}  # noqa: RUF012 - of this type in the class above
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Parse the block; it renders as what it holds."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
 
 
 def answer(request: tuple[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -56,11 +71,31 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str:
 @functools.lru_cache(maxsize=16)
 def _compiled(template: str) -> Template:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols", _Generation],
     )
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
     return environment.from_string(template, {"tools": None})
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as models are trained on it: Jinja's own filter escapes `<`, `>`, `&` and `'`."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _refuse(message: object) -> NoReturn:

@@ -79,8 +79,8 @@ def render_template(
 
 def _unusable(reason: str) -> ModelFileError:
     return ModelFileError(
-        f"The chat template in the model file cannot be rendered ({reason}).",
-        "Use a GGUF with a working template.",
+        f"The model's chat template cannot be rendered ({reason}).",
+        "Use a model with a working template.",
     )
 
 

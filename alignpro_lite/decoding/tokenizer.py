@@ -13,11 +13,23 @@ from alignpro_lite.errors import AlignProError, BundleError
 
 
 @contextmanager
-def tokenizer_errors(file: Path, cure: str) -> Iterator[None]:
-    """Turn what a tokenizer raises into an error that names its file.
+def panics_as_exceptions() -> Iterator[None]:
+    """Turn panics of a tokenizer's Rust code, which are not even an `Exception`, into one.
 
-    The library raises bare exceptions, and lets the panics of its Rust code through, which are not
-    even an `Exception`.
+    Raises:
+        RuntimeError: The block panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise RuntimeError(str(error)) from error
+        raise
+
+
+@contextmanager
+def tokenizer_errors(file: Path, cure: str) -> Iterator[None]:
+    """Turn what a tokenizer raises, which are bare exceptions, into an error that names its file.
 
     Args:
         file: The tokenizer.json.
@@ -27,19 +39,12 @@ def tokenizer_errors(file: Path, cure: str) -> Iterator[None]:
         BundleError: The block failed.
     """
     try:
-        yield
+        with panics_as_exceptions():
+            yield
     except (AlignProError, MemoryError):
         raise
     except Exception as error:
-        raise _failed(file, cure, error) from error
-    except BaseException as error:
-        if type(error).__name__ == "PanicException":
-            raise _failed(file, cure, error) from error
-        raise
-
-
-def _failed(file: Path, cure: str, error: BaseException) -> BundleError:
-    return BundleError(f"{file} is not a tokenizer that works ({error}).", cure)
+        raise BundleError(f"{file} is not a tokenizer that works ({error}).", cure) from error
 
 
 def read_tokenizer(file: Path, cure: str) -> Tokenizer:

@@ -38,6 +38,7 @@ until a test covers them."""
 
 _MODEL = "Hugging Face model"
 _INDEX = "model.safetensors.index.json"
+_WEIGHTS = re.compile(r"[^\0]+\.safetensors")
 _DATA_FILES = (
     "*.safetensors",
     _INDEX,
@@ -108,7 +109,8 @@ def _show(file: Path, view: Path) -> None:
 def _checked_configurations(folder: Path) -> dict[str, dict[str, Any]]:
     """What the configurations of a folder hold as data, by file name."""
     config = read_published(folder / "config.json", _MODEL)
-    if ARCHITECTURES.issuperset(config.get("architectures") or ["unnamed"]):
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures and all(map(_is_tested, architectures)):
         config.pop("auto_map", None)
     refuse_code(folder / "config.json", config)
     if any(key == "quantization_config" and value for key, value in _nested_items(config)):
@@ -183,6 +185,10 @@ def _parameters(kind: type[PretrainedConfig]) -> frozenset[str]:
     )
 
 
+def _is_tested(architecture: object) -> bool:
+    return isinstance(architecture, str) and architecture in ARCHITECTURES
+
+
 def _class_of(content: Mapping[str, Any], default: type) -> type[PretrainedConfig]:
     kind = content.get("model_type")
     if isinstance(kind, str) and kind in CONFIG_MAPPING:
@@ -205,10 +211,11 @@ def _check_weights(folder: Path) -> None:
     if not (folder / _INDEX).exists():
         return
     shards = read_published(folder / _INDEX, _MODEL).get("weight_map")
-    for shard in sorted(set(shards.values())) if isinstance(shards, dict) else ():
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+    for shard in shards.values() if isinstance(shards, dict) else ():
+        if not (isinstance(shard, str) and shard == Path(shard).name and _WEIGHTS.fullmatch(shard)):
             raise ExportError(
-                f"{folder / _INDEX} names {shard}, expected a *.safetensors file beside it.",
+                f"{folder / _INDEX} names {json.dumps(shard)[:200]}, expected a *.safetensors "
+                "file beside it.",
                 "Save the model again with save_pretrained(folder, safe_serialization=True).",
             )
 

@@ -22,7 +22,9 @@ from transformers import (
 )
 
 from alignpro_lite.decoding.llamacpp import open_vocabulary
+from alignpro_lite.decoding.tokenizer import panics_as_exceptions
 from alignpro_lite.errors import AlignProError, ExportError, reason_of
+from alignpro_lite.gguf.header import is_count
 from alignpro_lite.gguf.reading import MAGIC
 from alignpro_lite.pretrained import gguf_tokenizer
 from alignpro_lite.pretrained.folder import default_template, lone_file, readable_folder
@@ -122,24 +124,23 @@ def merge_adapter(base: TorchModel, adapter: Path) -> TorchModel:
 def _load_folder(path: Path, view: Path) -> TorchModel:
     try:
         model, loading = _read_weights(view, gguf_file=None)
-        tokenizer = AutoTokenizer.from_pretrained(
-            view, local_files_only=True, trust_remote_code=False
-        )
+        with panics_as_exceptions():
+            tokenizer = AutoTokenizer.from_pretrained(
+                view, local_files_only=True, trust_remote_code=False
+            )
+            if not isinstance(tokenizer, PreTrainedTokenizerFast):
+                raise ExportError(
+                    f"{path} has no tokenizer.json, only a {type(tokenizer).__name__}.",
+                    "Convert it to a fast tokenizer with transformers and save it into the folder.",
+                )
+            special = _folder_special_tokens(model, tokenizer)
+    except AlignProError:
+        raise
     except Exception as error:
         raise _cannot_load(path, view, error) from error
     _require_all_weights(path, loading)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ExportError(
-            f"{path} has no tokenizer.json, only a {type(tokenizer).__name__}.",
-            "Convert it to a fast tokenizer with transformers and save it into the folder.",
-        )
-    return TorchModel(
-        str(path),
-        model,
-        tokenizer.backend_tokenizer,
-        _folder_special_tokens(model, tokenizer),
-        default_template(tokenizer.chat_template),
-    )
+    template = default_template(tokenizer.chat_template)
+    return TorchModel(str(path), model, tokenizer.backend_tokenizer, special, template)
 
 
 def _load_gguf(path: Path) -> TorchModel:
@@ -182,14 +183,19 @@ def _folder_special_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> SpecialTokens:
     """Collect every id that the folder's files say ends an answer."""
-    stop: set[int] = set()
+    stop: list[Any] = []
     for named in (
         getattr(model.generation_config, "eos_token_id", None),
         model.config.eos_token_id,
         tokenizer.eos_token_id,
     ):
         ids = named if isinstance(named, list) else [named]
-        stop.update(token for token in ids if token is not None)
+        stop += [token for token in ids if token is not None]
+    if not all(map(is_count, stop)):
+        raise ExportError(
+            f"The model's eos_token_id must be ids of tokens, found {stop!r:.80}.",
+            "Correct it in config.json and generation_config.json.",
+        )
     if not stop:
         raise ExportError(
             "The model names no end-of-sequence token, so nothing would ever stop it.",
@@ -198,7 +204,7 @@ def _folder_special_tokens(
     bos = cast(int | None, tokenizer.bos_token_id)
     first = tokenizer("a").input_ids[:1]
     eos = min(stop) if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    return SpecialTokens(bos, eos, tuple(sorted(stop)), bos is not None and first == [bos])
+    return SpecialTokens(bos, eos, tuple(sorted(set(stop))), bos is not None and first == [bos])
 
 
 def _require_all_weights(path: Path, loading: dict[str, Any]) -> None:

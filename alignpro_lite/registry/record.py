@@ -34,6 +34,8 @@ _MAY_BE_SECRET = re.compile(
     r"(key|key_variable|token|secret|password|passwd|credentials?)$", re.IGNORECASE
 )
 """Names of keys whose values no message shows."""
+_MAX_NESTING = 100
+"""Of JSON: ten times what people write, and few enough for whatever walks through it later."""
 ReadValue = Callable[[type, Any], Any]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -119,7 +121,21 @@ def read_json(origin: Origin, what: str) -> dict[str, Any]:
         raise origin.refusal(f" is not valid JSON ({error}).", "Correct it.") from error
     if not isinstance(raw, dict):
         raise origin.refusal(f" must hold a table, found {type(raw).__name__}.", "Correct it.")
+    if _is_nested_deeper(raw, _MAX_NESTING):
+        raise origin.refusal(f" is nested more than {_MAX_NESTING} deep.", "Correct it.")
     return raw
+
+
+def _is_nested_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def read_toml(origin: Origin, unreadable: str = "Check the path.") -> dict[str, Any]:

@@ -76,6 +76,22 @@ def test_a_failure_is_1_with_one_line_on_stderr(command, capsys, error, line):
     assert capsys.readouterr() == ("", line + "\n")
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("a\x1b[31mb\x07", "a\\x1b[31mb\\x07"),
+        ("\x9b2J\x00", "\\x9b2J\\x00"),
+        ("caf\udce9.gguf", "caf\\udce9.gguf"),
+        *[(as_it_is, as_it_is) for as_it_is in ("caf\u00e9", "\U0001f469\u200d\U0001f467", "\\d")],
+    ],
+    ids=ascii,
+)
+def test_no_error_gives_orders_to_the_terminal(command, capsys, written, shown):
+    """A chat template could colour, clear or rename the terminal with its refusal."""
+    assert command(raising(InputError(f"Refused: {written}.", "Try again."))) == 1
+    assert capsys.readouterr().err == f"Error: Refused: {shown}. Try again.\n"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), EOFError()])
 def test_an_interruption_is_130(command, capsys, error):
     assert command(raising(error)) == 130

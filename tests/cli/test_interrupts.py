@@ -53,3 +53,23 @@ def test_ctrl_c_leaves_an_endless_graph_without_a_core_dump(tmp_path):
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130, errors
     assert errors.strip() == "Interrupted."
+
+
+@pytest.mark.parametrize("module", ["click", "alignpro_lite.cli", "alignpro_lite.cli.run"])
+def test_ctrl_c_before_the_command_has_begun_is_an_interruption_too(module):
+    """In the first tenth of a second it was a traceback."""
+    program = f"""
+import sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+from alignpro_lite.__main__ import start
+start()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 130
+    assert ended.stderr.strip() == "Interrupted."

@@ -229,6 +229,23 @@ def test_the_date_is_there_for_templates_that_print_it():
     assert "20" in whole(render("{{ strftime_now('%Y') }}{{ messages[0].content }}", TALK[:1], {}))
 
 
+def test_a_template_that_says_what_is_trained_on_is_rendered():
+    """SmolLM3 and others do; their files were refused for an unknown tag."""
+    template = (
+        "{% set who = 'x' %}{% for m in messages %}{% generation %}{% set who = m.role %}"
+        "{{ who + ': ' + m.content }}\n{% endgeneration %}{% if loop.last %}{% break %}{% endif %}"
+        "{% endfor %}{{ who }}"
+    )
+    assert whole(render(template, TALK[1:3], {})) == "user: Hello\nassistant: Hi!\nx"
+
+
+def test_json_in_a_template_is_that_of_training():
+    """Jinja's own filter writes `\\u003ca\\u003e`, and sorts the keys."""
+    template = "{{ {'b': '<a> & é', 'a': 1} | tojson }}{{ [1] | tojson(indent=1) }}"
+    segments = render(template + "{{ messages[0].content }}", TALK[1:2], {})
+    assert whole(segments) == '{"b": "<a> & é", "a": 1}[\n 1\n]Hello'
+
+
 LOOPS = "{% for a in range(9999) %}{% for b in range(9999) %}{}{% endfor %}{% endfor %}"
 DOUBLED = "{% set x = [x, x] %}" * 40
 EXPLODING = {

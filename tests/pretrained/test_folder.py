@@ -187,13 +187,73 @@ def test_nothing_beside_a_gguf_file_is_read_for_its_tokenizer(
     assert seen == ["a.gguf"]
 
 
-@pytest.mark.parametrize("shard", ["evil.bin", "../model.safetensors", "/tmp/model.safetensors"])
-def test_an_index_names_safetensors_of_its_folder_only(shard: str, model: Path) -> None:
-    """Regression: a shard of another kind was read with torch.load."""
+@pytest.mark.parametrize(
+    "shard",
+    [
+        *("evil.bin", "../model.safetensors", "/tmp/model.safetensors"),
+        *(".safetensors", "\0.safetensors", ["model.safetensors"], {}, None, 5, True),
+    ],
+)
+def test_an_index_names_safetensors_of_its_folder_only(shard: Any, model: Path) -> None:
+    """Regression: a shard of another kind was read with torch.load; no text was a TypeError."""
     names = load_file(model / "model.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ExportError, match="beside it"):
+        load_torch_model(model)
+
+
+@pytest.mark.parametrize(
+    "value", [5, True, 1.5, {}, [["x"]], [{}], [None], "LlamaForCausalLM", None]
+)
+def test_architectures_that_are_no_list_of_names_are_not_the_tested_ones(
+    value: Any, model: Path
+) -> None:
+    """Numbers and lists in lists were a TypeError."""
+    change(model / "config.json", architectures=value, auto_map={"AutoModel": "evil.Model"})
+    with pytest.raises(ExportError, match="names code to run"), readable_folder(model):
+        pass
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("nesting", ["list", "table"])
+def test_a_configuration_that_is_deeply_nested_is_refused(
+    name: str, nesting: str, model: Path
+) -> None:
+    """What json reads without a word was a RecursionError later."""
+    value: Any = 1
+    for _ in range(700):
+        value = [value] if nesting == "list" else {"a": value}
+    change(model / name, added=value)
+    with pytest.raises(ExportError, match="nested more than 100 deep"), readable_folder(model):
+        pass
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("ids", [[[1]], -1, [2, None, -5], {}, True, 1.5])
+def test_ends_of_a_text_that_are_no_ids_are_refused(name: str, ids: Any, model: Path) -> None:
+    """Some were a TypeError."""
+    change(model / name, eos_token_id=ids)
+    with pytest.raises(ExportError):
+        load_torch_model(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (
+            "tokenizer.json",
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        ),
+        ("tokenizer_config.json", {"model_input_names": 5}),
+    ],
+)
+def test_a_tokenizer_that_fails_is_an_error_of_its_folder(
+    name: str, values: dict[str, Any], model: Path
+) -> None:
+    """A panic of Rust, which is no `Exception`, and a TypeError."""
+    change(model / name, **values)
+    with pytest.raises(ExportError, match="cannot be loaded"):
         load_torch_model(model)
 
 

@@ -136,6 +136,13 @@ def test_a_text_without_markers_is_tokenised_as_llama_cpp_does(path):
         assert vocabulary.tokenize_text(text, TEMPLATE) == vocabulary._tokenize(text, False)
 
 
+@pytest.mark.parametrize("words", ["table ", "a b", "it 42 Café 東京 "])
+def test_long_lines_without_punctuation_are_tokenised_as_llama_cpp_does(path, words):
+    """A word was cut in two every 2,048 characters."""
+    vocabulary, text = open_vocabulary(path), words * (9_000 // len(words))
+    assert vocabulary.tokenize_text(text, TEMPLATE) == vocabulary._tokenize(text, False)
+
+
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
