@@ -99,13 +99,11 @@ def answer_lines(
     if batch.failed:
         yield from _answer_failed(batch, answer, cancel)
     rest = range(len(batch.records), len(batch.lines))
-    with disk_errors(batch.output):
-        file = batch.output.open("ab")
-    with file, closing(_answers(batch.lines, rest, answer, cancel)) as answers:
+    with closing(_answers(batch.lines, rest, answer, cancel)) as answers:
         for record in answers:
-            with disk_errors(batch.output):
+            # Opened for each line: on a full disk, one left open fails again as it closes.
+            with disk_errors(batch.output), batch.output.open("ab") as file:
                 file.write(_as_line(record))
-                file.flush()
             yield record
 
 

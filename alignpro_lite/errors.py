@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import re
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*[^\s'\"<>`.,;:!?)\]}]")
-"""A URL in a sentence, without the punctuation behind it."""
+_URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S+")
+"""A URL in a sentence, with what follows it up to a space."""
+_QUOTES = "'\"<>`"
+_PUNCTUATION = ".,;:!?)]}"
 
 
 def without_secrets(text: str) -> str:
     """A text whose URLs show no user, password, query or fragment."""
-    return _URL.sub(lambda found: shown_url(found[0]), text)
+    return _URL.sub(_without_secrets, text)
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    """A URL ends at a quotation mark, unless that is in what may be secret."""
+    url = found[0].rstrip(_QUOTES + _PUNCTUATION)
+    if not re.search("[@?#]", url):
+        url = re.split(f"[{_QUOTES}]", url, maxsplit=1)[0]
+    return shown_url(url) + found[0][len(url) :]
 
 
 def shown_url(url: str) -> str:

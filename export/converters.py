@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.decoding.child import run_child
-from alignpro_lite.errors import ExportError, MissingDependencyError, reason_in
+from alignpro_lite.errors import ExportError, MissingDependencyError, RegistryError, reason_in
 
 OptimumTask = Literal["text-generation-with-past", "token-classification"]
 """optimum's names for what a graph does; with past means with a growing key/value cache."""
+
+_DISK = re.compile(
+    "|".join(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)))
+    + r"|\d+ requested and \d+ written"  # numpy's words for it
+)
+"""What a converter says whose disk is the fault, and not the model."""
 
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -36,11 +45,17 @@ def run_converter(program: str | Path, arguments: Sequence[str], what: str) -> N
 
     Raises:
         ExportError: The converter failed; the message holds what it wrote of that.
+        RegistryError: The disk is full or read-only.
     """
     ended = run_child(program, arguments, seconds=None, environment=_OFFLINE)
     if ended.code:
         killed = f"ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else ""
         said = reason_in(ended.errors) or reason_in(ended.output) or f"exit code {ended.code}"
+        if _DISK.search(said):
+            raise RegistryError(
+                f"{what} could not write its result ({said}).",
+                "Free some space, or choose another disk.",
+            )
         raise ExportError(
             f"{what} failed ({killed or said}).",
             "Check that the model is complete and its architecture is listed in docs/export.md.",

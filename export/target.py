@@ -17,6 +17,8 @@ from alignpro_lite.prompter.bundle import Parity
 from alignpro_lite.registry.storage import commit
 
 _FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+_FINER = {"Q8_0": "F16", "F16": "F32", "BF16": "F32", "F32": None}
+"""The type to try when one disagrees with torch; Q8_0 for all others."""
 _NAME_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 
 
@@ -69,8 +71,9 @@ def export_target(
         _check_vocabulary(loaded, written)
         parity = compare_gguf(reference_of(loaded), written, required_agreement(kind))
         if not allow_mismatch:
-            cure = "Use --quantisation Q8_0, or add --allow-mismatch to keep it."
-            require_parity(parity, f"The {kind} file", cure)
+            finer = _FINER.get(kind, "Q8_0")
+            advice = f"Use --quantisation {finer}, or add" if finer else "Add"
+            require_parity(parity, f"The {kind} file", f"{advice} --allow-mismatch to keep it.")
         commit(written, out_file.resolve())
     return parity
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.batch import answer_lines, open_batch
-from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError
+from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, RegistryError
 
 
 def shout(number: int, prompt: str) -> dict[str, object]:
@@ -374,6 +376,28 @@ def test_an_input_in_another_encoding_is_one_clear_error(tmp_path, output, conte
     with pytest.raises(InputError, match=found):
         run(tmp_path / "in.jsonl", output)
     assert not output.exists()
+
+
+@contextmanager
+def longest_file(size: int) -> Iterator[None]:
+    """Let no file grow longer; a disk that is full fails in the same way."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_names_the_output_and_a_restart_completes_it(source, output):
+    """Regression: closing the file failed again, and that hid the error with its cure."""
+    file = source(*(f'"p{number}"' for number in range(9)))
+    with longest_file(100), pytest.raises(RegistryError, match=str(output)):
+        run(file, output)
+    assert output.stat().st_size <= 100
+    run(file, output)
+    assert [record["line"] for record in records(output)] == list(range(9))
 
 
 def test_ctrl_c_leaves_whole_lines_and_the_run_is_resumed(source, output):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.registry.storage import disk_errors
 
 CURE = "Delete that line: what it held is computed again."
 """The cure for a line that cannot be used."""
@@ -42,11 +43,18 @@ class Journal:
         return [self._row(number, line) for number, line in enumerate(lines, start=1)]
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows, all at once."""
+        """Add rows, all at once.
+
+        Raises:
+            RegistryError: They cannot be written.
+        """
         text = "".join(
             json.dumps({**row, "run": self._run}, ensure_ascii=False) + "\n" for row in rows
         )
-        with self.file.open("a", encoding="utf-8", newline="\n") as handle:
+        with (
+            disk_errors(self.file),
+            self.file.open("a", encoding="utf-8", newline="\n") as handle,
+        ):
             handle.write(text)
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:

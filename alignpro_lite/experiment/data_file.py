@@ -10,8 +10,12 @@ import gzip
 import importlib
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from alignpro_lite.experiment.foreign import refuse_foreign
 
 _ROW_LISTS = ("data", "rows", "examples", "instances")
 """Keys under which a JSON object holds its rows."""
+_OBJECT = re.compile(r'\s*\{\s*("|\}?\s*$)')
+"""How a line of JSON begins; a cell of a table that begins so is in quotation marks."""
 _DELIMITERS = ",;\t|"
 _TABLE_SUFFIXES = {".csv", ".tsv"}
 _LONGEST_CELL = 2**31 - 1
@@ -63,7 +69,7 @@ def numbered_rows(path: Path) -> Iterator[Numbered]:
         raise InputError(f"{path} must hold rows of data, found an empty file.", "Fill it.")
     if text.lstrip().startswith("["):
         return _array_rows(path, text)
-    if any(line.lstrip().startswith("{") for line in lines):
+    if any(_OBJECT.match(line) for line in lines):
         return _object_rows(text)
     return _table_rows(path, text, lines[0])
 
@@ -126,11 +132,19 @@ def _held_rows(document: Mapping[str, Any]) -> list[Any]:
     for key in _ROW_LISTS:
         held = document.get(key)
         if isinstance(held, list) and held and all(isinstance(row, dict) for row in held):
-            return held
-    columns = list(document.values())
+            # The server of Hugging Face's viewer puts each row beside its index.
+            return [row["row"] if "row_idx" in row and "row" in row else row for row in held]
+    columns = [_column(values) for values in document.values()]
     if columns and all(_is_column(column, columns[0]) for column in columns):
         return [dict(zip(document, cells, strict=True)) for cells in zip(*columns, strict=True)]
     return [document]
+
+
+def _column(values: Any) -> Any:
+    """The cells of a column; pandas writes them under their indices, which count from 0."""
+    if isinstance(values, dict) and list(values) == [str(index) for index in range(len(values))]:
+        return list(values.values())
+    return values
 
 
 def _is_column(values: Any, first: Any) -> bool:
@@ -144,12 +158,13 @@ def _is_column(values: Any, first: Any) -> bool:
 
 
 def _line_rows(text: str) -> Iterator[Numbered]:
-    for number, line in enumerate(text.split("\n"), start=1):
+    # A line may end with a carriage return alone: unescaped, JSON has none in a string.
+    for number, line in enumerate(re.split("\r\n|\n|\r", text), start=1):
         if line.strip():
             try:
                 yield number, _row(json.loads(line))
-            except (ValueError, RecursionError):
-                yield number, _row(line)
+            except (ValueError, RecursionError) as error:
+                yield number, BadRowError(f"it is not valid JSON ({error})")
 
 
 def _numbered(rows: Iterator[Any] | list[Any]) -> Iterator[Numbered]:
@@ -171,13 +186,23 @@ def _table_rows(path: Path, text: str, header: str) -> Iterator[Numbered]:
             f"{header[:40]!r}.",
             'Write each row as a line such as {"prompt": "..."}.',
         )
-    (_, names), *rows = _cells(path, text, delimiter)
-    names = [name.strip() for name in names]
+    (_, header_cells), *rows = _cells(path, text, delimiter)
+    names = [name.strip() for name in header_cells]
+    _refuse_repeated(path, names)
     for number, cells in rows:
         if len(cells) == len(names):
             yield number, dict(zip(names, map(TableCell, cells), strict=True))
         elif cells:
             yield number, BadRowError(f"expected {len(names)} cells, found {len(cells)}")
+
+
+def _refuse_repeated(path: Path, names: Sequence[str]) -> None:
+    """Refuse columns of one name, of which a row could keep only the last."""
+    if repeated := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise InputError(
+            f"{path} must name each column once, found {repeated[0]!r} more than once.",
+            "Rename or remove one of them.",
+        )
 
 
 def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
@@ -201,9 +226,33 @@ def _parquet_rows(path: Path, raw: bytes) -> Iterator[Numbered]:
             "Run `pip install pyarrow`.",
         ) from error
     try:
-        batches = parquet.ParquetFile(io.BytesIO(raw)).iter_batches()
-        return _numbered([row for batch in batches for row in batch.to_pylist()])
-    except (OSError, ValueError, NotImplementedError) as error:  # what pyarrow's errors derive from
+        file = parquet.ParquetFile(io.BytesIO(raw))
+        names = file.schema_arrow.names
+        _refuse_repeated(path, names)
+        batches = file.iter_batches(columns=[name for name in names if not _is_time(file, name)])
+        return _numbered([_plain(row) for batch in batches for row in batch.to_pylist()])
+    except (OSError, ValueError, NotImplementedError, OverflowError) as error:  # pyarrow's bases
         raise InputError(
             f"{path} cannot be read: it is a damaged Parquet file ({error}).", "Get it again."
         ) from error
+
+
+def _is_time(file: Any, name: str) -> bool:
+    """Whether a column holds dates or times: no format reads them, nor can Python hold them all."""
+    types = importlib.import_module("pyarrow.types")
+    return bool(types.is_temporal(file.schema_arrow.field(name).type))
+
+
+def _plain(value: Any) -> Any:
+    """A value of Parquet as JSON has it: some writers store text as bytes, numbers as decimals."""
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case Decimal():
+            return float(value)
+        case bytes():
+            with suppress(UnicodeDecodeError):  # an image or the like stays what it is
+                return value.decode()
+    return value

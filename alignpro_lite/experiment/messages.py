@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from alignpro_lite.experiment.rows import Row, require_text, text_of
 
 PROMPT_KEYS = ("prompt", "messages", "conversations")
 """Where a row keeps what is asked."""
+
+_MESSAGES = re.compile(r"""\s*\[?\s*\{\s*['"](role|from|content|value)['"]\s*:""")
+"""How messages in a cell of a table begin, as JSON or as Python prints them."""
 
 _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -47,7 +51,7 @@ def turns_of(row: Row, key: str) -> tuple[Turn, ...] | None:
         BadRowError: A message has no text or no known role.
     """
     value = row.get(key)
-    if isinstance(value, TableCell) and value.startswith("[{"):
+    if isinstance(value, TableCell) and _MESSAGES.match(value):
         value = _parsed(value)
     messages = [value] if isinstance(value, dict) else value
     if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):

@@ -125,7 +125,9 @@ def _name_in_file(name: str) -> str:
 def _sample_logits(model: PeftModel | PreTrainedModel) -> Tensor:
     """Logits of tokens from the whole vocabulary."""
     config = cast(Any, model).config
-    count = min(_SAMPLE, config.vocab_size, config.max_position_embeddings)
+    # BLOOM and MPT tell positions by distance, and name no largest one.
+    positions = getattr(config, "max_position_embeddings", _SAMPLE)
+    count = min(_SAMPLE, config.vocab_size, positions)
     ids = torch.arange(count) * config.vocab_size // count
     with torch.inference_mode():
         return cast(Tensor, cast(Any, model)(input_ids=ids[None]).logits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from alignpro_lite.errors import MissingDependencyError
+from alignpro_lite.errors import MissingDependencyError, RegistryError
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -41,6 +41,7 @@ def language_model() -> LanguageIdentifier:
 
     Raises:
         MissingDependencyError: py3langid is not installed.
+        RegistryError: There is no room to unpack it.
     """
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -49,7 +50,14 @@ def language_model() -> LanguageIdentifier:
             f"Telling languages apart needs py3langid, which does not load ({error}).",
             "Run `pip install py3langid`.",
         ) from error
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    try:
+        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    except OSError as error:
+        raise RegistryError(
+            "The classifier of languages is unpacked into a temporary file, which failed "
+            f"({error.strerror or error}).",
+            "Free some space, or name a folder that has some in the variable TMPDIR.",
+        ) from error
 
 
 def _probabilities(text: str) -> dict[str, float]:

@@ -240,7 +240,7 @@ def test_the_rows_and_prompts_of_a_run_are_told(tmp_path):
     section = PromptDataSection((file,), max_prompt_tokens=9)
     prompts = load_prompts(section, tmp_path, lambda prompt: range(2 + len(prompt)), 0, told.append)
     row, counts = told
-    assert row == "a.jsonl: row 41 left out, expected an object, found str."
+    assert row.startswith("a.jsonl: row 41 left out, it is not valid JSON (Expecting property name")
     assert prompts.too_long == 0
     assert counts.startswith(f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} ")
 
@@ -248,9 +248,9 @@ def test_the_rows_and_prompts_of_a_run_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{broken", "expected an object"),
-        ("[" * 100_000, "expected an object"),
-        ('{"prompt": ' + "9" * 5000 + "}", "expected an object"),
+        ("{broken", "it is not valid JSON"),
+        ("[" * 100_000, "it is not valid JSON"),
+        ('{"prompt": ' + "9" * 5000 + "}", "it is not valid JSON"),
         ("3", "expected an object"),
         ('{"prompt": "  "}', "'prompt'"),
         ('{"prompt": ["a"]}', "'prompt'"),

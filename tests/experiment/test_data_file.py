@@ -47,6 +47,13 @@ READ = {
     "an object with data": json.dumps({"version": 1, "data": ROWS}, indent=2).encode(),
     "an object with rows": json.dumps({"rows": ROWS}).encode(),
     "an object of columns": columns().encode(),
+    "an object of columns as pandas writes it": json.dumps(
+        {key: {str(index): row[key] for index, row in enumerate(ROWS)} for key in ROWS[0]}
+    ).encode(),
+    "the rows of Hugging Face's viewer": json.dumps(
+        {"rows": [{"row_idx": index, "row": row} for index, row in enumerate(ROWS)]}
+    ).encode(),
+    "carriage returns alone": LINES.replace("\n", "\r").encode(),
     "gzip in any name": gzip.compress(LINES.encode()),
     "gzip in gzip's name of UTF-16": gzip.compress(LINES.encode("utf-16")),
     "CSV": table(",").encode(),
@@ -180,6 +187,43 @@ def test_a_long_cell_and_a_table_of_one_column_are_read(tmp_path):
     assert read_prompts(tmp_path / "p.csv", "prompt") == (["x" * 200_000], [])
 
 
+@pytest.mark.parametrize("cell", ["{x}", "{% if x %}", "{ }", "{'a': 1}"])
+def test_a_cell_in_braces_makes_no_json_of_a_table(tmp_path, cell):
+    """Regression: the second line began with a brace, and all rows were refused."""
+    (tmp_path / "p.csv").write_text(f"prompt,chosen,rejected\n{cell},a,b\nc,d,e\n")
+    rows = [Preference(cell, ("a", "b")), Preference("c", ("d", "e"))]
+    assert read_preferences(tmp_path / "p.csv", "jsonl") == (rows, [])
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    """Regression: the last one was used, and nobody was told."""
+    (tmp_path / "p.csv").write_text("prompt,chosen,chosen,rejected\na,b,c,d\n")
+    with pytest.raises(InputError, match="'chosen' more than once"):
+        read_preferences(tmp_path / "p.csv", "jsonl")
+
+
+def test_a_broken_line_says_what_is_wrong_with_it(tmp_path):
+    (tmp_path / "p.jsonl").write_text(LINES + '\n{"prompt": "a" "chosen": 1}')
+    with pytest.raises(InputError, match=r"Expecting ',' delimiter: line 1 column 16"):
+        read_preferences(tmp_path / "p.jsonl", "jsonl")
+
+
+def test_parquet_of_other_writers_is_read(tmp_path):
+    """Spark stores text as bytes, DuckDB numbers as decimals; pandas has times no Python holds."""
+    arrow, parquet = (pytest.importorskip(f"pyarrow{name}") for name in ("", ".parquet"))
+    columns = {
+        "prompt": arrow.array([b"Fl\xc3\xbcsse?"]),
+        "answer": arrow.array(["Elbe."]),
+        "score": arrow.array([4.5]).cast(arrow.decimal128(5, 2)),
+        "image": arrow.array([b"\xff"]),
+        "at": arrow.array([1_234_567_890_123_456_789], arrow.timestamp("ns")),
+        "until": arrow.array([2**62], arrow.timestamp("us")),
+    }
+    parquet.write_table(arrow.table(columns), tmp_path / "r.parquet")
+    rows, _ = read_preferences(tmp_path / "r.parquet", "ratings")
+    assert rows == [Preference("Flüsse?", ("Elbe.",), (4.5,))]
+
+
 def test_a_single_row_is_not_taken_for_a_list_of_rows(tmp_path):
     row = {"chosen": chat("Name a river.", "Elbe."), "rejected": chat("Name a river.", "No.")}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
@@ -266,11 +310,21 @@ def test_lists_of_messages_are_read(tmp_path, row, expected, form):
     assert read_preferences(tmp_path / "m.jsonl", form) == ([expected], [])
 
 
-def test_messages_in_the_cells_of_a_table_are_read(tmp_path):
-    cells = [json.dumps(chat("Name a river.", answer)) for answer in ("Elbe.", "No.")]
+@pytest.mark.parametrize("indent", [None, 1])
+def test_messages_in_the_cells_of_a_table_are_read(tmp_path, indent):
+    """Regression: white space between the brackets made one long text of the messages."""
+    texts = ("Elbe.", "No.")
+    cells = [json.dumps(chat("Name a river.", answer), indent=indent) for answer in texts]
     row = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
     (tmp_path / "m.csv").write_text(f"chosen,rejected\n{row}\n")
     assert read_preferences(tmp_path / "m.csv", "jsonl") == ([EXPECTED], [])
+
+
+def test_a_message_alone_in_a_cell_is_read_and_other_json_is_text(tmp_path):
+    message = json.dumps(chat("Name a river.", "")[0]).replace('"', '""')
+    (tmp_path / "m.csv").write_text(f'prompt,chosen,rejected\n"{message}",Elbe.,"[{{""a"": 1}}]"\n')
+    expected = Preference("Name a river.", ("Elbe.", '[{"a": 1}]'))
+    assert read_preferences(tmp_path / "m.csv", "jsonl") == ([expected], [])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite.errors import ExportError
+from alignpro_lite.errors import ExportError, RegistryError
 from alignpro_lite.export.converters import run_converter
 
 SLOW = """
@@ -46,6 +46,18 @@ def test_a_failure_is_told_with_the_line_that_matters(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+@pytest.mark.parametrize(
+    "raised", ["OSError(28, os.strerror(28))", "OSError('512 requested and 40 written')"]
+)
+def test_a_full_disk_is_not_blamed_on_the_model(raised: str, tmp_path: Path) -> None:
+    """Regression: "Check that the model is complete and its architecture is listed"."""
+    program = tmp_path / "converter.py"
+    program.write_text(f"import os\nraise {raised}")
+    with pytest.raises(RegistryError) as caught:
+        run_converter(program, [], "The converter")
+    assert caught.value.cure.startswith("Free some space")
+
+
 def test_a_converter_that_was_killed_is_told_so(tmp_path: Path) -> None:
     program = tmp_path / "converter.py"
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")

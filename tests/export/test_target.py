@@ -46,6 +46,19 @@ def test_float_file_of_every_architecture_equals_torch(name: str, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["target.gguf"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "cure"), [("Q8_0", "Use --quantisation F16, or add"), ("F32", "Add --allow-mismatch")]
+)
+def test_a_mismatch_advises_a_finer_type_than_the_one_that_failed(
+    kind: str, cure: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a Q8_0 file that disagreed with torch was to be made as Q8_0 instead."""
+    monkeypatch.setattr("alignpro_lite.export.target.required_agreement", lambda _: 2.0)
+    with pytest.raises(ExportError) as caught:
+        export_target(llama, tmp_path / "target.gguf", kind)
+    assert caught.value.cure.startswith(cure)
+
+
 def test_quantised_file_is_held_to_its_threshold(gemma: Path, tmp_path: Path) -> None:
     result = export_target(gemma, tmp_path / "target.gguf", "Q8_0")
     assert result.required == required_agreement("Q8_0")

@@ -177,6 +177,16 @@ def test_weights_stored_transposed_are_merged(tmp_path: Path) -> None:
     requires_equal(base, adapter, tmp_path / "merged")
 
 
+def test_models_without_a_largest_position_are_merged(tmp_path: Path) -> None:
+    """Regression: an AttributeError, as BLOOM and MPT have no such setting."""
+    from transformers import BloomConfig
+
+    config = BloomConfig(vocab_size=384, hidden_size=64, n_head=4, initializer_range=0.2)
+    base = write_model(tmp_path / "base", config)
+    adapter = write(tmp_path / "adapter", base, lora(target_modules=["query_key_value"]))
+    requires_equal(base, adapter, tmp_path / "merged")
+
+
 def test_an_embedding_that_is_left_alone_stays_tied(bases: dict[str, Path], tmp_path: Path) -> None:
     adapter = write(tmp_path / "adapter", bases["llama"], lora())
     model: Any = merge_adapter(load_torch_model(bases["llama"]), adapter).model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alignpro_lite.errors import shown_url
+from alignpro_lite.errors import shown_url, without_secrets
 from alignpro_lite.registry.http import HttpError, Remote, read_body, send
 from tests.support.hub_server import serve
 
@@ -29,6 +29,43 @@ from tests.support.hub_server import serve
 )
 def test_what_may_be_secret_is_not_shown(url, shown):
     assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:it's-hunter2@host/x",
+        'https://me:"hunter2"@host/x',
+        "https://me:<hunter2>@host/x",
+        "https://me:`hunter2@host/x",
+        "https://host/x?key='hunter2'",
+        "https://host/x#`hunter2`",
+        "1https://me:hunter2@host/x",
+        "'https://host/y','https://me:hunter2@host/x'",
+    ],
+)
+@pytest.mark.parametrize("sentence", ["{}", "{!r}", "'{}'", "<{}>", "({}).", "a {}, b"])
+def test_a_sentence_shows_no_secret_that_holds_quotation_marks(address, sentence):
+    """Regression: a quotation mark in a password ended the URL, and all of it was shown."""
+    assert "hunter2" not in without_secrets(sentence.format(address))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("found 'https://host/x?k=v'.", "found 'https://host/x'."),
+        ("<https://host/x>, (https://host/y): 404", "<https://host/x>, (https://host/y): 404"),
+        ("`https://host/x'y`", "`https://host/x'y`"),
+        ("https://host/a?b=c, then https://host/d#e.", "https://host/a, then https://host/d."),
+    ],
+)
+def test_a_sentence_keeps_what_is_around_its_addresses(sentence, shown):
+    assert without_secrets(sentence) == shown
+
+
+@pytest.mark.parametrize("word", ["a", "http://", "'?", "@", "://"])
+def test_a_long_text_is_searched_in_linear_time(word):
+    assert without_secrets("http://x" + word * 200_000)
 
 
 def test_a_remote_shows_no_key_and_quotes_one_short_line_without_it():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 
 from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.errors import InputError, RewardError
+from alignpro_lite.errors import InputError, RegistryError, RewardError
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import MOST_SAMPLES, DrawModels, draw
+from alignpro_lite.rewriting.language import language_model
 from alignpro_lite.rewriting.spans import protect
 from tests.support import TINY_BUNDLE, TINY_TARGET
 from tests.support.scripted_models import (
@@ -392,6 +395,18 @@ def test_a_trial_is_continued_to_the_whole_answer(model):
     assert result.answer_tokens > 8 or result.finish_reason == "stop"
     fresh = replace(TINY, rho_star=replace(TINY.rho_star, returns="fresh"))
     assert model.run(PROMPT, fresh).choice.sent == result.choice.sent
+
+
+def test_a_language_model_that_cannot_be_unpacked_names_the_cure(monkeypatch):
+    """Regression: "No space left on device" and nothing else, as an OSError."""
+    from py3langid.langid import LanguageIdentifier
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LanguageIdentifier, "from_model_file", fail)
+    with pytest.raises(RegistryError, match=r"No space left on device.*TMPDIR"):
+        language_model.__wrapped__()
 
 
 def test_a_language_model_that_fails_to_load_is_an_error_of_loading(monkeypatch):
