@@ -32,6 +32,7 @@ CONFIGURATIONS: dict[str, type[Record]] = {
     "oracle.toml": OracleConfig,
     "eval.toml": EvalConfig,
     "eval-bpo.toml": EvalConfig,
+    "eval-controls.toml": EvalConfig,
     "eval-paper.toml": EvalConfig,
 }
 

@@ -7,7 +7,8 @@ alignpro-lite eval --config configs/eval-bpo.toml --data DATA --output runs/eval
 python tools/generate_results.py runs/evaluation --paper runs/evaluation-paper --bpo
 runs/evaluation-bpo (in one line)
 
-Only the first evaluation is needed; what is missing has no section. No figure stands without what
+Only the first evaluation is needed, and configs/eval-controls.toml is its short form without an
+oracle; what is missing has no section. No figure stands without what
 it has to be read with: every evaluation shows all its judges, how often they are right, what needs
 no training, and the best of as many answers.
 """
@@ -161,7 +162,7 @@ def claims(main: Found) -> str:
     for other in others:
         second = _versus(main, _all(main), LEARNED, other)
         rows = (row for row in main["accuracies"] if row["judge"] == other)
-        below = ", ".join(row["data"] for row in rows if _is_below(row))
+        below = " and ".join(row["data"] for row in rows if _is_below(row))
         sentences.append(
             f"Under the judge {other}, on which it was not trained, it gains "
             f"{_plain(second['gain'], signed=True)}"
