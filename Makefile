@@ -22,8 +22,8 @@ run: models
 
 test: models reward lint
 	$(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile \
-		--cov --cov-report= --cov-fail-under=0
-	$(BIN)/python -m pytest -m real --cov --cov-append
+		--cov
+	$(BIN)/python -m pytest -m real
 
 lint: $(READY)
 	$(BIN)/python tools/lint.py
