@@ -101,13 +101,16 @@ def export_decoder(
     """
     note(f"reading {source.name}")
     loaded = load_torch_model(source)
+    own = None
     if source.is_file():
+        own = reference_of(loaded)
         # llama.cpp rounds activations, so quantised files do not agree with torch exactly.
-        read = compare_gguf(reference_of(loaded), source, 0.9)
+        read = compare_gguf(own, source, 0.9)
         advice = "Export from the model's Hugging Face folder."
         require_parity(read, f"What transformers reads from {source}", advice)
     note(f"writing the {precision} graph")
-    written = _write_decoder(loaded, adapter, precision, device, out_dir)
+    own = own if adapter is None else None  # large, and of no more use
+    written = _write_decoder(loaded, own, adapter, precision, device, out_dir)
     loaded = written.source
     loaded.tokenizer.save(str(out_dir / TOKENIZER))
     note("comparing it with torch")
@@ -169,16 +172,30 @@ def tokens_of(source: TorchModel) -> Tokens:
 
 
 def _write_decoder(
-    source: TorchModel, adapter: Path | None, precision: Precision, device: Device, out_dir: Path
+    source: TorchModel,
+    own: Reference | None,
+    adapter: Path | None,
+    precision: Precision,
+    device: Device,
+    out_dir: Path,
 ) -> _Written:
-    """Write model.onnx and its data into `out_dir`."""
+    """Write model.onnx and its data into `out_dir`.
+
+    Args:
+        source: The model.
+        own: What it computes without an adapter, where that is known already.
+        adapter: See `export_decoder`, as the rest.
+        precision: Of the weights.
+        device: What the graph is for.
+        out_dir: An existing folder.
+    """
     half = precision == "fp16" or (device == "cuda" and precision != "fp32")
     bits = _BITS.get(precision)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
         graph, layout = _float_graph(source, half, Path(work, "base"))
         changes = UNCHANGED
         if adapter is None:
-            reference = reference_of(source)
+            reference = own or reference_of(source)
         else:
             base = graph
             adapted = attach_adapter(source.model, adapter)
