@@ -9,7 +9,7 @@ from pathlib import Path
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.decoder import export_decoder
-from alignpro_lite.export.folder import whole_folder
+from alignpro_lite.export.folder import refuse_loss, whole_folder
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.bundle import (
     PROMPTER_BUNDLE,
@@ -71,9 +71,11 @@ def export_bundle(
     Raises:
         ExportError: The source or the graph cannot be used, the adapter was trained in another
             mode, or `destination` is not a bundle.
+        InputError: `destination` is or holds what the bundle is made from.
         BundleError: The adapter's card is not understood.
         RegistryError: The disk is full or read-only.
     """
+    refuse_loss(destination, request.source, *([request.adapter] if request.adapter else []))
     card = _card_for(request)
     with whole_folder(destination, PROMPTER_BUNDLE.name) as folder:
         made = export_decoder(

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alignpro_lite.errors import ExportError
+from alignpro_lite.errors import ExportError, InputError
 from alignpro_lite.export.exchange import exchange
+from alignpro_lite.gguf.reading import MAGIC
 from alignpro_lite.registry.storage import disk_errors, try_locked
 
 GRAPH = "model.onnx"
@@ -58,6 +59,43 @@ def whole_folder(destination: Path, sidecar: str) -> Iterator[Path]:
                 os.fsync(file.fileno())
         _refuse_foreign(destination, sidecar)  # it may have come meanwhile
         _replace(folder, destination, work / _OLD)
+
+
+def refuse_loss(destination: Path, *sources: Path) -> None:
+    """Refuse to replace what an export is made from, or a folder around it.
+
+    Raises:
+        InputError: Names both.
+        RegistryError: A source cannot be reached.
+    """
+    if not destination.exists():
+        return
+    for source in sources:
+        whole = source.resolve()
+        with disk_errors(source):
+            places = (place for place in (whole, *whole.parents) if place.exists())
+            is_lost = any(map(destination.samefile, places))
+        if is_lost:
+            raise InputError(
+                f"{destination} is or holds {source}, from which the export is made.",
+                "Choose another folder.",
+            )
+
+
+def refuse_foreign_file(gguf: Path) -> None:
+    """Replace only another GGUF file.
+
+    Raises:
+        InputError: Something else is there.
+        RegistryError: It cannot be read.
+    """
+    if not gguf.exists():
+        return
+    if gguf.is_file():
+        with disk_errors(gguf), gguf.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return
+    raise InputError(f"{gguf} is there and is no GGUF file.", "Choose another name.")
 
 
 @contextmanager

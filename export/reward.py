@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import export_reference
-from alignpro_lite.export.folder import GRAPH, TOKENIZER, whole_folder
+from alignpro_lite.export.folder import GRAPH, TOKENIZER, refuse_loss, whole_folder
 from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import quantise_graph
 from alignpro_lite.hardware.system import usable_cores
@@ -78,9 +78,11 @@ def export_reward(
     Raises:
         ExportError: The model cannot be exported, the graph disagrees with torch, or
             `destination` is not a reward bundle.
+        InputError: `destination` is or holds what the bundle is made from.
         ModelFileError: `trained` is incomplete or does not fit `base`.
         RegistryError: The disk is full or read-only.
     """
+    refuse_loss(destination, request.base, request.trained)
     note(f"reading {request.trained.name}")
     reward = load_trained(request.trained, request.base)
     weights = _checked_weights(request, reward.card.parts)

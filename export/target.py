@@ -9,7 +9,7 @@ from pathlib import Path
 from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import run_converter
-from alignpro_lite.export.folder import work_beside
+from alignpro_lite.export.folder import refuse_foreign_file, work_beside
 from alignpro_lite.export.parity import compare_gguf, reference_of, require_parity
 from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
@@ -50,8 +50,10 @@ def export_target(
         ExportError: Unknown type, unreadable source, failed conversion, special tokens or chat
             template not carried over, logits that disagree with torch, or another export to the
             same file is under way.
+        InputError: Something else than a GGUF file is at `out_file`.
         RegistryError: The disk is full or read-only.
     """
+    refuse_foreign_file(out_file)
     kind = quantisation.upper()
     known = quantisations()
     if kind not in known:

@@ -134,10 +134,8 @@ def make_prompter(
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
     from alignpro_lite.registry import ModelStore
 
-    path = ModelStore.open(cache).path("prompter", source)
-    _refuse_loss(out, path, *([adapter] if adapter else []))
     request = BundleRequest(
-        source=path,
+        source=ModelStore.open(cache).path("prompter", source),
         base_model=Path(source).name,
         adapter=adapter,
         mode=mode,
@@ -195,7 +193,6 @@ def make_reward(
 
     name = base or read_card(trained).base
     path = ModelStore.open(cache).path("reward", name)
-    _refuse_loss(out, path, trained)
     request = RewardRequest(trained, path, precision, allow_mismatch, dict(weights))
     made = export_reward(request, out, note=output.note)
     _print_made(out, made.parity.summary())
@@ -213,44 +210,11 @@ def make_reward(
 @mismatch_option
 def make_target(source: Path, gguf: Path, quantisation: str, allow_mismatch: bool) -> None:
     """Convert the Hugging Face folder SOURCE to the file GGUF, quantised."""
-    _refuse_foreign_file(gguf)
     require_extra("export")
     from alignpro_lite.export.target import export_target
 
     parity = export_target(source, gguf, quantisation, allow_mismatch)
     _print_made(gguf, parity.summary())
-
-
-def _refuse_loss(out: Path, *sources: Path) -> None:
-    """Refuse to replace what an export is made from, or a folder around it.
-
-    Raises:
-        InputError: Names both.
-    """
-    for source in sources:
-        whole = source.resolve()
-        if out.exists() and any(out.samefile(place) for place in (whole, *whole.parents)):
-            raise InputError(
-                f"{out} is or holds {source}, from which the export is made.",
-                "Choose another folder.",
-            )
-
-
-def _refuse_foreign_file(gguf: Path) -> None:
-    """Replace only another GGUF file.
-
-    Raises:
-        InputError: Something else is there.
-    """
-    from alignpro_lite.gguf.reading import MAGIC
-
-    if not gguf.exists():
-        return
-    if gguf.is_file():
-        with gguf.open("rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                return
-    raise InputError(f"{gguf} is there and is no GGUF file.", "Choose another name.")
 
 
 def _print_made(path: Path, parity: str) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from alignpro_lite.cli import exit_code_of
-from alignpro_lite.cli.export import _refuse_foreign_file, _refuse_loss
-from alignpro_lite.errors import InputError
 from tests.support import TINY_BUNDLE, TINY_TARGET
 
 
@@ -61,36 +58,6 @@ def test_prompts_are_not_taken_for_answers(prompts, capsys, output):
 def test_devices_are_no_outputs(prompts, capsys, output):
     assert run("--input", "in.jsonl", "--output", output) == 1
     assert "Expected a file for the answers" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("out", ["model", "model/../model", "bundle", "."])
-def test_an_export_never_replaces_what_it_is_made_from(tmp_path, monkeypatch, out):
-    """A bundle that holds the adapter was replaced, and the adapter with it."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(TINY_BUNDLE, "bundle")
-    Path("bundle/adapter").mkdir()
-    Path("model").mkdir()
-    with pytest.raises(InputError, match="from which the export is made"):
-        _refuse_loss(Path(out), Path("model"), Path("bundle/adapter"))
-
-
-def test_an_export_may_go_into_the_folder_that_it_is_made_from(tmp_path):
-    (tmp_path / "trained/bundle").mkdir(parents=True)
-    _refuse_loss(tmp_path / "trained/bundle", tmp_path / "trained")
-    _refuse_loss(tmp_path / "trained/new", tmp_path / "trained")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "notes.txt", "folder"])
-def test_a_gguf_replaces_only_a_gguf(tmp_path, capsys, name):
-    """Any file under that name was overwritten, also weights of the source."""
-    (tmp_path / "folder").mkdir()
-    for file in ("model.safetensors", "notes.txt"):
-        (tmp_path / file).write_bytes(b"own")
-    with pytest.raises(InputError, match="is no GGUF file"):
-        _refuse_foreign_file(tmp_path / name)
-    _refuse_foreign_file(tmp_path / "new.gguf")
-    shutil.copy(TINY_TARGET, tmp_path / "old.gguf")
-    _refuse_foreign_file(tmp_path / "old.gguf")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite.errors import ExportError
+from alignpro_lite.errors import ExportError, InputError
 from alignpro_lite.export import folder
-from alignpro_lite.export.folder import whole_folder, work_beside
+from alignpro_lite.export.bundle import BundleRequest, export_bundle
+from alignpro_lite.export.folder import (
+    refuse_foreign_file,
+    refuse_loss,
+    whole_folder,
+    work_beside,
+)
+from alignpro_lite.export.reward import RewardRequest, export_reward
+from alignpro_lite.export.target import export_target
+from tests.support import TINY_BUNDLE, TINY_TARGET
 
 SIDECAR = "card.json"
 
@@ -200,3 +209,48 @@ def test_a_users_own_things_are_not_replaced(found: str, tmp_path: Path) -> None
     with pytest.raises(ExportError, match="something else"), whole_folder(out, SIDECAR):
         pytest.fail("it must not start")
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("out", ["model", "model/../model", "bundle", "."])
+def test_an_export_never_replaces_what_it_is_made_from(tmp_path, monkeypatch, out):
+    """A bundle that holds the adapter was replaced, and the adapter with it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(TINY_BUNDLE, "bundle")
+    Path("bundle/adapter").mkdir()
+    Path("model").mkdir()
+    with pytest.raises(InputError, match="from which the export is made"):
+        refuse_loss(Path(out), Path("model"), Path("bundle/adapter"))
+
+
+def test_an_export_may_go_into_the_folder_that_it_is_made_from(tmp_path):
+    (tmp_path / "trained/bundle").mkdir(parents=True)
+    refuse_loss(tmp_path / "trained/bundle", tmp_path / "trained")
+    refuse_loss(tmp_path / "trained/new", tmp_path / "trained")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "notes.txt", "folder"])
+def test_a_gguf_replaces_only_a_gguf(tmp_path, name):
+    """Any file under that name was overwritten, also weights of the source."""
+    (tmp_path / "folder").mkdir()
+    for file in ("model.safetensors", "notes.txt"):
+        (tmp_path / file).write_bytes(b"own")
+    with pytest.raises(InputError, match="is no GGUF file"):
+        refuse_foreign_file(tmp_path / name)
+    refuse_foreign_file(tmp_path / "new.gguf")
+    shutil.copy(TINY_TARGET, tmp_path / "old.gguf")
+    refuse_foreign_file(tmp_path / "old.gguf")
+
+
+def test_the_library_replaces_no_source_either(tmp_path):
+    """Only the command line asked; a program that exported in place lost its model."""
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    request = BundleRequest(source, "model", None, None, "int4", "cpu", allow_mismatch=False)
+    with pytest.raises(InputError, match="from which the export is made"):
+        export_bundle(request, source)
+    with pytest.raises(InputError, match="from which the export is made"):
+        export_reward(RewardRequest(source, source, "int8", allow_mismatch=False), source)
+    with pytest.raises(InputError, match="is no GGUF file"):
+        export_target(source, source / "config.json", "F16")
+    assert (source / "config.json").read_text() == "{}"
