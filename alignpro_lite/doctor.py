@@ -1,4 +1,4 @@
-"""What is installed, what it can really use, and whether each engine bears its model."""
+"""What is installed, what it can really use, and whether each engine works with its model."""
 
 from __future__ import annotations
 

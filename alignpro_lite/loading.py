@@ -1,8 +1,8 @@
 """From names and options to loaded models: find the files, make one plan, load both.
 
 Planning and loading are two steps, so that `doctor` can plan without loading;
-`load_prompter` loads a prompter alone, for `rewrite`. A model is loaded only after a child process
-has borne it; see `decoding/probe.py`.
+`load_prompter` loads a prompter alone, for `rewrite`. A model is loaded only after it has worked
+in a child process; see `decoding/probe.py`.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ _RUNTIMES: dict[ProbedKind, _Runtime] = {
 
 
 def require_working(model: ProbedModel, cache: Cache) -> None:
-    """Try a model unless this build is known to bear these files.
+    """Try a model unless this build is known to work with these files.
 
     Raises:
         ModelFileError, BundleError: The model is damaged, hostile, or not what it should be.
@@ -175,7 +175,7 @@ def _death(model: ProbedModel, ended: Ended) -> AlignProError:
             f"A probe of {model.path} was killed, as is done where memory runs out.",
             "Close other programs, lower --ctx, or use a smaller model.",
         )
-    if _bears(_known_good(model)):
+    if _works(_known_good(model)):
         return runtime.error(
             f"A probe of {model.path} {how}, while that of a known-good model passes.",
             runtime.file_cure,
@@ -186,7 +186,7 @@ def _death(model: ProbedModel, ended: Ended) -> AlignProError:
     )
 
 
-def _bears(model: ProbedModel) -> bool:
+def _works(model: ProbedModel) -> bool:
     ended = _run(model)
     return ended.code == 0 and _error_of(ended) is None
 

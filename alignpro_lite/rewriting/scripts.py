@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uffef"
@@ -12,7 +10,6 @@ UNSPACED = (
 begin."""
 LETTER = f"[^\\W{UNSPACED}]"
 """A letter, digit or underscore of a script that is written with spaces."""
-UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
 QUOTATION_MARKS = "\"'“”„‟«»‹›‘’‚‛`"
 """Marks that no word contains; a fullwidth one is in `UNSPACED`."""

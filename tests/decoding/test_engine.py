@@ -277,7 +277,7 @@ def joint(prompt, *tokens):
     return Submission(prompt, scripts(prompt, *tokens), 5)
 
 
-def test_works_submitted_together_share_their_common_beginning(start):
+def test_prompts_submitted_together_share_their_common_beginning(start):
     """Many rewrites of one prompt: what they share is computed once."""
     stepper = FakeStepper(micro_batch=50)
     shared = list(range(10, 20))
@@ -287,7 +287,7 @@ def test_works_submitted_together_share_their_common_beginning(start):
     assert [call[3] for call in stepper.named("prefill")] == [0, 10, 10]
 
 
-def test_fresh_works_forget_what_was_there_and_still_share(start):
+def test_fresh_prompts_forget_what_was_there_and_still_share(start):
     stepper = FakeStepper(micro_batch=50)
     engine = start(stepper)
     prompt = list(range(10, 20))
@@ -300,7 +300,7 @@ def test_fresh_works_forget_what_was_there_and_still_share(start):
     assert [call[3] for call in stepper.named("prefill")] == [0, 0, 8]
 
 
-def test_of_works_submitted_together_one_that_cannot_fit_refuses_all(start):
+def test_of_prompts_submitted_together_one_that_cannot_fit_refuses_all(start):
     stepper = FakeStepper(capacity=20)
     with pytest.raises(ContextOverflowError):
         start(stepper).submit_together([joint([5], [STOP]), joint([6] * 30, [STOP])])

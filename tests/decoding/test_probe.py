@@ -397,7 +397,7 @@ def test_the_known_good_models_pass_in_every_role(kind):
     settings = {"context": 256, "sequences": 2, "n_gpu_layers": 0, "gpu": None, "threads": 1}
     if kind != "target":
         settings = {"threads": 1}
-    assert probe._bears(probe._known_good(ProbedModel(kind, TINY_TARGET, "cpu", settings)))
+    assert probe._works(probe._known_good(ProbedModel(kind, TINY_TARGET, "cpu", settings)))
 
 
 def test_doctor_probes_anew_and_says_what_is_wrong(tmp_path):

@@ -363,17 +363,6 @@ def test_a_budget_that_buys_nothing_is_refused(wrong):
 # The tiny committed models, whole.
 
 
-@pytest.fixture(scope="module")
-def model():
-    with AlignedModel.load(
-        TINY_TARGET,
-        TINY_BUNDLE,
-        "tests.support.reward_functions:length",
-        devices=DeviceRequest("cpu"),
-    ) as loaded:
-        yield loaded
-
-
 TINY = Request(
     max_tokens=24,
     sampling=Sampling(temperature=1.0, seed=5),

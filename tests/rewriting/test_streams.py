@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignpro_lite import AlignedModel, DeviceRequest, Request, RhoStar, Sampling
+from alignpro_lite import Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import MAX_SEED, Consumer, stream_seed
 from alignpro_lite.gguf.reading import read_header
@@ -18,21 +18,10 @@ from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.target.llama import TargetSettings, new_sampler
 from alignpro_lite.target.target import LlamaTarget
-from tests.support import TINY_BUNDLE, TINY_TARGET
+from tests.support import TINY_TARGET
 from tests.support.scripted_models import FakePrompter
 
 PROMPT = "How do I stay safe online?"
-
-
-@pytest.fixture(scope="module")
-def model():
-    with AlignedModel.load(
-        TINY_TARGET,
-        TINY_BUNDLE,
-        "tests.support.reward_functions:length",
-        devices=DeviceRequest("cpu"),
-    ) as loaded:
-        yield loaded
 
 
 class Spy:
