@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from alignpro_lite.registry.models_toml import Entry, File
+from alignpro_lite.registry.sources import HubSource
+
+DATA = bytes(range(256)) * 4096  # 1 MiB
+DIGEST = hashlib.sha256(DATA).hexdigest()
+HALF = len(DATA) // 2
+HUB_PATH = "/o/r/resolve/v1/d/f.gguf"
 
 
 @dataclass
@@ -99,3 +110,17 @@ def send_for_ever(handler: BaseHTTPRequestHandler, body: bytes) -> None:
             handler.wfile.write(body)
     except OSError:
         handler.close_connection = True
+
+
+def leftovers(folder: Path) -> set[str]:
+    """Names of what is in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+def hub_entry(sha256: str | None = None, size: int | None = None) -> Entry:
+    return Entry("target", "t", HubSource("o/r", "v1", "d/f.gguf"), (File("f.gguf", sha256, size),))
+
+
+def everything_said(error: BaseException) -> str:
+    """What a traceback of an error and of all its causes shows."""
+    return "".join(traceback.format_exception(error))
