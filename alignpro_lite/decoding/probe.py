@@ -88,7 +88,7 @@ _LLAMA_CPP = _Runtime(
     "llama.cpp",
     "llama_cpp",
     ModelFileError,
-    "It is damaged, or made to do this: compare its sha256 with that of its publisher, or use "
+    "The file is damaged or malicious: compare its sha256 with that of its publisher, or use "
     "another one.",
     'Rebuild it portably: `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall '
     "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python`.",
@@ -97,7 +97,7 @@ _ONNXRUNTIME = _Runtime(
     "onnxruntime",
     "onnxruntime",
     BundleError,
-    "It is damaged, or made to do this: make it again with `alignpro-lite export`, or use another "
+    "The bundle is damaged or malicious: make it again with `alignpro-lite export`, or use another "
     "one.",
     'Reinstall it: `pip install --force-reinstall "alignpro-lite[cpu]"`.',
 )

@@ -54,7 +54,7 @@ def language_model() -> LanguageIdentifier:
         return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     except OSError as error:
         raise RegistryError(
-            "The classifier of languages is unpacked into a temporary file, which failed "
+            "The language classifier is unpacked into a temporary file, which failed "
             f"({error.strerror or error}).",
             "Free some space, or name a folder that has some in the variable TMPDIR.",
         ) from error
