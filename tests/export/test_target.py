@@ -68,10 +68,10 @@ def test_quantised_file_is_held_to_its_threshold(gemma: Path, tmp_path: Path) ->
 
 def test_a_mismatch_is_refused_and_leaves_no_file(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "target.gguf"
-    out.write_bytes(b"kept")
+    out.write_bytes(b"GGUF kept")
     with pytest.raises(ExportError, match=r"disagrees with torch by .*% too much"):
         export_target(llama, out, "Q4_0")
-    assert out.read_bytes() == b"kept"
+    assert out.read_bytes() == b"GGUF kept"
     assert list(tmp_path.iterdir()) == [out]
     allowed = export_target(llama, out, "Q4_0", allow_mismatch=True)
     assert allowed.mismatch_allowed
