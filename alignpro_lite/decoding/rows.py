@@ -187,8 +187,11 @@ class RowCache:
         """The idle row that this prompt continues, else the one unused for longest."""
         # Of several alike not a copy: the new sequences need those.
         best = max(idle, key=lambda row: (self._shared(row, prompt), self._rows[row].last_used))
-        # A row that shares little more than the template belongs to another conversation.
-        continues = 2 * self._shared(best, prompt) >= self.length(best)
+        shared = self._shared(best, prompt)
+        # A row that shares little more than the template belongs to another conversation. One that
+        # begins with all of the prompt is its last answer: kept beside the new one, it would slow
+        # every step, because llama.cpp's attention goes over the cells of all rows.
+        continues = 2 * shared >= self.length(best) or shared == len(prompt)
         return best if continues else idle[0]
 
     def _fits(self, cells: int, idle: Sequence[int]) -> bool:

@@ -118,6 +118,16 @@ def test_a_finished_prompt_is_reused_but_for_its_last_two_tokens(start):
     assert [call[3] for call in stepper.named("prefill")] == [0, 18, 20]
 
 
+def test_a_prompt_that_is_asked_again_takes_the_row_of_its_last_answer(start):
+    """Regression: each answer stayed cached in a row of its own, and every step got slower."""
+    stepper = FakeStepper()
+    engine = start(stepper)
+    for answer in ([1, 2, 3, 4, STOP], [4, 3, STOP], [2, 2, 2, 2, STOP]):
+        (stream,) = engine.submit([5, 6, 7], scripts([5, 6, 7], answer), 10)
+        assert read(stream) == answer
+    assert {row for call in stepper.named("decode") for row in call[1]} == {0}
+
+
 def test_an_engine_that_cannot_trim_computes_the_prompt_anew(start):
     stepper = FakeStepper(can_trim=False, micro_batch=50)
     engine = start(stepper)
