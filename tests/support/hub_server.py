@@ -118,7 +118,9 @@ def leftovers(folder: Path) -> set[str]:
 
 
 def hub_entry(sha256: str | None = None, size: int | None = None) -> Entry:
-    return Entry("target", "t", HubSource("o/r", "v1", "d/f.gguf"), (File("f.gguf", sha256, size),))
+    return Entry(
+        "target", "t", (HubSource("o/r", "v1", "d/f.gguf"),), (File("f.gguf", sha256, size),)
+    )
 
 
 def everything_said(error: BaseException) -> str:

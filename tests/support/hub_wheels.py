@@ -28,7 +28,7 @@ WHEEL_SHA = hashlib.sha256(WHEEL).hexdigest()
 
 def wheel_entry(sha256: str | None = DIGEST) -> Entry:
     source = WheelSource("my.pkg", "1.0", "my_pkg/m/a.bin")
-    return Entry("target", "w", source, (File("a.bin", sha256),))
+    return Entry("target", "w", (source,), (File("a.bin", sha256),))
 
 
 def serve_html(hub, digest: str = WHEEL_SHA) -> None:
