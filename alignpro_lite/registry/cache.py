@@ -2,8 +2,8 @@
 
 Below its root, `hf/` and `pypi/` mirror the first source of each row, so rows that name it share
 one download, and `joined/` has what is published in parts, by digest. What the hub's own cache
-holds already is used there. `bundles/` and `rewards/` hold what was built here; `digests.json` keeps the
-sha256 of every file whose row declares none.
+holds already is used there. `bundles/` and `rewards/` hold what was built here; `digests.json`
+keeps the sha256 of every file whose row declares none.
 """
 
 from __future__ import annotations

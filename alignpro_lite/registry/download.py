@@ -95,7 +95,8 @@ def download(
     """Download a file, resuming where an earlier call was cut off.
 
     The bytes grow in `<destination>.partial`, which stays after an interruption. It is
-    renamed when it is complete and has the expected digest, and deleted when it has another.
+    renamed when it is complete and has the expected digest, and deleted when it has another: then
+    a file that began with what was here before, perhaps from another source, is fetched once more.
 
     Returns:
         The sha256 of the file.
@@ -106,11 +107,14 @@ def download(
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(destination)
+    is_resumed = _size(partial) > 0
     digest, size = _persist(remote, partial, expected, on_progress)
     try:
         expected.check(digest, size)
     except RegistryError:
         _discard(partial)
+        if is_resumed:
+            return download(remote, destination, expected, on_progress)
         raise
     commit(partial, destination)
     _discard(partial)

@@ -347,6 +347,4 @@ def _connection_error(remote: Remote, error: Exception) -> HttpError:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HttpError(problem, cure=_CERTIFICATE_CURE)
     # urllib wraps what happens until the request is sent; what comes later is raised as it is.
-    return HttpError(
-        problem, transient=True, unreachable=isinstance(error, urllib.error.URLError)
-    )
+    return HttpError(problem, transient=True, unreachable=isinstance(error, urllib.error.URLError))

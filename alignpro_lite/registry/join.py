@@ -54,6 +54,16 @@ class Join:
     destination: Path
     expected: ExpectedFile
 
+    @property
+    def total(self) -> int:
+        """Bytes of the whole."""
+        return self.expected.size or 0
+
+    @property
+    def label(self) -> str:
+        """What is shown while it is under way."""
+        return f"{self.expected.label} in {len(self.source.parts)} parts"
+
     def run(self, fetch: FetchPart, on_progress: OnProgress) -> None:
         """Append what is missing, part by part, then check the whole and give it its name.
 
@@ -61,12 +71,12 @@ class Join:
             DiskSpaceError: The rest and the largest part do not fit.
             RegistryError: A part cannot be had, or the whole is not the expected file.
         """
-        total, count = self.expected.size or 0, len(self.source.parts)
+        count = len(self.source.parts)
         self.destination.parent.mkdir(parents=True, exist_ok=True)
         joining = joining_of(self.destination)
         sizes = self._sizes_so_far()
         # Beside the growing file lies one part, of which it is appended.
-        require_space(joining.parent, total - sum(sizes) + -(-total // count))
+        require_space(joining.parent, self.total - sum(sizes) + -(-self.total // count))
         joining.touch()
         os.truncate(joining, sum(sizes))  # what came of the part that was under way
         with joining.open("ab") as sink:
@@ -79,6 +89,7 @@ class Join:
                 sizes.append(sink.tell() - begun)
                 record = JoinedParts(str(self.source), tuple(sizes))
                 write_text(parts_of(joining), msgspec.json.encode(record).decode())
+                on_progress(Progress(self.label, sum(sizes), self.total))
         self._finish(joining, on_progress)
 
     def _sizes_so_far(self) -> list[int]:
@@ -96,39 +107,43 @@ class Join:
     def _part(
         self, number: int, fetch: FetchPart, begun: int, on_progress: OnProgress
     ) -> Iterator[bytes]:
-        """The bytes of one part, as long as the whole does not become too long."""
-        total, count = self.expected.size or 0, len(self.source.parts)
-        label = f"{self.expected.label} in {count} parts"
+        """The bytes of one part."""
 
         def report(step: Progress) -> None:
-            on_progress(Progress(label, min(begun + step.done, total), total))
+            on_progress(Progress(self.label, min(begun + step.done, self.total), self.total))
 
         done = begun
         try:
             for chunk in fetch(self.source.parts[number - 1], report):
                 done += len(chunk)
-                if done > total:
-                    raise RegistryError(
-                        f"the parts up to it have more than the {total:,} bytes of the whole.",
-                        self.expected.cure,
-                    )
+                self._refuse_excess(done)
                 yield chunk
         except DiskSpaceError:
             raise
         except RegistryError as error:
-            raise RegistryError(f"Part {number} of {count}: {error.problem}", error.cure) from error
+            place = f"Part {number} of {len(self.source.parts)}"
+            raise RegistryError(f"{place}: {error.problem}", error.cure) from error
+
+    def _refuse_excess(self, done: int) -> None:
+        """Stop before the disk is full of what cannot become the expected file."""
+        if done > self.total:
+            # The next pull starts anew: one of the parts that are here may be the wrong one.
+            parts_of(joining_of(self.destination)).unlink(missing_ok=True)
+            raise RegistryError(
+                f"the parts have more than the {self.total:,} bytes of the whole.",
+                self.expected.cure,
+            )
 
     def _finish(self, joining: Path, on_progress: OnProgress) -> None:
         digest = sha256_of(joining, f"{self.expected.label}: checking", on_progress)
-        size = joining.stat().st_size
         try:
-            self.expected.check(digest, size)
+            self.expected.check(digest, joining.stat().st_size)
         except RegistryError as error:
             joining.unlink()
             parts_of(joining).unlink()
             raise RegistryError(
-                f"{error.problem[:-1]} in the {len(self.source.parts)} joined parts: one is "
-                "another file's, incomplete or in the wrong place.",
+                f"{error.problem[:-1]} in its {len(self.source.parts)} parts: one of them is "
+                "incomplete, another file's or in the wrong place.",
                 error.cure,
             ) from error
         commit(joining, self.destination)

@@ -157,7 +157,7 @@ class Preset(Record):
 class ModelsFile(Record):
     """A models.toml whose rows are still to be read, by kind and name."""
 
-    preset: Mapping[str, Preset] = {}
+    preset: Mapping[str, Any] = {}
     bundle: Mapping[str, Any] = {}
     prompter: Mapping[str, Any] = {}
     target: Mapping[str, Any] = {}
@@ -197,7 +197,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """`kind/name`, unique in a registry; of a file that was asked for by `hf:...`, just that."""
+        """`kind/name`, unique in a registry; of a model that was asked for by `hf:...`, that."""
         return self.name if self.name.startswith("hf:") else f"{self.kind}/{self.name}"
 
     @property
@@ -208,7 +208,7 @@ class Entry:
 
     def label(self, file: File) -> str:
         """What people call one file of it."""
-        return f"{self.key} {file.path}"
+        return f"{self.key} {file.path}" if self.is_folder else self.key
 
     def file_in(self, place: Path, file: File) -> Path:
         """Where a file is if the model is at `place`."""
@@ -346,7 +346,10 @@ def load_files(paths: Iterable[Path]) -> Registry:
     for path in paths:
         origin = Origin(path, RegistryError)
         written = parse(ModelsFile, read_toml(origin, _UNREADABLE), origin)
-        presets |= {_checked_name(name): preset for name, preset in written.preset.items()}
+        presets |= {
+            name: parse(Preset, raw, origin.at("preset", _checked_name(name)))
+            for name, raw in written.preset.items()
+        }
         entries |= {entry.key: entry for entry in _entries(written, origin)}
     registry = Registry(tuple(entries.values()), MappingProxyType(presets))
     for name in presets:

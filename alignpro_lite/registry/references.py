@@ -86,7 +86,7 @@ class HubReference:
             models.setdefault(split[1] if split else path, []).append(path)
         if not models:
             raise RegistryError(
-                f"{self.text} names no file{near(self.path or self.tag, paths)}.",
+                f"{self.text} names no file{near(self.path, paths)}.",
                 f"The repository has: {_listed(paths)}." if paths else "It has no GGUF file.",
             )
         if len(models) > 1:
@@ -103,9 +103,11 @@ class HubReference:
             split, asked = _SPLIT.fullmatch(path), _SPLIT.fullmatch(self.path)
             together = split and asked and (split[1], split[3]) == (asked[1], asked[3])
             return bool(together) or path == self.path
+        if not path.endswith(".gguf"):
+            return False
         name = PurePosixPath(path).name
         # A projector of images lies beside many models; it is none.
-        bounded = rf"(?:^|[-._/]){re.escape(self.tag)}(?=[-._/])"
+        bounded = rf"(?:^|[-._/]){re.escape(self.tag)}(?=[-./])"
         return not name.startswith("mmproj") and bool(re.search(bounded, path, re.IGNORECASE))
 
     def entry(self, kind: ModelKind, files: tuple[File, ...]) -> Entry:
@@ -114,9 +116,7 @@ class HubReference:
         inside = "" if folder == "." else folder
         is_split = len(files) > 1
         source = HubSource(self.repository, self.revision, inside if is_split else files[0].path)
-        named = tuple(
-            File(PurePosixPath(file.path).name, file.sha256, file.size) for file in files
-        )
+        named = tuple(File(PurePosixPath(file.path).name, file.sha256, file.size) for file in files)
         sizes = [file.size for file in files if file.size is not None]
         size = sum(sizes) if len(sizes) == len(files) else None
         return Entry(kind, self.text, (source,), named, is_folder=is_split, size=size)

@@ -21,8 +21,8 @@ _FORMS = (
     "in models.toml."
 )
 _RANGES = (
-    "Write the numbers of the parts as {1..22}, or {01..22} if they have zeros, wherever they stand; "
-    "all ranges have the same length and go up."
+    "Write the numbers of the parts as {1..22}, or {01..22} if they have zeros, wherever they "
+    "stand; all ranges go up and have the same length."
 )
 
 
@@ -139,7 +139,8 @@ def _expanded(pattern: str) -> list[str]:
     if len(counts) != 1 or min(counts) < 2:
         raise RegistryError(f"Expected numbers of parts in braces, found {pattern!r}.", _RANGES)
     between = _RANGE.split(pattern)[::3]
-    numbers = ([f"{first + step:0{width}}" for first, _, width in ranges] for step in range(*counts))
+    steps = range(counts.pop())
+    numbers = ([f"{first + step:0{width}}" for first, _, width in ranges] for step in steps)
     return [
         "".join(text + number for text, number in zip(between, [*row, ""], strict=True))
         for row in numbers

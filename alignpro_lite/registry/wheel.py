@@ -1,4 +1,4 @@
-"""The files inside a wheel that is here: found, taken out, and damage told apart from a bad disk."""
+"""The files inside a wheel: found and taken out, and damage told apart from a bad disk."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(monkeypatch):
     monkeypatch.setattr(download, "RETRY_PAUSES", ())
+    monkeypatch.setenv("HF_HUB_CACHE", "/no-cache-of-the-hub")
     for variable in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     with serve() as served:

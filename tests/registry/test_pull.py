@@ -268,8 +268,9 @@ def test_local_rows_are_found_and_recipes_name_their_command(tmp_path):
     own.write_bytes(b"x")
     assert pull_model(Entry("target", "own", (LocalSource(own),)), Cache(tmp_path / "c")) == own
     assert not (tmp_path / "c").exists()
+    built = Entry("bundle", "b", recipe=BundleRecipe("p", "augment", "int4"))
     with pytest.raises(RegistryError, match="alignpro-lite export bundle b"):
-        pull_model(Entry("bundle", "b", recipe=BundleRecipe("p", "augment", "int4")), Cache(tmp_path))
+        pull_model(built, Cache(tmp_path))
 
 
 @pytest.mark.parametrize("serve_index", [serve_html, serve_json])
