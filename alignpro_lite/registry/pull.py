@@ -33,6 +33,7 @@ from alignpro_lite.registry.storage import (
     Progress,
     commit,
     disk_errors,
+    etag_of,
     no_progress,
     part_of,
     partial_of,
@@ -194,7 +195,8 @@ class _Pull:
                 (file,) = missing
                 place = self.cache.file_path(self.entry, file)
                 # What another source began would only take space beside the join.
-                partial_of(place).unlink(missing_ok=True)
+                for left in (partial_of(place), etag_of(partial_of(place))):
+                    left.unlink(missing_ok=True)
                 Join(source, place, self._expected(file)).run(self._fetch_part, self.on_progress)
             case LocalSource():
                 raise AssertionError(source)  # it is used in place
