@@ -4,8 +4,10 @@ What a target takes, in bytes (sources: llama.cpp's `llama-model.cpp` for what g
 buffer reports for the estimates):
 
 - KV cache, in f16: 2 x context x sum over layers of n_head_kv x (key_length + value_length). The
-  context is padded to 256. Layers with a sliding window count in full, so the sum is an upper bound
-  for them; the small states of recurrent layers are covered by the margin.
+  context is padded to 256. Layers with a sliding window hold the whole context too (llama.cpp's
+  `swa_full`, without which cached prompts could not be continued), some with heads of another
+  width. Layers that use another one's cache have none. Latent attention stores keys alone. The
+  small states of recurrent layers are covered by the margin.
 - Weights: the input embeddings stay in RAM. `n_gpu_layers = k` puts the output layer and the last
   k - 1 blocks on the GPU, so k = n_layers + 1 is everything. Tied embeddings are copied to the GPU
   if they also serve as output layer.
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.hardware.device import LlamaDevices
 
 CONTEXT_STEP = 256
 MIN_MARGIN = 300_000_000
@@ -80,13 +83,13 @@ class TargetNeeds:
 
     Attributes:
         gguf: Its header.
-        engine_has_cuda: The installed llama-cpp-python can put layers on a GPU.
+        devices: What the installed llama.cpp can run on.
         micro_batch: Prompt tokens that are computed at once (`n_ubatch`).
         sequences: Sequences that are decoded together, each with a row of logits.
     """
 
     gguf: GgufFile
-    engine_has_cuda: bool
+    devices: LlamaDevices
     micro_batch: int = 512
     sequences: int = 1
 
@@ -138,8 +141,36 @@ class TargetNeeds:
     @cached_property
     def _output_bytes(self) -> int:
         """Weights of the output layer on a GPU: all that is neither input nor block, and a copy."""
-        whole = sum(tensor.n_bytes for tensor in self.gguf.tensors)
-        return whole - self._input_bytes - sum(map(sum, self._blocks)) + self._tied_bytes
+        return (
+            self.weight_bytes - self._input_bytes - sum(map(sum, self._blocks)) + self._tied_bytes
+        )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all weights."""
+        return sum(tensor.n_bytes for tensor in self.gguf.tensors)
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """What one token takes in the KV cache."""
+        return sum(self._kv_block_bytes)
+
+    @property
+    def undistorted_context(self) -> int | None:
+        """Tokens of context up to which a "longrope" model works as it was first trained.
+
+        llama.cpp takes the factors for long texts, which short ones suffer from, as soon as the
+        whole context is longer. None for other models.
+        """
+        if not any("rope_factors_long" in tensor.name for tensor in self.gguf.tensors):
+            return None
+        return self.gguf.count("rope.scaling.original_context_length", self.gguf.context_length)
+
+    @cached_property
+    def _kv_block_bytes(self) -> list[int]:
+        """What one token takes in the KV cache of each block."""
+        heads, widths = self.gguf.n_head_kv, self.gguf.kv_widths
+        return [2 * count * width for count, width in zip(heads, widths, strict=True)]
 
     @cached_property
     def _block_width(self) -> int:
@@ -157,8 +188,7 @@ class TargetNeeds:
         return 4 * self.sequences * self.gguf.vocab_size
 
     def _kv_bytes(self, context: int, blocks: slice) -> int:
-        bytes_per_head = 2 * (self.gguf.key_length + self.gguf.value_length)
-        return _padded(context) * bytes_per_head * sum(self.gguf.n_head_kv[blocks])
+        return _padded(context) * sum(self._kv_block_bytes[blocks])
 
     def _buffer(self, width: int, context: int) -> int:
         """Compute buffer for so many numbers a token, without copies of tensors."""

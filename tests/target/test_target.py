@@ -278,7 +278,7 @@ def test_threads_do_not_spin_for_milliseconds():
         "    if name == 'llama_cpp': print(os.environ['GOMP_SPINCOUNT'])\n"
         "sys.meta_path.insert(0, SimpleNamespace(find_spec=found))\n"
         "from alignpro_lite.decoding import llamacpp\n"
-        "llamacpp.supports_gpu_offload()\n"
+        "llamacpp.llama_cpp()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(SPIN_COUNT), done.stderr
