@@ -113,6 +113,7 @@ class PlannedModels:
             gpu=plan.gpu.name if plan.gpu else None,
             threads=plan.threads,
             longest=plan.longest,
+            mapped=plan.mapped,
         )
 
     @property

@@ -35,9 +35,9 @@ def plan_notes(case: PlanningCase, plan: Plan) -> Iterator[str]:
             f"The context was lowered from {case.wanted_context} to {plan.context} tokens "
             "to fit the memory."
         )
-    if plan.on_cpu.total_bytes > ram.available_bytes:
+    if plan.ram_bytes > ram.available_bytes:
         yield (
-            f"The models need {format_bytes(plan.on_cpu.total_bytes)} of RAM and "
+            f"The models need {format_bytes(plan.ram_bytes)} of RAM and "
             f"{format_bytes(ram.available_bytes)} are available: expect slow answers, because "
             "weights are read from disk again and again."
         )
@@ -97,9 +97,10 @@ def _what_is_short(case: PlanningCase) -> str:
     plan = case.closest(case.shortest_context)
     subject = f"{case.target.gguf.path.name} with {plan.context} tokens of context"
     if case.gpu_left(plan) >= 0:
-        ram = case.hardware.ram
+        ram, shared = case.hardware.ram, plan.shared_bytes
+        and_shared = f" and {format_bytes(shared)} for the GPU that shares it" if shared else ""
         return (
-            f"{subject} needs {_breakdown(plan.on_cpu)} of RAM; of "
+            f"{subject} needs {_breakdown(plan.on_cpu)} of RAM{and_shared}; of "
             f"{format_bytes(ram.total_bytes)}, {format_bytes(ram.available_bytes)} are available, "
             f"{format_bytes(usable_bytes(ram.available_bytes))} for buffers."
         )

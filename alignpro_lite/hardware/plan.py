@@ -52,6 +52,8 @@ class Plan:
         prompter_gpu: The GPU that the prompter runs on, None on the CPU.
         on_gpu: What the target's GPU holds, the prompter's part too if that is the same one.
         on_cpu: What RAM holds.
+        mapped: Whether weights in RAM stay in their file, which the system reads and forgets as it
+            needs, and are not copied into the order that llama.cpp computes fastest in.
         threads: Threads for either engine. Those of llama.cpp spin, so there are never more of
             them than cores.
         notes: Sentences that the user should see once.
@@ -66,6 +68,7 @@ class Plan:
     prompter_gpu: Gpu | None
     on_gpu: Footprint
     on_cpu: Footprint
+    mapped: bool
     threads: int
     notes: tuple[str, ...] = ()
 
@@ -73,6 +76,17 @@ class Plan:
     def device(self) -> str:
         """llama.cpp's name of the GPU that the target has layers on, or `cpu`."""
         return self.gpu.name if self.gpu else "cpu"
+
+    @property
+    def shared_bytes(self) -> int:
+        """What the target's GPU holds of the machine's memory."""
+        gpu = self.gpu
+        return self.on_gpu.total_bytes if gpu and gpu.shares_ram and gpu.reports_memory else 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """All that the models take of the machine's memory."""
+        return self.on_cpu.total_bytes + self.shared_bytes
 
     @property
     def kv_bytes(self) -> int:
@@ -182,6 +196,7 @@ class PlanningCase:
             prompter_gpu=prompter_gpu,
             on_gpu=on_gpu,
             on_cpu=on_cpu,
+            mapped=self._mapped(gpu, on_cpu),
             threads=self.hardware.cores,
         )
 
@@ -198,12 +213,10 @@ class PlanningCase:
         Buffers must fit the available RAM, and mapped weights with them all the RAM. What a GPU
         holds that shares it is in memory like a buffer.
         """
-        ram, shared = self.hardware.ram, 0
-        if plan.gpu and plan.gpu.shares_ram and plan.gpu.reports_memory:
-            shared = plan.on_gpu.total_bytes
+        ram, shared = self.hardware.ram, plan.shared_bytes
         return min(
-            usable_bytes(ram.available_bytes) - plan.on_cpu.allocated_bytes - shared,
-            ram.total_bytes - plan.on_cpu.total_bytes - shared,
+            self._ram_room - plan.on_cpu.allocated_bytes - shared,
+            ram.total_bytes - plan.ram_bytes,
         )
 
     def fits(self, plan: Plan) -> bool:
@@ -259,8 +272,22 @@ class PlanningCase:
         return (
             _KV_PART * in_ram <= self.target.weight_bytes
             and 2 * self.gpu_left(larger) >= self.gpu_left(plan)
-            and 2 * self.ram_left(larger) >= self.ram_left(plan)
+            and 2 * (larger.ram_bytes - plan.ram_bytes) <= self._ram_room - plan.ram_bytes
         )
+
+    @property
+    def _ram_room(self) -> int:
+        return usable_bytes(self.hardware.ram.available_bytes)
+
+    def _mapped(self, gpu: Accelerator | None, on_cpu: Footprint) -> bool:
+        """Whether weights stay in their file.
+
+        llama.cpp copies those that it computes with in another order. From a mapped file they would
+        be there twice, so the file is read, once, if memory is there for it. A GPU that shares the
+        memory computes with the mapped weights themselves.
+        """
+        shared = gpu is not None and gpu.shares_ram
+        return shared or not self.target.is_reordered or on_cpu.total_bytes > self._ram_room
 
     def _prompter_gpu(self, gpu: Accelerator | None, on_gpu: Footprint) -> Gpu | None:
         """The NVIDIA GPU for the prompter, beside the target or on another one; None for none."""

@@ -27,6 +27,8 @@ class TargetSettings:
         gpu: llama.cpp's name of the one GPU to use, None for the CPU alone.
         threads: CPU threads; llama.cpp's threads spin, so never more than cores.
         longest: Tokens that one sequence may hold, None for as many as all together.
+        mapped: Whether the weights stay in the file, where they cannot be put into the order that
+            is fastest on the CPU; otherwise they are read into memory.
     """
 
     context: int
@@ -35,6 +37,7 @@ class TargetSettings:
     gpu: str | None
     threads: int
     longest: int | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
     params.n_gpu_layers = settings.n_gpu_layers
     devices = offload_devices(settings.gpu)
     params.devices = ctypes.addressof(devices)
-    params.load_mode = lib.LLAMA_LOAD_MODE_MMAP
+    # AUTO maps the file, unless the GPU cannot compute with mapped memory.
+    params.load_mode = lib.LLAMA_LOAD_MODE_AUTO if settings.mapped else lib.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = not settings.mapped
     return LlamaModel(path, params)
 
 

@@ -165,6 +165,31 @@ def test_more_ram_gives_at_least_as_much_context(models: dict[str, GgufFile]) ->
         assert contexts == sorted(contexts)
 
 
+# Weights in RAM
+
+
+def test_weights_are_read_where_a_mapped_copy_would_be_a_second_one(
+    models: dict[str, GgufFile],
+) -> None:
+    """Regression: 1.1 GB of weights took 1.8 GB, and the plan said that a file backed them all."""
+    assert not plan(models["Qwen2.5-1.5B"]).mapped
+    assert plan(models["SmolLM2-135M"]).mapped  # llama.cpp computes with Q4_1 as it is
+
+
+def test_weights_stay_mapped_where_memory_is_short(models: dict[str, GgufFile]) -> None:
+    short = plan(models["Qwen2.5-1.5B"], ram=Ram(2 * GIB, 700 * MIB))
+    assert short.mapped
+    assert "read from disk again" in short.notes[-1]
+
+
+def test_a_gpu_that_shares_the_memory_computes_with_mapped_weights(
+    models: dict[str, GgufFile],
+) -> None:
+    shared = Accelerator("MTL0", "Apple M2", 11 * GIB, 11 * GIB, shares_ram=True)
+    assert plan(models["Qwen2.5-1.5B"], gpu=shared).mapped
+    assert not plan(models["Qwen2.5-1.5B"], gpu=replace(shared, shares_ram=False)).mapped
+
+
 # Headers whose layers differ
 
 
