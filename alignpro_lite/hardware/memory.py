@@ -35,9 +35,12 @@ MIN_MARGIN = 300_000_000
 
 _BLOCK_NAME = re.compile(r"blk\.(\d{1,5})\.")
 _REORDERED_TYPES = frozenset(
-    ("Q4_0", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4", "Q1_0")
+    (
+        *("Q1_0", "Q2_K", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0"),
+        *("IQ4_NL", "IQ4_XS", "MXFP4"),
+    )
 )
-"""Those of llama.cpp's `repack.cpp`."""
+"""Those of llama.cpp's `repack.cpp` and `amx/common.h`, whichever the processor has kernels for."""
 _INPUT_TENSORS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")
 
 
