@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from alignpro_lite.decoding import llamacpp, ort
+from alignpro_lite.decoding import ort
+from alignpro_lite.decoding.backends import find_llama_devices
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
@@ -73,9 +74,8 @@ def plan_prompter(
             "Build it with `alignpro-lite export prompter --device cuda`, or pass --device cpu.",
         )
     available = bool(hardware.gpus) and ort.supports_cuda()
-    used: Device = (
-        "cuda" if device == "cuda" or (device == "auto" and on_gpu and available) else "cpu"
-    )
+    usable = on_gpu and available and device != "cpu"
+    used: Device = "cuda" if device == "cuda" or usable else "cpu"
     return bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores)
 
 
@@ -110,8 +110,10 @@ class PlannedModels:
             context=plan.context,
             sequences=SEQUENCES,
             n_gpu_layers=plan.n_gpu_layers,
-            gpu=plan.gpu.index if plan.gpu and plan.device == "cuda" else None,
+            gpu=plan.gpu.name if plan.gpu else None,
             threads=plan.threads,
+            longest=plan.longest,
+            mapped=plan.mapped,
         )
 
     @property
@@ -129,7 +131,7 @@ class PlannedModels:
             return None
         return DecoderSettings(
             device=plan.prompter_device,
-            gpu=plan.gpu.index if plan.gpu else 0,
+            gpu=plan.prompter_gpu.index if plan.prompter_gpu else 0,
             sequences=SEQUENCES,
             threads=plan.threads,
         )
@@ -187,9 +189,7 @@ def plan_models(
     target_file = read_header(path)
     require_text_generation(target_file)
     bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
-    target_needs = TargetNeeds(
-        target_file, llamacpp.supports_gpu_offload(), llama.MICRO_BATCH, SEQUENCES
-    )
+    target_needs = TargetNeeds(target_file, find_llama_devices(), llama.MICRO_BATCH, SEQUENCES)
     prompter_needs = None if bundle is None else _needs(bundle)
     plan = make_plan(PlanningCase(request, target_needs, prompter_needs, find_hardware()))
     return PlannedModels(path, target_file, bundle, plan, store.cache)

@@ -23,7 +23,7 @@ def test_the_target_answers_the_same_on_the_gpu():
     with AlignedModel.load(TINY_TARGET, None, devices=DeviceRequest("cpu")) as model:
         expected = model.run(PROMPT, GREEDY).answer
     with AlignedModel.load(TINY_TARGET, None, devices=DeviceRequest("cuda")) as model:
-        assert model.plan.device == "cuda"
+        assert model.plan.device == "CUDA0"
         assert model.plan.n_gpu_layers == model.plan.n_layers + 1
         assert model.run(PROMPT, GREEDY).answer == expected
 
@@ -55,5 +55,5 @@ def test_the_prompter_scores_the_same_on_the_gpu(cuda_bundle):
 
 def test_one_plan_puts_both_models_on_the_gpu(cuda_bundle):
     with AlignedModel.load(TINY_TARGET, cuda_bundle, devices=DeviceRequest("cuda")) as model:
-        assert (model.plan.device, model.plan.prompter_device) == ("cuda", "cuda")
+        assert (model.plan.device, model.plan.prompter_device) == ("CUDA0", "cuda")
         assert model.run(PROMPT, GREEDY).answer_tokens > 0

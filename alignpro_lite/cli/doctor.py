@@ -56,10 +56,10 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from alignpro_lite.decoding import llamacpp, ort
+    from alignpro_lite.decoding import ort
 
     checks = {
-        "llama.cpp can offload to a GPU": llamacpp.supports_gpu_offload,
+        "llama.cpp's backends and GPUs": _llama_devices,
         "onnxruntime was built with CUDA": ort.supports_cuda,
     }
     found: dict[str, Any] = {}
@@ -69,6 +69,15 @@ def _engines() -> dict[str, Any]:
         except AlignProError as error:
             found[name] = str(error)
     return found
+
+
+def _llama_devices() -> str:
+    from alignpro_lite.decoding.backends import find_llama_devices
+    from alignpro_lite.hardware.explanations import gpu_text
+
+    devices = find_llama_devices()
+    gpus = ", ".join(map(gpu_text, devices.gpus)) or "no GPU"
+    return f"{', '.join(devices.backends)}; {gpus}"
 
 
 def _plan(options: ModelOptions) -> dict[str, Any]:
@@ -92,7 +101,10 @@ def _as_text(report: dict[str, Any]) -> str:
         f"  GPU {gpu['index']}              {gpu['name']}, "
         f"{format_bytes(gpu['free_bytes'])} free of {format_bytes(gpu['total_bytes'])}"
         for gpu in hardware["gpus"]
-    ] or ["  GPU                none found"]
+    ]
+    lines += [f"  GPU                of {vendor}" for vendor in hardware["other_gpus"]]
+    if not hardware["gpus"] and not hardware["other_gpus"]:
+        lines.append("  GPU                none found")
     lines.append("Engines")
     lines += [f"  {name}: {_yes(found)}" for name, found in report["engines"].items()]
     cache = report["cache"]
@@ -112,8 +124,10 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     if "trouble" in plan:
         return [f"  {plan['trouble']}"]
     lines = [
-        f"  target on {plan['device']}, {plan['n_gpu_layers']} of {plan['n_layers'] + 1} layers on "
-        f"the GPU, context {plan['context']} tokens, {plan['threads']} threads",
+        f"  target on {plan['gpu']['name'] if plan['gpu'] else 'cpu'}, {plan['n_gpu_layers']} of "
+        f"{plan['n_layers'] + 1} layers on the GPU, {plan['threads']} threads",
+        f"  context of {plan['longest']} tokens for a conversation, {plan['context']} for all that "
+        "run together",
         f"  prompter on {plan['prompter_device']}",
     ]
     for place, name in (("on_gpu", "GPU"), ("on_cpu", "memory")):

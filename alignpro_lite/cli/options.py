@@ -30,7 +30,7 @@ class ModelOptions:
     preset: str
     target: str
     prompter: str
-    device: Literal["auto", "cuda", "cpu"]
+    device: Literal["auto", "gpu", "cuda", "cpu"]
     n_gpu_layers: int | None
     ctx: int | None
     cache: Path | None
@@ -249,7 +249,14 @@ model_options = grouped(
         "hub as hf:owner/repo:Q4_K_M.",
     ),
     prompter_option,
-    device_option,
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "gpu", "cuda", "cpu"]),
+        default="auto",
+        show_default=True,
+        help="Where to run. auto uses a GPU if llama.cpp finds one and says why if not; gpu and "
+        "cuda fail instead, cuda also if the prompter cannot use it.",
+    ),
     click.option(
         "--n-gpu-layers",
         type=click.IntRange(min=-1),
@@ -258,7 +265,9 @@ model_options = grouped(
     click.option(
         "--ctx",
         type=click.IntRange(min=1),
-        help="Context in tokens.  [default: what model and memory allow, at most 2048]",
+        help="Tokens that a conversation and its answer may have. Answers written together share "
+        "what they begin with, and room for this many tokens or more.  [default: 2048 or more, by "
+        "model and memory]",
     ),
     cache_option,
 )

@@ -296,8 +296,9 @@ class Engine(Generic[S]):
                 f"Ask for at most {stepper.rows}, or load it with more sequences.",
             )
         cells = prompt + count * submission.max_tokens
-        if prompt + submission.max_tokens > stepper.row_capacity or cells > stepper.capacity:
-            room = min(stepper.row_capacity, stepper.capacity)
+        alone = prompt + submission.max_tokens > stepper.row_capacity
+        if alone or cells > stepper.capacity:
+            room = stepper.row_capacity if alone else stepper.capacity
             times = f"{count} x " if count > 1 else ""
             raise ContextOverflowError(
                 f"The context of the {self._name} holds {room} tokens, found a prompt of {prompt} "

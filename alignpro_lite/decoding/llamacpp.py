@@ -94,11 +94,39 @@ def _last_line() -> str:
     return telling[-1] if telling else "it gave no reason"
 
 
-def supports_gpu_offload() -> bool:
-    """Whether the installed llama.cpp was built with a GPU backend."""
-    lib = llama_cpp()
-    with native_settings():  # this looks for devices, in the order that CUDA is told
-        return bool(lib.llama_supports_gpu_offload())
+def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the ggml libraries that llama_cpp has loaded, and does not bind.
+
+    Args:
+        name: Its name in C.
+        result: Its ctypes result.
+        arguments: Its ctypes arguments.
+
+    Raises:
+        MissingDependencyError: This llama.cpp has no such function.
+    """
+    native = llama_cpp().llama_cpp
+    for library in _ggml_libraries(native):
+        try:
+            function = library[name]  # unlike an attribute, nobody else's object
+        except AttributeError:
+            continue
+        function.restype, function.argtypes = result, arguments
+        return function
+    raise MissingDependencyError(
+        f"llama-cpp-python {llama_cpp().__version__} has no {name}.",
+        "Run `pip install --upgrade llama-cpp-python`.",
+    )
+
+
+def _ggml_libraries(native: Any) -> Iterator[ctypes.CDLL]:
+    """libllama, in which Linux and macOS also find what it depends on; then ggml itself."""
+    yield native._lib
+    for name in ("ggml", "ggml-base"):
+        try:
+            yield native.load_shared_library(name, native._base_path)
+        except (FileNotFoundError, RuntimeError):
+            continue  # one library holds everything
 
 
 def open_vocabulary(path: Path) -> LlamaModel:

@@ -23,7 +23,6 @@ from typing import Any, Literal
 from alignpro_lite import errors
 from alignpro_lite.decoding.child import Ended, run_child
 from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
-from alignpro_lite.hardware.device import Device
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.stamps import FileIdentity, Stamps, identity_of
 
@@ -50,13 +49,13 @@ class ProbedModel:
     Attributes:
         kind: What the model is.
         path: A GGUF file, or the folder of a bundle.
-        device: Where it runs.
+        device: Where it runs: `cpu`, or the name of a GPU.
         settings: How it is loaded, as JSON.
     """
 
     kind: ProbedKind
     path: Path
-    device: Device
+    device: str
     settings: Mapping[str, Any]
 
 

@@ -158,7 +158,8 @@ class OracleSystemSection(SystemSection, tag="oracle", kw_only=True):
 
     Attributes:
         source: A GGUF file, or a target of models.toml.
-        context: Tokens of all answers that are decoded together, prompts included.
+        context: Tokens that a prompt and its answer may have. Answers that are decoded together
+            share room for as many or more.
     """
 
     source: str

@@ -18,7 +18,8 @@ class GgufSection(Record, tag_field="kind", tag="gguf"):
 
     Attributes:
         source: A target of models.toml or a GGUF file.
-        context: Tokens of all answers that are decoded together, prompts included.
+        context: Tokens that a prompt and its answer may have. Answers that are decoded together
+            share room for as many or more.
     """
 
     source: str = "smollm2-135m-instruct"

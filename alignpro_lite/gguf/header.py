@@ -179,6 +179,23 @@ class GgufFile:
         return self.count("attention.value_length", self._default_head_length)
 
     @property
+    def kv_widths(self) -> tuple[int, ...]:
+        """Numbers that a key-value head of each layer stores for one token, 0 without a cache."""
+        latent = f"{self.architecture}.attention.key_length_mla" in self.metadata
+        plain = self.key_length + (0 if latent else self.value_length)
+        local = self.count("attention.key_length_swa", self.key_length) + self.count(
+            "attention.value_length_swa", self.value_length
+        )
+        key = "attention.sliding_window_pattern"
+        pattern = self.metadata.get(f"{self.architecture}.{key}")
+        if isinstance(pattern, tuple) and len(pattern) == self.n_layers:
+            widths = tuple(local if is_local else plain for is_local in pattern)
+        else:  # llama.cpp knows which layers have a window; the wider of both is enough for each
+            widths = (max(plain, local) if not latent else plain,) * self.n_layers
+        n_own = self.n_layers - self.count("attention.shared_kv_layers", 0)
+        return tuple(width if layer < n_own else 0 for layer, width in enumerate(widths))
+
+    @property
     def n_experts_used(self) -> int:
         """The most experts that compute a token in a layer, 0 for a dense model."""
         return max(self._per_layer("expert_used_count", (0,) * self.n_layers))

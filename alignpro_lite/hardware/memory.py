@@ -4,11 +4,15 @@ What a target takes, in bytes (sources: llama.cpp's `llama-model.cpp` for what g
 buffer reports for the estimates):
 
 - KV cache, in f16: 2 x context x sum over layers of n_head_kv x (key_length + value_length). The
-  context is padded to 256. Layers with a sliding window count in full, so the sum is an upper bound
-  for them; the small states of recurrent layers are covered by the margin.
-- Weights: the input embeddings stay in RAM. `n_gpu_layers = k` puts the output layer and the last
-  k - 1 blocks on the GPU, so k = n_layers + 1 is everything. Tied embeddings are copied to the GPU
-  if they also serve as output layer.
+  context is padded to 256. Layers with a sliding window hold the whole context too (llama.cpp's
+  `swa_full`, without which cached prompts could not be continued), some with heads of another
+  width. Layers that use another one's cache have none. Latent attention stores keys alone. The
+  small states of recurrent layers are covered by the margin.
+- Weights: once. Those that llama.cpp copies for faster kernels are read from the file, not mapped,
+  which would hold them twice (1.8 instead of 1.2 GB for Qwen2.5-Coder-1.5B in Q4_K_M); where memory
+  is too short for that they stay mapped and are not copied. The input embeddings stay in RAM.
+  `n_gpu_layers = k` puts the output layer and the last k - 1 blocks on the GPU, so k = n_layers + 1
+  is everything. Tied embeddings are copied to the GPU if they also serve as output layer.
 - Compute buffer, with flash attention: 4 x (micro_batch x (2 x feed_forward_length
   + 4 x embedding_length + context) + sequences x vocabulary): the inside of a feed-forward layer, a
   few residual streams, the attention mask, and the logits, of which RAM holds a second copy. A
@@ -24,11 +28,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.hardware.device import LlamaDevices
 
 CONTEXT_STEP = 256
 MIN_MARGIN = 300_000_000
 
 _BLOCK_NAME = re.compile(r"blk\.(\d{1,5})\.")
+_REORDERED_TYPES = frozenset(
+    (
+        *("Q1_0", "Q2_K", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0"),
+        *("IQ4_NL", "IQ4_XS", "MXFP4"),
+    )
+)
+"""Those of llama.cpp's `repack.cpp` and `amx/common.h`, whichever the processor has kernels for."""
 _INPUT_TENSORS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")
 
 
@@ -37,7 +49,7 @@ class Footprint:
     """Bytes that a plan takes on one device.
 
     Attributes:
-        weight_bytes: Weights of the target; in RAM they are mapped from the file.
+        weight_bytes: Weights of the target.
         kv_bytes: KV cache of the target.
         compute_bytes: Estimate of the target's compute buffer.
         prompter_bytes: All of the prompter.
@@ -50,7 +62,7 @@ class Footprint:
 
     @property
     def allocated_bytes(self) -> int:
-        """Everything but the weights, which in RAM are backed by a file."""
+        """Everything but the weights, which a file in RAM can back."""
         return self.kv_bytes + self.compute_bytes + self.prompter_bytes
 
     @property
@@ -80,13 +92,13 @@ class TargetNeeds:
 
     Attributes:
         gguf: Its header.
-        engine_has_cuda: The installed llama-cpp-python can put layers on a GPU.
+        devices: What the installed llama.cpp can run on.
         micro_batch: Prompt tokens that are computed at once (`n_ubatch`).
         sequences: Sequences that are decoded together, each with a row of logits.
     """
 
     gguf: GgufFile
-    engine_has_cuda: bool
+    devices: LlamaDevices
     micro_batch: int = 512
     sequences: int = 1
 
@@ -138,8 +150,44 @@ class TargetNeeds:
     @cached_property
     def _output_bytes(self) -> int:
         """Weights of the output layer on a GPU: all that is neither input nor block, and a copy."""
-        whole = sum(tensor.n_bytes for tensor in self.gguf.tensors)
-        return whole - self._input_bytes - sum(map(sum, self._blocks)) + self._tied_bytes
+        return (
+            self.weight_bytes - self._input_bytes - sum(map(sum, self._blocks)) + self._tied_bytes
+        )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all weights."""
+        return sum(tensor.n_bytes for tensor in self.gguf.tensors)
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether llama.cpp copies weights into another order for some processor's kernels."""
+        return any(
+            tensor.type in _REORDERED_TYPES and _BLOCK_NAME.match(tensor.name)
+            for tensor in self.gguf.tensors
+        )
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """What one token takes in the KV cache."""
+        return sum(self._kv_block_bytes)
+
+    @property
+    def undistorted_context(self) -> int | None:
+        """Tokens of context up to which a "longrope" model works as it was first trained.
+
+        llama.cpp takes the factors for long texts, which short ones suffer from, as soon as the
+        whole context is longer. None for other models.
+        """
+        if not any("rope_factors_long" in tensor.name for tensor in self.gguf.tensors):
+            return None
+        return self.gguf.count("rope.scaling.original_context_length", self.gguf.context_length)
+
+    @cached_property
+    def _kv_block_bytes(self) -> list[int]:
+        """What one token takes in the KV cache of each block."""
+        heads, widths = self.gguf.n_head_kv, self.gguf.kv_widths
+        return [2 * count * width for count, width in zip(heads, widths, strict=True)]
 
     @cached_property
     def _block_width(self) -> int:
@@ -157,8 +205,7 @@ class TargetNeeds:
         return 4 * self.sequences * self.gguf.vocab_size
 
     def _kv_bytes(self, context: int, blocks: slice) -> int:
-        bytes_per_head = 2 * (self.gguf.key_length + self.gguf.value_length)
-        return _padded(context) * bytes_per_head * sum(self.gguf.n_head_kv[blocks])
+        return _padded(context) * sum(self._kv_block_bytes[blocks])
 
     def _buffer(self, width: int, context: int) -> int:
         """Compute buffer for so many numbers a token, without copies of tensors."""

@@ -4,14 +4,22 @@ The target takes the GPU first, the prompter what is left of it: a prompter is s
 on a CPU, while each layer of the target that leaves the GPU slows down every token of the answer.
 If both fit, both are on the GPU. The context is lowered only if nothing else makes the model fit:
 layers can run from RAM, but nothing replaces missing context.
+
+Context costs memory, not time: llama.cpp's attention visits the tokens that are there. So a plan
+with room left is given more of it, for more and longer answers at once: up to half of what is free
+beside the models, and in RAM, which other programs need too, up to a small part of the weights. The
+sizes are doubled, so that a little more free memory does not change which answers are computed
+together.
 """
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from alignpro_lite.hardware.device import Device, DeviceRequest
+from alignpro_lite.hardware.device import Accelerator, Device, DeviceRequest
 from alignpro_lite.hardware.memory import (
     CONTEXT_STEP,
     Footprint,
@@ -21,8 +29,13 @@ from alignpro_lite.hardware.memory import (
 )
 from alignpro_lite.hardware.system import Gpu, Hardware
 
-DEFAULT_CONTEXT = 2048
+BASE_CONTEXT = 2048
+"""Tokens of context that layers leave the GPU for, without --ctx."""
 MIN_CONTEXT = 512
+MAX_CONTEXT = 16384
+"""The most tokens of context that are not asked for."""
+_KV_PART = 6
+"""Beyond the base context, the KV cache in RAM takes at most this part of the weights."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +43,50 @@ class Plan:
     """Where both models run.
 
     Attributes:
-        device: `cuda` if at least one layer of the target is on a GPU.
-        gpu: The GPU that either model uses, None if neither does.
+        gpu: The GPU that the target has layers on, None on the CPU.
         n_gpu_layers: What to give llama.cpp, 0 to n_layers + 1.
         n_layers: Blocks of the target, without its output layer.
-        context: Tokens of context, shared by all sequences that run together.
+        context: Tokens of context that all sequences share which run together.
+        longest: Tokens that one conversation and its answer may have.
         prompter_device: Where the prompter runs, None without a prompter.
-        on_gpu: What the GPU holds.
+        prompter_gpu: The GPU that the prompter runs on, None on the CPU.
+        on_gpu: What the target's GPU holds, the prompter's part too if that is the same one.
         on_cpu: What RAM holds.
+        mapped: Whether weights in RAM stay in their file, which the system reads and forgets as it
+            needs, and are not copied into the order that llama.cpp computes fastest in.
         threads: Threads for either engine. Those of llama.cpp spin, so there are never more of
             them than cores.
         notes: Sentences that the user should see once.
     """
 
-    device: Device
-    gpu: Gpu | None
+    gpu: Accelerator | None
     n_gpu_layers: int
     n_layers: int
     context: int
+    longest: int
     prompter_device: Device | None
+    prompter_gpu: Gpu | None
     on_gpu: Footprint
     on_cpu: Footprint
+    mapped: bool
     threads: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """llama.cpp's name of the GPU that the target has layers on, or `cpu`."""
+        return self.gpu.name if self.gpu else "cpu"
+
+    @property
+    def shared_bytes(self) -> int:
+        """What the target's GPU holds of the machine's memory."""
+        gpu = self.gpu
+        return self.on_gpu.total_bytes if gpu and gpu.shares_ram and gpu.reports_memory else 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """All that the models take of the machine's memory."""
+        return self.on_cpu.total_bytes + self.shared_bytes
 
     @property
     def kv_bytes(self) -> int:
@@ -77,10 +111,25 @@ class PlanningCase:
     hardware: Hardware
 
     @property
-    def gpu(self) -> Gpu | None:
-        """The GPU with most free memory, None if there is none or none may be used."""
-        gpus = () if self.request.device == "cpu" else self.hardware.gpus
-        return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
+    def gpus(self) -> tuple[Accelerator, ...]:
+        """The GPUs that the target may use."""
+        allowed = {"cpu": (), "cuda": ("CUDA",)}.get(self.request.device)
+        found = self.target.devices.gpus
+        return tuple(gpu for gpu in found if allowed is None or gpu.backend in allowed)
+
+    @property
+    def gpu(self) -> Accelerator | None:
+        """The GPU for the target, None if there is none or none may be used.
+
+        One with memory of its own goes before one that shares the machine's, which is slower; of
+        several, the one with most free memory. A full one goes last.
+        """
+
+        def rank(gpu: Accelerator) -> tuple[bool, bool, int]:
+            free = self.free_bytes(gpu)
+            return usable_bytes(free) > 0, not gpu.shares_ram, free
+
+        return max(self.gpus, key=rank, default=None)
 
     @property
     def all_layers(self) -> int:
@@ -92,80 +141,97 @@ class PlanningCase:
         """The numbers of GPU layers that satisfy the request."""
         layers = self.request.n_gpu_layers
         if layers is None:
-            return range(1 if self.request.device == "cuda" else 0, self.all_layers + 1)
+            least = 1 if self.request.insists_on_gpu else 0
+            return range(least, self.all_layers + 1 if self.gpu else least + 1)
         layers = self.all_layers if layers == -1 else min(layers, self.all_layers)
         return range(layers, layers + 1)
 
     @property
     def wanted_context(self) -> int:
-        """The context to have if there is memory for it."""
-        return self.request.ctx or min(self.target.gguf.context_length, DEFAULT_CONTEXT)
+        """Tokens of context that are worth fewer layers on the GPU."""
+        return self.request.ctx or min(BASE_CONTEXT, self.target.gguf.context_length)
 
     @property
     def shortest_context(self) -> int:
-        """The shortest context that satisfies the request."""
-        return self.request.ctx or min(self.target.gguf.context_length, MIN_CONTEXT)
+        """The least that a plan may have: what was asked for, or enough for one short answer."""
+        return self.request.ctx or min(MIN_CONTEXT, self.wanted_context)
+
+    def free_bytes(self, gpu: Accelerator) -> int:
+        """Memory that can be allocated on a GPU, also by what the rest of the machine leaves."""
+        if gpu.shares_ram:
+            return min(gpu.free_bytes, self.hardware.ram.available_bytes)
+        return gpu.free_bytes
 
     @property
     def target_room(self) -> int:
-        """Bytes of the GPU that the target may take."""
-        capable = self.target.engine_has_cuda
-        return usable_bytes(self.gpu.free_bytes) if self.gpu and capable else 0
+        """Bytes of the GPU that the target may take.
 
-    @property
-    def prompter_room(self) -> int:
-        """Bytes of the GPU that the target and the prompter may take together."""
-        needs = self.prompter
-        capable = needs and needs.built_for_cuda and needs.engine_has_cuda
-        return usable_bytes(self.gpu.free_bytes) if self.gpu and capable else 0
+        A GPU that does not report its memory is used only by a user who insists on it, and then
+        holds what it is given.
+        """
+        if self.gpu is None:
+            return 0
+        if not self.gpu.reports_memory:
+            return sys.maxsize if self.request.insists_on_gpu else 0
+        return usable_bytes(self.free_bytes(self.gpu))
 
     def place(self, n_gpu_layers: int, context: int) -> Plan:
-        """Place the target as told, and the prompter on the rest of the GPU if it fits."""
+        """Place the target as told, and the prompter on the rest of a GPU if it fits."""
+        gpu = self.gpu if n_gpu_layers else None
         on_gpu = self.target.on_gpu(n_gpu_layers, context)
         on_cpu = self.target.in_ram(n_gpu_layers, context)
-        prompter_device: Device | None = None
-        if self.prompter:
-            n_bytes = self.prompter.n_bytes
-            if on_gpu.total_bytes + n_bytes <= self.prompter_room:
-                prompter_device, on_gpu = "cuda", replace(on_gpu, prompter_bytes=n_bytes)
-            else:
-                prompter_device, on_cpu = "cpu", replace(on_cpu, prompter_bytes=n_bytes)
+        prompter_gpu = self._prompter_gpu(gpu, on_gpu)
+        n_bytes = self.prompter.n_bytes if self.prompter else 0
+        if prompter_gpu is None:
+            on_cpu = replace(on_cpu, prompter_bytes=n_bytes)
+        elif gpu and _same_card(prompter_gpu, gpu):
+            on_gpu = replace(on_gpu, prompter_bytes=n_bytes)
         return Plan(
-            device="cuda" if n_gpu_layers else "cpu",
-            gpu=self.gpu if on_gpu.total_bytes else None,
+            gpu=gpu,
             n_gpu_layers=n_gpu_layers,
             n_layers=self.target.gguf.n_layers,
             context=context,
-            prompter_device=prompter_device,
+            longest=self.request.ctx or min(context, self.target.gguf.context_length),
+            prompter_device=None if not self.prompter else "cuda" if prompter_gpu else "cpu",
+            prompter_gpu=prompter_gpu,
             on_gpu=on_gpu,
             on_cpu=on_cpu,
+            mapped=self._mapped(gpu, on_cpu),
             threads=self.hardware.cores,
         )
 
-    def fits_gpu(self, plan: Plan) -> bool:
-        """Whether the GPU has room; the prompter is there only if it fits."""
-        return plan.n_gpu_layers == 0 or plan.on_gpu.total_bytes <= self.target_room
+    def gpu_left(self, plan: Plan) -> int:
+        """Bytes that a plan leaves of the room on its GPU; the prompter is there only if it fits.
 
-    def fits_ram(self, plan: Plan) -> bool:
-        """Whether buffers fit the available RAM, and mapped weights with them all the RAM."""
-        ram = self.hardware.ram
-        return (
-            plan.on_cpu.allocated_bytes <= usable_bytes(ram.available_bytes)
-            and plan.on_cpu.total_bytes <= ram.total_bytes
+        Below 0 it does not fit.
+        """
+        return self.target_room - plan.on_gpu.total_bytes if plan.gpu else 0
+
+    def ram_left(self, plan: Plan) -> int:
+        """Bytes that a plan leaves of the RAM. Below 0 it does not fit.
+
+        Buffers must fit the available RAM, and mapped weights with them all the RAM. What a GPU
+        holds that shares it is in memory like a buffer.
+        """
+        ram, shared = self.hardware.ram, plan.shared_bytes
+        return min(
+            self._ram_room - plan.on_cpu.allocated_bytes - shared,
+            ram.total_bytes - plan.ram_bytes,
         )
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether all of a plan fits."""
+        return self.gpu_left(plan) >= 0 and self.ram_left(plan) >= 0
 
     def best(self, context: int) -> Plan | None:
         """The plan with most layers on the GPU, None if nothing fits."""
-        for n_gpu_layers in reversed(self.allowed_layers):
-            plan = self.place(n_gpu_layers, context)
-            if self.fits_gpu(plan) and self.fits_ram(plan):
-                return plan
-        return None
+        plans = (self.place(layers, context) for layers in reversed(self.allowed_layers))
+        return next(filter(self.fits, plans), None)
 
     def closest(self, context: int) -> Plan:
         """The plan to explain if nothing fits: as much on the GPU as it can take."""
         plans = [self.place(layers, context) for layers in self.allowed_layers]
-        return next(filter(self.fits_gpu, reversed(plans)), plans[0])
+        return next((plan for plan in reversed(plans) if self.gpu_left(plan) >= 0), plans[0])
 
     def longest_context(self) -> int:
         """The longest context up to the wanted one with which something fits, 0 for none."""
@@ -175,3 +241,71 @@ class PlanningCase:
         steps = range(0, wanted, CONTEXT_STEP)
         fitting = bisect_right(steps[1:], False, key=lambda context: self.best(context) is None)
         return steps[fitting]
+
+    def with_more_context(self, plan: Plan) -> Plan:
+        """The same plan with as much context as there is room for, at least what it has."""
+        for context in self._larger_contexts(plan):
+            larger = self.place(plan.n_gpu_layers, context)
+            if larger.prompter_gpu == plan.prompter_gpu and self._affords(larger, plan):
+                return larger
+        return plan
+
+    def _larger_contexts(self, plan: Plan) -> Iterator[int]:
+        """Longer contexts than a plan has, the longest first, that its sequences could fill."""
+        conversation = self.request.ctx or self.target.gguf.context_length
+        most = conversation * self.target.sequences
+        undistorted = self.target.undistorted_context
+        if undistorted and plan.context <= undistorted:
+            most = min(most, undistorted)
+        context = MAX_CONTEXT
+        while context > plan.context:
+            if context <= most:
+                yield context
+            context //= 2
+
+    def _affords(self, larger: Plan, plan: Plan) -> bool:
+        """Whether more context leaves enough of the memory to others."""
+        gpu = larger.gpu
+        if gpu and not gpu.reports_memory:
+            return False
+        in_ram = larger.kv_bytes if gpu and gpu.shares_ram else larger.on_cpu.kv_bytes
+        return (
+            _KV_PART * in_ram <= self.target.weight_bytes
+            and 2 * self.gpu_left(larger) >= self.gpu_left(plan)
+            and 2 * (larger.ram_bytes - plan.ram_bytes) <= self._ram_room - plan.ram_bytes
+        )
+
+    @property
+    def _ram_room(self) -> int:
+        return usable_bytes(self.hardware.ram.available_bytes)
+
+    def _mapped(self, gpu: Accelerator | None, on_cpu: Footprint) -> bool:
+        """Whether weights stay in their file.
+
+        llama.cpp copies those that it computes with in another order. From a mapped file they would
+        be there twice, so the file is read, once, if memory is there for it. A GPU that shares the
+        memory computes with the mapped weights themselves.
+        """
+        shared = gpu is not None and gpu.shares_ram
+        return shared or not self.target.is_reordered or on_cpu.total_bytes > self._ram_room
+
+    def _prompter_gpu(self, gpu: Accelerator | None, on_gpu: Footprint) -> Gpu | None:
+        """The NVIDIA GPU for the prompter, beside the target or on another one; None for none."""
+        needs = self.prompter
+        capable = needs and needs.built_for_cuda and needs.engine_has_cuda
+        if not needs or not capable or self.request.device == "cpu":
+            return None
+
+        def room(card: Gpu) -> int:
+            taken = on_gpu.total_bytes if gpu and _same_card(card, gpu) else 0
+            return usable_bytes(card.free_bytes) - taken
+
+        roomiest = max(self.hardware.gpus, key=room, default=None)
+        return roomiest if roomiest and room(roomiest) >= needs.n_bytes else None
+
+
+def _same_card(card: Gpu, gpu: Accelerator) -> bool:
+    """Whether NVML and llama.cpp mean one GPU; of equal ones in Vulkan, each may be it."""
+    if gpu.backend == "CUDA":
+        return gpu.name == f"CUDA{card.index}"
+    return gpu.description == card.name

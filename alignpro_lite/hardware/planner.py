@@ -12,10 +12,10 @@ from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.explanations import (
-    LLAMA_CUDA_CURE,
     ONNX_CUDA_CURE,
     plan_notes,
     shortage,
+    why_no_gpu,
 )
 from alignpro_lite.hardware.plan import Plan, PlanningCase
 
@@ -33,11 +33,12 @@ def make_plan(case: PlanningCase) -> Plan:
     """
     _check_request(case.request, case.target.gguf)
     if case.request.insists_on_gpu:
-        _require_cuda(case)
+        _require_gpu(case)
     longest = case.longest_context()
     plan = case.best(longest) if longest >= case.shortest_context else None
     if plan is None:
         raise shortage(case, longest)
+    plan = case.with_more_context(plan)
     return replace(plan, notes=tuple(plan_notes(case, plan)))
 
 
@@ -51,8 +52,10 @@ def _check_request(request: DeviceRequest, gguf: GgufFile) -> None:
         raise InputError(
             f"--device cpu contradicts --n-gpu-layers {layers}.", "Leave one of them out."
         )
-    if request.device == "cuda" and layers == 0:
-        raise InputError("--device cuda contradicts --n-gpu-layers 0.", "Leave one of them out.")
+    if request.device in ("gpu", "cuda") and layers == 0:
+        raise InputError(
+            f"--device {request.device} contradicts --n-gpu-layers 0.", "Leave one of them out."
+        )
     if ctx is not None and not 1 <= ctx <= gguf.context_length:
         raise InputError(
             f"--ctx is {ctx}, but {gguf.path.name} was trained for 1 to "
@@ -61,21 +64,18 @@ def _check_request(request: DeviceRequest, gguf: GgufFile) -> None:
         )
 
 
-def _require_cuda(case: PlanningCase) -> None:
-    """Refuse a request for CUDA that would quietly end up on the CPU."""
-    if not case.hardware.gpus:
+def _require_gpu(case: PlanningCase) -> None:
+    """Refuse a request for a GPU that would quietly end up on the CPU."""
+    asked = "A CUDA device" if case.request.device == "cuda" else "A GPU"
+    if case.gpu is None:
+        reason, cure = why_no_gpu(case)
         raise DeviceError(
-            "A CUDA device was asked for, but no NVIDIA GPU was found.",
-            "Check the driver with `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --device auto.",
-        )
-    if not case.target.engine_has_cuda:
-        raise DeviceError(
-            "A CUDA device was asked for, but llama-cpp-python was built without CUDA.",
-            f"{LLAMA_CUDA_CURE}, or use --device cpu.",
+            f"{asked} was asked for, but {reason}.",
+            f"{cure}, or leave out --device and --n-gpu-layers.",
         )
     prompter = case.prompter if case.request.device == "cuda" else None
     if prompter and prompter.built_for_cuda and not prompter.engine_has_cuda:
         raise DeviceError(
-            "A CUDA device was asked for, but onnxruntime cannot use CUDA.",
+            f"{asked} was asked for, but onnxruntime cannot use CUDA.",
             f"{ONNX_CUDA_CURE}, or use --device auto.",
         )

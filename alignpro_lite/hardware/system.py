@@ -1,6 +1,7 @@
 """What hardware there is: GPUs, memory and cores.
 
-Neither an engine nor torch is needed: NVML reports the GPUs, the operating system the rest.
+Neither an engine nor torch is needed: NVML reports NVIDIA's GPUs, for the prompter's CUDA session;
+the operating system reports the rest. The GPUs of the target are those that llama.cpp finds.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_VENDORS = {"0x1002": "AMD", "0x8086": "Intel"}
+"""Numbers of the PCI vendors whose GPUs the kernel of Linux lists; NVML lists NVIDIA's."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,16 @@ class Hardware:
     """The hardware that a plan is made for.
 
     Attributes:
-        gpus: GPUs in the order of their index.
+        gpus: NVIDIA's GPUs in the order of their index.
         ram: Main memory.
         cores: Physical cores that this process may keep busy.
+        other_gpus: Vendors of other GPUs: `AMD`, `Intel`, `Apple`.
     """
 
     gpus: tuple[Gpu, ...]
     ram: Ram
     cores: int
+    other_gpus: tuple[str, ...] = ()
 
 
 def trim_heap() -> None:
@@ -75,7 +82,7 @@ def trim_heap() -> None:
 
 def find_hardware() -> Hardware:
     """Find GPUs, memory and cores; takes milliseconds and starts no engine."""
-    return Hardware(gpus=find_gpus(), ram=find_ram(), cores=usable_cores())
+    return Hardware(find_gpus(), find_ram(), usable_cores(), find_other_gpus())
 
 
 def find_gpus() -> tuple[Gpu, ...]:
@@ -133,6 +140,21 @@ def _describe_gpu(nvml: Any, index: int, handle: ctypes.c_void_p) -> Gpu | None:
     nvml.nvmlDeviceGetName(handle, name, ctypes.c_uint(len(name)))
     total, free, _used = memory
     return Gpu(index, name.value.decode("utf-8", "replace"), total, free)
+
+
+def find_other_gpus(system: Path = Path("/")) -> tuple[str, ...]:
+    """Vendors of the GPUs that are not NVIDIA's, each once; none on Windows.
+
+    They tell a user whose llama.cpp finds no GPU that there is one.
+
+    Args:
+        system: The folder with the pseudo file systems of Linux.
+    """
+    if sys.platform == "darwin":
+        return ("Apple",) if platform.machine() == "arm64" else ()
+    cards = (system / "sys/class/drm").glob("card*/device/vendor")
+    numbers = {number for card in cards for number in _words(card)}
+    return tuple(sorted(_VENDORS[number] for number in numbers & _VENDORS.keys()))
 
 
 def find_ram(system: Path = Path("/")) -> Ram:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from alignpro_lite.decoding.backends import offload_devices
 from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
 from alignpro_lite.decoding.sampling import Draw, GivenTokens, Sampling, token_log_prob
 
@@ -19,18 +21,23 @@ class TargetSettings:
     """How to load a target.
 
     Attributes:
-        context: Tokens that all sequences together may hold.
+        context: Tokens that all sequences together may hold; a shared prefix counts once.
         sequences: How many sequences are decoded together at most.
         n_gpu_layers: Layers on the GPU; 0 stays on the CPU.
-        gpu: Index of the one GPU to use, None on the CPU.
+        gpu: llama.cpp's name of the one GPU to use, None for the CPU alone.
         threads: CPU threads; llama.cpp's threads spin, so never more than cores.
+        longest: Tokens that one sequence may hold, None for as many as all together.
+        mapped: Whether the weights stay in the file, where they cannot be put into the order that
+            is fastest on the CPU; otherwise they are read into memory.
     """
 
     context: int
     sequences: int
     n_gpu_layers: int
-    gpu: int | None
+    gpu: str | None
     threads: int
+    longest: int | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,16 @@ def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
     Raises:
         MissingDependencyError: llama-cpp-python is not installed.
         ModelFileError: llama.cpp cannot open the file.
+        DeviceError: The GPU is gone, or there is not enough memory.
     """
     lib = llama_cpp()
     params = lib.llama_model_default_params()
     params.n_gpu_layers = settings.n_gpu_layers
-    if settings.gpu is not None:
-        params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-        params.main_gpu = settings.gpu
-    params.load_mode = lib.LLAMA_LOAD_MODE_MMAP
+    devices = offload_devices(settings.gpu)
+    params.devices = ctypes.addressof(devices)
+    # AUTO maps the file, unless the GPU cannot compute with mapped memory.
+    params.load_mode = lib.LLAMA_LOAD_MODE_AUTO if settings.mapped else lib.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = not settings.mapped
     return LlamaModel(path, params)
 
 
@@ -133,7 +142,8 @@ class LlamaStepper:
     @property
     def row_capacity(self) -> int:
         """Most tokens of a sequence."""
-        return min(self.capacity, self._context.sequence_capacity)
+        longest = self._settings.longest or self.capacity
+        return min(longest, self.capacity, self._context.sequence_capacity)
 
     @property
     def micro_batch(self) -> int:

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from alignpro_lite.errors import DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.reading import read_header
-from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.hardware.device import Accelerator, DeviceRequest, LlamaDevices
 from alignpro_lite.hardware.memory import MIN_MARGIN, Footprint, PrompterNeeds, TargetNeeds
-from alignpro_lite.hardware.plan import Plan, PlanningCase
+from alignpro_lite.hardware.plan import BASE_CONTEXT, Plan, PlanningCase
 from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import Gpu, Hardware, Ram
 from tests.support import gguf_writer
 
 GIB = 1 << 30
 MIB = 1 << 20
+CPU_ONLY = LlamaDevices(("CPU",), ())
 LAPTOP_RAM = Ram(16 * GIB, 12 * GIB)
 PROMPTER = PrompterNeeds(200 * MIB, built_for_cuda=True, engine_has_cuda=True)
 CPU_PROMPTER = replace(PROMPTER, built_for_cuda=False)
@@ -78,6 +79,12 @@ def machine(free: int | None = None, ram: Ram = LAPTOP_RAM) -> Hardware:
     return Hardware(gpus=gpus, ram=ram, cores=4)
 
 
+def cuda(gpus: tuple[Gpu, ...]) -> LlamaDevices:
+    """What a llama.cpp with CUDA says of the GPUs that NVML finds."""
+    found = (Accelerator(f"CUDA{it.index}", it.name, it.total_bytes, it.free_bytes) for it in gpus)
+    return LlamaDevices(("CUDA", "CPU"), tuple(found))
+
+
 def plan(
     model: GgufFile,
     hardware: Hardware,
@@ -86,7 +93,8 @@ def plan(
     prompter: PrompterNeeds | None = PROMPTER,
     llama_has_cuda: bool = True,
 ) -> Plan:
-    return make_plan(PlanningCase(request, TargetNeeds(model, llama_has_cuda), prompter, hardware))
+    devices = cuda(hardware.gpus) if llama_has_cuda else CPU_ONLY
+    return make_plan(PlanningCase(request, TargetNeeds(model, devices), prompter, hardware))
 
 
 def weight_bytes(model: GgufFile) -> int:
@@ -106,7 +114,7 @@ def llama_buffers(context: int) -> int:
 )
 def test_llama_8b_fits_whole_on_common_cards(llama: GgufFile, card: int, context: int) -> None:
     made = plan(llama, machine(card * 95 // 100), request=DeviceRequest(ctx=context))
-    assert (made.device, made.n_gpu_layers, made.n_layers) == ("cuda", 33, 32)
+    assert (made.device, made.n_gpu_layers, made.n_layers) == ("CUDA0", 33, 32)
     assert made.on_gpu == Footprint(
         weight_bytes=32 * LLAMA_BLOCK + LLAMA_OUTPUT,
         kv_bytes=32 * LLAMA_KV_PER_TOKEN_AND_BLOCK * context,
@@ -116,7 +124,9 @@ def test_llama_8b_fits_whole_on_common_cards(llama: GgufFile, card: int, context
     assert made.on_cpu.weight_bytes == LLAMA_EMBEDDINGS
     assert made.on_cpu.kv_bytes == 0
     assert made.prompter_device == "cuda"
-    assert made.notes == ()
+    assert made.notes == (
+        f"The target runs on CUDA0 (Test GPU, {card * 95 // 100 / 1e9:.1f} GB free).",
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +145,7 @@ def test_llama_8b_goes_in_parts_when_it_does_not_fit(
     assert made.on_gpu.weight_bytes == LLAMA_OUTPUT + blocks * LLAMA_BLOCK
     assert made.on_cpu.weight_bytes == LLAMA_EMBEDDINGS + (32 - blocks) * LLAMA_BLOCK
     assert made.kv_bytes == 32 * LLAMA_KV_PER_TOKEN_AND_BLOCK * context
-    assert f"{blocks + 1} of 33 layers" in made.notes[0]
+    assert f"{blocks + 1} of 33 layers" in made.notes[1]
 
 
 def test_smollm2_on_a_cpu(smol: GgufFile) -> None:
@@ -146,7 +156,7 @@ def test_smollm2_on_a_cpu(smol: GgufFile) -> None:
     assert made.on_cpu.weight_bytes == weight_bytes(smol)
     assert made.on_cpu.prompter_bytes == PROMPTER.n_bytes
     assert made.on_gpu == Footprint()
-    assert made.notes == ("No NVIDIA GPU was found, so everything runs on the CPU.",)
+    assert made.notes == ("The target runs on the CPU, because no GPU was found.",)
 
 
 def test_tied_embeddings_are_copied_to_the_gpu(smol: GgufFile) -> None:
@@ -177,7 +187,7 @@ def test_the_kv_cache_is_padded_to_256_tokens(smol: GgufFile) -> None:
 def test_the_buffer_estimate_is_just_above_what_llama_cpp_takes(
     smol: GgufFile, context: int, micro_batch: int, sequences: int, reported: float
 ) -> None:
-    target = TargetNeeds(smol, False, micro_batch, sequences)
+    target = TargetNeeds(smol, CPU_ONLY, micro_batch, sequences)
     made = make_plan(PlanningCase(DeviceRequest(ctx=context), target, None, machine()))
     assert reported <= made.on_cpu.compute_bytes / MIB <= 1.5 * reported
 
@@ -199,12 +209,6 @@ def test_layers_without_attention_need_no_kv_cache(tmp_path: Path) -> None:
 # Choices
 
 
-def test_the_default_context_is_2048_or_the_models_own(llama: GgufFile, smol: GgufFile) -> None:
-    assert plan(llama, machine(24 * GIB)).context == 2048
-    short = replace(smol, metadata={**smol.metadata, "llama.context_length": 2000})
-    assert plan(short, machine()).context == 2000
-
-
 def test_the_default_context_is_lowered_to_fit_the_ram(smol: GgufFile) -> None:
     made = plan(smol, machine(ram=Ram(GIB, MIN_MARGIN + 40 * MIB)), prompter=None)
     assert 512 <= made.context < 2048
@@ -223,19 +227,20 @@ def test_a_context_that_does_not_fit_is_refused_with_one_that_does(smol: GgufFil
 
 
 def test_the_target_goes_before_the_prompter(smol: GgufFile) -> None:
-    whole = plan(smol, machine(8 * GIB), prompter=None).on_gpu.total_bytes
+    request = DeviceRequest(ctx=2048)
+    whole = plan(smol, machine(8 * GIB), request=request, prompter=None).on_gpu.total_bytes
     enough = whole + PROMPTER.n_bytes + MIN_MARGIN
-    assert plan(smol, machine(enough)).prompter_device == "cuda"
-    made = plan(smol, machine(enough - 1))
+    assert plan(smol, machine(enough), request=request).prompter_device == "cuda"
+    made = plan(smol, machine(enough - 1), request=request)
     assert (made.n_gpu_layers, made.prompter_device) == (31, "cpu")
     assert made.on_cpu.prompter_bytes == PROMPTER.n_bytes
-    assert "The prompter runs on the CPU" in made.notes[0]
+    assert "The prompter runs on the CPU" in made.notes[1]
 
 
 def test_the_prompter_may_use_a_gpu_that_llama_cpp_cannot(smol: GgufFile) -> None:
     made = plan(smol, machine(8 * GIB), llama_has_cuda=False)
     assert (made.device, made.prompter_device) == ("cpu", "cuda")
-    assert made.gpu is not None
+    assert (made.gpu, made.prompter_gpu) == (None, Gpu(0, "Test GPU", 8 * GIB, 8 * GIB))
     assert "built without CUDA" in made.notes[0]
     assert "DGGML_CUDA=on" in made.notes[0]
 
@@ -251,8 +256,8 @@ def test_a_note_says_why_the_prompter_stays_on_the_cpu(
     smol: GgufFile, prompter: PrompterNeeds, note: str
 ) -> None:
     made = plan(smol, machine(8 * GIB), prompter=prompter)
-    assert (made.device, made.prompter_device) == ("cuda", "cpu")
-    assert re.search(note, made.notes[0])
+    assert (made.device, made.prompter_device) == ("CUDA0", "cpu")
+    assert re.search(note, made.notes[1])
 
 
 def test_a_full_gpu_is_not_used(smol: GgufFile) -> None:
@@ -264,7 +269,9 @@ def test_a_full_gpu_is_not_used(smol: GgufFile) -> None:
 def test_the_gpu_with_most_free_memory_is_taken(smol: GgufFile) -> None:
     gpus = (Gpu(0, "small", 4 * GIB, 3 * GIB), Gpu(1, "large", 8 * GIB, 6 * GIB))
     made = plan(smol, Hardware(gpus, LAPTOP_RAM, 4))
-    assert made.gpu == gpus[1]
+    assert made.device == "CUDA1"
+    assert made.prompter_gpu == gpus[1]
+    assert "CUDA1 (large, 6.4 GB free), chosen of 2 GPUs" in made.notes[0]
 
 
 def test_no_prompter_has_no_place(smol: GgufFile) -> None:
@@ -277,7 +284,7 @@ def test_layers_that_were_asked_for_are_placed(llama: GgufFile) -> None:
     for asked, given_ in [(0, 0), (5, 5), (-1, 33), (99, 33)]:
         made = plan(llama, machine(24 * GIB), request=DeviceRequest(n_gpu_layers=asked))
         assert made.n_gpu_layers == given_
-        assert made.notes == ()
+        assert made.device == ("CUDA0" if given_ else "cpu")
 
 
 def test_weights_beyond_free_ram_are_a_note_and_beyond_all_ram_an_error(
@@ -335,7 +342,7 @@ def test_cuda_that_is_missing_is_an_error(
 
 
 def test_layers_asked_for_without_a_gpu_are_an_error(smol: GgufFile) -> None:
-    with pytest.raises(DeviceError, match="no NVIDIA GPU"):
+    with pytest.raises(DeviceError, match="no GPU was found"):
         plan(smol, machine(), request=DeviceRequest(n_gpu_layers=3))
 
 
@@ -369,7 +376,7 @@ prompters = st.none() | st.builds(
 
 
 def reach(made: Plan | None) -> tuple[int, int]:
-    return (made.context, made.n_gpu_layers) if made else (0, 0)
+    return (min(made.context, BASE_CONTEXT), made.n_gpu_layers) if made else (0, 0)
 
 
 def attempt(
@@ -399,8 +406,9 @@ def test_no_plan_takes_more_than_is_free(
     assert made.on_cpu.total_bytes <= ram.total_bytes
     assert made.on_gpu.weight_bytes + made.on_cpu.weight_bytes == weight_bytes(llama)
     assert made.kv_bytes >= 32 * LLAMA_KV_PER_TOKEN_AND_BLOCK * made.context
-    assert made.context == (request_.ctx or made.context)
-    assert (made.device == "cuda") == (made.n_gpu_layers > 0)
+    assert made.longest == (request_.ctx or made.longest)
+    assert made.longest <= made.context
+    assert (made.device == "CUDA0") == (made.n_gpu_layers > 0)
 
 
 @settings(deadline=None, max_examples=150)

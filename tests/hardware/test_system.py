@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,15 @@ from typing import Any
 import pytest
 
 from alignpro_lite.hardware import system as system_module
-from alignpro_lite.hardware.system import Gpu, Ram, find_gpus, find_hardware, find_ram, usable_cores
+from alignpro_lite.hardware.system import (
+    Gpu,
+    Ram,
+    find_gpus,
+    find_hardware,
+    find_other_gpus,
+    find_ram,
+    usable_cores,
+)
 
 GIB = 1 << 30
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux pseudo files")
@@ -149,6 +158,22 @@ def test_ram_counts_what_is_available_and_not_what_is_free(tmp_path: Path) -> No
 )
 def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, files: dict[str, str]) -> None:
     assert find_ram(put(tmp_path, MEMINFO | files)) == Ram(4 * GIB, 3 * GIB)
+
+
+@linux_only
+def test_gpus_of_other_vendors_are_those_that_the_kernel_shows(tmp_path: Path) -> None:
+    vendors = {"card0": "0x8086", "card1": "0x1002", "card2": "0x1002", "card3": "0x1a03"}
+    files = {f"sys/class/drm/{name}/device/vendor": it + "\n" for name, it in vendors.items()}
+    assert find_other_gpus(put(tmp_path, files)) == ("AMD", "Intel")
+    assert find_other_gpus(tmp_path / "nothing") == ()
+
+
+def test_a_mac_has_a_gpu_if_its_processor_is_apples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert find_other_gpus() == ("Apple",)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert find_other_gpus() == ()
 
 
 def topology(siblings: list[str]) -> dict[str, str]:

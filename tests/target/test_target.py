@@ -196,6 +196,17 @@ def test_the_numbers_of_an_overflow(target):
     assert "--ctx" in caught.value.cure
 
 
+def test_a_sequence_may_hold_less_than_all_together():
+    """The context for all answers may be longer than the model was trained for."""
+    room = replace(SETTINGS, longest=64)
+    with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), room) as target:
+        length = len(target.prompt_tokens(ASK))
+        streams = target.answer(Question(ASK, max_tokens=64 - length, count=4))
+        assert all("".join(stream) for stream in streams)
+        with pytest.raises(ContextOverflowError, match="holds 64 tokens"):
+            target.answer(Question(ASK, max_tokens=65 - length))
+
+
 @pytest.mark.parametrize(("count", "tokens"), [(5, 1), (9, 2), (4, 120), (3, 200)])
 def test_answers_beyond_rows_or_context_wait_for_their_turn(target, count, tokens):
     """Holds down: 4 sequences and 256 tokens refused what fits one after another."""
@@ -278,7 +289,7 @@ def test_threads_do_not_spin_for_milliseconds():
         "    if name == 'llama_cpp': print(os.environ['GOMP_SPINCOUNT'])\n"
         "sys.meta_path.insert(0, SimpleNamespace(find_spec=found))\n"
         "from alignpro_lite.decoding import llamacpp\n"
-        "llamacpp.supports_gpu_offload()\n"
+        "llamacpp.llama_cpp()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(SPIN_COUNT), done.stderr
