@@ -54,7 +54,7 @@ class TextRun:
 
 
 def render(
-    template: str | None, messages: Sequence[Message], special_tokens: Mapping[str, str]
+    template: str | None, messages: Sequence[Message], names: Mapping[str, str | bool]
 ) -> list[tuple[str, bool]]:
     """Render a conversation up to where the assistant speaks next.
 
@@ -63,7 +63,7 @@ def render(
     Args:
         template: The model's Jinja chat template; None joins the plain texts.
         messages: The conversation.
-        special_tokens: Values for names such as `bos_token` and `eos_token`.
+        names: Values for names such as `bos_token`, `eos_token` and `enable_thinking`.
 
     Returns:
         Segments in order: (text, True) is the template's own text, (text, False) a message.
@@ -77,7 +77,7 @@ def render(
     marks = {_mark(): message for message in messages}
     # The pads show whether the template trims a message, which then has to be trimmed too.
     marked = [{"role": turn.role, "content": _PAD + mark + _PAD} for mark, turn in marks.items()]
-    rendered = render_template(template, marked, special_tokens)
+    rendered = render_template(template, marked, names)
     lost = [turn.role for mark, turn in marks.items() if mark not in rendered]
     if lost and lost != ["assistant"] * len(lost):
         raise InputError(

@@ -39,7 +39,7 @@ def release_renderer() -> None:
 
 
 def render_template(
-    template: str, messages: Sequence[Mapping[str, str]], special_tokens: Mapping[str, str]
+    template: str, messages: Sequence[Mapping[str, str]], names: Mapping[str, str | bool]
 ) -> str:
     """Render a chat template up to where the assistant speaks next.
 
@@ -48,7 +48,7 @@ def render_template(
     Args:
         template: Jinja source, as in a model file.
         messages: Turns with `role` and `content`.
-        special_tokens: Values for names such as `bos_token`.
+        names: Values for names such as `bos_token`.
 
     Raises:
         ModelFileError: The template is broken, too slow or uses too much memory.
@@ -56,7 +56,7 @@ def render_template(
         DeviceError: No child interpreter can be started.
     """
     answered = bool(messages) and messages[-1]["role"] == "assistant"
-    values = {**special_tokens, "messages": [*messages], "add_generation_prompt": not answered}
+    values = {**names, "messages": [*messages], "add_generation_prompt": not answered}
     try:
         reply = _renderer.ask([template, values], RENDER_SECONDS)
     except TimeoutError as error:
