@@ -34,10 +34,23 @@ _HTML_TAG = re.compile(
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said.
+        reasoning: What a model thought before it; whether that stays in the conversation is up to
+            the model's chat template.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
+    reasoning: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """The turn as chat templates and servers know it."""
+        turn: dict[str, str] = {"role": self.role, "content": self.content}
+        return turn | {"reasoning_content": self.reasoning} if self.reasoning else turn
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,10 @@ class TextRun:
 
 
 def render(
-    template: str | None, messages: Sequence[Message], names: Mapping[str, str | bool]
+    template: str | None,
+    messages: Sequence[Message],
+    special_tokens: Mapping[str, str],
+    variables: Mapping[str, bool] | None = None,
 ) -> list[tuple[str, bool]]:
     """Render a conversation up to where the assistant speaks next.
 
@@ -63,7 +79,8 @@ def render(
     Args:
         template: The model's Jinja chat template; None joins the plain texts.
         messages: The conversation.
-        names: Values for names such as `bos_token`, `eos_token` and `enable_thinking`.
+        special_tokens: Values for names such as `bos_token` and `eos_token`.
+        variables: Values for other names, such as `enable_thinking`.
 
     Returns:
         Segments in order: (text, True) is the template's own text, (text, False) a message.
@@ -75,9 +92,13 @@ def render(
     if template is None:
         return [("\n\n".join(message.content for message in messages), False)]
     marks = {_mark(): message for message in messages}
+    thoughts = [_mark() if message.reasoning else "" for message in messages]
     # The pads show whether the template trims a message, which then has to be trimmed too.
-    marked = [{"role": turn.role, "content": _PAD + mark + _PAD} for mark, turn in marks.items()]
-    rendered = render_template(template, marked, names)
+    marked = [
+        Message(turn.role, _PAD + mark + _PAD, thought and _PAD + thought + _PAD).as_dict()
+        for (mark, turn), thought in zip(marks.items(), thoughts, strict=True)
+    ]
+    rendered = render_template(template, marked, special_tokens, variables or {})
     lost = [turn.role for mark, turn in marks.items() if mark not in rendered]
     if lost and lost != ["assistant"] * len(lost):
         raise InputError(
@@ -85,9 +106,11 @@ def render(
             "Leave the system prompt out, or use a model whose template supports one.",
         )
     segments = []
-    for part in re.split(f"({_PAD}?(?:{'|'.join(marks)}){_PAD}?)", rendered):
-        if message := marks.get(part.strip(_PAD)):
-            segments.append((_as_marked(message.content, part), False))
+    texts = {mark: turn.content for mark, turn in marks.items()}
+    texts |= {mark: turn.reasoning for mark, turn in zip(thoughts, messages, strict=True) if mark}
+    for part in re.split(f"({_PAD}?(?:{'|'.join(texts)}){_PAD}?)", rendered):
+        if (text := texts.get(part.strip(_PAD))) is not None:
+            segments.append((_as_marked(text, part), False))
         elif part:
             segments.append((part, True))
     return segments

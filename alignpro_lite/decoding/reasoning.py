@@ -73,6 +73,10 @@ FORMATS: tuple[ReasoningFormat, ...] = (
 """What published models use; the first that a template knows counts."""
 
 
+LONGEST_OPENING = 16
+"""Tokens at the end of a prompt among which `opens_thought` finds its tag."""
+
+
 def reasoning_format(template: str | None) -> ReasoningFormat | None:
     """How a model writes thoughts, told from its chat template; None if it writes none."""
     written = template or ""

@@ -39,7 +39,10 @@ def release_renderer() -> None:
 
 
 def render_template(
-    template: str, messages: Sequence[Mapping[str, str]], names: Mapping[str, str | bool]
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    special_tokens: Mapping[str, str],
+    variables: Mapping[str, bool],
 ) -> str:
     """Render a chat template up to where the assistant speaks next.
 
@@ -48,7 +51,8 @@ def render_template(
     Args:
         template: Jinja source, as in a model file.
         messages: Turns with `role` and `content`.
-        names: Values for names such as `bos_token`.
+        special_tokens: Values for names such as `bos_token`.
+        variables: Values for other names.
 
     Raises:
         ModelFileError: The template is broken, too slow or uses too much memory.
@@ -56,7 +60,8 @@ def render_template(
         DeviceError: No child interpreter can be started.
     """
     answered = bool(messages) and messages[-1]["role"] == "assistant"
-    values = {**names, "messages": [*messages], "add_generation_prompt": not answered}
+    conversation = {"messages": [*messages], "add_generation_prompt": not answered}
+    values = {**variables, **special_tokens, **conversation}
     try:
         reply = _renderer.ask([template, values], RENDER_SECONDS)
     except TimeoutError as error:

@@ -48,9 +48,9 @@ class ThinkingSwitch:
             return None
         return "off" if untouched == off else "on"
 
-    def _rendered(self, thinking: Thinking) -> list[tuple[str, bool]]:
-        names = {**self.names, **switch_values(thinking)}
-        return render(self.template, [Message("user", "Hello")], names)
+    def _rendered(self, thinking: Thinking) -> object:
+        ask = [Message("user", "Hello")]
+        return render(self.template, ask, self.names, switch_values(thinking))
 
     def values(self, thinking: Thinking) -> dict[str, bool]:
         """Variables of the template for a position.

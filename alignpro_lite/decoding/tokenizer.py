@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from alignpro_lite.decoding.conversation import is_marker, token_runs
+from alignpro_lite.decoding.reasoning import reasoning_format
 from alignpro_lite.errors import AlignProError, BundleError
 
 
@@ -83,7 +84,13 @@ class TextTokenizer:
         """
         added = tokenizer.get_added_tokens_decoder()
         self.added = {str(found.content): token for token, found in added.items()}
-        self._silent = frozenset(token for token, found in added.items() if found.special)
+        known = reasoning_format(template)
+        tags = "\n".join(known.tags if known else ())
+        self._silent = frozenset(
+            token
+            for token, found in added.items()
+            if found.special and str(found.content) not in tags
+        )
         self._tokenizer = tokenizer
         spell_out_markers(tokenizer, "\n".join([template or "", *names.values()]))
 
@@ -99,7 +106,7 @@ class TextTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, special tokens left out but for the tags around thoughts."""
         spoken = [token for token in tokens if token not in self._silent]
         return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
 

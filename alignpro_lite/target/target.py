@@ -15,9 +15,8 @@ import numpy as np
 from alignpro_lite.decoding.conversation import Message, render, token_runs
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
-from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
-from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.reasoning import (
+    LONGEST_OPENING,
     Passage,
     ReasoningFormat,
     ReasoningSplitter,
@@ -25,6 +24,8 @@ from alignpro_lite.decoding.reasoning import (
     reasoning_format,
     split_stream,
 )
+from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
+from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.text import StopStrings, decoded
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 """llama.cpp's own defaults for chat."""
-_LONGEST_OPENING = 16
-"""Tokens at the end of a prompt among which a tag that begins a thought is looked for."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +199,7 @@ class LlamaTarget:
             raise DeviceError("The target is closed.", "Load the model again.")
         return self._model
 
-    def prompt_tokens(
-        self, messages: Sequence[Message], thinking: Thinking = "auto"
-    ) -> list[int]:
+    def prompt_tokens(self, messages: Sequence[Message], thinking: Thinking = "auto") -> list[int]:
         """Token ids of a conversation under the file's own chat template.
 
         Special tokens and other markers come from the template alone; a user's text is tokenised
@@ -213,8 +210,8 @@ class LlamaTarget:
         """
         native = self._native
         special = self.thinking.names
-        names = {**special, **self.thinking.values(thinking)}
-        segments = render(self.file.chat_template, messages, names)
+        switch = self.thinking.values(thinking)
+        segments = render(self.file.chat_template, messages, special, switch)
         own = "".join(text for text, own in segments if own)
         template = "\n".join([self.file.chat_template or "", own, *special.values()])
         tokens = []
@@ -272,7 +269,7 @@ class LlamaTarget:
     def _splitter(self, prompt: Sequence[int], question: Question) -> ReasoningSplitter:
         """Tells thoughts from the answer to a prompt, which may open the first thought itself."""
         asked = prompt[: len(prompt) - len(question.begun)]
-        end = b"".join(map(self.spoken, asked[-_LONGEST_OPENING:]))
+        end = b"".join(map(self.spoken, asked[-LONGEST_OPENING:]))
         inside = opens_thought(end.decode("utf-8", errors="replace"), self._reasoning)
         return ReasoningSplitter(self._reasoning, inside=inside)
 
@@ -436,9 +433,7 @@ class LlamaTarget:
         return self._tags.get(token) or self.piece(token)
 
 
-def _silent_tags(
-    native: LlamaModel, known: ReasoningFormat | None
-) -> Iterator[tuple[int, bytes]]:
+def _silent_tags(native: LlamaModel, known: ReasoningFormat | None) -> Iterator[tuple[int, bytes]]:
     """The control tokens that tags around thoughts are made of, and how they are written."""
     for tag in known.tags if known else ():
         for token in native.tokenize(tag, special=True):
