@@ -398,3 +398,23 @@ def test_a_broken_template_is_one_clear_error(template):
     with pytest.raises(ModelFileError, match="cannot be rendered") as caught:
         render(template, TALK[:1], {})
     assert "\n" not in str(caught.value)
+
+
+THOUGHTFUL = (
+    "{% for m in messages %}{{ m.role }}:{% if m.reasoning_content and keep %}"
+    "<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (True, "user:Hello\nassistant:<think>Hm <|x|></think>Hi!\n"),
+        (False, "user:Hello\nassistant:Hi!\n"),
+    ],
+)
+def test_old_thoughts_stay_where_the_template_wants_them(keep, expected):
+    talk = [Message("user", "Hello"), Message("assistant", "Hi!", "Hm <|x|>")]
+    segments = render(THOUGHTFUL, talk, {}, {"keep": keep})
+    assert whole(segments) == expected
+    assert not any("Hm" in text or "<|x|>" in text for text, own in segments if own)

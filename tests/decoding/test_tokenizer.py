@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec import structs
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import NFKC, Lowercase, Sequence
 
+from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.tokenizer import TextTokenizer, spell_out_markers
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.template import AUGMENT
@@ -93,3 +95,33 @@ def test_a_prompt_gives_the_prompter_no_marker():
         assert injected.count(token) == plain.count(token)
     assert plain.count(tokenizer.token_to_id("<|im_end|>")) > 10
     assert tokenizer.token_to_id("<think>") not in prompter.encode("<think>")
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+SWITCH = (
+    TURNS + "{% if enable_thinking is defined and not enable_thinking %}<think></think>"
+    "{% else %}<think>{% endif %}"
+)
+OPENED = TURNS + "<think>"
+
+
+@pytest.mark.parametrize(
+    ("template", "written", "expected"),
+    [
+        (OPENED, "a</think>b<|endoftext|>", Reply("a", "b", thought_only=False)),
+        (OPENED, "a<|endoftext|>", Reply("a", "", thought_only=True)),
+        (SWITCH, "b<|endoftext|>", Reply("", "b", thought_only=False)),
+        (SWITCH, "<think>a</think>b", Reply("a", "b", thought_only=False)),
+        (TURNS, "<think>a</think>b", Reply("", "ab", thought_only=False)),
+    ],
+)
+def test_a_rewrite_loses_the_thought_before_it(template, written, expected):
+    """Holds down: special tokens were left out, so that a thought became part of the rewrite."""
+    tokenizer = tiny_tokenizer(*(AddedToken(tag, special=True) for tag in ("<think>", "</think>")))
+    known = structs.replace(open_bundle(TINY_BUNDLE).sidecar.tokens, chat_template=template)
+    prompter = PrompterTokenizer(tokenizer, known, AUGMENT)
+    tokenizer.encode_special_tokens = False
+    tokens = tokenizer.encode(written, add_special_tokens=False).ids
+    tokenizer.encode_special_tokens = True
+    assert prompter.split(tokens) == expected
+    assert prompter.decode(tokens) == expected.text

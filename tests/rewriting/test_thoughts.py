@@ -87,9 +87,7 @@ def with_trials(target, **options):
         rho_star=settings, sampling=Sampling(seed=1), **{"max_tokens": 200, **options}
     )
     reward = Reward([scorer], {"length": 1.0})
-    choice = draw(
-        DrawModels(prompter, target, reward), protect(PROMPT), request, Cancellation()
-    )
+    choice = draw(DrawModels(prompter, target, reward), protect(PROMPT), request, Cancellation())
     return choice, scorer.seen
 
 

@@ -52,9 +52,7 @@ def write(
     kept = set(model.items(b"tokenizer.ggml.tokens")[:FIRST])
     merges = model.items(b"tokenizer.ggml.merges")
     merges[:] = [
-        pair
-        for pair in merges
-        if kept.issuperset([*pair.split(), pair.replace(b" ", b"")])
+        pair for pair in merges if kept.issuperset([*pair.split(), pair.replace(b" ", b"")])
     ]
     for place, tag in enumerate(tags, FIRST):
         model.items(b"tokenizer.ggml.tokens")[place] = tag.encode()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.errors import InputError
+from alignpro_lite.pretrained.torch_model import load_torch_model
+from alignpro_lite.target.rollout import Answer, AnswerPlan, GgufTarget, TargetFailure
 from alignpro_lite.target.target import Question
+from alignpro_lite.target.torch_target import HfTarget
 from tests.support import reasoning_models as models
 
 ASK = [Message("user", "What is 12 + 345?")]
@@ -152,7 +156,43 @@ def test_replies_are_judged_without_a_thought(opened):
     """Holds down: the first token of a judge that reasons was `<think>`, neither Yes nor No."""
     target = opened(models.SWITCH)
     plain = opened(models.PLAIN)
-    closed = [*plain.prompt_tokens(ASK), *target._native.tokenize(
-        "<think>\n\n</think>\n\n", special=True
-    )]
+    closed = [
+        *plain.prompt_tokens(ASK),
+        *target._native.tokenize("<think>\n\n</think>\n\n", special=True),
+    ]
     assert target.prompt_tokens(ASK, target.thinking.briefly("auto")) == closed
+
+
+def test_training_and_evaluation_see_the_answer_alone(opened):
+    rollouts = GgufTarget(opened(models.ALWAYS))
+    assert rollouts.answers([ASK], AnswerPlan(1, 200), 0)[0][0].text == "It is 357."
+    ((failure,),) = rollouts.answers([ASK], AnswerPlan(1, 6), 0)
+    assert failure == TargetFailure(
+        "the target was still thinking after 6 tokens; raise answers.max_tokens, or set "
+        'answers.thinking = "off"'
+    )
+
+
+def test_a_plan_turns_thinking_off(opened):
+    rollouts = GgufTarget(opened(models.SWITCH, "It is 357."))
+    plan = AnswerPlan(1, 200, thinking="off")
+    assert rollouts.answers([ASK], plan, 0)[0][0].text == "It is 357."
+    rollouts = GgufTarget(opened(models.PLAIN))
+    assert isinstance(
+        rollouts.answers([ASK], AnswerPlan(1, 9, thinking="on"), 0)[0][0], TargetFailure
+    )
+
+
+def test_a_model_in_torch_thinks_in_the_same_way(tmp_path, monkeypatch):
+    path = models.write(tmp_path / "m.gguf", models.OPENED)
+    with models.open_target(path) as llama:
+        written = [*llama._native.tokenize("a</think>b", special=True), llama._native.eos]
+        asked = llama.prompt_tokens(ASK)
+    target = HfTarget(load_torch_model(path))
+    assert target.prompt_tokens(ASK) == asked
+    rows = torch.tensor([[*asked, *written]])
+    monkeypatch.setattr(target._model, "generate", lambda *_, **__: rows)
+    assert target.answers([ASK], AnswerPlan(1, 9), 0) == [[Answer("b", len(written), "stop")]]
+    rows = rows[:, :-3]
+    ((failure,),) = target.answers([ASK], AnswerPlan(1, 9), 0)
+    assert isinstance(failure, TargetFailure)
