@@ -78,9 +78,12 @@ def test_the_switch_reaches_the_template(load, capsys, monkeypatch):
     model = load(models.SWITCH, "It is 357.")
     asked = []
     answer = model.target.answer
-    monkeypatch.setattr(
-        model.target, "answer", lambda question: [asked.append(question), answer(question)][1]
-    )
+
+    def noted(question):
+        asked.append(question)
+        return answer(question)
+
+    monkeypatch.setattr(model.target, "answer", noted)
     assert exit_code_of(["run", *SUMMED, "--thinking", "off"]) == 0
     assert [question.thinking for question in asked] == ["off"]
     assert capsys.readouterr().out == "It is 357.\n"
