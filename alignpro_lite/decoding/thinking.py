@@ -58,8 +58,10 @@ class ThinkingSwitch:
         Raises:
             InputError: The template has no switch, and the model may do otherwise.
         """
+        if thinking == "auto":
+            return {}
         known = reasoning_format(self.template)
-        if thinking != "auto" and self.default is None and (known or thinking == "on"):
+        if self.default is None and (known or thinking == "on"):
             thinks = "it thinks as it likes" if known else "it does not think"
             raise InputError(
                 f"Thinking cannot be turned {thinking}: the model's chat template has no switch "

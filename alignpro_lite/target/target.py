@@ -345,6 +345,7 @@ class LlamaTarget:
         self,
         conversations: Sequence[Sequence[Message]],
         continuations: Sequence[Sequence[int]],
+        thinking: Thinking = "auto",
     ) -> list[list[float]]:
         """Score answers to each of several conversations: log π_F(y|x), natural, at temperature 1.
 
@@ -354,7 +355,8 @@ class LlamaTarget:
 
         Args:
             conversations: The same answers are scored under each; its prompt is computed once.
-            continuations: Token ids of each answer, or of its beginning.
+            continuations: Token ids of each answer with its thought, or of its beginning.
+            thinking: How they were asked.
 
         Returns:
             For each conversation one number a continuation, summed over its tokens. Minus infinity
@@ -375,7 +377,8 @@ class LlamaTarget:
         # Similar lengths together, because a batch takes as long as its longest sequence.
         places.sort(key=lambda place: len(continuations[place]))
         written = [continuations[place] for place in places]
-        found = iter(self._scored(conversations, written))
+        prompts = [self.prompt_tokens(messages, thinking) for messages in conversations]
+        found = iter(self._scored(prompts, written))
         rows = [[-math.inf] * len(continuations) for _ in conversations]
         for row in rows:
             for place in places:
@@ -383,18 +386,18 @@ class LlamaTarget:
         return rows
 
     def _scored(
-        self, conversations: Sequence[Sequence[Message]], written: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Scores under the first conversation, then under the next one; all decoded together."""
+        """Scores under the first prompt, then under the next one; all decoded together."""
         submissions = [
             submission
-            for messages in conversations
-            for submission in self._scoring_submissions(messages, written)
+            for prompt in prompts
+            for submission in self._scoring_submissions(prompt, written)
         ]
         # Fresh: the same answers must get the same score, whatever was computed before.
         started = self._engine.submit_together(submissions, fresh=True)
         streams = [stream for batch in started for stream in batch]
-        lengths = [len(tokens) for tokens in written] * len(conversations)
+        lengths = [len(tokens) for tokens in written] * len(prompts)
         try:
             return [
                 math.fsum(draw.log_prob for draw in islice(stream, length))
@@ -405,10 +408,9 @@ class LlamaTarget:
                 stream.cancel()
 
     def _scoring_submissions(
-        self, messages: Sequence[Message], written: Sequence[Sequence[int]]
+        self, prompt: Sequence[int], written: Sequence[Sequence[int]]
     ) -> Iterator[Submission[TargetSampler]]:
-        """The answers to one conversation, in as few batches as rows and context allow."""
-        prompt = self.prompt_tokens(messages)
+        """The answers to one prompt, in as few batches as rows and context allow."""
         together = self._together(prompt, max(map(len, written), default=1))
         for start in range(0, len(written), together):
             batch = written[start : start + together]

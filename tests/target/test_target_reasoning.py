@@ -154,13 +154,9 @@ def test_a_model_that_never_thinks_may_be_told_not_to(opened):
 
 def test_replies_are_judged_without_a_thought(opened):
     """Holds down: the first token of a judge that reasons was `<think>`, neither Yes nor No."""
-    target = opened(models.SWITCH)
-    plain = opened(models.PLAIN)
-    closed = [
-        *plain.prompt_tokens(ASK),
-        *target._native.tokenize("<think>\n\n</think>\n\n", special=True),
-    ]
-    assert target.prompt_tokens(ASK, target.thinking.briefly("auto")) == closed
+    closed = opened(models.PLAIN + "{{ '<think>\n\n</think>\n\n' }}")
+    expected = closed.choice_log_probs(ASK, ["Yes", "No"]).tolist()
+    assert opened(models.SWITCH).choice_log_probs(ASK, ["Yes", "No"]).tolist() == expected
 
 
 def test_training_and_evaluation_see_the_answer_alone(opened):
