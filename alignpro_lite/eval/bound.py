@@ -249,7 +249,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             strength=_strength(section, loaded),
             max_tokens=config.answers.max_tokens,
             seed=config.seed,
-            thinking=config.answers.thinking,
+            thinking=config.answers.switch,
         )
         origin = Origin(journal.file, InputError, CURE)
         known = [parse_written(PromptTerms, row, origin) for row in journal.read()]

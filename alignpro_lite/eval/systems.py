@@ -106,7 +106,7 @@ def draw_rewrites(
                     max_tokens=plan.max_tokens,
                     sampling=plan.seeded(stream_seed(stream_seed(seed, number), turn)),
                     rho_star=settings,
-                    thinking=plan.thinking,
+                    thinking=plan.switch,
                 ),
                 Cancellation(),
             )

@@ -45,7 +45,7 @@ class OpenAiTarget:
 
     Thoughts are left out where the endpoint keeps them apart from the answer, as vLLM and
     llama-server do on request. `thinking` is sent as variables of the chat template, or not at all
-    if it is `auto`.
+    if it is not set.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class OpenAiTarget:
             body["top_k"] = sampling.top_k
         if sampling.min_p > 0:
             body["min_p"] = sampling.min_p
-        if plan.thinking != "auto":
+        if plan.thinking is not None:
             body["chat_template_kwargs"] = switch_values(plan.thinking)
         return body
 

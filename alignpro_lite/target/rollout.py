@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Meta, structs
 
@@ -63,8 +63,9 @@ class AnswerPlan(Record):
         top_k: Only that many of the likeliest tokens are drawn; 0 for all.
         top_p: Only the likeliest tokens that together have this probability are drawn.
         min_p: Tokens below this share of the likeliest one's probability are not drawn.
-        thinking: Whether a target that can think does so before it answers; `auto` leaves it to its
-            chat template. An answer that is still a thought at max_tokens counts as none.
+        thinking: `on` or `off`: whether a target that can think does so before it answers; left out,
+            its chat template decides. An answer that is still a thought at max_tokens counts as
+            none.
     """
 
     count: Count = 1
@@ -73,7 +74,12 @@ class AnswerPlan(Record):
     top_k: Annotated[int, Meta(ge=0)] = DEFAULT_SAMPLING.top_k
     top_p: Annotated[float, Meta(gt=0, le=1)] = DEFAULT_SAMPLING.top_p
     min_p: Annotated[float, Meta(ge=0, lt=1)] = DEFAULT_SAMPLING.min_p
-    thinking: Thinking = "auto"
+    thinking: Literal["on", "off"] | None = None
+
+    @property
+    def switch(self) -> Thinking:
+        """Where the switch for thinking stands."""
+        return self.thinking or "auto"
 
     def seeded(self, seed: int) -> Sampling:
         """How tokens are drawn with a seed."""
@@ -176,7 +182,7 @@ class GgufTarget:
                 plan.max_tokens,
                 sampling,
                 count=plan.count,
-                thinking=plan.thinking,
+                thinking=plan.switch,
             )
             self._target.require_room(asked)
             return asked

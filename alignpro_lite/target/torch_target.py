@@ -92,7 +92,7 @@ class HfTarget:
             raise DeviceError("The target is closed.", "Load the model again.")
 
         def prompt(_: int, messages: Sequence[Message]) -> list[int]:
-            ids = self.prompt_tokens(messages, plan.thinking)
+            ids = self.prompt_tokens(messages, plan.switch)
             self._require_room(len(ids), plan.max_tokens)
             return ids
 
