@@ -63,9 +63,9 @@ class AnswerPlan(Record):
         top_k: Only that many of the likeliest tokens are drawn; 0 for all.
         top_p: Only the likeliest tokens that together have this probability are drawn.
         min_p: Tokens below this share of the likeliest one's probability are not drawn.
-        thinking: `on` or `off`: whether a target that can think does so before it answers; left out,
-            its chat template decides. An answer that is still a thought at max_tokens counts as
-            none.
+        thinking: Whether a target that can think does so before it answers, `on` or `off`; left
+            out, its chat template decides. An answer that is still a thought at max_tokens counts
+            as none.
     """
 
     count: Count = 1
