@@ -39,8 +39,11 @@ def release_renderer() -> None:
 
 
 def render_template(
-    template: str, messages: Sequence[Mapping[str, str]], special_tokens: Mapping[str, str]
-) -> str:
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    special_tokens: Mapping[str, str],
+    variables: Mapping[str, object],
+) -> tuple[str, tuple[tuple[int, int], ...] | None]:
     """Render a chat template up to where the assistant speaks next.
 
     A conversation that ends with the assistant's own turn is rendered as it is.
@@ -49,6 +52,11 @@ def render_template(
         template: Jinja source, as in a model file.
         messages: Turns with `role` and `content`.
         special_tokens: Values for names such as `bos_token`.
+        variables: Values for other names.
+
+    Returns:
+        The text; and where the template wrote it, as pairs (start, end), None if it makes something
+        of a message that cannot be followed.
 
     Raises:
         ModelFileError: The template is broken, too slow or uses too much memory.
@@ -56,9 +64,11 @@ def render_template(
         DeviceError: No child interpreter can be started.
     """
     answered = bool(messages) and messages[-1]["role"] == "assistant"
-    values = {**special_tokens, "messages": [*messages], "add_generation_prompt": not answered}
+    conversation = {"messages": [*messages], "add_generation_prompt": not answered}
+    own_names = [name for name in special_tokens if name not in conversation]
+    values = {**variables, **special_tokens, **conversation}
     try:
-        reply = _renderer.ask([template, values], RENDER_SECONDS)
+        reply = _renderer.ask([template, values, own_names], RENDER_SECONDS)
     except TimeoutError as error:
         raise _unusable(f"it ran for more than {RENDER_SECONDS:g} seconds") from error
     except ChildProcessError as error:
@@ -66,8 +76,8 @@ def render_template(
     except OSError as error:
         raise _cannot_start(error) from error
     match reply:
-        case {"text": text}:
-            return str(text)
+        case {"text": text, "own": own}:
+            return text, None if own is None else tuple((start, end) for start, end in own)
         case {"refusal": refusal}:
             raise InputError(
                 f"The model's chat template refuses this conversation: {refusal}.",

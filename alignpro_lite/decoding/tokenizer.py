@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from alignpro_lite.decoding.conversation import is_marker, token_runs
+from alignpro_lite.decoding.markers import Rendered, is_marker
 from alignpro_lite.errors import AlignProError, BundleError
 
 
@@ -86,13 +87,23 @@ class TextTokenizer:
         self._silent = frozenset(token for token, found in added.items() if found.special)
         self._tokenizer = tokenizer
         spell_out_markers(tokenizer, "\n".join([template or "", *names.values()]))
+        self._twins = _add_twins(tokenizer)
+        self._originals = {
+            tokenizer.token_to_id(twin): self.added[marker] for marker, twin in self._twins.items()
+        }
 
-    def encode(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
-        """Token ids of a rendered conversation, as `render` returns it."""
-        ids: list[int] = []
-        for run in token_runs(segments, list(self.added)):
-            ids += [self.added[run.text]] if run.special else self.encode_text(run.text)
-        return ids
+    def encode(self, rendered: Rendered) -> list[int]:
+        """Token ids of a conversation, those of its whole text; a marker in a message is text.
+
+        Raises:
+            InputError: See `Rendered.find`.
+        """
+        text, place, parts = rendered.text, 0, []
+        for start, end in rendered.find(marker for marker in self._twins if marker in text).own:
+            parts += [text[place:start], self._twins[text[start:end]]]
+            place = end
+        ids = self.encode_text("".join([*parts, text[place:]]))
+        return [self._originals.get(token, token) for token in ids]
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text, whatever is written in it."""
@@ -114,15 +125,41 @@ def spell_out_markers(tokenizer: Tokenizer, template: str) -> None:
     tokenizer.encode_special_tokens = True
     tokenizer.add_special_tokens(
         [
-            AddedToken(
-                str(added.content),
-                single_word=added.single_word,
-                lstrip=added.lstrip,
-                rstrip=added.rstrip,
-                normalized=added.normalized,
-                special=True,
-            )
+            _like(added, str(added.content), special=True)
             for added in tokenizer.get_added_tokens_decoder().values()
             if not added.special and is_marker(str(added.content), template)
         ]
+    )
+
+
+def _add_twins(tokenizer: Tokenizer) -> dict[str, str]:
+    """Add a token beside each special one, which reads the text around it by the same rules.
+
+    Special tokens are spelled out, wherever they stand; their twins are not, and nobody can guess
+    how they are written.
+
+    Args:
+        tokenizer: As `spell_out_markers` leaves it; ids stay as they are.
+
+    Returns:
+        Texts of the twins, by those of the special tokens.
+    """
+    secret = secrets.token_hex(16)
+    special = [found for found in tokenizer.get_added_tokens_decoder().values() if found.special]
+    twins = {str(found.content): f"<{secret}:{place}>" for place, found in enumerate(special)}
+    tokenizer.add_tokens(
+        [_like(found, twins[str(found.content)], special=False) for found in special]
+    )
+    return twins
+
+
+def _like(token: AddedToken, content: str, *, special: bool) -> AddedToken:
+    """Another added token that treats the text around it in the same way."""
+    return AddedToken(
+        content,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=special,
     )

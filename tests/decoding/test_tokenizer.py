@@ -8,6 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import NFKC, Lowercase, Sequence
 
+from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.decoding.tokenizer import TextTokenizer, spell_out_markers
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.template import AUGMENT
@@ -60,7 +61,7 @@ def test_a_word_is_a_marker_where_the_template_writes_it():
     text = TextTokenizer(tokenizer, "USER: {{ messages[0].content }}", {"bos_token": "<s>"})
     added = {tokenizer.token_to_id("USER:"), tokenizer.token_to_id("<s>")}
     assert not added & set(text.encode_text("USER:<s>"))
-    assert added == set(text.encode([("<s>USER:", True)]))
+    assert added == set(text.encode(Rendered("<s>USER:", ((0, 8),))))
 
 
 def test_flags_and_ids_of_a_marker_stay_as_they_are():
