@@ -88,13 +88,28 @@ class _Told:
 @functools.lru_cache(maxsize=256)
 def _lost_roles(told: _Told, roles: tuple[Role, ...]) -> list[Role] | None:
     """Roles of the messages that a template does not write; None if it refuses a conversation."""
-    marks = [f"message{secrets.token_hex(16)}" for _ in roles]
-    marked = [Message(role, mark) for role, mark in zip(roles, marks, strict=True)]
+    marked = [_marked(role) for role in roles]
     try:
         text = told.render(marked).text
+        return [
+            message.role
+            for place, message in enumerate(marked)
+            if message.content not in text
+            # It may be there, but cut or capitalised.
+            and text == told.render(_replaced(marked, place)).text
+        ]
     except InputError:
         return None
-    return [message.role for message in marked if message.content not in text]
+
+
+def _replaced(messages: Sequence[Message], place: int) -> list[Message]:
+    """The conversation with another message of the same role in one place."""
+    return [*messages[:place], _marked(messages[place].role), *messages[place + 1 :]]
+
+
+def _marked(role: Role) -> Message:
+    """A message that no template knows."""
+    return Message(role, f"message{secrets.token_hex(16)}")
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
