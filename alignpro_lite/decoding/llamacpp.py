@@ -205,16 +205,13 @@ class LlamaModel:
     @cached_property
     def _special_texts(self) -> dict[str, bool]:
         """Texts that llama.cpp takes for a token anywhere; whether it is of a user's making."""
-        user_defined = self.lib.LLAMA_TOKEN_ATTR_USER_DEFINED
-        special = user_defined | (
-            self.lib.LLAMA_TOKEN_ATTR_CONTROL | self.lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        )
-        found = (token for token in range(self.n_vocab) if self._attributes(token) & special)
-        return {
-            text: bool(self._attributes(token) & user_defined)
-            for token in found
-            if (text := self.special_text(token))
-        }
+        lib, vocab = self.lib, self._vocab
+        user_defined = lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+        special = user_defined | lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        attributes = (lib.llama_vocab_get_attr(vocab, token) for token in range(self.n_vocab))
+        found = ((token, kind) for token, kind in enumerate(attributes) if kind & special)
+        texts = {self.special_text(token): bool(kind & user_defined) for token, kind in found}
+        return {text: is_user_defined for text, is_user_defined in texts.items() if text}
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, no bos or eos added.
@@ -281,9 +278,6 @@ class LlamaModel:
             if length >= 0:
                 break
         return buffer.raw[: max(length, 0)]
-
-    def _attributes(self, token: int) -> int:
-        return int(self.lib.llama_vocab_get_attr(self._vocab, token))
 
     def _special_id(self, kind: str) -> int | None:
         token = int(getattr(self.lib, f"llama_vocab_{kind}")(self._vocab))

@@ -19,13 +19,13 @@ _SPAN = 0x40000
 """Characters that can be shaded: those of the planes in which Unicode has writing."""
 _SHADEABLE = re.compile(rf"[^\s{chr(_SPAN)}-\U0010ffff]+")
 
-_SEARCHING = frozenset(
-    "split rsplit partition rpartition startswith endswith find rfind index rindex count "
-    "strip lstrip rstrip removeprefix removesuffix replace get".split()
-)
-"""Methods that look for their first argument."""
-_MEASURING = frozenset("startswith endswith find rfind index rindex count".split())
+_MEASURING = frozenset({"startswith", "endswith", "find", "rfind", "index", "rindex", "count"})
 """Methods that return no text."""
+_SEARCHING = _MEASURING | {
+    *("split", "rsplit", "partition", "rpartition", "replace", "get"),
+    *("strip", "lstrip", "rstrip", "removeprefix", "removesuffix"),
+}
+"""Methods that look for their first argument."""
 _FIELDS = {
     "format": re.compile(r"(\{[^{}]*\})"),
     "%": re.compile(r"(%[-+ #0-9.*]*[a-zA-Z%])"),

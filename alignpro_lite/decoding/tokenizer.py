@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from alignpro_lite.decoding.markers import Rendered, is_marker
+from alignpro_lite.decoding.markers import Rendered, Span, is_marker
 from alignpro_lite.errors import AlignProError, BundleError
 
 
@@ -98,12 +98,32 @@ class TextTokenizer:
         Raises:
             InputError: See `Rendered.find`.
         """
-        text, place, parts = rendered.text, 0, []
-        for start, end in rendered.find(marker for marker in self._twins if marker in text).own:
-            parts += [text[place:start], self._twins[text[start:end]]]
+        own = rendered.find(marker for marker in self._twins if marker in rendered.text).own
+        while True:
+            text, places = self._with_twins(rendered.text, own)
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            tokens = zip(encoding.ids, encoding.offsets, strict=True)
+            read = [span for token, span in tokens if token in self._originals]
+            if len(read) == len(own):
+                return [self._originals.get(token, token) for token in encoding.ids]
+            # Some tokens are read only as words of their own, or behind a space.
+            own = tuple(
+                marker
+                for marker, (start, end) in zip(own, places, strict=True)
+                if any(first <= start and end <= last for first, last in read)
+            )
+
+    def _with_twins(self, text: str, own: Sequence[Span]) -> tuple[str, list[Span]]:
+        """A text with twins in place of special tokens, and where they stand in it."""
+        parts, places, place, length = [], [], 0, 0
+        for start, end in own:
+            twin = self._twins[text[start:end]]
+            length += start - place
+            places.append((length, length + len(twin)))
+            length += len(twin)
+            parts += [text[place:start], twin]
             place = end
-        ids = self.encode_text("".join([*parts, text[place:]]))
-        return [self._originals.get(token, token) for token in ids]
+        return "".join([*parts, text[place:]]), places
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text, whatever is written in it."""
@@ -145,12 +165,20 @@ def _add_twins(tokenizer: Tokenizer) -> dict[str, str]:
         Texts of the twins, by those of the special tokens.
     """
     secret = secrets.token_hex(16)
-    special = [found for found in tokenizer.get_added_tokens_decoder().values() if found.special]
-    twins = {str(found.content): f"<{secret}:{place}>" for place, found in enumerate(special)}
-    tokenizer.add_tokens(
-        [_like(found, twins[str(found.content)], special=False) for found in special]
-    )
-    return twins
+    special = [
+        token
+        for token in tokenizer.get_added_tokens_decoder().values()
+        if token.special and token.content
+    ]
+    # Whether a token is a word of its own is seen at its ends, so these stay.
+    twins = [
+        _like(token, f"{token.content[0]}{secret}:{place}{token.content[-1]}", special=False)
+        for place, token in enumerate(special)
+    ]
+    tokenizer.add_tokens(twins)
+    return {
+        str(token.content): str(twin.content) for token, twin in zip(special, twins, strict=True)
+    }
 
 
 def _like(token: AddedToken, content: str, *, special: bool) -> AddedToken:

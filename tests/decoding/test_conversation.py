@@ -142,7 +142,11 @@ def test_a_template_that_refuses_the_conversation_is_quoted():
         render(MISTRAL, [TALK[1], TALK[0]], NAMES)
 
 
-@pytest.mark.parametrize("template", [MISTRAL, MISTRAL.replace("{{ raise_exception('no system role here') }}", "")], ids=["refused", "dropped"])
+@pytest.mark.parametrize(
+    "template",
+    [MISTRAL, MISTRAL.replace("{{ raise_exception('no system role here') }}", "")],
+    ids=["refused", "dropped"],
+)
 def test_without_a_system_role_the_instruction_begins_the_users_turn(template):
     """Gemma 2 and the first Phi-3 could be exported as prompters, and then never ran."""
     rendered = render(template, TALK, NAMES)

@@ -1,4 +1,4 @@
-"""Templates of every kind: the text is that of transformers, and what the template wrote is known."""
+"""Templates of every kind: their text is that of transformers, and it is known who wrote it."""
 
 from __future__ import annotations
 
@@ -96,10 +96,17 @@ def test_every_marker_of_a_conversation_is_told_from_the_templates_own(kind, mes
         ("{% set x %}<think>{{ messages[0].content }}{% endset %}{{ x }}", "<think>", ["<think>"]),
         ("{{ ('</think>' ~ messages[0].content)[:-7] }}", "<think></think>", ["</think>"]),
         ("{{ ['<think>', messages[0].content] | tojson }}", "<think>", ["<think>"]),
-        ("{% filter upper %}{{ messages[0].content }}{% endfilter %}<think>", "[inst]", ["<think>"]),
+        (
+            "{% filter upper %}{{ messages[0].content }}{% endfilter %}<think>",
+            "[inst]",
+            ["<think>"],
+        ),
         ("{{ messages[0].content }}{{ '<THINK>' | lower }}", "<think>", ["<think>"]),
-        ("{% set t = '<think></think>' %}{{ t.split('</think>')[0] }}{{ messages[0].content }}",
-         "</think>", ["<think>"]),
+        (
+            "{% set t = '<think></think>' %}{{ t.split('</think>')[0] }}{{ messages[0].content }}",
+            "</think>",
+            ["<think>"],
+        ),
     ],
 )
 def test_what_a_template_makes_of_a_message_is_the_messages(template, content, own):

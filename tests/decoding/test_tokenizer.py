@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.normalizers import NFKC, Lowercase, Sequence
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFKC, Lowercase, Normalizer, Prepend, Replace, Sequence
+from tokenizers.pre_tokenizers import Metaspace
 
+from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.decoding.tokenizer import TextTokenizer, spell_out_markers
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 from tests.support import TINY_BUNDLE
+from tests.support.chat_templates import FRAGMENTS, MARKERS, TEMPLATES
 
 TEMPLATE = "{{ '<|im_start|>' + messages[0].content + '<|im_end|>' }}"
 
@@ -94,3 +101,82 @@ def test_a_prompt_gives_the_prompter_no_marker():
         assert injected.count(token) == plain.count(token)
     assert plain.count(tokenizer.token_to_id("<|im_end|>")) > 10
     assert tokenizer.token_to_id("<think>") not in prompter.encode("<think>")
+
+
+SENTENCE_WORDS = ["\u2581", *"abthinkuser<>|/", "he", "hello", "\u2581hello", "\u2581it", "it"]
+
+
+def sentence_tokenizer(scheme: str, normalizer: Normalizer | None, flags: dict) -> Tokenizer:
+    """A SentencePiece-like one, its markers added with flags."""
+    words = {word: place for place, word in enumerate(["<unk>", *SENTENCE_WORDS])}
+    tokenizer = Tokenizer(BPE(words, [("h", "e")], unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizer
+    if normalizer is None:
+        tokenizer.pre_tokenizer = Metaspace(prepend_scheme=scheme)
+    names = {**flags, "special": True}
+    tokenizer.add_special_tokens([AddedToken(marker, **names) for marker in MARKERS[:6]])
+    tokenizer.add_tokens([AddedToken(marker, **flags) for marker in MARKERS[6:]])
+    tokenizer.add_tokens([AddedToken("\n\n", normalized=False), AddedToken("<table>")])
+    return tokenizer
+
+
+LEGACY = Sequence([Prepend("\u2581"), Replace(" ", "\u2581")])
+RULES = {
+    "first word": ("first", None, {}),
+    "every word": ("always", None, {}),
+    "no word": ("never", None, {}),
+    "normaliser": ("", LEGACY, {"normalized": False}),
+    "normalised markers": ("", LEGACY, {"normalized": True}),
+    "left": ("first", None, {"lstrip": True}),
+    "right": ("first", None, {"rstrip": True}),
+    "single words": ("always", None, {"single_word": True}),
+}
+
+
+@pytest.fixture(scope="module", params=RULES.values(), ids=RULES)
+def rules(request):
+    return request.param
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@settings(deadline=None, max_examples=20)
+@given(
+    contents=st.lists(
+        st.sampled_from([*FRAGMENTS[len(MARKERS) :], "<table>"]), min_size=1, max_size=4
+    )
+)
+def test_a_conversation_without_markers_gets_the_ids_of_its_whole_text(rules, template, contents):
+    """Pieces tokenised alone got a space before each, and lost what a token strips beside it."""
+    messages = [
+        Message("assistant" if place % 2 else "user", content)
+        for place, content in enumerate(contents)
+    ]
+    rendered = render(template, messages, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"})
+    assume(not rendered.find(MARKERS).foreign)
+    whole = sentence_tokenizer(*rules).encode(rendered.text, add_special_tokens=False).ids
+    assert TextTokenizer(sentence_tokenizer(*rules), template, {}).encode(rendered) == whole
+
+
+@settings(deadline=None, max_examples=40)
+@given(contents=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=6))
+def test_a_marker_that_a_user_types_has_no_id(rules, contents):
+    template, content = TEMPLATES["role between brackets"], "".join(contents)
+    tokenizer = TextTokenizer(sentence_tokenizer(*rules), template, {})
+    ids = tokenizer.encode(render(template, [Message("user", content)], {}))
+    own = [tokenizer.added[marker] for marker in ("<|user|>", "<|im_end|>", "<|assistant|>")]
+    markers = {tokenizer.added[marker] for marker in MARKERS}
+    assert [token for token in ids if token in markers] in subsequences(own)
+    assert max(ids) <= max(tokenizer.added.values())
+
+
+def subsequences(tokens: list[int]) -> list[list[int]]:
+    """Some rules do not let every marker of a template count."""
+    return [list(kept) for n in range(len(tokens) + 1) for kept in combinations(tokens, n)]
+
+
+def test_a_twin_in_a_prompt_cannot_be_guessed():
+    tokenizer = tiny_tokenizer()
+    one, other = (TextTokenizer(tiny_tokenizer(), TEMPLATE, {})._twins for _ in range(2))
+    assert one.keys() == other.keys()
+    assert not set(one.values()) & set(other.values())
+    assert len(one) == len(tokenizer.get_added_tokens_decoder())

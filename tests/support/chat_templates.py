@@ -51,8 +51,9 @@ TEMPLATES = {
     ),
     "filters": (
         "{%- set asked = messages | selectattr('role', 'equalto', 'user') | list -%}"
-        "{%- set others = messages | rejectattr('role', 'equalto', 'user') | map(attribute='content')"
-        " | join('<|im_end|>') -%}[INST]{{ others | default('<think>', true) }}"
+        "{%- set others = messages | rejectattr('role', 'equalto', 'user') -%}"
+        "{%- set others = others | map(attribute='content') | join('<|im_end|>') -%}"
+        "[INST]{{ others | default('<think>', true) }}"
         "{%- for m in asked -%}{{ m.content | replace('\n\n', '<|im_end|>') | trim }}[/INST]"
         "{%- endfor -%}"
     ),
@@ -81,10 +82,13 @@ TEMPLATES = {
     ),
     "constants in variables": (
         "{%- set think, stop = '<think>', '</think>' -%}{%- for m in messages -%}"
-        "{%- if stop in m.content and m.content.rsplit(stop, 1)[1] -%}<|im_start|>{{ think }}{{ stop }}"
+        "{%- if stop in m.content and m.content.rsplit(stop, 1)[1] -%}"
+        "<|im_start|>{{ think }}{{ stop }}"
         "{%- endif -%}{{ m.content.split(stop) | last }}<|im_end|>{%- endfor -%}"
     ),
-    "date": "{{ strftime_now('%Y') }} <|im_start|>{% for m in messages %}{{ m.content }}{% endfor %}",
+    "date": (
+        "{{ strftime_now('%Y') }} <|im_start|>{% for m in messages %}{{ m.content }}{% endfor %}"
+    ),
     "tool lists": (
         "{% if tools is not none or documents %}<tool_call>{% endif %}{% for m in messages %}"
         "{{ [m.content, '<|im_end|>'] | join('\n') }}{% endfor %}"
