@@ -202,6 +202,12 @@ class LlamaModel:
                 "The file is damaged: get it again, or use another one.",
             ) from error
 
+    def strips(self, token: int) -> tuple[bool, bool]:
+        """Whether white space is lost before a token, and behind it."""
+        attributes = self.lib.llama_vocab_get_attr(self._vocab, token)
+        before, behind = self.lib.LLAMA_TOKEN_ATTR_LSTRIP, self.lib.LLAMA_TOKEN_ATTR_RSTRIP
+        return bool(attributes & before), bool(attributes & behind)
+
     @cached_property
     def _special_texts(self) -> dict[str, bool]:
         """Texts that llama.cpp takes for a token anywhere; whether it is of a user's making."""

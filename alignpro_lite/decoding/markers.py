@@ -26,7 +26,7 @@ _HTML_TAG = re.compile(
 )
 """Gemma's vocabulary has tokens for such tags."""
 
-Span = tuple[int, int]
+Stretch = tuple[int, int]
 """Start and end of a stretch of text."""
 
 
@@ -42,17 +42,17 @@ class Rendered:
     """
 
     text: str
-    own: tuple[Span, ...] = ()
+    own: tuple[Stretch, ...] = ()
     doubtful: str = ""
 
-    def find(self, markers: Iterable[str]) -> Found:
+    def find(self, markers: Iterable[str]) -> MarkersFound:
         """Find every occurrence of markers.
 
         Raises:
             InputError: One may come from the template and from a message.
         """
-        own: list[Span] = []
-        foreign: list[Span] = []
+        own: list[Stretch] = []
+        foreign: list[Stretch] = []
         for marker in markers:
             if marker in self.doubtful:
                 raise InputError(
@@ -62,7 +62,7 @@ class Rendered:
                 )
             for span in _occurrences(self.text, marker):
                 (own if self._is_own(*span) else foreign).append(span)
-        return Found(_apart(own), tuple(foreign))
+        return MarkersFound(_apart(own), tuple(foreign))
 
     def _is_own(self, start: int, end: int) -> bool:
         """Whether the template wrote a marker, except for white space and the name of a role."""
@@ -80,7 +80,7 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Found:
+class MarkersFound:
     """The markers in a rendered conversation.
 
     Attributes:
@@ -88,8 +88,8 @@ class Found:
         foreign: All others, which may overlap.
     """
 
-    own: tuple[Span, ...]
-    foreign: tuple[Span, ...]
+    own: tuple[Stretch, ...]
+    foreign: tuple[Stretch, ...]
 
     def cuts(self) -> set[int]:
         """Where to cut the text so that no piece holds a whole marker of a message.
@@ -129,7 +129,7 @@ def _is_bracketed(token: str) -> bool:
     return sides[0] in _OPENING and sides[1] in _CLOSING and any(map(str.isalnum, inner))
 
 
-def _occurrences(text: str, marker: str) -> Iterator[Span]:
+def _occurrences(text: str, marker: str) -> Iterator[Stretch]:
     """Where a marker stands, also where it overlaps itself."""
     place = text.find(marker)
     while place >= 0:
@@ -137,9 +137,9 @@ def _occurrences(text: str, marker: str) -> Iterator[Span]:
         place = text.find(marker, place + 1)
 
 
-def _apart(spans: Iterable[Span]) -> tuple[Span, ...]:
+def _apart(spans: Iterable[Stretch]) -> tuple[Stretch, ...]:
     """Of stretches that overlap, the first and longest."""
-    kept: list[Span] = []
+    kept: list[Stretch] = []
     for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
         if not kept or start >= kept[-1][1]:
             kept.append((start, end))

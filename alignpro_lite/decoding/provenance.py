@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-PLAIN = "_plain"
+PLAIN_FILTER = "_plain"
 """The filter that a shaded template needs, `Shade.plain`."""
 _SPAN = 0x40000
 """Characters that can be shaded: those of the planes in which Unicode has writing."""
@@ -180,7 +180,7 @@ def _plain(node: nodes.Expr) -> nodes.Expr:
     """An expression whose text, if it is one, loses its shade."""
     if isinstance(node, nodes.Const):
         return node
-    return nodes.Filter(node, PLAIN, [], [], None, None, lineno=node.lineno)
+    return nodes.Filter(node, PLAIN_FILTER, [], [], None, None, lineno=node.lineno)
 
 
 def _moved(text: str, by: int) -> str:

@@ -13,11 +13,12 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from alignpro_lite.decoding.provenance import PLAIN, SHADES, Shade, shade_constants
+from alignpro_lite.decoding.provenance import PLAIN_FILTER, SHADES, Shade, shade_constants
 
 MAX_CHARACTERS = 1_000_000
 """Of a rendered conversation, beside `_REPEATS` times what it is told."""
-_REPEATS = 4
+_REPEATS = 16
+"""JSON writes twelve characters for an emoji."""
 _MAX_REASON = 300
 
 
@@ -66,25 +67,30 @@ def answer(request: tuple[str, Mapping[str, Any], Sequence[str]]) -> dict[str, A
 def _own_stretches(
     template: str, values: Mapping[str, Any], names: Sequence[str], text: str
 ) -> list[tuple[int, int]] | None:
-    """Where the template wrote a text: render it with the template, then the messages, shaded."""
+    """Where the template wrote a text: by its own shade, or by that of the messages."""
     shade = next((shade for shade in SHADES if shade.is_free(text)), None)
     if shade is None:
         return None
-    try:
-        told = {**values, **{name: shade.shaded(values[name]) for name in names}}
-        twin = _rendered(_compiled(template, shade), told)
-        if shade.plain(twin) == text:
-            return shade.stretches(twin)
-        messages = [
-            {**message, "content": shade.shaded(message["content"])}
-            for message in values["messages"]
-        ]
-        twin = _rendered(_compiled(template, None), {**values, "messages": messages})
-        if shade.plain(twin) == text:
-            return shade.other_stretches(twin)
-    except Exception:  # noqa: BLE001 - as in `answer`, but the text is there already
-        _compiled.cache_clear()
+    told = {**values, **{name: shade.shaded(values[name]) for name in names}}
+    twin = _twin(template, shade, told)
+    if twin is not None and shade.plain(twin) == text:
+        return shade.stretches(twin)
+    messages = [
+        {key: said if key == "role" else shade.shaded(said) for key, said in message.items()}
+        for message in values["messages"]
+    ]
+    twin = _twin(template, None, {**values, "messages": messages})
+    if twin is not None and shade.plain(twin) == text:
+        return shade.other_stretches(twin)
     return None
+
+
+def _twin(template: str, shade: Shade | None, values: Mapping[str, Any]) -> str | None:
+    """The text with a part of it shaded; None if the template cannot write it so."""
+    try:
+        return _rendered(_compiled(template, shade), values)
+    except Exception:  # noqa: BLE001 - as in `answer`
+        return None
 
 
 def _rendered(template: Template, values: Mapping[str, Any]) -> str:
@@ -107,7 +113,7 @@ def _compiled(template: str, shade: Shade | None) -> Template:
     environment = _environment()
     tree = environment.parse(template)
     if shade is not None:
-        environment.filters[PLAIN] = shade.plain
+        environment.filters[PLAIN_FILTER] = shade.plain
         shade_constants(tree, shade)
     code = environment.compile(tree)
     told = environment.make_globals({"tools": None, "documents": None})

@@ -14,7 +14,11 @@ from alignpro_lite.decoding.child import WarmChild
 from alignpro_lite.errors import DeviceError, InputError, ModelFileError
 
 RENDER_SECONDS = 5.0
-"""For one template, compiled and rendered; honest ones take milliseconds."""
+"""For one template, compiled and rendered twice; honest ones take milliseconds."""
+MAX_CONVERSATION = 10_000_000
+"""Characters that a template is given at most."""
+_CHARACTERS_A_SECOND = 1_000_000
+"""A fifth of what is rendered on an old core; long conversations get more time."""
 _MEMORY_BYTES = 512 << 20
 
 _renderer = WarmChild("alignpro_lite.decoding.rendering", _MEMORY_BYTES)
@@ -60,17 +64,24 @@ def render_template(
 
     Raises:
         ModelFileError: The template is broken, too slow or uses too much memory.
-        InputError: The template itself refuses the conversation.
+        InputError: The conversation is too long, or the template itself refuses it.
         DeviceError: No child interpreter can be started.
     """
+    length = sum(len(message["content"]) for message in messages)
+    if length > MAX_CONVERSATION:
+        raise InputError(
+            f"A conversation has at most {MAX_CONVERSATION:,} characters, found {length:,}.",
+            "Shorten the prompt.",
+        )
+    seconds = RENDER_SECONDS + length / _CHARACTERS_A_SECOND
     answered = bool(messages) and messages[-1]["role"] == "assistant"
     conversation = {"messages": [*messages], "add_generation_prompt": not answered}
     own_names = [name for name in special_tokens if name not in conversation]
     values = {**variables, **special_tokens, **conversation}
     try:
-        reply = _renderer.ask([template, values, own_names], RENDER_SECONDS)
+        reply = _renderer.ask([template, values, own_names], seconds)
     except TimeoutError as error:
-        raise _unusable(f"it ran for more than {RENDER_SECONDS:g} seconds") from error
+        raise _unusable(f"it ran for more than {seconds:.3g} seconds") from error
     except ChildProcessError as error:
         raise _unusable(f"it ended the process that renders it: {error}") from error
     except OSError as error:

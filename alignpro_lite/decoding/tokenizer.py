@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from alignpro_lite.decoding.markers import Rendered, Span, is_marker
+from alignpro_lite.decoding.markers import Rendered, Stretch, is_marker
 from alignpro_lite.errors import AlignProError, BundleError
 
 
@@ -113,7 +113,7 @@ class TextTokenizer:
                 if any(first <= start and end <= last for first, last in read)
             )
 
-    def _with_twins(self, text: str, own: Sequence[Span]) -> tuple[str, list[Span]]:
+    def _with_twins(self, text: str, own: Sequence[Stretch]) -> tuple[str, list[Stretch]]:
         """A text with twins in place of special tokens, and where they stand in it."""
         parts, places, place, length = [], [], 0, 0
         for start, end in own:

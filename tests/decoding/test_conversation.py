@@ -266,6 +266,13 @@ def test_templates_are_rendered_only_where_there_is_an_interpreter(monkeypatch):
         render(PHI3, TALK[1:2], NAMES)
 
 
+def test_a_conversation_that_no_model_holds_is_refused(monkeypatch):
+    """It reaches the template now, which would be blamed for the time that it takes."""
+    monkeypatch.setattr(sandbox, "MAX_CONVERSATION", 10)
+    with pytest.raises(InputError, match="at most 10 characters, found 13"):
+        render(PHI3, TALK[:2], NAMES)
+
+
 def test_a_deadline_names_its_length(monkeypatch):
     monkeypatch.setattr(sandbox, "RENDER_SECONDS", 0.2)
     with pytest.raises(ModelFileError, match=r"more than 0\.2 seconds"):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.llamacpp import LlamaModel, open_vocabulary
+from alignpro_lite.pretrained.torch_model import load_torch_model
+from alignpro_lite.target.torch_target import HfTarget
 from tests.support import TINY_TARGET, gguf_edit
 from tests.support.chat_templates import FRAGMENTS, MARKERS, TEMPLATES
 
@@ -97,3 +99,23 @@ def test_long_runs_are_cut_beside_the_markers_of_a_template(vocabulary):
         ids = vocabulary.tokenize_rendered(rendered, template)
         assert ids.count(2) == 2
         assert ids.count(FIRST + MARKERS.index("<think>") - 2) == 1
+
+
+def test_phi_3_is_tokenised_alike_in_torch(tmp_path):
+    """llama.cpp goes by the model's name: behind its markers white space is lost. Torch kept it."""
+    model = gguf_edit.read(TINY_TARGET)
+    for place, token in enumerate(PHI_3, FIRST + 60):
+        model.items(b"tokenizer.ggml.tokens")[place] = token.encode()
+    merges = model.items(b"tokenizer.ggml.merges")
+    tokens = set(model.items(b"tokenizer.ggml.tokens"))
+    merges[:] = [
+        pair for pair in merges if tokens.issuperset([*pair.split(), pair.replace(b" ", b"")])
+    ]
+    model.metadata[b"general.name"] = (gguf_edit.TEXT, b"Phi-3 tiny")
+    model.metadata[b"tokenizer.chat_template"] = (gguf_edit.TEXT, TEMPLATES["plain"].encode())
+    path = model.write(tmp_path / "m.gguf")
+    messages = [Message("user", " \n hello\n"), Message("assistant", "\tI \n")]
+    rendered = render(TEMPLATES["plain"], messages, {})
+    ids = open_vocabulary(path).tokenize_rendered(rendered, "")
+    assert ids == HfTarget(load_torch_model(path)).prompt_tokens(messages)
+    assert ids == of_llama_cpp(open_vocabulary(path), rendered.text)
