@@ -268,9 +268,9 @@ def test_templates_are_rendered_only_where_there_is_an_interpreter(monkeypatch):
 
 def test_a_conversation_that_no_model_holds_is_refused(monkeypatch):
     """It reaches the template now, which would be blamed for the time that it takes."""
-    monkeypatch.setattr(sandbox, "MAX_CONVERSATION", 10)
-    with pytest.raises(InputError, match="at most 10 characters, found 13"):
-        render(PHI3, TALK[:2], NAMES)
+    monkeypatch.setattr(sandbox, "MAX_CONVERSATION", 100)
+    with pytest.raises(InputError, match="at most 100 characters, found 101"):
+        render(PHI3, [Message("user", "x" * 101)], NAMES)
 
 
 def test_a_deadline_names_its_length(monkeypatch):
