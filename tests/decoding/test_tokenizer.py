@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.normalizers import NFKC, Lowercase, Normalizer, Prepend, Replace, Sequence
@@ -17,7 +18,7 @@ from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.decoding.tokenizer import TextTokenizer, spell_out_markers
 from alignpro_lite.prompter.bundle import open_bundle
-from alignpro_lite.prompter.template import AUGMENT
+from alignpro_lite.prompter.template import AUGMENT, REWRITE
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 from tests.support import TINY_BUNDLE
 from tests.support.chat_templates import FRAGMENTS, MARKERS, TEMPLATES
@@ -180,3 +181,16 @@ def test_a_twin_in_a_prompt_cannot_be_guessed():
     assert one.keys() == other.keys()
     assert not set(one.values()) & set(other.values())
     assert len(one) == len(tokenizer.get_added_tokens_decoder())
+
+
+def test_a_prompter_without_a_system_role_is_told_in_the_users_turn():
+    """It could be exported, and then refused every prompt."""
+    refusing = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    )
+    known = structs.replace(open_bundle(TINY_BUNDLE).sidecar.tokens, chat_template=refusing)
+    prompter = PrompterTokenizer(tiny_tokenizer(), known, REWRITE)
+    asked = prompter.decode(prompter.request("ab"))
+    first = f"user\n{REWRITE.system}\n\n{REWRITE.messages('')[1].content}"
+    assert asked.removeprefix("<|im_start|>").startswith(first)
