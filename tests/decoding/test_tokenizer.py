@@ -122,7 +122,7 @@ def sentence_tokenizer(scheme: str, normalizer: Normalizer | None, flags: dict) 
 
 
 LEGACY = Sequence([Prepend("\u2581"), Replace(" ", "\u2581")])
-RULES = {
+RULES: dict[str, tuple[str, Normalizer | None, dict[str, bool]]] = {
     "first word": ("first", None, {}),
     "every word": ("always", None, {}),
     "no word": ("never", None, {}),
@@ -134,7 +134,7 @@ RULES = {
 }
 
 
-@pytest.fixture(scope="module", params=RULES.values(), ids=RULES)
+@pytest.fixture(scope="module", params=[*RULES.values()], ids=[*RULES])
 def rules(request):
     return request.param
 
