@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignpro_lite.decoding.conversation import Message, render, token_runs
+from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.reasoning import (
@@ -211,15 +211,9 @@ class LlamaTarget:
         native = self._native
         special = self.thinking.names
         switch = self.thinking.values(thinking)
-        segments = render(self.file.chat_template, messages, special, switch)
-        own = "".join(text for text, own in segments if own)
-        template = "\n".join([self.file.chat_template or "", own, *special.values()])
-        tokens = []
-        for run in token_runs(segments, native.special_texts_in(own)):
-            if run.special:
-                tokens += native.tokenize(run.text, special=True)
-            else:
-                tokens += native.tokenize_text(run.text, template)
+        rendered = render(self.file.chat_template, messages, special, switch)
+        template = "\n".join([self.file.chat_template or "", *special.values()])
+        tokens = native.tokenize_rendered(rendered, template)
         if native.add_bos and native.bos is not None and tokens[:1] != [native.bos]:
             tokens.insert(0, native.bos)
         return tokens
