@@ -18,6 +18,7 @@ from typing import Any
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
@@ -50,11 +51,11 @@ class AlignedStream:
         self._cancellation = Cancellation()
         self._started = time.monotonic()
         self._choice: Choice | None = None
-        self._pieces: list[str] = []
+        self._passages: list[Passage] = []
         self._marks: dict[str, float] = {}
         self._finish: FinishReason | None = None
         self._tokens = 0
-        self._text = self._generate()
+        self._written = self._generate()
 
     @property
     def choice(self) -> Choice | None:
@@ -80,14 +81,18 @@ class AlignedStream:
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of the answer as they are decoded; iterating again continues the same answer."""
-        return self._text
+        return (passage.text for passage in self._written if not passage.is_thought)
+
+    def passages(self) -> Iterator[Passage]:
+        """Pieces of the thought and of the answer, as they are decoded; see `__iter__`."""
+        return self._written
 
     def _drawn(self) -> Choice:
         if self._cancellation.asked:
             return unchanged(self._protected.prompt, "cancelled")
         return draw(self._models, self._protected, self._request, self._cancellation)
 
-    def _generate(self) -> Generator[str]:
+    def _generate(self) -> Generator[Passage]:
         choice = self.prepare()
         if self._cancellation.asked:
             self._finish = "cancelled"
@@ -98,10 +103,10 @@ class AlignedStream:
         (answer,) = self._models.target.answer(self._question(choice))
         self._cancellation.enter([answer])
         try:
-            for piece in answer:
+            for passage in answer.passages():
                 self._marks.setdefault("first_token", self._elapsed())
-                self._pieces.append(piece)
-                yield piece
+                self._passages.append(passage)
+                yield passage
         finally:
             answer.cancel()
             self._finish = answer.finish_reason or "cancelled"
@@ -111,13 +116,14 @@ class AlignedStream:
     def _was_cut(self, trial: Trial) -> bool:
         return trial.finish_reason == "length" and len(trial.tokens) < self._request.max_tokens
 
-    def _whole(self, trial: Trial) -> Iterator[str]:
+    def _whole(self, trial: Trial) -> Iterator[Passage]:
         """A trial that ended by itself is the answer."""
         self._finish, self._tokens = trial.finish_reason, len(trial.tokens)
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
-        self._pieces.append(trial.text)
-        if trial.text:
-            yield trial.text
+        for text, is_thought in ((trial.reasoning, True), (trial.text, False)):
+            if text:
+                self._passages.append(Passage(text, is_thought))
+                yield self._passages[-1]
 
     def _question(self, choice: Choice) -> Question:
         """A fresh answer to the prompt in use, or what follows a trial of it."""
@@ -134,12 +140,13 @@ class AlignedStream:
 
     def result(self) -> Result:
         """Read the rest of the answer and sum it up."""
-        for _ in self._text:
+        for _ in self._written:
             pass
         total = self._marks.get("total", self._elapsed())
         return Result(
             choice=self.choice or unchanged(self._protected.prompt, "cancelled"),
-            answer="".join(self._pieces),
+            answer=self._said(thought=False),
+            reasoning=self._said(thought=True).strip(),
             finish_reason=self._finish or "cancelled",
             answer_tokens=self._tokens,
             timings=Timings(
@@ -148,6 +155,9 @@ class AlignedStream:
                 total=total,
             ),
         )
+
+    def _said(self, *, thought: bool) -> str:
+        return "".join(passage.text for passage in self._passages if passage.is_thought is thought)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
@@ -260,8 +270,9 @@ class AlignedModel:
         """Rewrite a prompt and answer it; iterate over what it returns.
 
         Raises:
-            InputError: The prompt is empty or not text.
+            InputError: The prompt is empty or not text, or the target has no switch for thinking.
         """
+        self.target.thinking.values(request.thinking)
         protected = protect(prompt, compile_patterns(request.protect))
         check_prompt(protected.prompt)
         return AlignedStream(

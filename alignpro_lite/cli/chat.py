@@ -22,6 +22,7 @@ from alignpro_lite.cli.options import (
     answer_options,
     draw_options,
     model_options,
+    show_thinking_option,
 )
 from alignpro_lite.errors import AlignProError, ContextOverflowError, InputError
 from alignpro_lite.registry.text import decode_input
@@ -52,7 +53,10 @@ Ctrl-C          stop the answer, or clear the line"""
 @model_options
 @draw_options
 @answer_options
-def chat(models: ModelOptions, drawing: DrawOptions, answer: AnswerOptions) -> None:
+@show_thinking_option
+def chat(
+    models: ModelOptions, drawing: DrawOptions, answer: AnswerOptions, show_thinking: bool
+) -> None:
     """Talk with the target; every prompt is rewritten first.
 
     /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
@@ -62,15 +66,18 @@ def chat(models: ModelOptions, drawing: DrawOptions, answer: AnswerOptions) -> N
     with models.load(reward=drawing.reward) as model:
         output.show_plan_notes(model)
         click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
-        Conversation(model, request).loop()
+        Conversation(model, request, show_thinking=show_thinking).loop()
 
 
 class Conversation:
     """The state of a chat and its commands."""
 
-    def __init__(self, model: AlignedModel, request: Request) -> None:
+    def __init__(
+        self, model: AlignedModel, request: Request, *, show_thinking: bool = False
+    ) -> None:
         self._model = model
         self._request = request
+        self._show_thinking = show_thinking
         self._history: list[Message] = []
         self._turn = 0
         self._rewriting = True
@@ -136,21 +143,19 @@ class Conversation:
         try:
             if stream.prepare().changed:
                 click.echo("[rewritten; /rewrite shows how]", err=True)
-            for piece in stream:
-                click.echo(piece, nl=False)
-            click.echo()
+            output.show_answer(stream.passages(), show_thinking=self._show_thinking, quiet=False)
         except KeyboardInterrupt:
             stream.cancel()
             click.echo("\n[stopped]", err=True)
         result = stream.result()
         self._last = result.choice
-        if result.finish_reason == "length":
-            click.echo(f"[cut at --max-tokens {request.max_tokens}]", err=True)
+        output.show_cut(result, request)
         if result.answer:
             # What the target read and wrote, so that its cache of the conversation stays valid.
+            # Its thought stands apart: templates leave it out, or write it in their own way.
             self._history += [
                 Message("user", result.choice.sent),
-                Message("assistant", result.answer),
+                Message("assistant", result.answer, result.reasoning),
             ]
             self._turn += 1
 
@@ -179,7 +184,7 @@ class Conversation:
         if not argument:
             raise InputError("/save needs a file name.", "Type, for example, /save talk.json.")
         path = Path(os.path.expanduser(argument))  # noqa: PTH111 - pathlib raises for ~nobody
-        messages = [{"role": turn.role, "content": turn.content} for turn in self._history]
+        messages = [turn.as_dict() for turn in self._history]
         try:
             with path.open("x", encoding="utf-8") as file:
                 json.dump({"messages": messages}, file, ensure_ascii=False, indent=2)

@@ -18,6 +18,7 @@ from alignpro_lite.registry.text import decode_input
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
+    from alignpro_lite.decoding.thinking import Thinking
     from alignpro_lite.hardware.device import DeviceRequest
     from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.request import Budget, Guard, Request, RhoStar
@@ -74,6 +75,7 @@ class AnswerOptions:
     min_p: float | None
     seed: int | None
     protect: tuple[str, ...]
+    thinking: Thinking
 
     def request(self, rho_star: RhoStar) -> Request:
         """The library's request; without --seed it gets a random seed."""
@@ -96,6 +98,7 @@ class AnswerOptions:
             sampling=sampling,
             protect=self.protect,
             rho_star=rho_star,
+            thinking=self.thinking,
         )
 
 
@@ -211,6 +214,11 @@ device_option = click.option(
 )
 
 
+show_thinking_option = click.option(
+    "--show-thinking", is_flag=True, help="Show on stderr what the target thinks, dimmed."
+)
+
+
 def grouped(
     name: str, group: type[Any], *options: Callable[[Any], Any]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -282,7 +290,7 @@ answer_options = grouped(
         type=click.IntRange(min=1),
         default=512,
         show_default=True,
-        help="The most tokens of an answer.",
+        help="The most tokens of an answer, of its thought too.",
     ),
     click.option(
         "--stop", type=UTF8_TEXT, multiple=True, help="Text that ends the answer; may be repeated."
@@ -307,6 +315,14 @@ answer_options = grouped(
         metavar="REGEX",
         help="Text that a rewrite must keep, in addition to code, URLs, paths, numbers, quotes, "
         "options and <keep>text</keep>; may be repeated.",
+    ),
+    click.option(
+        "--thinking",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Whether a target that reasons thinks before it answers; auto leaves it to the "
+        "target's chat template.",
     ),
 )
 """Adds the options of the answer, which reach the command as `answer: AnswerOptions`."""

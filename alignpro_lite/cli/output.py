@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
+    from alignpro_lite.decoding.reasoning import Passage
     from alignpro_lite.prompter.prompter import Rewrite
     from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
@@ -39,6 +40,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "rewrite": rewrite_json(choice.rewrite) if choice.rewrite else None,
         "certificate": _finite(asdict(choice.certificate)),
         "answer": result.answer,
+        "reasoning": result.reasoning,
         "finish_reason": result.finish_reason,
         "answer_tokens": result.answer_tokens,
         "seed": request.sampling.seed,
@@ -55,6 +57,7 @@ def rewrite_json(rewrite: Rewrite) -> dict[str, Any]:
     return {
         "text": rewrite.text,
         "output": rewrite.output,
+        "reasoning": rewrite.reasoning,
         "tokens": len(rewrite.tokens),
         "log_prob": round(rewrite.log_prob, 6),
         "log_proposal": round(rewrite.log_proposal, 6),
@@ -157,6 +160,46 @@ def _reward_line(reward: RewardEstimate) -> str:
     return f"{reward.mean:.3f} ({interval}), {reward.answers} answers"
 
 
+def show_answer(passages: Iterable[Passage], *, show_thinking: bool, quiet: bool) -> None:
+    """Print an answer as it comes: alone on stdout, what was thought before it on stderr.
+
+    Args:
+        passages: Pieces of the thought and of the answer.
+        show_thinking: Whether the thought is printed, dimmed.
+        quiet: Whether to keep silent about a thought that is not printed.
+    """
+    thinking = False
+    for passage in passages:
+        if passage.is_thought:
+            if show_thinking:
+                click.echo(click.style(passage.text, dim=True), err=True, nl=False)
+            elif not (thinking or quiet):
+                note(click.style("Thinking; --show-thinking shows it.", dim=True))
+            thinking = True
+            continue
+        if thinking and show_thinking:
+            note("")
+        thinking = False
+        click.echo(passage.text, nl=False)
+    if thinking and show_thinking:
+        note("")
+    click.echo()
+
+
+def show_cut(result: Result, request: Request) -> None:
+    """Say so if there is no answer but a thought, or if --max-tokens cut the answer."""
+    limit = f"--max-tokens {request.max_tokens}"
+    if result.thought_only and result.finish_reason == "length":
+        note(
+            f"The target was still thinking at {limit}, so there is no answer. Raise it, or pass "
+            "--thinking off."
+        )
+    elif result.thought_only and result.finish_reason == "stop":
+        note("The target ended within its thought, so there is no answer.")
+    elif result.finish_reason == "length":
+        note(f"The answer was cut at {limit}.")
+
+
 def show_summary(result: Result, request: Request) -> None:
     """Print how long it took, and whether the answer was cut."""
     timings = result.timings
@@ -170,5 +213,4 @@ def show_summary(result: Result, request: Request) -> None:
             dim=True,
         )
     )
-    if result.finish_reason == "length":
-        note(f"The answer was cut at --max-tokens {request.max_tokens}.")
+    show_cut(result, request)

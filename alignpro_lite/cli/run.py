@@ -23,6 +23,7 @@ from alignpro_lite.cli.options import (
     grouped,
     model_options,
     read_prompt,
+    show_thinking_option,
 )
 from alignpro_lite.errors import InputError
 
@@ -41,9 +42,16 @@ class DisplayOptions:
 
     mode: RunMode
     show_rewrite: bool
+    show_thinking: bool
     explain: bool
     as_json: bool
     quiet: bool
+
+    @property
+    def needs_a_reader(self) -> bool:
+        """Whether something is shown or asked in the terminal, as a file of prompts has none."""
+        shows = self.show_rewrite or self.show_thinking or self.explain
+        return shows or self.mode in ("preview", "approve")
 
 
 display_options = grouped(
@@ -58,6 +66,7 @@ display_options = grouped(
         "off sends the prompt as it is.",
     ),
     click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets."),
+    show_thinking_option,
     click.option("--explain", is_flag=True, help="Show on stderr how the rewrite was chosen."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
     click.option("--quiet", "-q", is_flag=True, help="Print nothing but the answer and errors."),
@@ -99,13 +108,10 @@ def rewrite_and_answer(
     if (input_file is None) != (output_file is None):
         raise click.UsageError("--input and --output go together.")
     if input_file and output_file:
-        asks_or_shows = (
-            display.show_rewrite or display.explain or display.mode in ("preview", "approve")
-        )
-        if prompt is not None or asks_or_shows:
+        if prompt is not None or display.needs_a_reader:
             raise click.UsageError(
-                "--input does not go with PROMPT, --show-rewrite, --explain, --mode preview or "
-                "--mode approve."
+                "--input does not go with PROMPT, --show-rewrite, --show-thinking, --explain, "
+                "--mode preview or --mode approve."
             )
         request = answer.request(drawing.settings())
         loading = partial(models.load, with_prompter=display.mode != "off", reward=drawing.reward)
@@ -129,7 +135,7 @@ def rewrite_and_answer(
         if display.as_json:
             click.echo(json.dumps(output.result_json(stream.result(), request)))
         else:
-            _print_stream(stream, request, display.quiet)
+            _print_stream(stream, request, display)
 
 
 def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
@@ -156,11 +162,9 @@ def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
     return bool(reply != "q")
 
 
-def _print_stream(stream: AlignedStream, request: Request, quiet: bool) -> None:
-    for piece in stream:
-        click.echo(piece, nl=False)
-    click.echo()
-    if not quiet:
+def _print_stream(stream: AlignedStream, request: Request, display: DisplayOptions) -> None:
+    output.show_answer(stream.passages(), show_thinking=display.show_thinking, quiet=display.quiet)
+    if not display.quiet:
         output.show_summary(stream.result(), request)
 
 
@@ -210,6 +214,7 @@ def _answer_batch(
             for stream in list(running):
                 stream.cancel()
 
+        model.target.thinking.values(request.thinking)  # refused once, not line by line
         if not quiet:
             output.show_plan_notes(model)
         bar.update(job.answered)

@@ -1,102 +1,137 @@
-"""Chat messages to token runs, through a model's own chat template.
+"""A conversation as one text, through a model's own chat template.
 
-A template comes with a model file and is rendered in `sandbox.py`. A user's text is data: what
-marks structure in the template's mouth is text in the user's. The target and the prompter both use
-this module.
+The template comes with a model file and is rendered in `sandbox.py`. The target and the prompter
+both use this module.
 """
 
 from __future__ import annotations
 
-import re
+import functools
 import secrets
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.decoding.sandbox import render_template
 from alignpro_lite.errors import InputError
 
-_PAD = "\v"
-"""White space that no template writes itself; it disappears where a template trims."""
-
-_OPENING, _CLOSING = ("Ps", "Pi", "Sm"), ("Pe", "Pf", "Sm")
-"""Unicode's categories of brackets, quotes and signs such as `<` and `|`."""
-
-_HTML_TAG = re.compile(
-    r"</?(a|article|b|blockquote|body|button|caption|code|dd|div|dl|dt|em|figure|footer|form|h[1-6]"
-    r"|head|header|html|i|iframe|img|input|label|li|main|nav|ol|option|p|pre|q|s|script|section"
-    r"|select|small|span|strong|style|sub|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|u"
-    r"|ul|video)>"
-)
-"""Gemma's vocabulary has tokens for such tags."""
+Role = Literal["system", "user", "assistant"]
+Variable = str | bool | int | None
+"""What a template may be told beside the conversation."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True)
-class TextRun:
-    """A stretch of a rendered prompt.
+    """One turn of a conversation.
 
     Attributes:
-        text: The characters.
-        special: True for a special token that the template itself wrote.
+        role: Who speaks.
+        content: What is said.
+        reasoning: What a model thought before it; whether that stays in the conversation is up to
+            the model's chat template.
     """
 
-    text: str
-    special: bool
+    role: Role
+    content: str
+    reasoning: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """The turn as chat templates and servers know it."""
+        turn: dict[str, str] = {"role": self.role, "content": self.content}
+        return turn | {"reasoning_content": self.reasoning} if self.reasoning else turn
 
 
 def render(
-    template: str | None, messages: Sequence[Message], special_tokens: Mapping[str, str]
-) -> list[tuple[str, bool]]:
+    template: str | None,
+    messages: Sequence[Message],
+    special_tokens: Mapping[str, str],
+    variables: Mapping[str, Variable] | None = None,
+) -> Rendered:
     """Render a conversation up to where the assistant speaks next.
 
-    A conversation that ends with the assistant's own turn is rendered as it is.
+    A conversation that ends with the assistant's own turn is rendered as it is. What the system
+    says becomes the beginning of the user's first turn if the template has no place for it.
 
     Args:
         template: The model's Jinja chat template; None joins the plain texts.
         messages: The conversation.
         special_tokens: Values for names such as `bos_token` and `eos_token`.
-
-    Returns:
-        Segments in order: (text, True) is the template's own text, (text, False) a message.
+        variables: Values for other names, such as `enable_thinking`.
 
     Raises:
-        ModelFileError: The template is broken, too slow or loses a message.
-        InputError: The template itself refuses the conversation.
+        ModelFileError: The template is broken or too slow.
+        InputError: The template refuses the conversation or loses a message.
     """
     if template is None:
-        return [("\n\n".join(message.content for message in messages), False)]
-    marks = {_mark(): message for message in messages}
-    # The pads show whether the template trims a message, which then has to be trimmed too.
-    marked = [{"role": turn.role, "content": _PAD + mark + _PAD} for mark, turn in marks.items()]
-    rendered = render_template(template, marked, special_tokens)
-    lost = [turn.role for mark, turn in marks.items() if mark not in rendered]
-    if lost and lost != ["assistant"] * len(lost):
+        return Rendered("\n\n".join(message.content for message in messages))
+    told = _Told(template, tuple(special_tokens.items()), tuple((variables or {}).items()))
+    lost = _lost_roles(told, tuple(message.role for message in messages))
+    folded = _without_system(messages)
+    if folded and (lost is None or "system" in lost):
+        return render(template, folded, special_tokens, variables)
+    rendered = told.render(messages)
+    if lost and set(lost) != {"assistant"}:
         raise InputError(
             f"The model's chat template drops the {lost[0]} message.",
             "Leave the system prompt out, or use a model whose template supports one.",
         )
-    segments = []
-    for part in re.split(f"({_PAD}?(?:{'|'.join(marks)}){_PAD}?)", rendered):
-        if message := marks.get(part.strip(_PAD)):
-            segments.append((_as_marked(message.content, part), False))
-        elif part:
-            segments.append((part, True))
-    return segments
+    return rendered
 
 
-def _as_marked(content: str, marked: str) -> str:
-    """Trim a message where its mark has lost a pad."""
-    left = content if marked.startswith(_PAD) else content.lstrip()
-    return left if marked.endswith(_PAD) else left.rstrip()
+@dataclass(frozen=True)
+class _Told:
+    """A template and all that it is told beside the conversation."""
+
+    template: str
+    special_tokens: tuple[tuple[str, str], ...]
+    variables: tuple[tuple[str, Variable], ...]
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        turns = [turn.as_dict() for turn in messages]
+        text, own = render_template(
+            self.template, turns, dict(self.special_tokens), dict(self.variables)
+        )
+        if own is None:
+            typed = "\n".join(f"{turn.reasoning}\n{turn.content}" for turn in messages)
+            return Rendered(text, ((0, len(text)),), typed)
+        return Rendered(text, own)
+
+
+@functools.lru_cache(maxsize=256)
+def _lost_roles(told: _Told, roles: tuple[Role, ...]) -> list[Role] | None:
+    """Roles of the messages that a template does not write; None if it refuses a conversation."""
+    marked = [_marked(role) for role in roles]
+    try:
+        text = told.render(marked).text
+        return [
+            message.role
+            for place, message in enumerate(marked)
+            if message.content not in text
+            # It may be there, but cut or capitalised.
+            and text == told.render(_replaced(marked, place)).text
+        ]
+    except InputError:
+        return None
+
+
+def _replaced(messages: Sequence[Message], place: int) -> list[Message]:
+    """The conversation with another message of the same role in one place."""
+    return [*messages[:place], _marked(messages[place].role), *messages[place + 1 :]]
+
+
+def _marked(role: Role) -> Message:
+    """A message that no template knows."""
+    return Message(role, f"message{secrets.token_hex(16)}")
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with the system's words in the user's first turn; empty if that is none."""
+    match messages:
+        case [Message("system", told), Message("user", asked), *others]:
+            return [Message("user", f"{told}\n\n{asked}"), *others]
+        case _:
+            return []
 
 
 def check_prompt(prompt: str) -> None:
@@ -114,70 +149,3 @@ def check_prompt(prompt: str) -> None:
             f"The prompt is not valid text: half a surrogate pair at character {error.start}.",
             "Convert it to UTF-8.",
         ) from error
-
-
-def token_runs(segments: Iterable[tuple[str, bool]], special: Sequence[str]) -> list[TextRun]:
-    """Cut segments into special tokens and plain text.
-
-    Neighbouring plain texts are joined across message boundaries, so that they are tokenised
-    exactly as the whole prompt would be.
-
-    Args:
-        segments: What `render` returns.
-        special: Texts of the special tokens that the template may use.
-
-    Returns:
-        Runs in order; no two plain runs are neighbours.
-    """
-    ordered = sorted((re.escape(text) for text in special if text), key=len, reverse=True)
-    pattern = re.compile("(" + "|".join(ordered) + ")") if ordered else None
-    runs: list[TextRun] = []
-    for text, from_template in segments:
-        pieces = pattern.split(text) if pattern and from_template else [text]
-        for place, piece in enumerate(pieces):
-            if not piece:
-                continue
-            is_special = place % 2 == 1
-            if not is_special and runs and not runs[-1].special:
-                runs[-1] = TextRun(runs[-1].text + piece, False)
-            else:
-                runs.append(TextRun(piece, is_special))
-    return runs
-
-
-def is_marker(token: str, template: str) -> bool:
-    """Whether a token marks structure, so that it must not come from a user's text.
-
-    Its type in the vocabulary does not say it: published models keep `<think>` and `<tool_call>` as
-    they keep runs of white space, HTML tags and added words, which are text like any other.
-
-    Args:
-        token: How it is written.
-        template: All that the chat template may write.
-    """
-    if len(token) < 2 or token.isspace():
-        return False
-    return token in template or (_is_bracketed(token) and not _HTML_TAG.fullmatch(token))
-
-
-def _is_bracketed(token: str) -> bool:
-    """Whether it looks like `<think>`, `[INST]` or `<|user|>`: a name between brackets or signs."""
-    inner = token.strip()
-    sides = unicodedata.category(inner[0]), unicodedata.category(inner[-1])
-    return sides[0] in _OPENING and sides[1] in _CLOSING and any(map(str.isalnum, inner))
-
-
-def cut_inside(text: str, markers: Iterable[str]) -> list[str]:
-    """Cut a text behind the first character of every marker in it: no piece holds a whole one.
-
-    Args:
-        text: Any text.
-        markers: Of at least two characters each.
-    """
-    places = (f"(?<={re.escape(marker[0])})(?={re.escape(marker[1:])})" for marker in markers)
-    return re.split("|".join(places), text)
-
-
-def _mark() -> str:
-    """A placeholder that no template changes and no message contains."""
-    return f"message{secrets.token_hex(16)}"

@@ -11,17 +11,18 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignpro_lite.decoding.conversation import cut_inside, is_marker
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
+from alignpro_lite.decoding.markers import Rendered, is_marker
 from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
@@ -229,14 +230,22 @@ class LlamaModel:
                 "The file is damaged: get it again, or use another one.",
             ) from error
 
-    def special_texts_in(self, text: str) -> list[str]:
-        """Texts of the special tokens that llama.cpp recognises in a template's own text."""
-        plain = self.lib.LLAMA_TOKEN_ATTR_NORMAL | self.lib.LLAMA_TOKEN_ATTR_BYTE
-        return [
-            self.special_text(token)
-            for token in set(self.tokenize(text, special=True))
-            if not self._attributes(token) & plain
-        ]
+    def strips(self, token: int) -> tuple[bool, bool]:
+        """Whether white space is lost before a token, and behind it."""
+        attributes = self.lib.llama_vocab_get_attr(self._vocab, token)
+        before, behind = self.lib.LLAMA_TOKEN_ATTR_LSTRIP, self.lib.LLAMA_TOKEN_ATTR_RSTRIP
+        return bool(attributes & before), bool(attributes & behind)
+
+    @cached_property
+    def _special_texts(self) -> dict[str, bool]:
+        """Texts that llama.cpp takes for a token anywhere; whether it is of a user's making."""
+        lib, vocab = self.lib, self._vocab
+        user_defined = lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+        special = user_defined | lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        attributes = (lib.llama_vocab_get_attr(vocab, token) for token in range(self.n_vocab))
+        found = ((token, kind) for token, kind in enumerate(attributes) if kind & special)
+        texts = {self.special_text(token): bool(kind & user_defined) for token, kind in found}
+        return {text: is_user_defined for text, is_user_defined in texts.items() if text}
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, no bos or eos added.
@@ -245,17 +254,18 @@ class LlamaModel:
             text: Any text.
             special: Whether special tokens that are written in it count as such.
         """
-        return self._joined(_without_long_runs(text), special)
+        return self._joined(_cut(text, _long_run_cuts(text, 0, len(text))), special)
 
     def _joined(self, pieces: Sequence[str], special: bool) -> list[int]:
-        """Token ids of pieces that follow one another."""
+        """Token ids of pieces that follow one another; a single character is never special."""
         first, *others = pieces
-        tokens = self._tokenize(first, special)
-        before = self._tokenize(_FENCE, special) if others else []
+        tokens = self._tokenize(first, special and len(first) > 1)
+        before = self._tokenize(_FENCE, special=False) if others else []
         for piece in others:
-            fenced = self._tokenize(_FENCE + piece, special)
+            counts = special and len(piece) > 1
+            fenced = self._tokenize(_FENCE + piece, counts)
             follows = fenced[: len(before)] == before
-            tokens += fenced[len(before) :] if follows else self._tokenize(piece, special)
+            tokens += fenced[len(before) :] if follows else self._tokenize(piece, counts)
         return tokens
 
     def _tokenize(self, text: str, special: bool) -> list[int]:
@@ -271,28 +281,28 @@ class LlamaModel:
             f"llama.cpp cannot tokenise a text of {len(raw)} bytes.", "Shorten the prompt."
         )
 
-    def tokenize_text(self, text: str, template: str) -> list[int]:
-        """Token ids of a text in which no token marks structure.
+    def tokenize_rendered(self, rendered: Rendered, template: str) -> list[int]:
+        """Token ids of a conversation, those that llama.cpp gives for its whole text.
 
-        llama.cpp takes tokens of the type "user defined" out of any text. Where they are markers,
-        the text is cut inside, and the pieces are tokenised apart.
+        Where a message holds a marker, the text is cut inside, and the pieces are tokenised apart.
 
         Args:
-            text: Any text.
+            rendered: What `render` returns.
             template: All that the chat template may write; see `is_marker`.
+
+        Raises:
+            InputError: See `Rendered.find`.
         """
-        pieces = _without_long_runs(text)
-        while True:
-            tokens = self._joined(pieces, special=False)
-            markers = [
-                written
-                for token in set(tokens)
-                if self._attributes(token) & self.lib.LLAMA_TOKEN_ATTR_USER_DEFINED
-                and is_marker(written := self.special_text(token), template)
-            ]
-            if not markers:
-                return tokens
-            pieces = [part for piece in pieces for part in cut_inside(piece, markers)]
+        text = rendered.text
+        found = rendered.find(
+            special
+            for special, is_user_defined in self._special_texts.items()
+            if special in text and (not is_user_defined or is_marker(special, template))
+        )
+        borders = [0, *chain.from_iterable(found.own), len(text)]
+        between = zip(borders[::2], borders[1::2], strict=True)
+        runs = (_long_run_cuts(text, start, end) for start, end in between)
+        return self._joined(_cut(text, found.cuts().union(*runs)), special=True)
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
@@ -303,21 +313,22 @@ class LlamaModel:
                 break
         return buffer.raw[: max(length, 0)]
 
-    def _attributes(self, token: int) -> int:
-        return int(self.lib.llama_vocab_get_attr(self._vocab, token))
-
     def _special_id(self, kind: str) -> int | None:
         token = int(getattr(self.lib, f"llama_vocab_{kind}")(self._vocab))
         return None if token < 0 else token
 
 
-def _without_long_runs(text: str) -> list[str]:
-    """A text, cut where a run gets too long."""
-    if len(text) < _LONGEST_RUN:
-        return [text]
-    runs = (run.span() for pattern in _RUNS for run in pattern.finditer(text))
-    cuts = {0, len(text)}.union(*(_cuts(text, *run) for run in runs))
-    return [text[start:end] for start, end in pairwise(sorted(cuts))]
+def _cut(text: str, places: Iterable[int]) -> list[str]:
+    """A text, cut at places."""
+    return [text[start:end] for start, end in pairwise(sorted({0, len(text), *places}))] or [""]
+
+
+def _long_run_cuts(text: str, start: int, end: int) -> Iterator[int]:
+    """Where to cut a stretch of a text, because a run in it gets too long."""
+    if end - start >= _LONGEST_RUN:
+        for pattern in _RUNS:
+            for run in pattern.finditer(text, start, end):
+                yield from _cuts(text, *run.span())
 
 
 def _cuts(text: str, start: int, end: int) -> Iterator[int]:

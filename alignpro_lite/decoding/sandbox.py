@@ -14,7 +14,11 @@ from alignpro_lite.decoding.child import WarmChild
 from alignpro_lite.errors import DeviceError, InputError, ModelFileError
 
 RENDER_SECONDS = 5.0
-"""For one template, compiled and rendered; honest ones take milliseconds."""
+"""For one template, compiled and rendered twice; honest ones take milliseconds."""
+MAX_CONVERSATION = 10_000_000
+"""Characters that a template is given at most."""
+_CHARACTERS_A_SECOND = 1_000_000
+"""A fifth of what is rendered on an old core; long conversations get more time."""
 _MEMORY_BYTES = 512 << 20
 
 _renderer = WarmChild("alignpro_lite.decoding.rendering", _MEMORY_BYTES)
@@ -39,8 +43,11 @@ def release_renderer() -> None:
 
 
 def render_template(
-    template: str, messages: Sequence[Mapping[str, str]], special_tokens: Mapping[str, str]
-) -> str:
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    special_tokens: Mapping[str, str],
+    variables: Mapping[str, object],
+) -> tuple[str, tuple[tuple[int, int], ...] | None]:
     """Render a chat template up to where the assistant speaks next.
 
     A conversation that ends with the assistant's own turn is rendered as it is.
@@ -49,25 +56,41 @@ def render_template(
         template: Jinja source, as in a model file.
         messages: Turns with `role` and `content`.
         special_tokens: Values for names such as `bos_token`.
+        variables: Values for other names.
+
+    Returns:
+        The text; and where the template wrote it, as pairs (start, end), None if it makes something
+        of a message that cannot be followed.
 
     Raises:
         ModelFileError: The template is broken, too slow or uses too much memory.
-        InputError: The template itself refuses the conversation.
+        InputError: The conversation is too long, or the template itself refuses it.
         DeviceError: No child interpreter can be started.
     """
+    length = sum(
+        len(said) for message in messages for key, said in message.items() if key != "role"
+    )
+    if length > MAX_CONVERSATION:
+        raise InputError(
+            f"A conversation has at most {MAX_CONVERSATION:,} characters, found {length:,}.",
+            "Shorten the prompt.",
+        )
+    seconds = RENDER_SECONDS + length / _CHARACTERS_A_SECOND
     answered = bool(messages) and messages[-1]["role"] == "assistant"
-    values = {**special_tokens, "messages": [*messages], "add_generation_prompt": not answered}
+    conversation = {"messages": [*messages], "add_generation_prompt": not answered}
+    own_names = [name for name in special_tokens if name not in conversation]
+    values = {**variables, **special_tokens, **conversation}
     try:
-        reply = _renderer.ask([template, values], RENDER_SECONDS)
+        reply = _renderer.ask([template, values, own_names], seconds)
     except TimeoutError as error:
-        raise _unusable(f"it ran for more than {RENDER_SECONDS:g} seconds") from error
+        raise _unusable(f"it ran for more than {seconds:.3g} seconds") from error
     except ChildProcessError as error:
         raise _unusable(f"it ended the process that renders it: {error}") from error
     except OSError as error:
         raise _cannot_start(error) from error
     match reply:
-        case {"text": text}:
-            return str(text)
+        case {"text": text, "own": own}:
+            return text, None if own is None else tuple((start, end) for start, end in own)
         case {"refusal": refusal}:
             raise InputError(
                 f"The model's chat template refuses this conversation: {refusal}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class StopStrings:
@@ -19,22 +19,31 @@ class StopStrings:
         if self.found:
             return ""
         self._held += text
-        found = [(place, stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if found:
-            # The one that is complete first, so that the cut does not depend on the pieces.
-            place, _ = min(found, key=lambda match: (match[0] + len(match[1]), match[0]))
-            self.found = True
-            shown, self._held = self._held[:place], ""
-            return shown
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        cut = len(self._held) - keep
-        shown, self._held = self._held[:cut], self._held[cut:]
+        shown, self.found, self._held = cut_at(self._held, self._stops)
+        if self.found:
+            self._held = ""
         return shown
 
     def end(self) -> str:
         """The text that was held back but is not a stop string."""
         shown, self._held = self._held, ""
         return shown
+
+
+def cut_at(text: str, marks: Sequence[str]) -> tuple[str, bool, str]:
+    """Cut a text, of which more may come, at the first of several marks.
+
+    Returns:
+        What stands before the mark, whether there is one, and what follows it; without a mark, the
+        rest is what may be its beginning.
+    """
+    found = [(place, mark) for mark in marks if (place := text.find(mark)) >= 0]
+    if found:
+        # The one that is complete first, so that the cut does not depend on the pieces.
+        place, mark = min(found, key=lambda match: (match[0] + len(match[1]), match[0]))
+        return text[:place], True, text[place + len(mark) :]
+    cut = len(text) - max((_overlap(text, mark) for mark in marks), default=0)
+    return text[:cut], False, text[cut:]
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -45,23 +54,13 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def text_pieces(pieces: Iterator[bytes], stops: StopStrings) -> Iterator[str]:
-    """Turn token bytes into non-empty pieces of text, ending at a stop string.
+def decoded(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Turn token bytes into pieces of text, which may be empty but have no half a character.
 
     Args:
         pieces: The bytes of each token, in order.
-        stops: Where to end; `stops.found` says afterwards whether it did.
-
-    Yields:
-        Text to show at once, never empty, never with half a character.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for piece in pieces:
-        shown = stops.feed(decoder.decode(piece))
-        if shown:
-            yield shown
-        if stops.found:
-            return
-    shown = stops.feed(decoder.decode(b"", final=True)) + stops.end()
-    if shown:
-        yield shown
+        yield decoder.decode(piece)
+    yield decoder.decode(b"", final=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from alignpro_lite.decoding.conversation import is_marker, token_runs
+from alignpro_lite.decoding.markers import Rendered, Stretch, is_marker
+from alignpro_lite.decoding.reasoning import reasoning_format
 from alignpro_lite.errors import AlignProError, BundleError
 
 
@@ -83,23 +85,59 @@ class TextTokenizer:
         """
         added = tokenizer.get_added_tokens_decoder()
         self.added = {str(found.content): token for token, found in added.items()}
-        self._silent = frozenset(token for token, found in added.items() if found.special)
+        known = reasoning_format(template)
+        tags = "\n".join(known.tags if known else ())
+        self._silent = frozenset(
+            token
+            for token, found in added.items()
+            if found.special and str(found.content) not in tags
+        )
         self._tokenizer = tokenizer
         spell_out_markers(tokenizer, "\n".join([template or "", *names.values()]))
+        self._twins = _add_twins(tokenizer)
+        self._originals = {
+            tokenizer.token_to_id(twin): self.added[marker] for marker, twin in self._twins.items()
+        }
 
-    def encode(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
-        """Token ids of a rendered conversation, as `render` returns it."""
-        ids: list[int] = []
-        for run in token_runs(segments, list(self.added)):
-            ids += [self.added[run.text]] if run.special else self.encode_text(run.text)
-        return ids
+    def encode(self, rendered: Rendered) -> list[int]:
+        """Token ids of a conversation, those of its whole text; a marker in a message is text.
+
+        Raises:
+            InputError: See `Rendered.find`.
+        """
+        own = rendered.find(marker for marker in self._twins if marker in rendered.text).own
+        while True:
+            text, places = self._with_twins(rendered.text, own)
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            tokens = zip(encoding.ids, encoding.offsets, strict=True)
+            read = [span for token, span in tokens if token in self._originals]
+            if len(read) == len(own):
+                return [self._originals.get(token, token) for token in encoding.ids]
+            # Some tokens are read only as words of their own, or behind a space.
+            own = tuple(
+                marker
+                for marker, (start, end) in zip(own, places, strict=True)
+                if any(first <= start and end <= last for first, last in read)
+            )
+
+    def _with_twins(self, text: str, own: Sequence[Stretch]) -> tuple[str, list[Stretch]]:
+        """A text with twins in place of special tokens, and where they stand in it."""
+        parts, places, place, length = [], [], 0, 0
+        for start, end in own:
+            twin = self._twins[text[start:end]]
+            length += start - place
+            places.append((length, length + len(twin)))
+            length += len(twin)
+            parts += [text[place:start], twin]
+            place = end
+        return "".join([*parts, text[place:]]), places
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text, whatever is written in it."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, special tokens left out but for the tags around thoughts."""
         spoken = [token for token in tokens if token not in self._silent]
         return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
 
@@ -114,15 +152,49 @@ def spell_out_markers(tokenizer: Tokenizer, template: str) -> None:
     tokenizer.encode_special_tokens = True
     tokenizer.add_special_tokens(
         [
-            AddedToken(
-                str(added.content),
-                single_word=added.single_word,
-                lstrip=added.lstrip,
-                rstrip=added.rstrip,
-                normalized=added.normalized,
-                special=True,
-            )
+            _like(added, str(added.content), special=True)
             for added in tokenizer.get_added_tokens_decoder().values()
             if not added.special and is_marker(str(added.content), template)
         ]
+    )
+
+
+def _add_twins(tokenizer: Tokenizer) -> dict[str, str]:
+    """Add a token beside each special one, which reads the text around it by the same rules.
+
+    Special tokens are spelled out, wherever they stand; their twins are not, and nobody can guess
+    how they are written.
+
+    Args:
+        tokenizer: As `spell_out_markers` leaves it; ids stay as they are.
+
+    Returns:
+        Texts of the twins, by those of the special tokens.
+    """
+    secret = secrets.token_hex(16)
+    special = [
+        token
+        for token in tokenizer.get_added_tokens_decoder().values()
+        if token.special and token.content
+    ]
+    # Whether a token is a word of its own is seen at its ends, so these stay.
+    twins = [
+        _like(token, f"{token.content[0]}{secret}:{place}{token.content[-1]}", special=False)
+        for place, token in enumerate(special)
+    ]
+    tokenizer.add_tokens(twins)
+    return {
+        str(token.content): str(twin.content) for token, twin in zip(special, twins, strict=True)
+    }
+
+
+def _like(token: AddedToken, content: str, *, special: bool) -> AddedToken:
+    """Another added token that treats the text around it in the same way."""
+    return AddedToken(
+        content,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=special,
     )

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval.config import BoundSection, EvalConfig
 from alignpro_lite.eval.evaluation import open_evaluation
@@ -71,6 +72,8 @@ class BoundRun:
         strength: λ > 0.
         max_tokens: Most tokens of an answer.
         seed: Seed of rewrites, answers and the bootstrap.
+        thinking: Whether the target thinks before it answers; its thought is part of what is
+            measured, and the reward sees the answer alone.
     """
 
     target: LlamaTarget
@@ -81,6 +84,7 @@ class BoundRun:
     strength: float
     max_tokens: int
     seed: int
+    thinking: Thinking = "auto"
 
     def __post_init__(self) -> None:
         """Refuse a run that measures nothing.
@@ -169,6 +173,7 @@ class BoundRun:
                 self.max_tokens,
                 Sampling(seed=stream_seed(seed, place)),
                 count=self.draws.answers,
+                thinking=self.thinking,
             )
             for place, text in enumerate(sent)
         ]
@@ -195,7 +200,9 @@ class BoundRun:
         """Mean distance from what wrote the answers to π_F given each of several texts."""
         different = list(dict.fromkeys(sent))
         scores = self.target.score_each(
-            [[Message("user", text)] for text in different], [answer.tokens for answer in answers]
+            [[Message("user", text)] for text in different],
+            [answer.tokens for answer in answers],
+            self.thinking,
         )
         known = dict(zip(different, scores, strict=True))
         log_p = np.array([answer.log_prob for answer in answers])
@@ -204,6 +211,12 @@ class BoundRun:
 
 def _answer(stream: AnswerStream) -> _Answer:
     text = "".join(stream)
+    if stream.thought_only:
+        raise RewardError(
+            f"The target was still thinking after {stream.token_count} tokens, and an answer is "
+            "needed.",
+            'Raise answers.max_tokens, or set answers.thinking = "off".',
+        )
     return _Answer(text, tuple(stream.tokens), stream.log_prob)
 
 
@@ -236,6 +249,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             strength=_strength(section, loaded),
             max_tokens=config.answers.max_tokens,
             seed=config.seed,
+            thinking=config.answers.switch,
         )
         origin = Origin(journal.file, InputError, CURE)
         known = [parse_written(PromptTerms, row, origin) for row in journal.read()]

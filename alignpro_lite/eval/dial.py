@@ -88,6 +88,7 @@ def _candidates(evaluation: Evaluation, section: DialSection, place: int, prompt
         max_tokens=plan.max_tokens,
         sampling=plan.seeded(seed),
         rho_star=RhoStar(answers=section.trials, trial_tokens=plan.max_tokens),
+        thinking=plan.switch,
     )
     prompter = loaded.prompter(section.bundle)
     source = CandidateSource(prompter, protect(prompt), request, Sampling(), Cancellation())

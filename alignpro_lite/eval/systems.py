@@ -106,6 +106,7 @@ def draw_rewrites(
                     max_tokens=plan.max_tokens,
                     sampling=plan.seeded(stream_seed(stream_seed(seed, number), turn)),
                     rho_star=settings,
+                    thinking=plan.switch,
                 ),
                 Cancellation(),
             )
@@ -132,6 +133,6 @@ def _scored_answer(choice: Choice) -> str:
     if choice.answer is None:
         raise RewardError(
             f"No answer to {choice.sent!r:.60} has a score.",
-            "Fix the reward; a comparison needs every score.",
+            'Fix the reward; if the target thinks, set answers.thinking = "off".',
         )
     return choice.answer.text

@@ -71,6 +71,7 @@ def rebuild_tokenizer(path: Path, reference: LlamaModel) -> Tokenizer:
         tokenizer = _byte_level_bpe(reader)
     else:
         tokenizer = _derived_by_transformers(path)
+    _strip_alike(tokenizer, reference)
     _require_agreement(path, tokenizer, reference)
     if reference.bos is not None and reference.add_bos:
         token = tokenizer.id_to_token(reference.bos)
@@ -114,6 +115,22 @@ def _derived_by_transformers(path: Path) -> Tokenizer:
         )
     tokenizer: Tokenizer = derived.backend_tokenizer
     return tokenizer
+
+
+def _strip_alike(tokenizer: Tokenizer, reference: LlamaModel) -> None:
+    """Let tokens take the white space beside them as in llama.cpp, which goes by a model's name."""
+    for token, added in tokenizer.get_added_tokens_decoder().items():
+        strips = reference.strips(token)
+        if strips != (added.lstrip, added.rstrip):
+            like = AddedToken(
+                added.content,
+                single_word=added.single_word,
+                lstrip=strips[0],
+                rstrip=strips[1],
+                normalized=added.normalized,
+                special=added.special,
+            )
+            tokenizer.add_tokens([like])
 
 
 def _require_agreement(path: Path, tokenizer: Tokenizer, reference: LlamaModel) -> None:

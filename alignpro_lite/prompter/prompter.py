@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream
+from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import GivenTokens, Sampler, Sampling, TokenSource
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
@@ -34,6 +35,8 @@ class Rewrite:
         log_prob: log ρ_θ(x'|x), natural, at temperature 1, summed over `tokens`.
         log_proposal: Natural log of the probability under the filters it was drawn with.
         finish_reason: `stop` if it ended by itself, `length` if it was cut.
+        reasoning: What the prompter thought before it wrote.
+        thought_only: Whether its thought did not come to a rewrite.
     """
 
     text: str
@@ -42,6 +45,8 @@ class Rewrite:
     log_prob: float
     log_proposal: float
     finish_reason: FinishReason
+    reasoning: str = ""
+    thought_only: bool = False
 
 
 class RewriteStream:
@@ -67,14 +72,16 @@ class RewriteStream:
         finally:
             self._tokens.cancel()
         tokens = tuple(draw.token for draw in draws)
-        output = self._prompter.decode(tokens)
+        written = self._prompter.split(tokens)
         return Rewrite(
-            text=self._prompter.template.apply(self._prompt, output),
-            output=output,
+            text=self._prompter.template.apply(self._prompt, written.text),
+            output=written.text,
             tokens=tokens,
             log_prob=math.fsum(draw.log_prob for draw in draws),
             log_proposal=self._tokens.sampler.log_proposal,
             finish_reason=self._tokens.finish_reason or "cancelled",
+            reasoning=written.reasoning,
+            thought_only=written.thought_only,
         )
 
 
@@ -227,9 +234,13 @@ class OnnxPrompter:
             return self._tokenizer.encode(output)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of an output, special tokens left out."""
+        """Text of an output, without special tokens and without what was thought before it."""
+        return self.split(tokens).text
+
+    def split(self, tokens: Sequence[int]) -> Reply:
+        """An output and what was thought before it, without special tokens."""
         with self._tokenizer_errors():
-            return self._tokenizer.decode(tokens)
+            return self._tokenizer.split(tokens)
 
     def _tokenizer_errors(self) -> AbstractContextManager[None]:
         return tokenizer_errors(self.bundle.tokenizer_file, PROMPTER_BUNDLE.cure)

@@ -1,12 +1,25 @@
-"""Prompts and rewrites as the prompter's token ids, the same way in training and at run time."""
+"""Prompts and rewrites as the prompter's token ids, the same way in training and at run time.
+
+A prompter is asked without a thought where its chat template has a switch for it: a rewrite is
+shorter than most thoughts. What it thinks all the same is no part of the rewrite.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from tokenizers import Tokenizer
 
 from alignpro_lite.decoding.conversation import render
+from alignpro_lite.decoding.reasoning import (
+    LONGEST_OPENING,
+    Reply,
+    opens_thought,
+    reasoning_format,
+    split_reply,
+)
+from alignpro_lite.decoding.thinking import switch_values
 from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.prompter.bundle import Tokens
 from alignpro_lite.prompter.template import RewriteTemplate
@@ -25,6 +38,7 @@ class PrompterTokenizer:
         """
         self._known = known
         self._text = TextTokenizer(tokenizer, known.chat_template, known.names)
+        self._reasoning = reasoning_format(known.chat_template)
         self.template = template
 
     @property
@@ -36,7 +50,12 @@ class PrompterTokenizer:
         """Token ids that ask the prompter for a rewrite of x."""
         known = self._known
         ids = self._text.encode(
-            render(known.chat_template, self.template.messages(prompt), known.names)
+            render(
+                known.chat_template,
+                self.template.messages(prompt),
+                known.names,
+                switch_values("off"),
+            )
         )
         if known.bos is not None and ids[:1] != [known.bos]:
             ids.insert(0, known.bos)
@@ -47,5 +66,17 @@ class PrompterTokenizer:
         return [*self._text.encode_text(output), self.stop[0]]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of an output, special tokens left out."""
-        return self._text.decode(tokens)
+        """Text of an output, without special tokens and without what was thought before it."""
+        return self.split(tokens).text
+
+    def split(self, tokens: Sequence[int]) -> Reply:
+        """An output and what was thought before it, without special tokens."""
+        return split_reply(self._text.decode(tokens), self._reasoning, inside=self._begins_inside)
+
+    @cached_property
+    def _begins_inside(self) -> bool:
+        """Whether requests end with the tag that begins a thought."""
+        if self._reasoning is None:
+            return False
+        end = self._text.decode(self.request("Hello")[-LONGEST_OPENING:])
+        return opens_thought(end, self._reasoning)

@@ -312,7 +312,7 @@ class _WithReward:
 
     def _best(self, answers: Sequence[Trial]) -> Trial | None:
         known = [trial for trial in answers if not np.isnan(trial.reward)]
-        if not known or self._settings.returns == "fresh":
+        if not known or self._settings.returns == "fresh" or not self._trials.continuable:
             return None
         return max(known, key=lambda trial: trial.reward)
 
@@ -341,6 +341,8 @@ class _WithReward:
                 yield f"candidate {candidate.number}: it does not fit the context"
             elif not answered:
                 yield f"candidate {candidate.number}: the time ran out"
+            elif all(trial.thought_only for trial in answered):
+                yield f"candidate {candidate.number}: its answers were still a thought"
             elif not len(rewards_of(answered)):
                 yield f"candidate {candidate.number}: its reward is not a number"
 

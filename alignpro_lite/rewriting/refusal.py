@@ -46,6 +46,8 @@ def refusal_of(protected: Protected, rewrite: Rewrite) -> Refusal | None:
     """
     if rewrite.finish_reason == "cancelled":
         return Refusal("cancelled", "cancelled")
+    if rewrite.thought_only:
+        return Refusal("thought", "the prompter thought and came to no rewrite")
     if rewrite.finish_reason == "length":
         return Refusal("rambling", "the rewrite rambled past its limit")
     if not rewrite.output.strip():

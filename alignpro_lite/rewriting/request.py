@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from alignpro_lite.decoding.conversation import Message, check_prompt
 from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import InputError
 from alignpro_lite.rewriting.spans import compile_patterns
 from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
@@ -111,14 +112,16 @@ class Request:
     Attributes:
         system: A system prompt for the target, or None for the model's own.
         history: Earlier turns of the conversation, as the target saw them.
-        max_tokens: The most tokens of the answer.
-        stop: Strings that end the answer.
+        max_tokens: The most tokens of the answer, its thought included.
+        stop: Strings that end the answer; in a thought they are text.
         sampling: How the answer is drawn; its seed serves the rewrite too.
         rewrite_sampling: How the rewrite is drawn; None takes the bundle's own, or with a reward
             ρ_θ at temperature 1 without filters.
         protect: Regular expressions of text that a rewrite must keep, in addition to what `spans`
             always protects.
         rho_star: How many rewrites are tried and how one of them is chosen.
+        thinking: Whether a target that can think does so before it answers; `auto` leaves it to its
+            chat template.
     """
 
     system: str | None = None
@@ -129,6 +132,7 @@ class Request:
     rewrite_sampling: Sampling | None = None
     protect: tuple[str, ...] = ()
     rho_star: RhoStar = RhoStar()
+    thinking: Thinking = "auto"
 
     def __post_init__(self) -> None:
         """Refuse patterns that cannot be used, before anything is loaded.
@@ -153,4 +157,4 @@ class Request:
             check_prompt(self.system)
         system = [Message("system", self.system)] if self.system else []
         messages = (*system, *self.history, Message("user", prompt))
-        return Question(messages, self.max_tokens, self.sampling, self.stop)
+        return Question(messages, self.max_tokens, self.sampling, self.stop, thinking=self.thinking)

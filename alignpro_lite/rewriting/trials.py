@@ -6,6 +6,7 @@ was decoded to choose a prompt is lost.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from alignpro_lite.decoding.cancellation import Cancellation, deadline
 from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.sampling import Consumer, stream_seed
+from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, score_warnings
@@ -31,15 +33,19 @@ class Trial:
 
     Attributes:
         tokens: Its token ids, the stop token included.
-        text: Its text.
+        text: Its text, without what was thought.
         finish_reason: `length` if it can be continued.
         reward: r*(x, y); NaN if it could not be scored.
+        reasoning: What was thought before it.
+        thought_only: Whether the thought did not come to an answer; it then has no reward.
     """
 
     tokens: tuple[int, ...]
     text: str
     finish_reason: FinishReason
     reward: float
+    reasoning: str = ""
+    thought_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,30 @@ class Trials:
         self._cancellation = cancellation
         self._begun = time.monotonic()
         self.tokens_spent = 0
-        self.notes: dict[str, None] = {}
-        """What is suspicious about the rewards, each sentence once."""
+        self._tried = self._thought_only = 0
+        self._notes: dict[str, None] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What is suspicious about the answers and their rewards, each sentence once."""
+        thoughts = (
+            f"{self._thought_only} of {self._tried} trial answers were still a thought after "
+            f"{self.trial_tokens} tokens, which says nothing about the answer."
+        )
+        return [*self._notes, *([thoughts] if self._thought_only else [])]
+
+    @property
+    def continuable(self) -> bool:
+        """Whether a trial is the beginning of an answer as it was asked for."""
+        switch = self._target.thinking
+        return switch.position(self._thinking) == switch.position(self._request.thinking)
+
+    @property
+    def _thinking(self) -> Thinking:
+        """A trial that is no whole answer is too short for a thought, and asked without one."""
+        wanted = self._request.thinking
+        is_whole = self.trial_tokens == self._request.max_tokens
+        return wanted if is_whole else self._target.thinking.briefly(wanted)
 
     @property
     def trial_tokens(self) -> int:
@@ -139,19 +167,29 @@ class Trials:
             stack.enter_context(deadline(self._seconds_left, flat))
             texts = ["".join(stream) for stream in flat]
         self.tokens_spent += sum(stream.token_count for stream in flat)
-        scored = iter(zip(texts, self._scored(texts), strict=True))
-        found = []
-        for streams in started:
-            tried = [_trial(stream, *next(scored)) for stream in streams]
-            found.append([trial for trial in tried if trial.finish_reason != "cancelled"])
-        return found
+        trials = iter(self._scored([_trial(*said) for said in zip(flat, texts, strict=True)]))
+        answered = [[next(trials) for _ in streams] for streams in started]
+        return [
+            [trial for trial in tried if trial.finish_reason != "cancelled"] for tried in answered
+        ]
 
-    def _scored(self, texts: Sequence[str]) -> list[float]:
-        if self._cancellation.asked:
-            return [float("nan")] * len(texts)
-        scores = self._reward.score([Exchange(self._prompt, text) for text in texts])
-        self.notes |= dict.fromkeys(score_warnings(scores))
-        return [float(score) for score in scores.total]
+    def _scored(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The same trials with their rewards; a thought is no answer, and has none."""
+        finished = [trial for trial in trials if trial.finish_reason != "cancelled"]
+        self._tried += len(finished)
+        self._thought_only += sum(trial.thought_only for trial in finished)
+        answered = [place for place, trial in enumerate(trials) if not trial.thought_only]
+        if self._cancellation.asked or not answered:
+            return [*trials]
+        scores = self._reward.score(
+            [Exchange(self._prompt, trials[place].text) for place in answered]
+        )
+        self._notes |= dict.fromkeys(score_warnings(scores))
+        rewards = dict(zip(answered, scores.total, strict=True))
+        return [
+            replace(trial, reward=float(rewards.get(place, math.nan)))
+            for place, trial in enumerate(trials)
+        ]
 
     def _question(self, ask: Ask) -> Question:
         sampling = self._request.sampling
@@ -159,6 +197,7 @@ class Trials:
         return replace(
             self._request.question(ask.sent),
             max_tokens=self.trial_tokens,
+            thinking=self._thinking,
             sampling=replace(sampling, seed=seed),
             count=ask.count,
         )
@@ -173,8 +212,16 @@ def fits(target: LlamaTarget, request: Request, sent: str) -> bool:
     return True
 
 
-def _trial(stream: AnswerStream, text: str, reward: float) -> Trial:
-    return Trial(tuple(stream.tokens), text, stream.finish_reason or "cancelled", reward)
+def _trial(stream: AnswerStream, text: str) -> Trial:
+    """A trial that is not scored yet."""
+    return Trial(
+        tokens=tuple(stream.tokens),
+        text=text,
+        finish_reason=stream.finish_reason or "cancelled",
+        reward=math.nan,
+        reasoning=stream.reasoning,
+        thought_only=stream.thought_only,
+    )
 
 
 def rewards_of(trials: Sequence[Trial]) -> NDArray[np.float64]:

@@ -9,20 +9,25 @@ from concurrent.futures import Future, wait
 from typing import Any, TypeAlias
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.thinking import switch_values
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry.http import HttpError
 from alignpro_lite.target.endpoint import Endpoint
 from alignpro_lite.target.rollout import (
-    Answer,
     AnswerOrFailure,
     AnswerPlan,
     TargetFailure,
     answer_each,
+    answer_of,
 )
 
 _MISFITS = frozenset((400, 422))
 """Statuses with which services that give one choice per request refuse `n` above 1."""
+
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""What servers call the thought of a model."""
 
 _WAKE_SECONDS = 0.2
 """A waiting caller wakes this often, because Windows delivers Ctrl-C only between waits."""
@@ -37,6 +42,10 @@ class OpenAiTarget:
     Temperature, top-p and seed are always sent; whether a seed repeats an answer is up to the
     endpoint. top-k and min-p, which not every endpoint knows, are sent where they are set; where
     they are not, the endpoint's own defaults apply (llama-server: 40 and 0.05).
+
+    Thoughts are left out where the endpoint keeps them apart from the answer, as vLLM and
+    llama-server do on request. `thinking` is sent as variables of the chat template, or not at all
+    if it is not set.
     """
 
     def __init__(
@@ -125,7 +134,7 @@ class OpenAiTarget:
         sampling = plan.seeded(seed)
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "messages": [turn.as_dict() for turn in messages],
             "n": plan.count,
             "max_tokens": plan.max_tokens,
             "temperature": sampling.temperature,
@@ -136,6 +145,8 @@ class OpenAiTarget:
             body["top_k"] = sampling.top_k
         if sampling.min_p > 0:
             body["min_p"] = sampling.min_p
+        if plan.thinking is not None:
+            body["chat_template_kwargs"] = switch_values(plan.thinking)
         return body
 
 
@@ -151,7 +162,7 @@ def _choices(answer: Any, shown: Callable[[Any], str]) -> list[AnswerOrFailure]:
     """
     try:
         choices = [
-            (choice["message"]["content"], choice.get("finish_reason"))
+            (choice["message"], choice["message"]["content"], choice.get("finish_reason"))
             for choice in answer["choices"]
         ]
     except (TypeError, KeyError, AttributeError):
@@ -160,17 +171,29 @@ def _choices(answer: Any, shown: Callable[[Any], str]) -> list[AnswerOrFailure]:
         raise HttpError(f"expected a chat completion with choices, found {shown(answer)}")
     tokens = _completion_tokens(answer) if len(choices) == 1 else None
     return [
-        _answer(text, reason, tokens)
-        if isinstance(text, str)
+        _answer(_reply(message), reason, tokens)
+        if isinstance(text, str) or _thought(message)
         else TargetFailure(f"expected a text as answer, found {shown(text)} ({shown(reason)})")
-        for text, reason in choices
+        for message, text, reason in choices
     ]
 
 
-def _answer(text: str, reason: Any, tokens: int | None) -> Answer:
+def _answer(reply: Reply, reason: Any, tokens: int | None) -> AnswerOrFailure:
+    return answer_of(reply, tokens, reason if isinstance(reason, str) else "stop")
+
+
+def _reply(message: dict[str, Any]) -> Reply:
+    """What a message says and what was thought before it."""
     # JSON can spell halves of characters, which no file or tokenizer takes.
-    text = text.encode("utf-8", errors="replace").decode("utf-8")
-    return Answer(text, tokens, reason if isinstance(reason, str) else "stop")
+    text = (message["content"] or "").encode("utf-8", errors="replace").decode("utf-8")
+    thought = _thought(message)
+    return Reply(thought, text, thought_only=bool(thought) and not text)
+
+
+def _thought(message: dict[str, Any]) -> str:
+    """What a model thought, where its server keeps that apart from the answer."""
+    found = (message.get(name) for name in _THOUGHTS)
+    return next((thought for thought in found if isinstance(thought, str)), "")
 
 
 def _completion_tokens(answer: dict[str, Any]) -> int | None:

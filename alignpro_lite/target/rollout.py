@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Meta, structs
 
 from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.registry.record import Count, Record
 from alignpro_lite.target.target import DEFAULT_SAMPLING, AnswerStream, LlamaTarget, Question
@@ -25,9 +27,9 @@ class Answer:
     """One sampled answer y.
 
     Attributes:
-        text: What the target said.
-        tokens: How many tokens it drew, the stop token included; None where an endpoint does
-            not say.
+        text: What the target said, without what it thought before.
+        tokens: How many tokens it drew, those of its thought and the stop token included; None
+            where an endpoint does not say.
         finish_reason: `stop` if it ended by itself, `length` if it was cut, or whatever else
             an endpoint calls it.
     """
@@ -56,11 +58,14 @@ class AnswerPlan(Record):
 
     Attributes:
         count: M, answers to each rewrite.
-        max_tokens: The most tokens of an answer.
+        max_tokens: The most tokens of an answer, its thought included.
         temperature: 0 takes the most likely token.
         top_k: Only that many of the likeliest tokens are drawn; 0 for all.
         top_p: Only the likeliest tokens that together have this probability are drawn.
         min_p: Tokens below this share of the likeliest one's probability are not drawn.
+        thinking: Whether a target that can think does so before it answers, `on` or `off`; left
+            out, its chat template decides. An answer that is still a thought at max_tokens counts
+            as none.
     """
 
     count: Count = 1
@@ -69,6 +74,12 @@ class AnswerPlan(Record):
     top_k: Annotated[int, Meta(ge=0)] = DEFAULT_SAMPLING.top_k
     top_p: Annotated[float, Meta(gt=0, le=1)] = DEFAULT_SAMPLING.top_p
     min_p: Annotated[float, Meta(ge=0, lt=1)] = DEFAULT_SAMPLING.min_p
+    thinking: Literal["on", "off"] | None = None
+
+    @property
+    def switch(self) -> Thinking:
+        """Where the switch for thinking stands."""
+        return self.thinking or "auto"
 
     def seeded(self, seed: int) -> Sampling:
         """How tokens are drawn with a seed."""
@@ -166,7 +177,13 @@ class GgufTarget:
 
         def question(number: int, messages: Sequence[Message]) -> Question:
             sampling = plan.seeded(stream_seed(seed, number))
-            asked = Question(messages, plan.max_tokens, sampling, count=plan.count)
+            asked = Question(
+                messages,
+                plan.max_tokens,
+                sampling,
+                count=plan.count,
+                thinking=plan.switch,
+            )
             self._target.require_room(asked)
             return asked
 
@@ -189,6 +206,17 @@ class GgufTarget:
         self._target.close()
 
 
-def _answer(stream: AnswerStream) -> Answer:
+def _answer(stream: AnswerStream) -> AnswerOrFailure:
     text = "".join(stream)
-    return Answer(text, stream.token_count, stream.finish_reason or "cancelled")
+    reply = Reply(stream.reasoning, text, stream.thought_only)
+    return answer_of(reply, stream.token_count, stream.finish_reason or "cancelled")
+
+
+def answer_of(reply: Reply, tokens: int | None, finish_reason: str) -> AnswerOrFailure:
+    """The answer of a reply; a thought that did not come to one is a failure."""
+    if reply.thought_only:
+        return TargetFailure(
+            f"the target was still thinking after {tokens or 'all of its'} tokens; raise "
+            'answers.max_tokens, or set answers.thinking = "off"'
+        )
+    return Answer(reply.text, tokens, finish_reason)

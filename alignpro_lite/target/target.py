@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignpro_lite.decoding.conversation import Message, render, token_runs
+from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
+from alignpro_lite.decoding.reasoning import (
+    LONGEST_OPENING,
+    Passage,
+    ReasoningFormat,
+    ReasoningSplitter,
+    opens_thought,
+    reasoning_format,
+    split_stream,
+)
 from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
-from alignpro_lite.decoding.text import StopStrings, text_pieces
+from alignpro_lite.decoding.text import StopStrings, decoded
+from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.target.llama import (
@@ -42,12 +52,13 @@ class Question:
 
     Attributes:
         messages: The conversation.
-        max_tokens: The most tokens of each answer.
+        max_tokens: The most tokens of each answer, its thought included.
         sampling: How tokens are drawn.
-        stop: Strings that end an answer and are not part of it.
+        stop: Strings that end an answer and are not part of it; in a thought they are text.
         count: How many answers; each has its own random stream.
         first: The number of the first answer's random stream.
         begun: Token ids that every answer begins with; decoding continues after them.
+        thinking: Whether the model thinks first.
     """
 
     messages: Sequence[Message]
@@ -57,26 +68,43 @@ class Question:
     count: int = 1
     first: int = 0
     begun: tuple[int, ...] = ()
+    thinking: Thinking = "auto"
 
 
 class AnswerStream:
     """The text of one answer, read once, as it is decoded."""
 
     def __init__(
-        self, target: LlamaTarget, tokens: Stream[TargetSampler], question: Question
+        self,
+        target: LlamaTarget,
+        tokens: Stream[TargetSampler],
+        question: Question,
+        splitter: ReasoningSplitter,
     ) -> None:
         self._target = target
         self._tokens = tokens
         self._begun = question.begun
+        self._splitter = splitter
         self._stops = StopStrings(question.stop)
+        self._thought: list[str] = []
         self.tokens: list[int] = []
         self.log_prob = 0.0
         """Natural, of the tokens decoded here, without those that the answer began with."""
 
     @property
     def token_count(self) -> int:
-        """Tokens of the answer so far, the stop token included."""
+        """Tokens so far, those of the thought and the stop token included."""
         return len(self.tokens)
+
+    @property
+    def reasoning(self) -> str:
+        """The model's thought so far, empty if there is none."""
+        return "".join(self._thought).strip()
+
+    @property
+    def thought_only(self) -> bool:
+        """Whether the model thought and has not come to an answer."""
+        return self._splitter.thought_only
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -84,9 +112,16 @@ class AnswerStream:
         return "stop" if self._stops.found else self._tokens.finish_reason
 
     def __iter__(self) -> Iterator[str]:
-        """Yield pieces of text; leaving early stops the decoding."""
+        """Yield pieces of the answer, see `passages`."""
+        return (passage.text for passage in self.passages() if not passage.is_thought)
+
+    def passages(self) -> Iterator[Passage]:
+        """Yield pieces of the thought and of the answer; leaving early stops the decoding."""
         try:
-            yield from text_pieces(self._pieces(), self._stops)
+            for passage in split_stream(decoded(self._pieces()), self._splitter, self._stops):
+                if passage.is_thought:
+                    self._thought.append(passage.text)
+                yield passage
         finally:
             self._tokens.cancel()
 
@@ -97,11 +132,11 @@ class AnswerStream:
     def _pieces(self) -> Iterator[bytes]:
         for token in self._begun:
             self.tokens.append(token)
-            yield self._target.piece(token)
+            yield self._target.spoken(token)
         for draw in self._tokens:
             self.tokens.append(draw.token)
             self.log_prob += draw.log_prob
-            yield self._target.piece(draw.token)
+            yield self._target.spoken(draw.token)
 
 
 class LlamaTarget:
@@ -127,6 +162,13 @@ class LlamaTarget:
             keep_renderer()  # it starts while the weights are loaded
             failing.callback(release_renderer)
             model = open_model(path, settings)
+            names = {
+                "bos_token": model.special_text(model.bos),
+                "eos_token": model.special_text(model.eos),
+            }
+            self.thinking = ThinkingSwitch(file.chat_template, names)
+            self._reasoning = reasoning_format(file.chat_template)
+            self._tags = dict(_silent_tags(model, self._reasoning))
             self._engine: Engine[TargetSampler] = Engine(
                 LlamaStepper(model, settings),
                 "target",
@@ -157,29 +199,21 @@ class LlamaTarget:
             raise DeviceError("The target is closed.", "Load the model again.")
         return self._model
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_tokens(self, messages: Sequence[Message], thinking: Thinking = "auto") -> list[int]:
         """Token ids of a conversation under the file's own chat template.
 
         Special tokens and other markers come from the template alone; a user's text is tokenised
         as plain text, whatever it contains.
 
         Raises:
-            ModelFileError, InputError: See `render`.
+            ModelFileError, InputError: See `render` and `ThinkingSwitch.values`.
         """
         native = self._native
-        special = {
-            "bos_token": native.special_text(native.bos),
-            "eos_token": native.special_text(native.eos),
-        }
-        segments = render(self.file.chat_template, messages, special)
-        own = "".join(text for text, own in segments if own)
-        template = "\n".join([self.file.chat_template or "", own, *special.values()])
-        tokens = []
-        for run in token_runs(segments, native.special_texts_in(own)):
-            if run.special:
-                tokens += native.tokenize(run.text, special=True)
-            else:
-                tokens += native.tokenize_text(run.text, template)
+        special = self.thinking.names
+        switch = self.thinking.values(thinking)
+        rendered = render(self.file.chat_template, messages, special, switch)
+        template = "\n".join([self.file.chat_template or "", *special.values()])
+        tokens = native.tokenize_rendered(rendered, template)
         if native.add_bos and native.bos is not None and tokens[:1] != [native.bos]:
             tokens.insert(0, native.bos)
         return tokens
@@ -218,9 +252,20 @@ class LlamaTarget:
                     free_sampler(self._native, sampler)  # the engine frees those that it accepts
             raise
         return [
-            [AnswerStream(self, stream, question) for _ in batch for stream in next(started)]
+            [
+                AnswerStream(self, stream, question, self._splitter(submission.prompt, question))
+                for submission in batch
+                for stream in next(started)
+            ]
             for question, batch in zip(questions, batches, strict=True)
         ]
+
+    def _splitter(self, prompt: Sequence[int], question: Question) -> ReasoningSplitter:
+        """Tells thoughts from the answer to a prompt, which may open the first thought itself."""
+        asked = prompt[: len(prompt) - len(question.begun)]
+        end = b"".join(map(self.spoken, asked[-LONGEST_OPENING:]))
+        inside = opens_thought(end.decode("utf-8", errors="replace"), self._reasoning)
+        return ReasoningSplitter(self._reasoning, inside=inside)
 
     def require_room(self, question: Question) -> None:
         """Refuse a question that can never be answered in this context.
@@ -228,12 +273,12 @@ class LlamaTarget:
         Raises:
             ContextOverflowError: The conversation and an answer can never fit.
         """
-        tokens = [*self.prompt_tokens(question.messages), *question.begun]
+        tokens = [*self._prompt(question), *question.begun]
         self._engine.require_room(Submission(tokens, [GivenTokens([0])], _left(question)))
 
     def _submissions(self, question: Question) -> Iterator[Submission[TargetSampler]]:
         """The answers to a question, in as few batches as rows and context allow."""
-        prompt = [*self.prompt_tokens(question.messages), *question.begun]
+        prompt = [*self._prompt(question), *question.begun]
         together = self._together(prompt, _left(question))
         numbers = range(question.first, question.first + question.count)
         for start in range(0, len(numbers), together):
@@ -246,6 +291,9 @@ class LlamaTarget:
             ]
             yield Submission(prompt, samplers, _left(question))
 
+    def _prompt(self, question: Question) -> list[int]:
+        return self.prompt_tokens(question.messages, question.thinking)
+
     def _together(self, prompt: Sequence[int], tokens: int) -> int:
         """How many continuations of so many tokens the engine holds at once; at least 1."""
         fitting = (self.settings.context - len(prompt)) // max(1, tokens)
@@ -257,7 +305,7 @@ class LlamaTarget:
         """How likely it is that the answer to a conversation begins with each of several texts.
 
         Args:
-            messages: The conversation.
+            messages: The conversation; it is asked without a thought where the template can.
             choices: At most as many texts as the target has sequences; only the first token of each
                 counts.
 
@@ -275,7 +323,7 @@ class LlamaTarget:
                 f"The replies {', '.join(map(repr, choices))} must begin with different tokens.",
                 "Choose other words.",
             )
-        prompt = self.prompt_tokens(messages)
+        prompt = self.prompt_tokens(messages, self.thinking.briefly("auto"))
         given: list[TargetSampler] = [GivenTokens(first) for first in firsts]
         streams = self._engine.submit(prompt, given, 1, fresh=True)
         return np.array([draw.log_prob for stream in streams for draw in stream])
@@ -291,6 +339,7 @@ class LlamaTarget:
         self,
         conversations: Sequence[Sequence[Message]],
         continuations: Sequence[Sequence[int]],
+        thinking: Thinking = "auto",
     ) -> list[list[float]]:
         """Score answers to each of several conversations: log π_F(y|x), natural, at temperature 1.
 
@@ -300,7 +349,8 @@ class LlamaTarget:
 
         Args:
             conversations: The same answers are scored under each; its prompt is computed once.
-            continuations: Token ids of each answer, or of its beginning.
+            continuations: Token ids of each answer with its thought, or of its beginning.
+            thinking: How they were asked.
 
         Returns:
             For each conversation one number a continuation, summed over its tokens. Minus infinity
@@ -321,7 +371,8 @@ class LlamaTarget:
         # Similar lengths together, because a batch takes as long as its longest sequence.
         places.sort(key=lambda place: len(continuations[place]))
         written = [continuations[place] for place in places]
-        found = iter(self._scored(conversations, written))
+        prompts = [self.prompt_tokens(messages, thinking) for messages in conversations]
+        found = iter(self._scored(prompts, written))
         rows = [[-math.inf] * len(continuations) for _ in conversations]
         for row in rows:
             for place in places:
@@ -329,18 +380,18 @@ class LlamaTarget:
         return rows
 
     def _scored(
-        self, conversations: Sequence[Sequence[Message]], written: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Scores under the first conversation, then under the next one; all decoded together."""
+        """Scores under the first prompt, then under the next one; all decoded together."""
         submissions = [
             submission
-            for messages in conversations
-            for submission in self._scoring_submissions(messages, written)
+            for prompt in prompts
+            for submission in self._scoring_submissions(prompt, written)
         ]
         # Fresh: the same answers must get the same score, whatever was computed before.
         started = self._engine.submit_together(submissions, fresh=True)
         streams = [stream for batch in started for stream in batch]
-        lengths = [len(tokens) for tokens in written] * len(conversations)
+        lengths = [len(tokens) for tokens in written] * len(prompts)
         try:
             return [
                 math.fsum(draw.log_prob for draw in islice(stream, length))
@@ -351,10 +402,9 @@ class LlamaTarget:
                 stream.cancel()
 
     def _scoring_submissions(
-        self, messages: Sequence[Message], written: Sequence[Sequence[int]]
+        self, prompt: Sequence[int], written: Sequence[Sequence[int]]
     ) -> Iterator[Submission[TargetSampler]]:
-        """The answers to one conversation, in as few batches as rows and context allow."""
-        prompt = self.prompt_tokens(messages)
+        """The answers to one prompt, in as few batches as rows and context allow."""
         together = self._together(prompt, max(map(len, written), default=1))
         for start in range(0, len(written), together):
             batch = written[start : start + together]
@@ -373,6 +423,18 @@ class LlamaTarget:
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
         return self._native.piece(token)
+
+    def spoken(self, token: int) -> bytes:
+        """The bytes of a token, also of a control token that is part of a tag around a thought."""
+        return self._tags.get(token) or self.piece(token)
+
+
+def _silent_tags(native: LlamaModel, known: ReasoningFormat | None) -> Iterator[tuple[int, bytes]]:
+    """The control tokens that tags around thoughts are made of, and how they are written."""
+    for tag in known.tags if known else ():
+        for token in native.tokenize(tag, special=True):
+            if not native.piece(token):
+                yield token, native.special_text(token).encode()
 
 
 def _require_tokens(tokens: Sequence[int], size: int) -> None:

@@ -17,17 +17,24 @@ from transformers import (
 )
 
 from alignpro_lite.decoding.conversation import Message, render
+from alignpro_lite.decoding.reasoning import (
+    LONGEST_OPENING,
+    opens_thought,
+    reasoning_format,
+    split_reply,
+)
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.errors import ContextOverflowError, DeviceError
 from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.torch_model import TorchModel
 from alignpro_lite.target.rollout import (
-    Answer,
     AnswerOrFailure,
     AnswerPlan,
     TargetFailure,
     answer_each,
+    answer_of,
 )
 
 
@@ -67,6 +74,8 @@ class HfTarget:
             "eos_token": _text(copied, source.special.eos),
         }
         self._tokenizer = TextTokenizer(copied, source.chat_template, self._names)
+        self._thinking = ThinkingSwitch(source.chat_template, self._names)
+        self._reasoning = reasoning_format(source.chat_template)
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
@@ -83,7 +92,7 @@ class HfTarget:
             raise DeviceError("The target is closed.", "Load the model again.")
 
         def prompt(_: int, messages: Sequence[Message]) -> list[int]:
-            ids = self.prompt_tokens(messages)
+            ids = self.prompt_tokens(messages, plan.switch)
             self._require_room(len(ids), plan.max_tokens)
             return ids
 
@@ -99,13 +108,14 @@ class HfTarget:
         """Let go of the model."""
         self._model = None
 
-    def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_tokens(self, messages: Sequence[Message], thinking: Thinking = "auto") -> list[int]:
         """Token ids of a conversation, those that `LlamaTarget.prompt_tokens` gives.
 
         Raises:
-            ModelFileError, InputError: See `chat.render`.
+            ModelFileError, InputError: See `render` and `ThinkingSwitch.values`.
         """
-        ids = self._tokenizer.encode(render(self._template, messages, self._names))
+        switch = self._thinking.values(thinking)
+        ids = self._tokenizer.encode(render(self._template, messages, self._names, switch))
         bos = self._special.bos
         if self._special.add_bos and bos is not None and ids[:1] != [bos]:
             ids.insert(0, bos)
@@ -137,7 +147,7 @@ class HfTarget:
 
     def _generate(
         self, prompts: Sequence[list[int]], max_tokens: int, sampling: Sampling
-    ) -> list[Answer]:
+    ) -> list[AnswerOrFailure]:
         ids, mask = left_padded(prompts, self._special.eos)
         own_random = torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
         with torch.inference_mode(), own_random:
@@ -149,7 +159,8 @@ class HfTarget:
                 logits_processor=warpers(sampling),
                 use_model_defaults=False,
             )
-        return [self._answer(row) for row in output[:, ids.shape[1] :].tolist()]
+        drawn = output[:, ids.shape[1] :].tolist()
+        return [self._answer(prompt, row) for prompt, row in zip(prompts, drawn, strict=True)]
 
     def _generation(self, max_tokens: int, sampling: Sampling) -> GenerationConfig:
         """Plain settings: what a model's own files recommend is not what was asked for."""
@@ -161,13 +172,15 @@ class HfTarget:
             top_k=None,  # the filters come as `warpers`; a 50 would be added to them
         )
 
-    def _answer(self, drawn: list[int]) -> Answer:
+    def _answer(self, prompt: list[int], drawn: list[int]) -> AnswerOrFailure:
         """Text and length of one row, which is padded after its stop token."""
         stops = (place for place, token in enumerate(drawn) if token in self._special.stop)
         end = next(stops, None)
         kept = drawn[:end]
-        return Answer(
-            text=self._tokenizer.decode(kept),
+        asked = self._tokenizer.decode(prompt[-LONGEST_OPENING:])
+        inside = opens_thought(asked, self._reasoning)
+        return answer_of(
+            split_reply(self._tokenizer.decode(kept), self._reasoning, inside=inside),
             tokens=len(drawn) if end is None else end + 1,
             finish_reason="length" if end is None else "stop",
         )

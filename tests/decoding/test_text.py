@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpro_lite.decoding.text import StopStrings, text_pieces
+from alignpro_lite.decoding.reasoning import ReasoningSplitter, split_stream
+from alignpro_lite.decoding.text import StopStrings, decoded
+
+
+def text_pieces(pieces, stops):
+    """The text of a model that does not reason."""
+    passages = split_stream(decoded(pieces), ReasoningSplitter(None), stops)
+    return (passage.text for passage in passages)
 
 
 def cut(whole, places):

@@ -12,6 +12,7 @@ import numpy as np
 from alignpro_lite import Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampler, stream_seed
+from alignpro_lite.decoding.thinking import ThinkingSwitch
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.reward.reward import Reward
@@ -76,6 +77,8 @@ class FakeAnswer:
         self.tokens = [1] * tokens
         self.finish_reason = "stop"
         self.token_count = tokens
+        self.reasoning = ""
+        self.thought_only = False
 
     def __iter__(self):
         yield self.text
@@ -91,6 +94,7 @@ class FakeTarget:
     """
 
     def __init__(self, room=math.inf, tokens=3):
+        self.thinking = ThinkingSwitch(None)
         self.asked: list[Question] = []
         self.room = room
         self.tokens = tokens

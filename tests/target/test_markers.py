@@ -9,6 +9,7 @@ import pytest
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.llamacpp import open_vocabulary
+from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.pretrained.torch_model import load_torch_model
@@ -116,7 +117,7 @@ def test_no_space_comes_into_a_text_that_is_cut(tmp_path, text):
     """A SentencePiece tokenizer puts a space before each piece it is given."""
     path = write(tmp_path / "m.gguf", ["<think>"], sentencepiece=True)
     vocabulary = open_vocabulary(path)
-    tokens = vocabulary.tokenize_text(text, "")
+    tokens = vocabulary.tokenize_rendered(Rendered(text), "")
     assert FIRST not in tokens
     assert b"".join(map(vocabulary.piece, tokens)) == b" " + text.encode()
 
@@ -133,14 +134,16 @@ def test_a_marker_that_a_template_begins_is_not_ended_by_a_user(tmp_path):
 def test_a_text_without_markers_is_tokenised_as_llama_cpp_does(path):
     vocabulary = open_vocabulary(path)
     for text in ("", " leading  and\t\ttabs\n\n\nnl", "hello 42 ->x<table>", "Café 東京 😀 \x07"):
-        assert vocabulary.tokenize_text(text, TEMPLATE) == vocabulary._tokenize(text, False)
+        found = vocabulary.tokenize_rendered(Rendered(text), TEMPLATE)
+        assert found == vocabulary._tokenize(text, False)
 
 
 @pytest.mark.parametrize("words", ["table ", "a b", "it 42 Café 東京 "])
 def test_long_lines_without_punctuation_are_tokenised_as_llama_cpp_does(path, words):
     """A word was cut in two every 2,048 characters."""
     vocabulary, text = open_vocabulary(path), words * (9_000 // len(words))
-    assert vocabulary.tokenize_text(text, TEMPLATE) == vocabulary._tokenize(text, False)
+    found = vocabulary.tokenize_rendered(Rendered(text), TEMPLATE)
+    assert found == vocabulary._tokenize(text, False)
 
 
 @pytest.mark.parametrize(
@@ -162,5 +165,5 @@ def test_a_long_run_of_one_kind_does_not_overflow_the_stack(tmp_path, rule, text
     model.metadata[b"tokenizer.ggml.pre"] = (gguf_edit.TEXT, rule.encode())
     vocabulary = open_vocabulary(model.write(tmp_path / "m.gguf"))
     run = text * (50_000 // len(text))
-    tokens = vocabulary.tokenize_text(f"x {run} y", "")
+    tokens = vocabulary.tokenize_rendered(Rendered(f"x {run} y"), "")
     assert b"".join(map(vocabulary.piece, tokens)).decode() == f"x {run} y"

@@ -18,7 +18,7 @@ from alignpro_lite.errors import CancelledError, InputError
 from alignpro_lite.registry.http import HttpError
 from alignpro_lite.target.endpoint import Endpoint
 from alignpro_lite.target.openai import OpenAiTarget, _choices
-from alignpro_lite.target.rollout import Answer, TargetFailure
+from alignpro_lite.target.rollout import Answer, AnswerPlan, TargetFailure
 from tests.support import answers_of
 from tests.support.chat_server import serve
 
@@ -342,3 +342,30 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
     assert len(chat.bodies) <= 1
+
+
+def message(content, **thought):
+    return {"choices": [{"message": {"content": content, **thought}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_what_a_server_keeps_apart_as_a_thought_is_no_answer(chat, name):
+    chat.raw = json.dumps(message("It is 357.", **{name: "It is a sum."})).encode()
+    assert ask(chat.url, count=1) == [[Answer("It is 357.", None, "stop")]]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_thought_without_an_answer_is_a_failure(chat, content):
+    """Holds down: an answer cut inside its thought was an empty answer, and was scored."""
+    chat.raw = json.dumps(message(content, reasoning_content="It is")).encode()
+    ((outcome,),) = ask(chat.url, count=1)
+    assert isinstance(outcome, TargetFailure)
+    assert "the target was still thinking" in outcome.reason
+
+
+@pytest.mark.parametrize("thinking", ["on", "off", None])
+def test_the_switch_of_the_template_is_sent_if_it_is_set(chat, thinking):
+    plan = AnswerPlan(1, 8, thinking=thinking)
+    open_target(chat.url).answers([ASK], plan, 0)
+    sent = chat.bodies[0].get("chat_template_kwargs", {})
+    assert sent.get("enable_thinking") == {"on": True, "off": False, None: None}[thinking]

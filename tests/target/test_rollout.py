@@ -8,7 +8,7 @@ from alignpro_lite import Message, Sampling
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.target.llama import TargetSettings
-from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
+from alignpro_lite.target.rollout import Answer, AnswerPlan, GgufTarget, TargetFailure
 from alignpro_lite.target.target import LlamaTarget
 from tests.support import TINY_TARGET, answers_of
 
@@ -95,3 +95,9 @@ def test_a_closed_target_is_an_error_and_no_failure():
     target.close()
     with pytest.raises(DeviceError, match="closed"):
         answers_of(target, [ASK], 1, 1, WARM)
+
+
+def test_a_run_from_before_the_switch_can_be_resumed():
+    """Its configuration has no `thinking`, which counts as None: not as a changed key."""
+    assert AnswerPlan().thinking is None
+    assert (AnswerPlan().switch, AnswerPlan(thinking="off").switch) == ("auto", "off")
