@@ -1,10 +1,10 @@
 """Whether llama-cpp-python's structures are those of the library that it loaded.
 
 ctypes believes what it is told. Where a library has a longer structure than its bindings, it
-writes behind what Python allocated; where a field moved, the size of a context becomes that of a batch.
-That happens where the library was exchanged: with `LLAMA_CPP_LIB_PATH`, or by half an upgrade. So
-it is asked for its defaults, in a buffer that any layout fits into: how far it writes is the size,
-and known values show that the fields are where the bindings look for them.
+writes behind what Python allocated; where a field moved, the size of a context becomes that of a
+batch. That happens where the library was exchanged: with `LLAMA_CPP_LIB_PATH`, or by half an
+upgrade. So it is asked for its defaults, in a buffer that any layout fits into: how far it writes
+is the size, and known values show that the fields are where the bindings look for them.
 """
 
 from __future__ import annotations
@@ -101,8 +101,7 @@ def _written_size(function: Any) -> int:
     On x86-64 such a function gets, on every system, the address of the structure as its first
     argument. It is called with two buffers; bytes that it leaves alone differ.
     """
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    fill = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)
+    fill = ctypes.cast(function, ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p))
     buffers = [ctypes.create_string_buffer(byte * _ROOM, _ROOM) for byte in (b"\x00", b"\xff")]
     for buffer in buffers:
         fill(ctypes.addressof(buffer))
@@ -122,5 +121,4 @@ def _returned(function: Any) -> Any:
     class Roomy(ctypes.Structure):
         _fields_ = (("known", function.restype), ("beyond", ctypes.c_char * _ROOM))
 
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    return ctypes.CFUNCTYPE(Roomy)(address)().known
+    return ctypes.cast(function, ctypes.CFUNCTYPE(Roomy))().known
