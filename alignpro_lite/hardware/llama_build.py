@@ -112,8 +112,10 @@ def portable_args() -> str:
     flags = cpu_flags()
     if not flags or not _is_x86():
         return _PORTABLE
-    lacking = [f"-DGGML_{part.name}=OFF" for part in _USUAL if not part.flags <= flags]
-    return " ".join([_PORTABLE, *lacking])
+    changed = [f"-DGGML_{part.name}=OFF" for part in _USUAL if not part.flags <= flags]
+    if "SOURCE_DATE_EPOCH" in os.environ:  # then llama.cpp turns the usual ones off
+        changed += [f"-DGGML_{part.name}=ON" for part in _USUAL if part.flags <= flags]
+    return " ".join([_PORTABLE, *changed])
 
 
 def unused_sets(compiled: Set[str]) -> tuple[str, ...]:

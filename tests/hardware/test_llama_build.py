@@ -32,6 +32,8 @@ AMX = "-DGGML_AMX_TILE=ON -DGGML_AMX_INT8=ON"
 def machine(tmp_path, monkeypatch):
     """Pretend another CPU and compiler."""
 
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+
     def pretend(flags, assembly=KEEPS, refused=(), name="x86_64", system="linux"):
         file = tmp_path / "cpuinfo"
         key = "flags" if name == "x86_64" else "Features"
@@ -76,6 +78,13 @@ def test_without_amx_where_the_compiler_drops_the_tile_configuration(machine):
         "AVX512_VNNI",
         "AVX512_BF16",
     )
+
+
+def test_a_reproducible_environment_gets_no_build_without_avx2(machine, monkeypatch):
+    """llama.cpp's defaults are off where SOURCE_DATE_EPOCH is set, as in a nix shell."""
+    machine(HASWELL)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert "-DGGML_AVX2=ON" in fitting_args()
 
 
 @pytest.mark.parametrize("refused", ["-mamx-int8", "-mavx512vnni"])
