@@ -14,8 +14,8 @@ PROMPT ?= How do I stay safe online?
 export PROMPT
 MODELS ?= default
 
-# AVX2 and FMA stay on; a native build crashes on some CPUs (llama.cpp issue 20824).
-export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
+# How llama.cpp is compiled, unless CMAKE_ARGS says it: for this CPU, without the code for images.
+FITTING_ARGS = -DLLAVA_BUILD=OFF $$($(PYTHON) alignpro_lite/hardware/llama_build.py)
 
 .PHONY: run test lint docs models reward clean
 
@@ -51,6 +51,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": run make PYTHON=python3.12")'
 	@echo "Setting up $(VENV); llama.cpp is compiled, which takes 5 to 10 minutes the first time."
 	$(PYTHON) -m venv $(VENV)
+	@# One cache for each way to compile: pip takes from its own whatever it once compiled.
+	CMAKE_ARGS="$${CMAKE_ARGS-$(FITTING_ARGS)}"; export CMAKE_ARGS; \
+	cache="$$($(BIN)/python -m pip cache dir 2> /dev/null || echo build)"; \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt llama-cpp-python \
+		--cache-dir "$$cache/llama.cpp-$$(cksum <<< "$$CMAKE_ARGS" | cut -d" " -f1)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,export,train,eval,dev]"
 	@mkdir -p build && touch $(READY)
 

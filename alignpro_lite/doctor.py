@@ -9,9 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from alignpro_lite.decoding.llamacpp import installed_build
 from alignpro_lite.decoding.probe import ProbedModel, probe_model
 from alignpro_lite.errors import AlignProError
 from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.hardware.llama_build import (
+    TESTED_VERSION,
+    fitting_args,
+    install_command,
+    unused_sets,
+)
 from alignpro_lite.loading import plan_models, plan_prompter, probed_prompter
 from alignpro_lite.registry import ModelStore
 
@@ -44,6 +51,38 @@ class Probe:
     device: str | None
     seconds: float
     trouble: str
+
+
+@dataclass(frozen=True)
+class LlamaReport:
+    """What llama.cpp was compiled for, and what it should be.
+
+    Attributes:
+        version: Of llama-cpp-python.
+        tested_version: The one that the project is tested with.
+        instruction_sets: What llama.cpp was compiled for.
+        unused_sets: What else this CPU and the compiler have that llama.cpp would use. Empty where
+            a GPU does the work.
+        faster_build: The command that compiles it with them; empty if there are none.
+    """
+
+    version: str
+    tested_version: str
+    instruction_sets: tuple[str, ...]
+    unused_sets: tuple[str, ...]
+    faster_build: str
+
+
+def llama_report() -> LlamaReport:
+    """Look at the installed llama.cpp.
+
+    Raises:
+        MissingDependencyError: It is not installed or cannot be used.
+    """
+    build = installed_build()
+    unused = () if build.uses_gpu else unused_sets(set(build.instruction_sets))
+    command = install_command(fitting_args()) if unused else ""
+    return LlamaReport(build.version, TESTED_VERSION, build.instruction_sets, unused, command)
 
 
 def versions() -> dict[str, str | None]:

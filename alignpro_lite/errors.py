@@ -95,7 +95,7 @@ class DeviceError(AlignProError):
 
 
 class MissingDependencyError(AlignProError):
-    """An optional package that is needed but not installed."""
+    """A package that is needed and is not installed, or does not work."""
 
 
 class CancelledError(AlignProError):

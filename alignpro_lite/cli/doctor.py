@@ -45,6 +45,7 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
         "versions": library.versions(),
         "hardware": asdict(find_hardware()),
         "engines": _engines(),
+        "llama.cpp": _llama(),
         "cache": {
             "folder": str(cache),
             "bytes": library.folder_size(cache),
@@ -80,6 +81,15 @@ def _llama_devices() -> str:
     return f"{', '.join(devices.backends)}; {gpus}"
 
 
+def _llama() -> dict[str, Any]:
+    from alignpro_lite import doctor as library
+
+    try:
+        return asdict(library.llama_report())
+    except AlignProError as error:
+        return {"trouble": str(error)}
+
+
 def _plan(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite.loading import plan_models
 
@@ -107,6 +117,7 @@ def _as_text(report: dict[str, Any]) -> str:
         lines.append("  GPU                none found")
     lines.append("Engines")
     lines += [f"  {name}: {_yes(found)}" for name, found in report["engines"].items()]
+    lines += ["llama.cpp", *_llama_lines(report["llama.cpp"])]
     cache = report["cache"]
     lines.append("Cache")
     lines.append(
@@ -118,6 +129,23 @@ def _as_text(report: dict[str, Any]) -> str:
         done = f"works on {probe['device']}, {probe['seconds']:.1f} s with loading"
         lines.append(f"  {probe['engine']:9} {done if probe['works'] else probe['trouble']}")
     return "\n".join(lines)
+
+
+def _llama_lines(llama: dict[str, Any]) -> list[str]:
+    if "trouble" in llama:
+        return [f"  {llama['trouble']}"]
+    lines = [f"  compiled for       {' '.join(llama['instruction_sets']) or 'any CPU'}"]
+    if llama["version"] != llama["tested_version"]:
+        lines.append(
+            f"  llama-cpp-python {llama['version']} was not tested, {llama['tested_version']} was; "
+            "it is used if the test below passes"
+        )
+    if llama["faster_build"]:
+        lines.append(
+            f"  this CPU also has  {' '.join(llama['unused_sets'])}: a build that uses them is "
+            f"faster, `{llama['faster_build']}`"
+        )
+    return lines
 
 
 def _plan_lines(plan: dict[str, Any]) -> list[str]:

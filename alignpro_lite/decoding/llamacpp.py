@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignpro_lite.decoding.bindings import bindings_error, require_fitting
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.decoding.markers import Rendered, is_marker
@@ -27,6 +29,7 @@ from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.errors import DeviceError, InputError, MissingDependencyError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.gguf.vocabulary import require_whole_vocabulary
+from alignpro_lite.hardware.llama_build import fitting_args, install_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +52,8 @@ _WORD = re.compile(r"(?<=\w) (?=\w)")
 _FENCE = "\x07"
 """A character that no tokenizer joins to others. Behind it, a SentencePiece tokenizer does not take
 a text for the beginning of one."""
+_NO_SETS = {"LLAMAFILE", "OPENMP", "REPACK", "ACCELERATE", "KLEIDIAI", "CPU_HBM"}
+"""What llama.cpp lists beside instruction sets."""
 _log_lines: list[str] = []
 _log_callback: Any = None
 _log_lock = threading.Lock()
@@ -58,18 +63,52 @@ def llama_cpp() -> ModuleType:
     """Import llama_cpp on first use, its log captured.
 
     Raises:
-        MissingDependencyError: It is not installed or its library does not load.
+        MissingDependencyError: It is not installed, its library does not load, or that library has
+            other functions or structures than it.
     """
     try:
         with native_settings("llama_cpp"):
             import llama_cpp
+    except AttributeError as error:  # the library lacks a function
+        raise bindings_error(None, str(error)) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise MissingDependencyError(
             f"The target needs llama-cpp-python, which does not load ({error}).",
-            'Run `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall llama-cpp-python`.',
+            f"Run `{install_command(fitting_args())}`.",
         ) from error
+    require_fitting(llama_cpp)
     _capture_log(llama_cpp)
     return llama_cpp
+
+
+@dataclass(frozen=True)
+class LlamaBuild:
+    """How the installed llama.cpp was made.
+
+    Attributes:
+        version: Of llama-cpp-python.
+        instruction_sets: What the CPU must have for it, in llama.cpp's words: AVX2, NEON ...
+        uses_gpu: Whether it has found a GPU that it was made for.
+    """
+
+    version: str
+    instruction_sets: tuple[str, ...]
+    uses_gpu: bool
+
+
+def installed_build() -> LlamaBuild:
+    """Ask llama.cpp how it was made.
+
+    Raises:
+        MissingDependencyError: It is not installed or cannot be used.
+    """
+    lib = llama_cpp()
+    with native_settings():  # this looks for devices, in the order that CUDA is told
+        told = bytes(lib.llama_print_system_info()).decode("utf-8", errors="replace")
+        uses_gpu = bool(lib.llama_supports_gpu_offload())
+    on_cpu = re.findall(r"(\w+) = 1\b", told.rpartition("CPU : ")[2])
+    sets = tuple(name for name in on_cpu if name not in _NO_SETS)
+    return LlamaBuild(str(lib.__version__), sets, uses_gpu)
 
 
 def _capture_log(lib: ModuleType) -> None:

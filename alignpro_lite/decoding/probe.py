@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import signal
 import time
@@ -21,8 +22,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignpro_lite import errors
+from alignpro_lite.decoding.bindings import LIBRARY_PATH
 from alignpro_lite.decoding.child import Ended, run_child
 from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
+from alignpro_lite.hardware.device import Device
+from alignpro_lite.hardware.llama_build import (
+    TESTED_VERSION,
+    cpu_flags,
+    fitting_args,
+    install_command,
+    portable_args,
+)
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.stamps import FileIdentity, Stamps, identity_of
 
@@ -89,8 +99,7 @@ _LLAMA_CPP = _Runtime(
     ModelFileError,
     "The file is damaged or malicious: compare its sha256 with that of its publisher, or use "
     "another one.",
-    'Rebuild it portably: `CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall '
-    "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python`.",
+    f"Rebuild it portably: `{install_command(portable_args())}`.",
 )
 _ONNXRUNTIME = _Runtime(
     "onnxruntime",
@@ -166,7 +175,8 @@ def _death(model: ProbedModel, ended: Ended) -> AlignProError:
     if ended.code == _PYTHON_FAILED:
         return DeviceError(
             f"Trying {model.path} failed ({reason}).",
-            "Run `alignpro-lite doctor`, and install what it misses or says is broken.",
+            _untested_cure(runtime)
+            or "Run `alignpro-lite doctor`, and install what it misses or says is broken.",
         )
     how = f"{_how(model, ended)}{f' ({reason})' if reason else ''}"
     if ended.code == _KILLED:
@@ -182,6 +192,20 @@ def _death(model: ProbedModel, ended: Ended) -> AlignProError:
     busy = "Try again while the machine is less busy. " if ended.code is None else ""
     return DeviceError(
         f"{runtime.name} fails with every model: a probe {how}.", busy + runtime.build_cure
+    )
+
+
+def _untested_cure(runtime: _Runtime) -> str:
+    """What to do where another llama-cpp-python than the tested one has other functions."""
+    distribution = "llama-cpp-python"
+    if runtime is not _LLAMA_CPP or importlib.util.find_spec(runtime.package) is None:
+        return ""
+    version = importlib.metadata.version(distribution)
+    if version == TESTED_VERSION:
+        return ""
+    return (
+        f"Version {version} of {distribution} was not tested, {TESTED_VERSION} was: install that, "
+        f"`{install_command(fitting_args())}`."
     )
 
 
@@ -216,11 +240,22 @@ def _seconds(model: ProbedModel) -> float:
 
 def _subject(model: ProbedModel) -> tuple[object, ...]:
     """What the result of a probe depends on; the length of the context is not part of it."""
-    package = _RUNTIMES[model.kind].package
-    spec = importlib.util.find_spec(package)
-    build = spec and spec.origin and identity_of(Path(spec.origin))
+    build = _build(_RUNTIMES[model.kind].package)
     ours = importlib.metadata.version("alignpro-lite")
-    return ours, build, model.kind, model.device, *_identities(model.path)
+    # A cache may be shared by machines, and what one CPU can do ends the process on another.
+    cpu = sorted(cpu_flags())
+    return ours, build, cpu, model.kind, model.device, *_identities(model.path)
+
+
+def _build(package: str) -> list[FileIdentity]:
+    """The files that make an engine what it is; a library can be exchanged without its package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return []
+    origin = Path(spec.origin)
+    folders = [origin.with_name("lib"), *map(Path, filter(None, [os.environ.get(LIBRARY_PATH)]))]
+    libraries = sorted(file for folder in folders for file in folder.glob("*") if file.is_file())
+    return [identity_of(file) for file in (origin, *libraries)]
 
 
 def _identities(path: Path) -> list[FileIdentity]:

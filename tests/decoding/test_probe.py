@@ -169,6 +169,31 @@ def test_a_cache_that_cannot_be_written_remembers_for_the_process_only(fake, tmp
     assert [tries(Cache(tmp_path / "file"), model) for _ in range(2)] == [1, 0]
 
 
+def test_another_cpu_or_library_is_another_engine(fake, tmp_path, monkeypatch):
+    """A cache that machines share let a build for AVX-512 end the process on a CPU without."""
+    cache, model = Cache(tmp_path / "cache"), fake("")
+    assert tries(cache, model) == 1
+    monkeypatch.setattr(probe, "cpu_flags", lambda: frozenset({"fpu"}))
+    assert [tries(cache, model) for _ in range(2)] == [1, 0]
+    (tmp_path / "libs").mkdir()
+    (tmp_path / "libs" / "libllama.so").touch()
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path / "libs"))
+    assert [tries(cache, model) for _ in range(2)] == [1, 0]
+    (tmp_path / "libs" / "libllama.so").write_text("another", encoding="utf-8")
+    assert tries(cache, model) == 1
+
+
+@pytest.mark.parametrize("kind", ["target", "prompter"])
+def test_a_version_that_was_not_tested_is_named_where_python_fails(
+    fake, tmp_path, monkeypatch, kind
+):
+    """`module 'llama_cpp' has no attribute ...` sent the user to doctor, which said the same."""
+    monkeypatch.setattr(probe, "TESTED_VERSION", "0.0.1")
+    error = refusal(fake("import", kind), Cache(tmp_path))
+    assert type(error) is DeviceError
+    assert ("0.0.1 was: install that" in error.cure) == (kind == "target")
+
+
 def test_every_part_of_a_split_model_counts(fake, tmp_path):
     cache = Cache(tmp_path / "cache")
     parts = [fake("", name=f"big-0000{number}-of-00002.gguf").path for number in (1, 2)]
