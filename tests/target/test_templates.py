@@ -58,7 +58,7 @@ def of_llama_cpp(model: LlamaModel, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(contents=st.lists(harmless, min_size=1, max_size=4))
 def test_a_conversation_without_markers_gets_the_ids_of_its_whole_text(
     vocabulary, template, contents
@@ -75,7 +75,7 @@ def test_a_conversation_without_markers_gets_the_ids_of_its_whole_text(
 
 
 @pytest.mark.parametrize("kind", ["plain", "role between brackets", "trim", "generation"])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(content=fragments)
 def test_a_marker_that_a_user_types_is_text_and_arrives_whole(vocabulary, kind, content):
     template = TEMPLATES[kind]
