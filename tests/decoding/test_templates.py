@@ -63,7 +63,7 @@ def test_variables_reach_the_template(thinks):
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(messages=conversations)
 def test_a_hostile_conversation_is_rendered_as_transformers_does(template, messages):
     rendered = render(template, messages, NAMES)
@@ -72,7 +72,7 @@ def test_a_hostile_conversation_is_rendered_as_transformers_does(template, messa
 
 
 @pytest.mark.parametrize("kind", ["plain", "role between brackets", "trim", "generation", "json"])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(messages=conversations)
 def test_every_marker_of_a_conversation_is_told_from_the_templates_own(kind, messages):
     """A template that reads no message writes the same markers, whatever the messages say."""

@@ -141,7 +141,7 @@ def rules(request):
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(
     contents=st.lists(
         st.sampled_from([*FRAGMENTS[len(MARKERS) :], "<table>"]), min_size=1, max_size=4
@@ -159,7 +159,7 @@ def test_a_conversation_without_markers_gets_the_ids_of_its_whole_text(rules, te
     assert TextTokenizer(sentence_tokenizer(*rules), template, {}).encode(rendered) == whole
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(contents=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=6))
 def test_a_marker_that_a_user_types_has_no_id(rules, contents):
     template, content = TEMPLATES["role between brackets"], "".join(contents)
