@@ -25,7 +25,6 @@ from alignpro_lite import errors
 from alignpro_lite.decoding.bindings import LIBRARY_PATH
 from alignpro_lite.decoding.child import Ended, run_child
 from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
-from alignpro_lite.hardware.device import Device
 from alignpro_lite.hardware.llama_build import (
     TESTED_VERSION,
     cpu_flags,
