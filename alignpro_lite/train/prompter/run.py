@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.report.markdown import as_markdown, exchanges_as_markdown
 from alignpro_lite.eval.summary import write_summary
@@ -16,15 +17,16 @@ from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
-from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
-from alignpro_lite.prompter.template import TEMPLATES
+from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, read_prompter_card
+from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
+from alignpro_lite.registry.models_toml import adapter_folder
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import Target
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
 from alignpro_lite.train.prompter.held_out import (
     LEARNED,
     REWARD,
@@ -58,7 +60,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
 
     def load_policy(device: str) -> Policy:
         base = places.store.path("prompter", section.base)
-        template, seed = TEMPLATES[section.mode], config.training.seed
+        template, seed = template_of(section, places.data), config.training.seed
         return Policy(base, template, section, section.max_tokens, device, seed)
 
     def target() -> Target:
@@ -78,6 +80,32 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         finish=finish,
     )
     return train_policy(config, places, note, task)
+
+
+def template_of(section: PrompterSection, folder: Path) -> RewriteTemplate:
+    """What the prompter is asked, in training and ever after.
+
+    Args:
+        section: Names the mode and, where the words are not the neutral ones, their adapter.
+        folder: What a relative path of it starts at.
+
+    Raises:
+        RegistryError: There is no such adapter.
+        BundleError: Its card is damaged.
+        InputError: It has no card, or was trained in another mode.
+    """
+    if section.template is None:
+        return TEMPLATES[section.mode]
+    adapter = adapter_folder(section.template, folder)
+    card = read_prompter_card(adapter)
+    if card is None or card.template.mode != section.mode:
+        found = "none" if card is None else f"the mode {card.template.mode}"
+        raise InputError(
+            f"prompter.template must name an adapter with a card of the mode {section.mode}, found "
+            f"{found} in {adapter}.",
+            "Correct prompter.template or prompter.mode.",
+        )
+    return card.template
 
 
 def _finish(
