@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from transformers import PretrainedConfig
 
+from alignpro_lite.assembly.factors import read_factors
+from alignpro_lite.assembly.packing import Bits
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import build_graph, export_reference
@@ -24,12 +26,14 @@ from alignpro_lite.export.parity import (
     reference_of,
     require_parity,
 )
-from alignpro_lite.export.quantise import Bits, quantise_graph
+from alignpro_lite.export.quantise import quantise_graph
+from alignpro_lite.export.rotary import settle_rotary
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.pretrained.folder import ARCHITECTURES
 from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
-from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
+from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Tokens
+from alignpro_lite.prompter.card import MadeDecoder
 from alignpro_lite.registry.models_toml import Precision
 
 REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
@@ -38,21 +42,6 @@ REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8"
 _BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
 _IO_DTYPES: dict[str, IoDtype] = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
-
-
-@dataclass(frozen=True)
-class DecoderExport:
-    """A written decoder graph, with everything that the runtime must know about it.
-
-    Attributes:
-        graph: The graph and the sizes of its buffers.
-        tokens: The tokenizer and the special ids.
-        parity: How far the graph is from torch.
-    """
-
-    graph: Graph
-    tokens: Tokens
-    parity: Parity
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def export_decoder(
     out_dir: Path,
     allow_mismatch: bool = False,
     note: Callable[[str], None] = lambda stage: None,
-) -> DecoderExport:
+) -> MadeDecoder:
     """Export a causal language model as a decoder graph.
 
     Args:
@@ -124,7 +113,7 @@ def export_decoder(
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
         require_parity(parity, f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    return DecoderExport(graph, tokens_of(loaded), parity)
+    return MadeDecoder(graph, tokens_of(loaded), parity)
 
 
 def _graph_of(
@@ -202,7 +191,7 @@ def _write_decoder(
             reference = reference_of(replace(source, model=cast(Any, adapted)))
             source = replace(source, model=merge_attached(adapted))
             graph, layout = _float_graph(source, half, Path(work, "tuned"))
-            changes = adapter_changes(base, graph)
+            changes = adapter_changes(base, graph, read_factors(adapter))
         if bits is None:
             write_float_graph(graph, out_dir / GRAPH, changes)
         else:
@@ -218,7 +207,10 @@ def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, Cach
     source.save_folder(folder)
     architecture = type(source.model).__name__
     if architecture in ARCHITECTURES:
-        return build_graph(folder, built, "fp16" if half else "fp32"), "shared"
+        graph = build_graph(folder, built, "fp16" if half else "fp32")
+        if base := getattr(source.model.config, "rope_theta", None):
+            settle_rotary(graph, float(base))
+        return graph, "shared"
     if half:
         raise ExportError(
             f"{architecture} cannot be exported in half precision.",

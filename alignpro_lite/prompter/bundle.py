@@ -12,6 +12,7 @@ from msgspec import Meta
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import Device
+from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.models_toml import Precision
 from alignpro_lite.registry.record import Record, TokenId
@@ -130,6 +131,7 @@ class Sidecar(Record):
         max_tokens: The most tokens of a rewrite, the stop token included.
         parity: The comparison with torch.
         provenance: Where it comes from.
+        targets: For which targets it was trained or measured.
         files: sha256 of every other file of the bundle, by relative name.
         eval_card: Results of an evaluation, empty if none was made.
     """
@@ -142,6 +144,7 @@ class Sidecar(Record):
     max_tokens: Size
     parity: Parity
     provenance: Provenance
+    targets: TargetClaim
     files: Mapping[str, str]
     eval_card: Mapping[str, Any]
 
@@ -169,7 +172,7 @@ PROMPTER_BUNDLE = SidecarFile(
     kind=Sidecar,
     name="bundle.json",
     what="prompter bundle",
-    version=2,
+    version=3,
     cure="Make it again with `alignpro-lite export bundle` or `export prompter`.",
 )
 
