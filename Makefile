@@ -1,4 +1,5 @@
 # make run PROMPT="..."   set up, fetch and build what is missing, and answer
+# make run MODELS=small   the same with other models, a preset of models.toml
 # make test               set up and run every check
 # make lint, make docs    the parts of it
 SHELL := bash
@@ -11,6 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROMPT ?= How do I stay safe online?
 export PROMPT
+MODELS ?= default
 
 # AVX2 and FMA stay on; a native build crashes on some CPUs (llama.cpp issue 20824).
 export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
@@ -18,8 +20,9 @@ export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
 .PHONY: run test lint docs models reward clean
 
 run: models
-	@$(BIN)/alignpro-lite run "$$PROMPT"
+	@$(BIN)/alignpro-lite run --models $(MODELS) "$$PROMPT"
 
+test: MODELS := small
 test: models reward lint
 	$(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile \
 		--cov
@@ -34,9 +37,10 @@ docs: $(READY)
 	$(BIN)/python -m tools.generate_config
 
 models: $(READY)
-	@$(BIN)/alignpro-lite models path bundle/default > build/default-bundle 2> /dev/null || { \
-		$(BIN)/alignpro-lite models pull smollm2-135m-instruct && \
-		$(BIN)/alignpro-lite export bundle; }
+	@{ $(BIN)/alignpro-lite models path target/$(MODELS) && \
+		$(BIN)/alignpro-lite models path bundle/$(MODELS); } > build/models 2> /dev/null || { \
+		$(BIN)/alignpro-lite models pull $(MODELS) && \
+		$(BIN)/alignpro-lite export bundle $(MODELS); }
 
 reward: $(READY)
 	@$(BIN)/alignpro-lite models path reward/default > build/default-reward 2> /dev/null || { \

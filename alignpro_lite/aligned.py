@@ -186,24 +186,27 @@ class AlignedModel:
         prompter: str | Path | None = DEFAULT,
         reward: str | Path | None = None,
         *,
+        models: str = DEFAULT,
         devices: DeviceRequest = DeviceRequest(),
         cache: Path | None = None,
     ) -> AlignedModel:
         """Load the models, at the same time.
 
         Args:
-            target: A GGUF file, a name of models.toml, or `default`.
+            target: A GGUF file, a name of models.toml, a pulled model of a hub as
+                `hf:owner/repo:Q4_K_M`, or `default`.
             prompter: A bundle folder, a name of models.toml, `default`, or None
                 to answer prompts as they are.
             reward: A reward bundle, a name of models.toml, `default`, a Python function as
                 `package.module:function`, or None.
+            models: The preset of models.toml whose models `default` stands for.
             devices: Where to run and how long a context.
             cache: Folder of pulled models; None for the platform's own.
 
         Raises:
             AlignProError: A model, a device or a dependency is missing or unusable.
         """
-        store = ModelStore.open(cache)
+        store = ModelStore.open(cache, models)
         planned = plan_models(target, prompter, store, devices)
         planned.require_working()  # on this thread, which Ctrl-C interrupts
         with ThreadPoolExecutor(max_workers=4) as pool:

@@ -62,10 +62,10 @@ def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def probe(engine: EngineName, model: str, devices: DeviceRequest, cache: Path | None) -> Probe:
+def probe(engine: EngineName, model: str, devices: DeviceRequest, store: ModelStore) -> Probe:
     """Let an engine try its model, found by name, in a process of its own."""
     try:
-        probed = _probed(engine, model, devices, ModelStore.open(cache))
+        probed = _probed(engine, model, devices, store)
         outcome = probe_model(probed)
     except AlignProError as error:
         return Probe(engine, False, None, 0.0, str(error))

@@ -74,6 +74,10 @@ class RegistryError(AlignProError):
     """A models.toml, cache or download that cannot be used."""
 
 
+class DiskSpaceError(RegistryError):
+    """A disk without room for what is to be written."""
+
+
 class ExportError(AlignProError):
     """An export that failed or whose result disagrees with the original model."""
 

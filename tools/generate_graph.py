@@ -62,8 +62,8 @@ def main(name: str) -> None:
     """Export a bundle and keep its graph."""
     store = ModelStore.open()
     entry = store.registry.find("bundle", name)
-    assert isinstance(entry.source, BundleRecipe)
-    recipe = entry.source
+    recipe = entry.recipe
+    assert isinstance(recipe, BundleRecipe)
     gguf = store.cache.installed_path(store.registry.downloadable(entry))
     request = BundleRequest(
         source=gguf,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignpro_lite.cli.options import ModelOptions, model_options
 from alignpro_lite.errors import AlignProError, DeviceError
 from alignpro_lite.hardware.memory import format_bytes
+
+if TYPE_CHECKING:
+    from alignpro_lite.registry import ModelStore
 
 
 @click.command()
@@ -34,12 +37,12 @@ def doctor(models: ModelOptions, as_json: bool) -> None:
 def _examine(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite import doctor as library
     from alignpro_lite.hardware.system import find_hardware
-    from alignpro_lite.registry import Cache
 
-    devices, cache = options.devices(), Cache.open(options.cache).root
+    devices, store = options.devices(), options.open_store()
+    cache = store.cache.root
     probes = (
-        library.probe("target", options.target, devices, options.cache),
-        library.probe("prompter", options.prompter, devices, options.cache),
+        library.probe("target", options.target, devices, store),
+        library.probe("prompter", options.prompter, devices, store),
     )
     return {
         "versions": library.versions(),
@@ -50,7 +53,7 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
             "bytes": library.folder_size(cache),
             "free_bytes": library.free_space(cache),
         },
-        "plan": _plan(options),
+        "plan": _plan(options, store),
         "probes": [asdict(probe) for probe in probes],
     }
 
@@ -71,12 +74,10 @@ def _engines() -> dict[str, Any]:
     return found
 
 
-def _plan(options: ModelOptions) -> dict[str, Any]:
+def _plan(options: ModelOptions, store: ModelStore) -> dict[str, Any]:
     from alignpro_lite.loading import plan_models
-    from alignpro_lite.registry import ModelStore
 
     try:
-        store = ModelStore.open(options.cache)
         planned = plan_models(options.target, options.prompter, store, options.devices())
         return asdict(planned.plan)
     except AlignProError as error:

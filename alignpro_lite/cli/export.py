@@ -36,16 +36,17 @@ def export() -> None:
 def build_entry(name: str, cache: Path | None) -> None:
     """Build the bundle NAME of models.toml in the cache.
 
-    NAME is a prompter bundle, or reward/NAME for a reward; the default bundle if
-    it is left out. Pull the model that it is made from first.
+    NAME is a prompter bundle or a preset that names one, or reward/NAME for a
+    reward; the bundle of the default preset if it is left out. Pull the model
+    that it is made from first.
     """
     require_extra("export")
     from alignpro_lite import registry
 
     store = registry.ModelStore.open(cache)
     kind: registry.ModelKind = "reward" if name.startswith("reward/") else "bundle"
-    entry = store.registry.find(kind, name.removeprefix(f"{kind}/"))
-    match entry.source:
+    (entry,) = store.registry.named(f"{kind}/{name.removeprefix(f'{kind}/')}")
+    match entry.recipe:
         case registry.BundleRecipe() as recipe:
             _build_bundle(entry, recipe, store)
         case registry.RewardRecipe() as recipe:

@@ -49,6 +49,11 @@ class Meter:
             line = self._line(now)[: shutil.get_terminal_size().columns - 1]
             click.echo(f"\r{line}\x1b[K", nl=False, err=True)
 
+    def note(self, text: str) -> None:
+        """Say something in between, on lines of its own."""
+        self._finish(interrupted=True)
+        click.echo(text, err=True)
+
     def _finish(self, interrupted: bool) -> None:
         if not self._last.label:
             return

@@ -24,9 +24,8 @@ from alignpro_lite.registry.models_toml import (
     Entry,
     ModelKind,
     Recipe,
-    Registry,
 )
-from alignpro_lite.registry.sources import LocalSource
+from alignpro_lite.registry.references import is_reference
 from alignpro_lite.registry.store import ModelStore
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -36,11 +35,12 @@ def _complete_name(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     try:
-        entries = registry.load().entries
+        known = registry.load()
     except RegistryError:
         # Shell completion cannot show an error; the command itself will.
         return []
-    names = sorted({entry.name for entry in entries} | {entry.key for entry in entries})
+    rows = {name for entry in known.entries for name in (entry.name, entry.key)}
+    names = sorted(rows | set(known.presets))
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -62,8 +62,10 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 def models() -> None:
     """List, pull, check and remove models.
 
-    NAME is a row of models.toml, written kind/name if several kinds share the name.
-    Only `models pull` uses the network.
+    NAME is a preset of models.toml, which stands for all its models, or a row, written
+    kind/name if several kinds share the name; or a GGUF file of a model hub:
+    hf:owner/repo:Q4_K_M or hf:owner/repo/file.gguf, with @revision behind repo if it
+    is not main. Only `models pull` uses the network.
     """
 
 
@@ -84,7 +86,7 @@ def list_models(kind: ModelKind | None, as_json: bool, cache: Path | None) -> No
         click.echo(json.dumps([_as_json(entry, store) for entry in entries], indent=2))
         return
     rows = [_table_row(entry, store) for entry in entries]
-    _print_table([("NAME", "SIZE", "LICENCE", "STATE", "DESCRIPTION"), *rows])
+    _print_table([("NAME", "PRESETS", "SIZE", "LICENCE", "STATE", "DESCRIPTION"), *rows])
 
 
 @models.command("pull")
@@ -93,19 +95,26 @@ def list_models(kind: ModelKind | None, as_json: bool, cache: Path | None) -> No
 def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
     """Download models into the cache; an interrupted pull is resumed.
 
-    HF_TOKEN gives access to gated repositories; HF_ENDPOINT and PIP_INDEX_URL set
-    mirrors.
+    The sources of a model are tried in order. What the hub's own cache holds is used
+    where it is. HF_TOKEN gives access to gated repositories; HF_ENDPOINT and
+    PIP_INDEX_URL set mirrors.
     """
-    from alignpro_lite.registry.pull import pull_model
+    from alignpro_lite.registry.pull import pull_model, pull_reference
 
     store = ModelStore.open(cache)
-    for entry in _select(store.registry, names):
-        downloaded = store.registry.downloadable(entry)
-        with Meter() as meter:
-            path = pull_model(downloaded, store.cache, meter)
-        click.echo(f"{downloaded.key}: {path}", err=True)
-        if not store.cache.is_installed(entry):
-            click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
+    for name in names:
+        if is_reference(name):
+            with Meter() as meter:
+                path = pull_reference(name, store.cache, meter, meter.note)
+            click.echo(f"{name}: {path}", err=True)
+            continue
+        for entry in store.registry.named(name):
+            downloaded = store.registry.downloadable(entry)
+            with Meter() as meter:
+                path = pull_model(downloaded, store.cache, meter, meter.note)
+            click.echo(f"{downloaded.key}: {path}", err=True)
+            if not store.cache.is_installed(entry):
+                click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
     _collect_strays(store)
 
 
@@ -116,7 +125,7 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
 def show_model(name: str, as_json: bool, cache: Path | None) -> None:
     """Show everything that is known about a model."""
     store = ModelStore.open(cache)
-    described = [_as_json(entry, store) for entry in store.registry.named(name)]
+    described = [_as_json(entry, store) for entry in store.named(name)]
     if as_json:
         click.echo(json.dumps(described, indent=2))
         return
@@ -131,7 +140,7 @@ def verify_models(names: tuple[str, ...], as_json: bool, cache: Path | None) -> 
     """Compare the digests of installed models; of all, if none is named."""
     store = ModelStore.open(cache)
     if names:
-        entries = _select(store.registry, names)
+        entries = _select(store, names)
         for entry in entries:
             store.cache.installed_path(entry)
     else:
@@ -152,7 +161,7 @@ def verify_models(names: tuple[str, ...], as_json: bool, cache: Path | None) -> 
 def remove_models(names: tuple[str, ...], forget: bool, cache: Path | None) -> None:
     """Remove models from the cache, including what interrupted pulls left."""
     store = ModelStore.open(cache)
-    for entry in _distinct(_select(store.registry, names), store):
+    for entry in _distinct(_select(store, names), store):
         freed = store.cache.remove(entry)
         if forget:
             store.cache.forget(entry)
@@ -163,6 +172,8 @@ def remove_models(names: tuple[str, ...], forget: bool, cache: Path | None) -> N
         ]
         shared = f", also removed: {', '.join(others)}" if others else ""
         click.echo(f"{entry.key}: {format_bytes(freed)} freed{shared}", err=True)
+        if place := store.cache.place(entry):
+            click.echo(f"{entry.key} stays in the hub's own cache: {place}", err=True)
     _collect_strays(store)
 
 
@@ -172,7 +183,7 @@ def remove_models(names: tuple[str, ...], forget: bool, cache: Path | None) -> N
 def print_path(name: str, cache: Path | None) -> None:
     """Print the path of an installed model."""
     store = ModelStore.open(cache)
-    paths = {store.cache.installed_path(entry) for entry in store.registry.named(name)}
+    paths = {store.cache.installed_path(entry) for entry in store.named(name)}
     if len(paths) > 1:
         raise RegistryError(
             f"{name!r} names models at {len(paths)} paths.",
@@ -192,8 +203,8 @@ def _collect_strays(store: ModelStore) -> None:
             click.echo(f"{format_bytes(freed)} of abandoned downloads freed", err=True)
 
 
-def _select(registry: Registry, names: Iterable[str]) -> list[Entry]:
-    return [entry for name in names for entry in registry.named(name)]
+def _select(store: ModelStore, names: Iterable[str]) -> list[Entry]:
+    return [entry for name in names for entry in store.named(name)]
 
 
 def _distinct(entries: Iterable[Entry], store: ModelStore) -> list[Entry]:
@@ -203,15 +214,14 @@ def _distinct(entries: Iterable[Entry], store: ModelStore) -> list[Entry]:
 
 def _as_json(entry: Entry, store: ModelStore) -> dict[str, object]:
     cache = store.cache
-    recipe = entry.source if isinstance(entry.source, Recipe) else None
     return {
         "kind": entry.kind,
         "name": entry.name,
-        "default": store.registry.defaults.get(entry.kind) == entry.name,
+        "presets": _presets_of(entry, store),
         "installed": cache.is_installed(entry),
-        "path": str(cache.path(entry)),
-        "source": None if recipe else str(entry.source),
-        "recipe": _describe_recipe(recipe) if recipe else None,
+        "path": str(cache.place(entry) or cache.path(entry)),
+        "sources": [str(source) for source in entry.sources] or None,
+        "recipe": _describe_recipe(entry.recipe) if entry.recipe else None,
         "size": entry.size,
         "licence": entry.licence,
         "context": entry.context,
@@ -225,6 +235,12 @@ def _as_json(entry: Entry, store: ModelStore) -> dict[str, object]:
     }
 
 
+def _presets_of(entry: Entry, store: ModelStore) -> list[str]:
+    """The presets that name a row."""
+    known = store.registry
+    return [name for name in known.presets if entry in known.preset(name)]
+
+
 def _describe_recipe(recipe: Recipe) -> dict[str, str]:
     values = asdict(recipe)
     values.pop("description")  # the entry has it
@@ -232,10 +248,10 @@ def _describe_recipe(recipe: Recipe) -> dict[str, str]:
 
 
 def _table_row(entry: Entry, store: ModelStore) -> tuple[str, ...]:
-    default = " (default)" if store.registry.defaults.get(entry.kind) == entry.name else ""
+    presets = ", ".join(_presets_of(entry, store))
     state = "installed" if store.cache.is_installed(entry) else "-"
     size = "-" if entry.size is None else format_bytes(entry.size)
-    return (entry.key + default, size, entry.licence or "-", state, entry.description)
+    return (entry.key, presets, size, entry.licence or "-", state, entry.description)
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
@@ -255,14 +271,14 @@ def _lines_of(description: dict[str, object]) -> str:
 
 
 def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
-    if not isinstance(entry.source, Recipe):
+    if entry.recipe is None:
         return cache.verify(entry, meter)
     # What was built here lists its digests in its own sidecar.
     from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
     from alignpro_lite.reward.bundle import REWARD_BUNDLE
 
     folder = cache.path(entry)
-    is_prompter = isinstance(entry.source, BundleRecipe)
+    is_prompter = isinstance(entry.recipe, BundleRecipe)
     sidecar = PROMPTER_BUNDLE.read(folder) if is_prompter else REWARD_BUNDLE.read(folder)
     return check_files(folder, sidecar.files)
 
@@ -299,7 +315,7 @@ def _raise_for_damage(checks: dict[Entry, tuple[Check, ...]]) -> None:
 
 
 def _repair(damaged: Iterable[Entry]) -> str:
-    if any(isinstance(entry.source, LocalSource) for entry in damaged):
+    if any(entry.own_file for entry in damaged):
         return "Restore your own file, or correct its sha256 in your models.toml."
     remove = f"alignpro-lite models rm {' '.join(entry.key for entry in damaged)}"
     return f"Run `{' && '.join([remove, *(entry.install_command for entry in damaged)])}`."

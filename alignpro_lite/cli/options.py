@@ -19,6 +19,7 @@ from alignpro_lite.registry.text import decode_input
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.hardware.device import DeviceRequest
+    from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.request import Budget, Guard, Request, RhoStar
 
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 class ModelOptions:
     """Which models to load and where to run them."""
 
+    preset: str
     target: str
     prompter: str
     device: Literal["auto", "cuda", "cpu"]
@@ -39,6 +41,12 @@ class ModelOptions:
 
         return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
 
+    def open_store(self) -> ModelStore:
+        """The models by name."""
+        from alignpro_lite.registry import ModelStore
+
+        return ModelStore.open(self.cache, self.preset)
+
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
         """Load the models."""
         from alignpro_lite.aligned import AlignedModel
@@ -47,6 +55,7 @@ class ModelOptions:
             self.target,
             self.prompter if with_prompter else None,
             reward if with_prompter else None,
+            models=self.preset,
             devices=self.devices(),
             cache=self.cache,
         )
@@ -177,6 +186,15 @@ data_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="What relative data paths start from.  [default: the folder of --config]",
 )
+preset_option = click.option(
+    "--models",
+    "preset",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="Models that belong together, a preset of models.toml. --target, --prompter and --reward "
+    "replace one of them.",
+)
 prompter_option = click.option(
     "--prompter",
     "-p",
@@ -221,12 +239,14 @@ def add_options(
 model_options = grouped(
     "models",
     ModelOptions,
+    preset_option,
     click.option(
         "--target",
         "-t",
         default="default",
-        metavar="GGUF|NAME",
-        help="The model that answers: a GGUF file or a name from models.toml.",
+        metavar="GGUF|NAME|hf:...",
+        help="The model that answers: a GGUF file, a name from models.toml, or a pulled model of a "
+        "hub as hf:owner/repo:Q4_K_M.",
     ),
     prompter_option,
     device_option,

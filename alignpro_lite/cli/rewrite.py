@@ -15,6 +15,7 @@ from alignpro_lite.cli.options import (
     UTF8_TEXT,
     cache_option,
     device_option,
+    preset_option,
     prompter_option,
     read_prompt,
 )
@@ -22,6 +23,7 @@ from alignpro_lite.cli.options import (
 
 @click.command("rewrite")
 @click.argument("prompt", type=UTF8_TEXT, required=False)
+@preset_option
 @prompter_option
 @device_option
 @cache_option
@@ -33,6 +35,7 @@ from alignpro_lite.cli.options import (
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per rewrite.")
 def show_rewrites(
     prompt: str | None,
+    preset: str,
     prompter: str,
     device: Literal["auto", "cuda", "cpu"],
     cache: Path | None,
@@ -55,7 +58,7 @@ def show_rewrites(
 
     protected = protect(read_prompt(prompt))
     check_prompt(protected.prompt)
-    with load_prompter(prompter, ModelStore.open(cache), device=device) as loaded:
+    with load_prompter(prompter, ModelStore.open(cache, preset), device=device) as loaded:
         usual = loaded.bundle.sidecar.sampling
         sampling = replace(
             usual,

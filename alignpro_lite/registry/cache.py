@@ -1,8 +1,9 @@
 """The cache: where models are, which are complete, and what their digests are.
 
-Below its root, `hf/` and `pypi/` mirror the sources, so rows that name one source
-share one download; `bundles/` and `rewards/` hold what was built here; `digests.json` keeps the
-sha256 of every file whose row declares none.
+Below its root, `hf/` and `pypi/` mirror the first source of each row, so rows that name it share
+one download, and `joined/` has what is published in parts, by digest. What the hub's own cache
+holds already is used there. `bundles/` and `rewards/` hold what was built here; `digests.json`
+keeps the sha256 of every file whose row declares none.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ import platformdirs
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.digests import Check, check_file
-from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, Recipe, RewardRecipe
+from alignpro_lite.registry.hub_cache import blob_digest, snapshot_of
+from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, RewardRecipe
 from alignpro_lite.registry.record import Origin, parse, read_json
-from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.registry.sources import HubSource, JoinedSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (
     OnProgress,
     disk_errors,
-    etag_of,
+    leftovers_of,
     locked,
     no_progress,
-    partial_of,
     sha256_of,
     try_locked,
     user_path,
@@ -93,43 +94,65 @@ class Cache:
         return self.root / "probes" / fact
 
     def path(self, entry: Entry) -> Path:
-        """Return where a model is or would be: a file, or the folder of its files."""
-        match entry.source:
-            case HubSource(repository, revision, path):
-                return self.root / "hf" / repository / revision / path
-            case WheelSource(path=path) as source:
-                return self.wheel_folder(source) / path
-            case LocalSource(path):
-                return path
+        """Return where a model is or would be in this cache: a file, or the folder of its files."""
+        match entry.recipe:
             case BundleRecipe(adapter=adapter):
                 return self.root / "bundles" / _built_name(entry.name, adapter, {})
             case RewardRecipe(adapter=adapter, part_weights=weights):
                 return self.root / "rewards" / _built_name(entry.name, adapter, weights)
+        match entry.sources[0]:
+            case LocalSource(path):
+                return path
+            case JoinedSource():
+                return self.source_folder(entry) / entry.files[0].path
+            case source:
+                return self.source_folder(entry) / source.path
 
-    def wheel_folder(self, source: WheelSource) -> Path:
-        """Return where the wheel of a source is put until its files are taken out."""
-        return self.root / "pypi" / source.package / source.version
+    def source_folder(self, entry: Entry) -> Path:
+        """Return the folder of a model's source, which is locked while anything in it changes.
+
+        Wheels and parts are put there until their files are taken out.
+        """
+        match entry.sources[0] if entry.sources else None:
+            case HubSource(repository, revision):
+                return self.root / "hf" / repository / revision
+            case WheelSource(package, version):
+                return self.root / "pypi" / package / version
+            case JoinedSource():
+                return self.root / "joined" / str(entry.files[0].sha256)[:16]
+            case _:
+                return self.path(entry)
 
     def file_path(self, entry: Entry, file: File) -> Path:
-        """Return where one file of a model is or would be."""
+        """Return where one file of a model is or would be in this cache."""
+        return entry.file_in(self.path(entry), file)
+
+    def place(self, entry: Entry) -> Path | None:
+        """Return where a whole model is: here, else in the hub's own cache; else None.
+
+        Nothing is hashed.
+        """
         path = self.path(entry)
-        return path / file.path if entry.is_folder else path
+        if path.exists() and not self.missing(entry):
+            return path
+        return self._place_in_hub_cache(entry)
 
     def is_installed(self, entry: Entry) -> bool:
         """Tell whether all declared files of the model are here. Nothing is hashed."""
-        return self.path(entry).exists() and not self.missing(entry)
+        return self.place(entry) is not None
 
     def installed_path(self, entry: Entry) -> Path:
-        """Return where a model is.
+        """Return what is opened of an installed model; see `Entry.opened_in`.
 
         Raises:
             RegistryError: It is not installed; the cure is the command that brings it.
         """
-        if self.is_installed(entry):
-            return self.path(entry)
-        if isinstance(entry.source, LocalSource):
+        place = self.place(entry)
+        if place is not None:
+            return entry.opened_in(place)
+        if entry.own_file is not None:
             raise RegistryError(
-                f"{entry.key} should be at {entry.source.path}, but it is missing or incomplete.",
+                f"{entry.key} should be at {entry.own_file}, but it is missing or incomplete.",
                 "Put it there, or correct its source in your models.toml.",
             )
         raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
@@ -138,13 +161,28 @@ class Cache:
         """Return the declared files of a model that are not here."""
         return tuple(file for file in entry.files if not self.file_path(entry, file).is_file())
 
+    def _place_in_hub_cache(self, entry: Entry) -> Path | None:
+        for source in entry.sources:
+            snapshot = snapshot_of(source) if isinstance(source, HubSource) else None
+            if snapshot is not None and entry.files:
+                place = snapshot / source.path
+                files = [(entry.file_in(place, file), file.size) for file in entry.files]
+                if all(path.is_file() and _fits(path, size) for path, size in files):
+                    return place
+        return None
+
     def digest(self, entry: Entry, file: File) -> str | None:
         """Return the sha256 that a file must have: declared, else recorded, else None.
+
+        A file of the hub's own cache must have that which it is named by there.
 
         Raises:
             RegistryError: The record of digests is damaged.
         """
-        return file.sha256 or self._digests().get(self._digest_key(entry, file))
+        known = file.sha256 or self._digests().get(self._digest_key(entry, file))
+        if known is None and (place := self._place_in_hub_cache(entry)):
+            return blob_digest(entry.file_in(place, file))
+        return known
 
     def record(self, entry: Entry, file: File, digest: str) -> None:
         """From now on, require this sha256 of a file that declares none."""
@@ -159,9 +197,10 @@ class Cache:
             RegistryError: A file cannot be read.
         """
         with disk_errors(self.root):
+            place = self.place(entry) or self.path(entry)
             return tuple(
                 check_file(
-                    self.file_path(entry, file),
+                    entry.file_in(place, file),
                     self.digest(entry, file),
                     entry.label(file),
                     on_progress,
@@ -178,17 +217,16 @@ class Cache:
         Raises:
             RegistryError: The model is the user's own file, or cannot be deleted.
         """
-        if isinstance(entry.source, LocalSource):
+        if entry.own_file is not None:
             raise RegistryError(
-                f"{entry.key} is your own file {entry.source.path} and is never deleted here.",
+                f"{entry.key} is your own file {entry.own_file} and is never deleted here.",
                 "Take its row out of your models.toml instead.",
             )
         with disk_errors(self.root), self.locked(entry):
-            if isinstance(entry.source, Recipe):
+            if entry.recipe is not None:
                 return _remove_folder(self.path(entry))
             paths = [self.file_path(entry, file) for file in entry.files]
-            if isinstance(entry.source, WheelSource):
-                paths += self.wheel_folder(entry.source).glob("*.whl*")
+            paths += self.source_folder(entry).glob("*.whl*")
             return sum(self._remove_file(path) for path in paths)
 
     def forget(self, entry: Entry) -> None:
@@ -201,7 +239,7 @@ class Cache:
         self, entry: Entry, on_wait: Callable[[], None] = lambda: None
     ) -> AbstractContextManager[None]:
         """Keep other processes from changing anything of a model's source."""
-        return locked(self._lock_file(self._source_folder(entry)), on_wait)
+        return locked(self._lock_file(self.source_folder(entry)), on_wait)
 
     def collect_strays(self, entries: Iterable[Entry]) -> int:
         """Delete what nobody owns any more: parts of downloads, whole wheels, doomed folders.
@@ -218,13 +256,14 @@ class Cache:
         Raises:
             RegistryError: The cache cannot be read, or a stray not be deleted.
         """
-        entries = [entry for entry in entries if isinstance(entry.source, HubSource | WheelSource)]
+        entries = [entry for entry in entries if entry.sources and entry.own_file is None]
         with disk_errors(self.root):
             declared = {self.file_path(entry, file) for entry in entries for file in entry.files}
-            owned = {self._source_folder(entry) for entry in entries if self.missing(entry)}
+            owned = {self.source_folder(entry) for entry in entries if self.missing(entry)}
+            kept = declared | self._unfinished()
             freed = 0
             for folder, strays in self._strays():
-                if folder in owned or not (unclaimed := strays - declared):
+                if folder in owned or not (unclaimed := strays - kept):
                     continue
                 with try_locked(self._lock_file(folder)) as is_free:
                     if is_free:
@@ -233,8 +272,9 @@ class Cache:
 
     def _strays(self) -> Iterator[tuple[Path, set[Path]]]:
         """What may be left over, with the folder whose lock its owner would hold."""
-        for folder in (*self.root.glob("hf/*/*/*"), *self.root.glob("pypi/*/*")):
-            patterns = ("**/*.partial", "**/*.partial.etag", "*.whl")
+        sources = ("hf/*/*/*", "pypi/*/*", "joined/*")
+        for folder in (folder for pattern in sources for folder in self.root.glob(pattern)):
+            patterns = ("**/*.partial", "**/*.partial.etag", "**/*.partial.parts", "*.whl")
             found = {path for pattern in patterns for path in folder.glob(pattern)}
             yield folder, {path for path in found if path.is_file()}
         for doomed in (
@@ -242,6 +282,11 @@ class Cache:
             *self.root.glob("rewards/.*.deleted"),
         ):
             yield doomed.with_name(doomed.name[1 : -len(".deleted")]), {doomed}
+
+    def _unfinished(self) -> set[Path]:
+        """What is left of pulls without a row, whose digest was recorded before they began."""
+        paths = [self.root / name for name in self._digests()]
+        return {file for path in paths if not path.exists() for file in leftovers_of(path)}
 
     def _remove_stray(self, path: Path) -> int:
         freed = _size(path)
@@ -252,26 +297,16 @@ class Cache:
         _prune(path.parent, self.root)
         return freed
 
-    def _source_folder(self, entry: Entry) -> Path:
-        """What is locked while anything of a model's source changes."""
-        match entry.source:
-            case HubSource(repository, revision):
-                return self.root / "hf" / repository / revision
-            case WheelSource() as source:
-                return self.wheel_folder(source)
-            case _:
-                return self.path(entry)
-
     def _lock_file(self, folder: Path) -> Path:
         place = folder.relative_to(self.root).as_posix().replace("/", "--")
         return self.root / "locks" / f"{place}.lock"
 
     def _remove_file(self, path: Path) -> int:
         freed = 0
-        for leftover in (path, partial_of(path), etag_of(partial_of(path))):
-            if leftover.is_file():
-                freed += leftover.stat().st_size
-                leftover.unlink()
+        for file in (path, *leftovers_of(path)):
+            if file.is_file():
+                freed += file.stat().st_size
+                file.unlink()
         _prune(path.parent, self.root)
         return freed
 
@@ -304,6 +339,10 @@ def _built_name(name: str, adapter: Path | None, weights: Mapping[str, float]) -
     parts = [sha256_of(path, path.name) for path in files]
     parts += [f"{part} {weight}" for part, weight in weights.items()]
     return f"{name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
+
+
+def _fits(path: Path, size: int | None) -> bool:
+    return size is None or path.stat().st_size == size
 
 
 def _remove_folder(folder: Path) -> int:

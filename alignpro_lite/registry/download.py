@@ -6,8 +6,10 @@ import hashlib
 import http.client
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from alignpro_lite.errors import RegistryError, shown_url
 from alignpro_lite.registry.http import (
@@ -31,8 +33,12 @@ from alignpro_lite.registry.storage import (
 RETRY_PAUSES = (1.0, 3.0)
 """Seconds between attempts that bring nothing; after any progress the row starts again."""
 
+_Found = TypeVar("_Found")
+
 _SPARE_BYTES = 64 << 20
 """What a download of unknown size leaves free."""
+
+_PAGE_LIMIT_BYTES = 64 << 20
 
 _NETWORK_CURE = "Check the network (and HTTPS_PROXY), then run it again: it resumes."
 _SOURCE_CURE = "Correct the source in models.toml, or HF_ENDPOINT or PIP_INDEX_URL."
@@ -89,7 +95,8 @@ def download(
     """Download a file, resuming where an earlier call was cut off.
 
     The bytes grow in `<destination>.partial`, which stays after an interruption. It is
-    renamed when it is complete and has the expected digest, and deleted when it has another.
+    renamed when it is complete and has the expected digest, and deleted when it has another: then
+    a file that began with what was here before, perhaps from another source, is fetched once more.
 
     Returns:
         The sha256 of the file.
@@ -100,44 +107,93 @@ def download(
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(destination)
+    is_resumed = _size(partial) > 0
     digest, size = _persist(remote, partial, expected, on_progress)
     try:
         expected.check(digest, size)
     except RegistryError:
         _discard(partial)
+        if is_resumed:
+            return download(remote, destination, expected, on_progress)
         raise
     commit(partial, destination)
     _discard(partial)
     return digest
 
 
-def read_page(remote: Remote, accept: str, limit: int) -> tuple[str, bytes]:
-    """Read a page of a package index, at most `limit` bytes: its media type and its bytes.
+@dataclass(frozen=True)
+class Page:
+    """A page that a server answered with.
+
+    Attributes:
+        media_type: Of the body, such as `application/json`.
+        body: All of it.
+        links: The `Link` header (RFC 8288), empty if there is none.
+    """
+
+    media_type: str
+    body: bytes
+    links: str
+
+
+def read_page(remote: Remote, accept: str, what: str) -> Page:
+    """Read a page of a package index or a hub.
+
+    Args:
+        remote: Where it is.
+        accept: The media types that are understood.
+        what: What it is, for messages.
 
     Raises:
-        RegistryError: It cannot be read, or is longer than `limit`.
+        RegistryError: It cannot be read, or is too long.
     """
-    try:
+
+    def read() -> Page:
         with send(remote, {"Accept": accept}) as response:
-            return response.headers.get_content_type(), read_body(remote, response, limit)
+            body = read_body(remote, response, _PAGE_LIMIT_BYTES)
+            media_type = response.headers.get_content_type()
+            return Page(media_type, body, response.headers.get("Link", ""))
+
+    try:
+        return _repeated(read, lambda: 0)
     except HttpError as error:
-        raise _registry_error(f"Reading the package index failed: {error}.", error) from error
+        raise _registry_error(f"Reading {what} failed: {error}.", error) from error
 
 
 def _persist(
     remote: Remote, partial: Path, expected: ExpectedFile, on_progress: OnProgress
 ) -> tuple[str, int]:
+    try:
+        return _repeated(
+            lambda: _attempt(remote, partial, expected, on_progress), lambda: _size(partial)
+        )
+    except HttpError as error:
+        raise _registry_error(f"{expected.label}: {error}.", error) from error
+
+
+def _repeated(attempt: Callable[[], _Found], progress: Callable[[], int]) -> _Found:
+    """Try again after what may pass; what cannot be reached before anything came, never.
+
+    Args:
+        attempt: What is tried.
+        progress: The bytes that are here; attempts that bring some do not count.
+
+    Raises:
+        HttpError: The last attempt failed.
+    """
     pauses = iter(RETRY_PAUSES)
+    begun = progress()
     while True:
-        before = _size(partial)
+        before = progress()
         try:
-            return _attempt(remote, partial, expected, on_progress)
+            return attempt()
         except HttpError as error:
-            if _size(partial) > before:
+            if progress() > before:
                 pauses = iter(RETRY_PAUSES)
-            pause = next(pauses, None) if error.transient else None
+            may_pass = error.transient and not (error.unreachable and progress() <= begun)
+            pause = next(pauses, None) if may_pass else None
             if pause is None:
-                raise _registry_error(f"{expected.label}: {error}.", error) from error
+                raise
             time.sleep(max(pause, error.retry_after))
 
 

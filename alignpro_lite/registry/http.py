@@ -21,6 +21,8 @@ from alignpro_lite.errors import InputError, shown_url
 from alignpro_lite.registry.storage import CHUNK_BYTES
 
 TIMEOUT_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
+"""How long an address of a host is given to accept a connection."""
 MAX_RETRY_AFTER = 60.0
 """Seconds; a server that asks for more is asked again sooner."""
 
@@ -92,6 +94,7 @@ class HttpError(Exception):
     Attributes:
         status: The HTTP status, None if there was none.
         transient: Whether another attempt may succeed.
+        unreachable: Whether no connection was made at all.
         cure: What fixes it, None where that depends on what was asked.
         headers: Of the answer, empty if there was none.
     """
@@ -102,12 +105,14 @@ class HttpError(Exception):
         status: int | None = None,
         *,
         transient: bool = False,
+        unreachable: bool = False,
         cure: str | None = None,
         headers: Message | None = None,
     ) -> None:
         super().__init__(problem)
         self.status = status
         self.transient = transient
+        self.unreachable = unreachable
         self.cure = cure
         self.headers = headers or Message()
 
@@ -146,7 +151,7 @@ def send(
     request = urllib.request.Request(remote.url, data, {"User-Agent": "alignpro-lite", **headers})
     if remote.authorization:
         request.add_unredirected_header("Authorization", remote.authorization)
-    opener = urllib.request.build_opener(_Redirects, _Proxies)
+    opener = urllib.request.build_opener(_Redirects, _Proxies, _Http, _Https)
     failure: HttpError
     try:
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
@@ -212,6 +217,46 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that is given less time to be made than to answer."""
+
+    def connect(self) -> None:
+        """Connect, within CONNECT_SECONDS for each address."""
+        patience, self.timeout = self.timeout, _shorter(self.timeout)
+        super().connect()
+        self.sock.settimeout(patience)
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    """The same with TLS."""
+
+    def connect(self) -> None:
+        """Connect, within CONNECT_SECONDS for each address."""
+        patience, self.timeout = self.timeout, _shorter(self.timeout)
+        super().connect()
+        self.sock.settimeout(patience)
+
+
+def _shorter(timeout: float | None) -> float:
+    return CONNECT_SECONDS if timeout is None else min(timeout, CONNECT_SECONDS)
+
+
+class _Http(urllib.request.HTTPHandler):
+    """Open http addresses with the connection above."""
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an address."""
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """Open https addresses with the connection above."""
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an address."""
+        return self.do_open(_SecureConnection, req)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -301,4 +346,5 @@ def _connection_error(remote: Remote, error: Exception) -> HttpError:
     problem = f"{shown_url(remote.url)} cannot be reached ({said or type(reason).__name__})"
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HttpError(problem, cure=_CERTIFICATE_CURE)
-    return HttpError(problem, transient=True)
+    # urllib wraps what happens until the request is sent; what comes later is raised as it is.
+    return HttpError(problem, transient=True, unreachable=isinstance(error, urllib.error.URLError))

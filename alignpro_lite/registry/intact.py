@@ -5,7 +5,6 @@ from __future__ import annotations
 from alignpro_lite.errors import ModelFileError
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.models_toml import Entry
-from alignpro_lite.registry.sources import LocalSource
 from alignpro_lite.registry.stamps import Stamps, identity_of
 from alignpro_lite.registry.storage import disk_errors, sha256_of
 
@@ -20,8 +19,10 @@ def require_intact(cache: Cache, entry: Entry) -> None:
         RegistryError: A file cannot be read.
     """
     stamps = Stamps(cache)
+    with disk_errors(cache.path(entry)):
+        place = cache.place(entry) or cache.path(entry)
     for file in entry.files:
-        path = cache.file_path(entry, file)
+        path = entry.file_in(place, file)
         expected = cache.digest(entry, file)
         with disk_errors(path):
             identity = identity_of(path)
@@ -31,12 +32,14 @@ def require_intact(cache: Cache, entry: Entry) -> None:
             if found != expected:
                 raise ModelFileError(
                     f"{path} is not what was pulled: sha256 {expected} expected, {found} found.",
-                    _cure(entry),
+                    _cure(entry, place == cache.path(entry)),
                 )
             stamps.add(expected, identity)
 
 
-def _cure(entry: Entry) -> str:
-    if isinstance(entry.source, LocalSource):
+def _cure(entry: Entry, is_in_cache: bool) -> str:
+    if entry.own_file is not None:
         return "Restore your own file, or correct its sha256 in your models.toml."
-    return f"Run `alignpro-lite models rm {entry.key} && {entry.install_command}`."
+    if is_in_cache:
+        return f"Run `alignpro-lite models rm {entry.key} && {entry.install_command}`."
+    return f"Run `{entry.install_command}`, which leaves the hub's own cache and fetches a copy."

@@ -23,6 +23,7 @@ from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.record import Count, NonEmpty, Origin, Record, near, parse, read_toml
 from alignpro_lite.registry.sources import (
     HubSource,
+    JoinedSource,
     LocalSource,
     Source,
     check_relative,
@@ -41,6 +42,7 @@ SHIPPED_ADAPTERS = Path(__file__).parents[1] / "adapters"
 USER_FILE_VARIABLE = "ALIGNPRO_LITE_MODELS"
 
 _UNREADABLE = f"Create it, or unset {USER_FILE_VARIABLE}."
+_FIRST_OF_SPLIT = re.compile(r"-00001-of-[0-9]{5}\.gguf\Z")
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
@@ -64,7 +66,8 @@ class ModelRow(Record):
     """A row as it is written, of a model that is downloaded or the user's own.
 
     Attributes:
-        source: Where it comes from.
+        source: The one place to get it.
+        sources: Instead of `source`: the places to get it, in the order in which they are tried.
         files: Files of a folder, by path or with their digests; None for a single file.
         sha256: Digest of a single file.
         size: Bytes of all files together.
@@ -74,7 +77,8 @@ class ModelRow(Record):
         description: One line for people.
     """
 
-    source: NonEmpty
+    source: NonEmpty | None = None
+    sources: tuple[NonEmpty, ...] = ()
     files: tuple[str | File, ...] | None = None
     sha256: Sha256 | None = None
     size: Count | None = None
@@ -134,19 +138,26 @@ class RewardRecipe(Record):
 Recipe = BundleRecipe | RewardRecipe
 
 
-class Defaults(Record):
-    """[defaults]: the name that each kind uses when none is given."""
+class Preset(Record):
+    """Models that belong together, by their names.
 
-    bundle: NonEmpty | None = None
-    prompter: NonEmpty | None = None
-    target: NonEmpty | None = None
+    Attributes:
+        bundle: Of the prompter.
+        target: The model that answers.
+        reward: What scores answers where a reward is asked for; None for none.
+        description: One line for people.
+    """
+
+    bundle: NonEmpty
+    target: NonEmpty
     reward: NonEmpty | None = None
+    description: str = ""
 
 
 class ModelsFile(Record):
     """A models.toml whose rows are still to be read, by kind and name."""
 
-    defaults: Defaults = Defaults()
+    preset: Mapping[str, Any] = {}
     bundle: Mapping[str, Any] = {}
     prompter: Mapping[str, Any] = {}
     target: Mapping[str, Any] = {}
@@ -160,9 +171,11 @@ class Entry:
     Attributes:
         kind: What the model is for.
         name: Its name, unique within the kind.
-        source: Where it comes from; a Recipe for what is built here.
+        sources: The places to get it, in order; none for what is built here. A file of the user's
+            own is the only place.
         files: Its files. Empty for a recipe and for a `file:` row that declares none.
         is_folder: Whether the model is the folder of its files, not the single file.
+        recipe: How it is built here, None for what is downloaded or the user's own.
         licence: SPDX identifier or name of the licence of the weights, empty when unknown.
         size: Bytes of all files together, None when unknown.
         context: Longest context in tokens, None when unknown.
@@ -172,9 +185,10 @@ class Entry:
 
     kind: ModelKind
     name: str
-    source: Source | Recipe = field(hash=False)  # weights of a recipe are a mapping
+    sources: tuple[Source, ...] = ()
     files: tuple[File, ...] = ()
     is_folder: bool = False
+    recipe: Recipe | None = field(default=None, hash=False)  # its weights are a mapping
     licence: str = ""
     size: int | None = None
     context: int | None = None
@@ -183,17 +197,35 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """`kind/name`, unique in a registry."""
-        return f"{self.kind}/{self.name}"
+        """`kind/name`, unique in a registry; of a model that was asked for by `hf:...`, that."""
+        return self.name if self.name.startswith("hf:") else f"{self.kind}/{self.name}"
+
+    @property
+    def own_file(self) -> Path | None:
+        """The user's own file or folder that this is; None for what is downloaded or built."""
+        own = self.sources[0] if self.sources else None
+        return own.path if isinstance(own, LocalSource) else None
 
     def label(self, file: File) -> str:
         """What people call one file of it."""
-        return f"{self.key} {file.path}"
+        return f"{self.key} {file.path}" if self.is_folder else self.key
+
+    def file_in(self, place: Path, file: File) -> Path:
+        """Where a file is if the model is at `place`."""
+        return place / file.path if self.is_folder else place
+
+    def opened_in(self, place: Path) -> Path:
+        """What is opened of the model at `place`: of a split GGUF, the first part finds the others.
+
+        Otherwise it is the file or the folder itself.
+        """
+        first = [file for file in self.files if _FIRST_OF_SPLIT.search(file.path)]
+        return self.file_in(place, first[0]) if first else place
 
     @property
     def install_command(self) -> str:
         """The command that brings this model into the cache."""
-        if isinstance(self.source, Recipe):
+        if self.recipe is not None:
             name = self.name if self.kind == "bundle" else self.key
             return f"alignpro-lite export bundle {name}"
         return f"alignpro-lite models pull {self.key}"
@@ -205,11 +237,11 @@ class Registry:
 
     Attributes:
         entries: Rows in the order of the files.
-        defaults: The name that each kind uses when none is given.
+        presets: Which of them belong together, by name.
     """
 
     entries: tuple[Entry, ...]
-    defaults: Mapping[ModelKind, str]
+    presets: Mapping[str, Preset]
 
     def find(self, kind: ModelKind, name: str) -> Entry:
         """Return the row of that kind and name.
@@ -224,28 +256,41 @@ class Registry:
         raise RegistryError(f"No {kind} is named {name!r}{near(name, names)}.", _LIST_CURE)
 
     def named(self, name: str) -> tuple[Entry, ...]:
-        """Return every row with that `name`, or the one row with that `kind/name`.
+        """Return what a name stands for.
+
+        That is, of these, the first that fits: every model of a preset, every row with that name,
+        the one row with that `kind/name`, or the model of that kind of a `kind/preset`.
 
         Raises:
-            RegistryError: There is none; the error lists near names.
+            RegistryError: It is none of these; the error lists near names.
         """
+        if name in self.presets:
+            return self.preset(name)
         found = tuple(entry for entry in self.entries if name in (entry.name, entry.key))
+        kind, _, preset = name.partition("/")
+        if not found and preset in self.presets:
+            found = tuple(entry for entry in self.preset(preset) if entry.kind == kind)
         if found:
             return found
         names = [entry.key if "/" in name else entry.name for entry in self.entries]
+        names += [] if "/" in name else self.presets
         raise RegistryError(f"No model is named {name!r}{near(name, names)}.", _LIST_CURE)
 
-    def default(self, kind: ModelKind) -> Entry:
-        """Return the row that a kind uses when none is named.
+    def preset(self, name: str) -> tuple[Entry, ...]:
+        """Return the models of a preset.
 
         Raises:
-            RegistryError: The kind has no default.
+            RegistryError: There is no such preset; the error lists near names. Or it names a
+                model that there is not.
         """
-        if kind not in self.defaults:
+        if name not in self.presets:
             raise RegistryError(
-                f"No default {kind} is set.", f"Name one, or set {kind} in [defaults]."
+                f"No preset is named {name!r}{near(name, self.presets)}.",
+                f"models.toml has: {', '.join(self.presets)}.",
             )
-        return self.find(kind, self.defaults[kind])
+        preset = self.presets[name]
+        reward = () if preset.reward is None else (self.find("reward", preset.reward),)
+        return (self.find("bundle", preset.bundle), self.find("target", preset.target), *reward)
 
     def downloadable(self, entry: Entry) -> Entry:
         """Return what has to be downloaded for a row: for a recipe, its base model.
@@ -253,10 +298,10 @@ class Registry:
         Raises:
             RegistryError: A recipe names a base that does not exist or is built itself.
         """
-        if not isinstance(entry.source, Recipe):
+        if entry.recipe is None:
             return entry
-        base = self.find(*entry.source.needs)
-        if isinstance(base.source, Recipe):
+        base = self.find(*entry.recipe.needs)
+        if base.recipe is not None:
             raise RegistryError(
                 f"{entry.key} is made from {base.key}, which is built here itself.",
                 "Name a row that is downloaded.",
@@ -297,16 +342,18 @@ def load_files(paths: Iterable[Path]) -> Registry:
         RegistryError: A file cannot be read, a row is wrong, or a name points nowhere.
     """
     entries: dict[str, Entry] = {}
-    defaults: dict[ModelKind, str] = {}
+    presets: dict[str, Preset] = {}
     for path in paths:
         origin = Origin(path, RegistryError)
         written = parse(ModelsFile, read_toml(origin, _UNREADABLE), origin)
-        named = {kind: getattr(written.defaults, kind) for kind in KINDS}
-        defaults |= {kind: name for kind, name in named.items() if name is not None}
+        presets |= {
+            name: parse(Preset, raw, origin.at("preset", _checked_name(name)))
+            for name, raw in written.preset.items()
+        }
         entries |= {entry.key: entry for entry in _entries(written, origin)}
-    registry = Registry(tuple(entries.values()), MappingProxyType(defaults))
-    for kind in defaults:
-        registry.default(kind)
+    registry = Registry(tuple(entries.values()), MappingProxyType(presets))
+    for name in presets:
+        registry.preset(name)
     for entry in registry.entries:
         registry.downloadable(entry)
     return registry
@@ -349,27 +396,35 @@ def _entries(written: ModelsFile, origin: Origin) -> Iterator[Entry]:
 
 def _row_type(kind: ModelKind, raw: Any) -> type[ModelRow | Recipe]:
     """A bundle is built here unless it has a source, a reward if it has a base."""
-    if kind == "bundle" and isinstance(raw, dict) and "source" not in raw:
+    if kind == "bundle" and isinstance(raw, dict) and not {"source", "sources"} & set(raw):
         return BundleRecipe
     if kind == "reward" and isinstance(raw, dict) and "base" in raw:
         return RewardRecipe
     return ModelRow
 
 
-def _entry(kind: ModelKind, name: str, row: ModelRow | Recipe, folder: Path) -> Entry:
+def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise RegistryError(
             f"Expected a name of letters and digits joined by . _ or -, found {name!r}.",
             "Rename the row.",
         )
+    return name
+
+
+def _entry(kind: ModelKind, name: str, row: ModelRow | Recipe, folder: Path) -> Entry:
+    _checked_name(name)
     if not isinstance(row, ModelRow):
-        return Entry(kind, name, row, is_folder=True, description=row.description)
-    source = parse_source(row.source, folder)
-    files = _single_file(source, row) if row.files is None else _listed_files(row.files, row.sha256)
+        return Entry(kind, name, is_folder=True, recipe=row, description=row.description)
+    sources = _sources(row, folder)
+    files = (
+        _single_file(sources, row) if row.files is None else _listed_files(row.files, row.sha256)
+    )
+    _refuse_undecidable(sources, files, row)
     return Entry(
         kind=kind,
         name=name,
-        source=source,
+        sources=sources,
         files=files,
         is_folder=row.files is not None,
         licence=row.licence,
@@ -378,6 +433,44 @@ def _entry(kind: ModelKind, name: str, row: ModelRow | Recipe, folder: Path) -> 
         template=row.template,
         description=row.description,
     )
+
+
+def _sources(row: ModelRow, folder: Path) -> tuple[Source, ...]:
+    """The places to get a model; `source` is the short form for one."""
+    written = row.sources or (() if row.source is None else (row.source,))
+    if not written or (row.source and row.sources):
+        raise RegistryError(
+            "Expected either a source, or sources with several places to get it.",
+            'Write source = "...", or sources = ["...", "..."] in the order to try them.',
+        )
+    sources = tuple(parse_source(text, folder) for text in written)
+    if len(sources) > 1 and any(isinstance(source, LocalSource) for source in sources):
+        raise RegistryError(
+            "A file of your own is used in place and has no other source.",
+            "Keep the file: source alone, or leave it out.",
+        )
+    return sources
+
+
+def _refuse_undecidable(
+    sources: tuple[Source, ...], files: tuple[File, ...], row: ModelRow
+) -> None:
+    """Several sources, or parts, need what tells the right bytes from others."""
+    is_joined = any(isinstance(source, JoinedSource) for source in sources)
+    if is_joined and row.files is not None:
+        raise RegistryError(
+            "Only a single file is joined from parts, found files = [...].",
+            "Give each joined file a row of its own.",
+        )
+    if is_joined and row.size is None:
+        raise RegistryError(
+            "A source in parts needs the size of the whole.", "Add size = BYTES to the row."
+        )
+    if (is_joined or len(sources) > 1) and not all(file.sha256 for file in files):
+        raise RegistryError(
+            "Several sources, or parts, need a sha256: it decides which bytes are the right ones.",
+            "Add sha256, or keep one source.",
+        )
 
 
 def _listed_files(listed: tuple[str | File, ...], sha256: str | None) -> tuple[File, ...]:
@@ -394,15 +487,18 @@ def _listed_files(listed: tuple[str | File, ...], sha256: str | None) -> tuple[F
     )
 
 
-def _single_file(source: Source, row: ModelRow) -> tuple[File, ...]:
-    if isinstance(source, HubSource) and not source.path:
-        raise RegistryError(
-            f"{source} is a whole repository.",
-            "List its files = [...], or add /file to the source.",
-        )
-    if isinstance(source, LocalSource) and row.sha256 is None:
+def _single_file(sources: tuple[Source, ...], row: ModelRow) -> tuple[File, ...]:
+    for source in sources:
+        if isinstance(source, HubSource) and not source.path:
+            raise RegistryError(
+                f"{source} is a whole repository.",
+                "List its files = [...], or add /file to the source.",
+            )
+    if isinstance(sources[0], LocalSource) and row.sha256 is None:
         return ()
-    return (File(Path(source.path).name, _lower(row.sha256), row.size),)
+    # What is joined has no name of its own, if another source gives it one.
+    name = min(sources, key=lambda source: isinstance(source, JoinedSource)).path
+    return (File(Path(name).name, _lower(row.sha256), row.size),)
 
 
 def _lower(digest: str | None) -> str | None:

@@ -21,7 +21,6 @@ INDEX_VARIABLE = "PIP_INDEX_URL"
 DEFAULT_INDEX = "https://pypi.org/simple/"
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-_PAGE_LIMIT_BYTES = 64 << 20
 _WHEEL_CURE = "Pull it again; if that fails too, the package index is at fault."
 _INDEX_CURE = f"Check {INDEX_VARIABLE}, which should point to a simple index."
 
@@ -39,8 +38,9 @@ def download_wheel(
     """
     index = Remote.at(os.environ.get(INDEX_VARIABLE) or DEFAULT_INDEX)
     page = f"{index.url.rstrip('/')}/{_normal(package)}/"
-    media_type, body = read_page(Remote(page, index.authorization), _ACCEPT, _PAGE_LIMIT_BYTES)
-    listed = _parse_json(body) if media_type.endswith("json") else _parse_html(body)
+    answer = read_page(Remote(page, index.authorization), _ACCEPT, "the package index")
+    is_json = answer.media_type.endswith("json")
+    listed = _parse_json(answer.body) if is_json else _parse_html(answer.body)
     wheels = (link for link in _followed(page, listed) if _fits(link.name, package, version))
     found = next(wheels, None)
     if found is None:

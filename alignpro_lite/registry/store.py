@@ -11,10 +11,11 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.intact import require_intact
 from alignpro_lite.registry.models_toml import Entry, ModelKind, Registry, load
 from alignpro_lite.registry.record import near
+from alignpro_lite.registry.references import find_reference, is_reference
 from alignpro_lite.registry.storage import disk_errors
 
 DEFAULT = "default"
-"""Stands for the model that models.toml names as the default of its kind."""
+"""As the name of a model: the one of its kind in the preset. As that of a preset: the usual one."""
 
 
 @dataclass(frozen=True)
@@ -24,30 +25,59 @@ class ModelStore:
     Attributes:
         registry: The models that have a name.
         cache: The folder where they are.
+        preset: Name of the preset whose models `default` stands for.
     """
 
     registry: Registry
     cache: Cache
+    preset: str = DEFAULT
 
     @classmethod
-    def open(cls, cache: Path | None = None) -> ModelStore:
+    def open(cls, cache: Path | None = None, preset: str = DEFAULT) -> ModelStore:
         """Read models.toml; nothing is written.
 
         Args:
             cache: Folder of pulled models; None for the platform's own.
+            preset: Name of the preset whose models `default` stands for.
 
         Raises:
-            RegistryError: A models.toml cannot be read.
+            RegistryError: A models.toml cannot be read, or has no such preset.
         """
-        return cls(load(), Cache.open(cache))
+        registry = load()
+        registry.preset(preset)
+        return cls(registry, Cache.open(cache), preset)
+
+    def default(self, kind: ModelKind) -> Entry:
+        """The model of a kind that is used when none is named.
+
+        Raises:
+            RegistryError: The preset has none.
+        """
+        for entry in self.registry.preset(self.preset):
+            if entry.kind == kind:
+                return entry
+        raise RegistryError(
+            f"The preset {self.preset} has no {kind}.",
+            f"Name one, or add {kind} to [preset.{self.preset}] in models.toml.",
+        )
+
+    def named(self, name: str) -> tuple[Entry, ...]:
+        """What a name stands for: see `Registry.named`, or an installed model as `hf:...`.
+
+        Raises:
+            RegistryError: There is none of that name, or it is not installed.
+        """
+        if is_reference(name):
+            return (self._referenced("target", name),)
+        return self.registry.named(name)
 
     def path(self, kind: ModelKind, name_or_path: str | Path) -> Path:
         """The file or folder of a model, intact if it is one of the cache.
 
         Args:
             kind: What the model is for.
-            name_or_path: `default`, an existing path, or a name of models.toml; the first of
-                these that fits counts.
+            name_or_path: `default`, an existing path, `hf:...` for a GGUF file of a hub, or a name
+                of models.toml; the first of these that fits counts.
 
         Raises:
             RegistryError: It is none of these, or the model is not installed; the cure is the
@@ -59,7 +89,7 @@ class ModelStore:
 
     def _path(self, kind: ModelKind, name: str) -> Path:
         if name == DEFAULT:
-            return self._installed(self.registry.default(kind))
+            return self._installed(self.default(kind))
         # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
         path = os.path.expanduser(name)  # noqa: PTH111
         if os.path.exists(path):  # noqa: PTH110
@@ -67,6 +97,8 @@ class ModelStore:
                 if entry.files and self.cache.path(entry) == Path(path).absolute():
                     return self._installed(entry)
             return Path(path)
+        if is_reference(name):
+            return self._installed(self._referenced(kind, name))
         names = [entry.name for entry in self.registry.entries if entry.kind == kind]
         if name not in names:
             raise RegistryError(
@@ -74,6 +106,15 @@ class ModelStore:
                 "Check the path, or run `alignpro-lite models list` to see all names.",
             )
         return self._installed(self.registry.find(kind, name))
+
+    def _referenced(self, kind: ModelKind, text: str) -> Entry:
+        with disk_errors(self.cache.root):
+            entry = find_reference(text, kind, self.cache)
+        if entry is None:
+            raise RegistryError(
+                f"{text} is not installed.", f"Run `alignpro-lite models pull {text}`."
+            )
+        return entry
 
     def _installed(self, entry: Entry) -> Path:
         path = self.cache.installed_path(entry)

@@ -65,6 +65,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(monkeypatch):
     monkeypatch.setattr(download, "RETRY_PAUSES", ())
+    monkeypatch.setenv("HF_HUB_CACHE", "/no-cache-of-the-hub")
     for variable in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     with serve() as served:
@@ -97,7 +98,7 @@ def test_list_shows_what_is_installed(capsys, hub):
     assert listed["target/t"]["installed"] is True
     assert listed["target/t"]["files"][0]["sha256"] == DIGEST
     assert listed["prompter/p"]["installed"] is False
-    assert listed["target/smollm2-135m-instruct"]["default"] is True
+    assert "small" in listed["target/smollm2-135m-instruct"]["presets"]
     line = next(row for row in run(capsys, "list")[1].splitlines() if "target/t " in row)
     assert "installed" in line
     assert "MIT" in line
@@ -327,14 +328,14 @@ def test_the_module_imports_no_network_and_no_engine():
 
 def test_verify_finds_a_flipped_bit_in_a_bundle_built_here(capsys, tmp_path):
     cache = Cache.open(tmp_path / "cache")
-    folder = cache.path(load().default("bundle"))
+    folder = cache.path(load().find("bundle", "small"))
     folder.parent.mkdir(parents=True)
     shutil.copytree(TINY_BUNDLE, folder)
-    arguments = ["verify", "bundle/default", "--cache", str(cache.root)]
+    arguments = ["verify", "bundle/small", "--cache", str(cache.root)]
     assert run(capsys, *arguments)[0] == 0
     graph = bytearray((folder / "model.onnx.data").read_bytes())
     graph[1000] ^= 1
     (folder / "model.onnx.data").write_bytes(graph)
     code, out, err = run(capsys, *arguments)
     assert (code, "altered" in out) == (1, True)
-    assert "alignpro-lite export bundle default" in err
+    assert "alignpro-lite export bundle small" in err

@@ -11,6 +11,7 @@ from tests.support.hub_server import DATA, serve
 @pytest.fixture
 def hub(monkeypatch):
     monkeypatch.setattr(download_module, "RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setenv("HF_HUB_CACHE", "/no-cache-of-the-hub")
     for variable in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     with serve() as served:

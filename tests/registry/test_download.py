@@ -93,11 +93,14 @@ def test_a_whole_but_wrong_file_is_deleted_and_reported(hub, tmp_path):
     assert leftovers(tmp_path) == set()
 
 
-def test_a_wrong_partial_is_found_by_the_digest_and_deleted(hub, tmp_path):
+def test_a_wrong_partial_is_found_by_the_digest_and_fetched_anew(hub, tmp_path):
+    (tmp_path / "f.partial").write_bytes(b"x" * HALF)
+    assert download(Remote(hub.url + "/f"), tmp_path / "f", expected()) == DIGEST
+    assert leftovers(tmp_path) == {"f"}
     (tmp_path / "f.partial").write_bytes(b"x" * HALF)
     with pytest.raises(RegistryError, match="expected sha256"):
-        download(Remote(hub.url + "/f"), tmp_path / "f", expected())
-    assert leftovers(tmp_path) == set()
+        download(Remote(hub.url + "/f"), tmp_path / "f", expected("0" * 64))
+    assert leftovers(tmp_path) == {"f"}
 
 
 def test_a_wrong_size_is_refused_before_the_body_is_read(hub, tmp_path):

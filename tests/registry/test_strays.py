@@ -73,10 +73,10 @@ def test_whole_files_and_what_a_process_works_on_are_kept(tmp_path):
     cache = Cache(tmp_path)
     whole = [
         *("hf/o/r/v0/d/f.gguf", "pypi/my.pkg/0.9/m/a.bin", "bundles/b/bundle.json"),
-        *("my.partial", "bundles/b/x.partial", "digests.json"),
+        *("my.partial", "bundles/b/x.partial"),
     ]
     kept = [stray(cache, path) for path in whole]
-    declared = Entry("target", "d", HubSource("o/r", "v", "x.partial"), (File("x.partial"),))
+    declared = Entry("target", "d", (HubSource("o/r", "v", "x.partial"),), (File("x.partial"),))
     kept.append(stray(cache, "hf/o/r/v/x.partial"))
     kept.append(stray(cache, "hf/o/r/v1/d/f.gguf.partial"))
     with cache.locked(hub_entry()):

@@ -31,6 +31,7 @@ class Hub:
     statuses: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # phrases beside the statuses
     lengths: dict[str, str] = field(default_factory=dict)  # Content-Length, whatever is sent
+    links: dict[str, str] = field(default_factory=dict)  # Link, to the next page
     endless: set[str] = field(default_factory=set)  # bodies without a length that never end
     drops: list[int] = field(default_factory=list)  # body bytes before each coming connection ends
     ranges: bool = True
@@ -93,6 +94,8 @@ def send_file(handler: BaseHTTPRequestHandler, hub: Hub, headers: dict[str, str]
     if hub.etag:
         handler.send_header("ETag", hub.etag)
     handler.send_header("Content-Type", hub.types.get(handler.path, "application/octet-stream"))
+    if handler.path in hub.links:
+        handler.send_header("Link", hub.links[handler.path])
     if handler.path in hub.endless:
         send_for_ever(handler, body)
         return
@@ -118,7 +121,9 @@ def leftovers(folder: Path) -> set[str]:
 
 
 def hub_entry(sha256: str | None = None, size: int | None = None) -> Entry:
-    return Entry("target", "t", HubSource("o/r", "v1", "d/f.gguf"), (File("f.gguf", sha256, size),))
+    return Entry(
+        "target", "t", (HubSource("o/r", "v1", "d/f.gguf"),), (File("f.gguf", sha256, size),)
+    )
 
 
 def everything_said(error: BaseException) -> str:

@@ -28,7 +28,7 @@ WHEEL_SHA = hashlib.sha256(WHEEL).hexdigest()
 
 def wheel_entry(sha256: str | None = DIGEST) -> Entry:
     source = WheelSource("my.pkg", "1.0", "my_pkg/m/a.bin")
-    return Entry("target", "w", source, (File("a.bin", sha256),))
+    return Entry("target", "w", (source,), (File("a.bin", sha256),))
 
 
 def serve_html(hub, digest: str = WHEEL_SHA) -> None:
@@ -50,3 +50,18 @@ def serve_json(hub, digest: str = WHEEL_SHA) -> None:
         {"filename": WHEEL_NAME, "url": hub.url + WHEEL_PATH, "hashes": {"sha256": digest}},
     ]
     hub.files["/simple/my-pkg/"] = json.dumps({"files": files}).encode()
+
+
+PARTS_PATTERN = "pypi:piece{1..3}==1.0#piece{1..3}/p{01..03}.bin"
+
+
+def serve_parts(hub, parts: list[bytes]) -> None:
+    """Publish each part in a package of its own, as PARTS_PATTERN names them."""
+    for number, data in enumerate(parts, 1):
+        wheel = make_wheel({f"piece{number}/p{number:02}.bin": data})
+        path = f"/files/piece{number}-1.0-py3-none-any.whl"
+        digest = hashlib.sha256(wheel).hexdigest()
+        hub.files[path] = wheel
+        page = f"/simple/piece{number}/"
+        hub.types[page] = "text/html"
+        hub.files[page] = f'<a href="../..{path}#sha256={digest}">wheel</a>'.encode()

@@ -364,11 +364,11 @@ def test_empty_hints_are_learned_from(base, hashing, tmp_path, monkeypatch):
 
 
 def test_the_words_of_an_adapter_are_its_own(base, tmp_path):
-    section = PrompterSection(template="default-prompter")
-    card = read_prompter_card(SHIPPED_ADAPTERS / "default-prompter")
+    section = PrompterSection(template="small-prompter")
+    card = read_prompter_card(SHIPPED_ADAPTERS / "small-prompter")
     assert template_of(section, tmp_path) == card.template != AUGMENT
     with pytest.raises(InputError, match="of the mode rewrite, found the mode augment"):
-        template_of(PrompterSection(template="default-prompter", mode="rewrite"), tmp_path)
+        template_of(PrompterSection(template="small-prompter", mode="rewrite"), tmp_path)
     with pytest.raises(InputError, match="found none in"):
         template_of(PrompterSection(template="file:nothing"), tmp_path)
 
