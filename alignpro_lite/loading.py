@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.decoding import llamacpp, ort
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import DeviceError
@@ -64,7 +65,7 @@ def plan_prompter(
 ) -> tuple[Bundle, DecoderSettings]:
     """Find a prompter that is loaded alone, and decide where it runs; see `load_prompter`."""
     hardware = find_hardware()
-    path = store.path("bundle", prompter)
+    path = bundle_path(store, prompter)
     bundle = open_bundle(path)
     on_gpu = bundle.sidecar.graph.device == "cuda"
     if device == "cuda" and not on_gpu:
@@ -186,7 +187,7 @@ def plan_models(
     path = store.path("target", target)
     target_file = read_header(path)
     require_text_generation(target_file)
-    bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
+    bundle = None if prompter is None else open_bundle(bundle_path(store, prompter))
     target_needs = TargetNeeds(
         target_file, llamacpp.supports_gpu_offload(), llama.MICRO_BATCH, SEQUENCES
     )
