@@ -13,6 +13,7 @@ from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle, open_bundle
 from alignpro_lite.prompter.card import card_of, write_sidecar
 from alignpro_lite.registry.models_toml import Precision, RewriteMode
 
+
 @dataclass(frozen=True)
 class BundleRequest:
     """What to make a bundle from.

@@ -65,9 +65,7 @@ UNCHANGED = AdapterChanges({}, is_whole=True)
 """The changes of a graph without an adapter."""
 
 
-def adapter_changes(
-    base: Path, tuned: Path, known: Mapping[str, Factors]
-) -> AdapterChanges:
+def adapter_changes(base: Path, tuned: Path, known: Mapping[str, Factors]) -> AdapterChanges:
     """Compare the weights of two graphs of one architecture.
 
     Args:

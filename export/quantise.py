@@ -31,6 +31,7 @@ _DATA_SUFFIX = ".data"
 # Rounds activations to 8 bits per block too, which selects the fast kernel on the CPU.
 _ACCURACY_LEVEL = 4
 
+
 def quantise_graph(source: Path, destination: Path, bits: Bits, changes: AdapterChanges) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 

@@ -122,7 +122,11 @@ class _Filling:
         offsets = [piece.values, piece.scales, piece.zeros]
         for weight in self._rows(piece.rows):
             blocks = quantise_product(weight, bits)
-            arrays = (blocks.packed_values(), blocks.scales, blocks.packed_zeros())
+            arrays: tuple[NDArray[np.generic], ...] = (
+                blocks.packed_values(),
+                blocks.scales,
+                blocks.packed_zeros(),
+            )
             for place, array in enumerate(arrays):
                 offset = offsets[place]
                 if offset is not None:

@@ -1,4 +1,4 @@
-"""The factors of a LoRA adapter as a graph multiplies with them, read from peft's files in numpy."""
+"""The factors of a LoRA adapter as a graph multiplies with them, read from peft's own files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from alignpro_lite.assembly.packing import Matrix32
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: Mapping[str, np.dtype[np.floating[Any]]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+}
 _BEYOND = (
     *("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"),
     *("modules_to_save", "lora_bias"),
 )
-"""Settings of peft under which an update is more than alpha / r times the product of two factors."""
+"""Settings under which an update is more than alpha / r times the product of two factors."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,18 @@ def bundle_path(
     return store.path("bundle", name_or_path)
 
 
+def is_at_hand(store: ModelStore, entry: Entry) -> bool:
+    """Whether the bundle of a row is here, or can be assembled of what is here."""
+    if store.cache.folder is None:
+        return False
+    if store.cache.is_installed(entry):
+        return True
+    if not isinstance(entry.recipe, BundleRecipe):
+        return False
+    base = store.registry.downloadable(entry)
+    return store.cache.is_installed(base) and _shell_for(entry, entry.recipe, store) is not None
+
+
 def assemble(
     entry: Entry, recipe: BundleRecipe, store: ModelStore, on_progress: OnProgress = no_progress
 ) -> None:
@@ -75,9 +87,7 @@ def assemble(
             _assemble_at(store.cache.path(entry), parts, recipe, on_progress)
 
 
-def _assemble_at(
-    place: Path, parts: Parts, recipe: BundleRecipe, on_progress: OnProgress
-) -> None:
+def _assemble_at(place: Path, parts: Parts, recipe: BundleRecipe, on_progress: OnProgress) -> None:
     """Write a bundle that appears complete; the lock of its row is held."""
     work, doomed = (place.with_name(f".{place.name}.{end}") for end in ("assembling", "deleted"))
     for leftover in (work, doomed):

@@ -96,7 +96,8 @@ def _nibbles(packed: Bytes) -> Bytes:
 
 def _fifth_bits(packed: Bytes) -> Bytes:
     """The fifth bit of 32 values, in place: 0 or 16, [blocks, 32]."""
-    return np.unpackbits(packed, axis=1, bitorder="little") << 4
+    bits = np.unpackbits(packed, axis=1, bitorder="little")
+    return (bits << 4).astype(np.uint8)
 
 
 def _q4_0(blocks: Bytes) -> Floats:
@@ -137,7 +138,8 @@ def _q4_k(blocks: Bytes) -> Floats:
 def _q5_k(blocks: Bytes) -> Floats:
     # Byte i holds the fifth bit of value i of all eight rows.
     fifth = np.unpackbits(blocks[:, 16:48, None], axis=2, bitorder="little").transpose(0, 2, 1)
-    return _scaled_with_minima(blocks, _pairs_of_rows(blocks[:, 48:]) | fifth << 4)
+    values = _pairs_of_rows(blocks[:, 48:]) | fifth << 4
+    return _scaled_with_minima(blocks, values.astype(np.uint8))
 
 
 def _pairs_of_rows(packed: Bytes) -> Bytes:
@@ -156,14 +158,15 @@ def _scaled_with_minima(blocks: Bytes, values: Bytes) -> Floats:
 
 def _q6_k(blocks: Bytes) -> Floats:
     count = len(blocks)
-    low = blocks[:, :128].reshape(count, 2, 1, 64)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(count, 8, 32)
-    high = blocks[:, 128:192].reshape(count, 2, 1, 32)
-    high = np.concatenate([high >> shift & 3 for shift in (0, 2, 4, 6)], axis=2)
+    packed = blocks[:, :128].reshape(count, 2, 1, 64)
+    low = np.concatenate([packed & 15, packed >> 4], axis=2).reshape(count, 8, 32)
+    packed = blocks[:, 128:192].reshape(count, 2, 1, 32)
+    high = np.concatenate([packed >> shift & 3 for shift in (0, 2, 4, 6)], axis=2)
     values = low | high.reshape(count, 8, 32) << 4
     steps = _f16(blocks[:, 208:]) * blocks[:, 192:208].view(np.int8).astype(np.float32)
-    centred = values.reshape(count, 16, 16).astype(np.float32) - 32
-    return steps[..., None] * centred
+    centred: Floats = values.reshape(count, 16, 16).astype(np.float32) - 32
+    weights: Floats = steps[..., None] * centred
+    return weights
 
 
 _READERS: Mapping[str, Callable[[Bytes], Floats]] = {

@@ -17,7 +17,7 @@ from alignpro_lite.prompter.bundle import (
     Sidecar,
     Tokens,
 )
-from alignpro_lite.prompter.targets import UNTRAINED, TargetClaim
+from alignpro_lite.prompter.targets import NO_TARGET, TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.models_toml import RewriteMode
@@ -89,7 +89,7 @@ def card_of(base: str, adapter: Path | None, mode: RewriteMode | None) -> Prompt
             reward=None,
             sampling=SAMPLING,
             max_tokens=MAX_TOKENS[mode],
-            targets=UNTRAINED,
+            targets=NO_TARGET,
             metrics={},
         )
     if mode not in (None, card.template.mode):

@@ -41,5 +41,5 @@ class TargetClaim(Record):
         return self.any_by is not None or any(map(target.is_same, self.known))
 
 
-UNTRAINED = TargetClaim()
+NO_TARGET = TargetClaim()
 """That of a base model, which was made for no target."""

@@ -98,7 +98,9 @@ class ModelStore:
             return self.default(kind)
         if os.path.exists(os.path.expanduser(name)):  # noqa: PTH110, PTH111 - see `_path`
             return None
-        found = [entry for entry in self.registry.entries if (entry.kind, entry.name) == (kind, name)]
+        found = [
+            entry for entry in self.registry.entries if (entry.kind, entry.name) == (kind, name)
+        ]
         return found[0] if found else None
 
     def _path(self, kind: ModelKind, name: str) -> Path:

@@ -16,9 +16,9 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from alignpro_lite.assembly import packing
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
-from alignpro_lite.assembly import packing
 from alignpro_lite.export import decoder
 from alignpro_lite.export.decoder import export_decoder
 from alignpro_lite.export.logits import OnnxLogits

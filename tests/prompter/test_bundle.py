@@ -23,6 +23,7 @@ from alignpro_lite.prompter.bundle import (
     Tokens,
     open_bundle,
 )
+from alignpro_lite.prompter.targets import NO_TARGET
 from alignpro_lite.prompter.template import AUGMENT, REWRITE
 from tests.support import TINY_BUNDLE
 
@@ -42,6 +43,7 @@ def bundle(tmp_path):
 
 def sidecar() -> Sidecar:
     return Sidecar(
+        targets=NO_TARGET,
         format=PROMPTER_BUNDLE.version,
         graph=Graph("model.onnx", "shared", "cpu", "int4", "float32", 2, 1, 8, 100, 64, None),
         tokens=Tokens("tokenizer.json", 1, (2, 0), "{{ bos_token }}", {"bos_token": "<s>"}),

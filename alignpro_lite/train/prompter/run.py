@@ -12,12 +12,13 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.report.markdown import as_markdown, exchanges_as_markdown
 from alignpro_lite.eval.summary import write_summary
-from alignpro_lite.experiment.models import open_target
+from alignpro_lite.experiment.models import open_target, target_of
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, read_prompter_card
+from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.models_toml import adapter_folder
 from alignpro_lite.registry.record import write_record
@@ -118,7 +119,8 @@ def _finish(
     """Write the adapter, measure it on held-out prompts, and write the report."""
     policy, run = learner.policy, places.run
     # First without figures: a failure while measuring must not cost the adapter.
-    _write_adapter(config, run, policy, {})
+    claim = TargetClaim((target_of(config.target, places.store),))
+    _write_adapter(config, run, policy, claim, {})
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
@@ -129,14 +131,18 @@ def _finish(
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
     write_summary(run, summary)
-    _write_adapter(config, run, policy, figures_of(summary, LEARNED))
+    _write_adapter(config, run, policy, claim, figures_of(summary, LEARNED))
     exchanges = exchanges_as_markdown(summary, records, LEARNED)
     # Last: the report marks a run that is done.
     write_text(run / REPORT, f"{as_markdown(summary)}\n{exchanges}")
 
 
 def _write_adapter(
-    config: PrompterConfig, run: Path, policy: Policy, figures: dict[str, Any]
+    config: PrompterConfig,
+    run: Path,
+    policy: Policy,
+    claim: TargetClaim,
+    figures: dict[str, Any],
 ) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder = run / ADAPTER_FOLDER
@@ -152,6 +158,7 @@ def _write_adapter(
         ),
         sampling=Sampling(temperature=config.prompter.temperature),
         max_tokens=config.prompter.max_tokens,
+        targets=claim,
         metrics=figures,
     )
     write_record(folder / PROMPTER_CARD, card)
