@@ -139,10 +139,10 @@ def _tensor(module: str) -> str:
 
 def _vector(name: str) -> tuple[str, ...]:
     """The tensors of a norm or a bias."""
-    if found := re.fullmatch(r"model\.layers\.(\d+)\.(\w+)\.weight", name):
-        return (f"blk.{found[1]}.{_NORMS[found[2]]}.weight",)
     if name.endswith("final_norm_layernorm.weight"):
         return ("output_norm.weight",)
+    if found := re.fullmatch(r"model\.layers\.(\d+)\.(\w+_layernorm)\.weight", name):
+        return (f"blk.{found[1]}.{_NORMS[found[2]]}.weight",)
     if name.endswith(".Add.bias"):
         modules = modules_of(name.replace(".Add.bias", ".MatMul.weight"))
         return tuple(f"{_tensor(module)}.bias" for module in modules)
