@@ -62,10 +62,10 @@ def measure(trained: Path, base: Path | None) -> None:
 
 
 def base_bundle(folder: Path) -> Path:
-    """The base of the default prompter as a bundle of its own, with the same template."""
+    """The base of the small prompter as a bundle of its own, with the same template."""
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
 
-    store = ModelStore.open()
+    store = ModelStore.open(preset="small")
     trained = open_bundle(store.path("bundle", "default"))
     source = store.path("prompter", trained.sidecar.provenance.base_model)
     sidecar = trained.sidecar
@@ -85,7 +85,7 @@ def main() -> None:
     if options.trained:
         measure(options.trained, options.base)
         return
-    trained = ModelStore.open().path("bundle", "default")
+    trained = ModelStore.open(preset="small").path("bundle", "default")
     with tempfile.TemporaryDirectory() as work:
         base = base_bundle(Path(work, "base"))
         for extra in ([], ["--base", str(base)]):

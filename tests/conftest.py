@@ -41,7 +41,7 @@ def tiny_model() -> Iterator[AlignedModel]:
 
 
 @pytest.fixture(scope="session")
-def default_model() -> Iterator[AlignedModel]:
-    """The shipped default pair, loaded once; `make models` brings it."""
-    with AlignedModel.load() as model:
+def small_model() -> Iterator[AlignedModel]:
+    """The preset of the smallest real models, loaded once; `make models MODELS=small` brings it."""
+    with AlignedModel.load(models="small") as model:
         yield model

@@ -22,8 +22,10 @@ from alignpro_lite.train.reward.config import RewardConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL_MODELS = str(ROOT / "tests" / "data" / "small.toml")
 ENVIRONMENT = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    "ALIGNPRO_LITE_MODELS": SMALL_MODELS,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
 CONFIGURATIONS: dict[str, type[Record]] = {
     "reward.toml": RewardConfig,
@@ -103,6 +105,7 @@ def test_every_documented_command_works(command, tmp_path):
 @pytest.mark.parametrize("snippet", fenced("python"))
 def test_every_python_snippet_runs(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALIGNPRO_LITE_MODELS", SMALL_MODELS)
     exec(compile(snippet, "snippet", "exec"), {"__name__": "snippet"})
 
 
@@ -110,7 +113,12 @@ def test_every_python_snippet_runs(snippet, tmp_path, monkeypatch):
 def test_the_examples_run(tmp_path):
     for example in sorted((ROOT / "examples").glob("*.py")):
         done = subprocess.run(
-            [sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            [sys.executable, example],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

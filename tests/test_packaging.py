@@ -46,7 +46,7 @@ def test_the_wheel_runs_from_a_folder_of_its_own(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
         "import alignpro_lite, alignpro_lite.export.parity, alignpro_lite.registry as r; "
-        "assert 'site' in alignpro_lite.__file__ and r.load().default('target')"
+        "assert 'site' in alignpro_lite.__file__ and r.load().preset('default')"
     )
     site = tmp_path.rename(tmp_path.with_name("site"))
     done = subprocess.run(

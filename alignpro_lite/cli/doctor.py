@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from alignpro_lite.cli.options import ModelOptions, model_options
 from alignpro_lite.errors import AlignProError, DeviceError
 from alignpro_lite.hardware.memory import format_bytes
-
-if TYPE_CHECKING:
-    from alignpro_lite.registry import ModelStore
 
 
 @click.command()
@@ -53,7 +50,7 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
             "bytes": library.folder_size(cache),
             "free_bytes": library.free_space(cache),
         },
-        "plan": _plan(options, store),
+        "plan": _plan(options),
         "probes": [asdict(probe) for probe in probes],
     }
 
@@ -74,10 +71,11 @@ def _engines() -> dict[str, Any]:
     return found
 
 
-def _plan(options: ModelOptions, store: ModelStore) -> dict[str, Any]:
+def _plan(options: ModelOptions) -> dict[str, Any]:
     from alignpro_lite.loading import plan_models
 
     try:
+        store = options.open_store()
         planned = plan_models(options.target, options.prompter, store, options.devices())
         return asdict(planned.plan)
     except AlignProError as error:

@@ -62,10 +62,10 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 def models() -> None:
     """List, pull, check and remove models.
 
-    NAME is a preset of models.toml, which stands for all its models, or a row, written
-    kind/name if several kinds share the name; or a GGUF file of a model hub:
-    hf:owner/repo:Q4_K_M or hf:owner/repo/file.gguf, with @revision behind repo if it
-    is not main. Only `models pull` uses the network.
+    NAME is a preset of models.toml, which stands for all its models; a row, written
+    kind/name if several kinds share the name; or a GGUF model of a hub, written
+    hf:owner/repo:Q4_K_M or hf:owner/repo/file.gguf (hf:owner/repo@revision...). Only
+    `models pull` uses the network.
     """
 
 

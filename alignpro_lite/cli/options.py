@@ -195,8 +195,8 @@ preset_option = click.option(
     default="default",
     show_default=True,
     metavar="NAME",
-    help="Models that belong together, a preset of models.toml. --target, --prompter and --reward "
-    "replace one of them.",
+    help="Models that belong together: a preset of models.toml. A model that is named by an option "
+    "of its own replaces the one of the preset.",
 )
 prompter_option = click.option(
     "--prompter",

@@ -21,7 +21,7 @@ import platformdirs
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.digests import Check, check_file
-from alignpro_lite.registry.hub_cache import blob_digest, snapshot_of
+from alignpro_lite.registry.hub_cache import blob_digest, is_readable, snapshot_of
 from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, RewardRecipe
 from alignpro_lite.registry.record import Origin, parse, read_json
 from alignpro_lite.registry.sources import HubSource, JoinedSource, LocalSource, WheelSource
@@ -167,7 +167,7 @@ class Cache:
             if snapshot is not None and entry.files:
                 place = snapshot / source.path
                 files = [(entry.file_in(place, file), file.size) for file in entry.files]
-                if all(path.is_file() and _fits(path, size) for path, size in files):
+                if all(is_readable(path) and _fits(path, size) for path, size in files):
                     return place
         return None
 

@@ -41,10 +41,12 @@ _SPARE_BYTES = 64 << 20
 _PAGE_LIMIT_BYTES = 64 << 20
 
 _NETWORK_CURE = "Check the network (and HTTPS_PROXY), then run it again: it resumes."
-_SOURCE_CURE = "Correct the source in models.toml, or HF_ENDPOINT or PIP_INDEX_URL."
+_SOURCE_CURE = (
+    "Correct the source in models.toml or as you gave it, or HF_ENDPOINT or PIP_INDEX_URL."
+)
 _ACCESS_CURE = (
-    "Accept its licence at the source and set HF_TOKEN; for a private package index put "
-    "user and password into PIP_INDEX_URL."
+    "Check its name, accept its licence at the source and set HF_TOKEN; for a private package "
+    "index put user and password into PIP_INDEX_URL."
 )
 _STATUS_CURES = {401: _ACCESS_CURE, 403: _ACCESS_CURE}
 

@@ -27,18 +27,19 @@ def hub_cache_folder() -> Path:
 
 
 def snapshot_of(source: HubSource) -> Path | None:
-    """The folder of a repository's revision in the hub's own cache; None if it has none.
-
-    Raises:
-        OSError: The cache cannot be read.
-    """
+    """The folder of a repository's revision in the hub's own cache; None if it has none."""
     repository = hub_cache_folder() / f"models--{source.repository.replace('/', '--')}"
     commit = source.revision
     reference = repository / "refs" / source.revision
-    if not _COMMIT.fullmatch(commit) and os.path.isfile(reference):  # noqa: PTH113
+    if not _COMMIT.fullmatch(commit) and is_readable(reference):
         commit = reference.read_text("utf-8", errors="replace").strip()
     snapshot = repository / "snapshots" / commit
     return snapshot if _COMMIT.fullmatch(commit) and os.path.isdir(snapshot) else None  # noqa: PTH112
+
+
+def is_readable(path: Path) -> bool:
+    """Whether this is a file that may be read; others' caches are left alone where they may not."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)  # noqa: PTH113 - pathlib raises
 
 
 def blob_digest(path: Path) -> str | None:

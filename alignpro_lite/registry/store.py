@@ -115,6 +115,7 @@ class ModelStore:
             return Path(path)
         if is_reference(name):
             return self._installed(self._referenced(kind, name))
+        name = name.removeprefix(f"{kind}/")  # as `models list` writes it
         names = [entry.name for entry in self.registry.entries if entry.kind == kind]
         if name not in names:
             raise RegistryError(

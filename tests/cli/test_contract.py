@@ -14,9 +14,11 @@ import click
 import pytest
 
 import alignpro_lite
+from alignpro_lite import AlignedModel
 from alignpro_lite.cli import cli, exit_code_of
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.errors import AlignProError, CancelledError, InputError
+from tests.support import TINY_TARGET
 
 COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
 COMMANDS = sorted(cli.commands)
@@ -155,6 +157,31 @@ def test_help_is_0_and_goes_to_stdout(capsys, arguments):
 def test_the_version_is_that_of_the_package(capsys):
     assert exit_code_of(["--version"]) == 0
     assert capsys.readouterr().out == f"alignpro-lite {version('alignpro-lite')}\n"
+
+
+@pytest.mark.parametrize("command", [["run", "hi"], ["rewrite", "hi"], ["chat"], ["doctor"]])
+def test_a_preset_that_there_is_not_is_1_and_near_ones_are_named(capsys, tmp_path, command):
+    assert exit_code_of([*command, "--models", "smal", "--cache", str(tmp_path)]) == 1
+    assert "No preset is named 'smal' (near: small)" in capsys.readouterr().err
+
+
+def test_the_preset_says_which_models_are_missing(capsys, tmp_path, monkeypatch):
+    rows = """
+    [target.mine]
+    source = "file:mine.gguf"
+    [preset.own]
+    bundle = "small"
+    target = "mine"
+    """
+    (tmp_path / "models.toml").write_text(rows)
+    monkeypatch.setenv("ALIGNPRO_LITE_MODELS", str(tmp_path / "models.toml"))
+    arguments = ["run", "hi", "--models", "own", "--cache", str(tmp_path)]
+    assert exit_code_of(arguments) == 1
+    assert "target/mine should be at" in capsys.readouterr().err
+    assert exit_code_of([*arguments, "--target", str(TINY_TARGET)]) == 1
+    assert "bundle/small is not installed" in capsys.readouterr().err
+    with pytest.raises(AlignProError, match="target/mine should be at"):
+        AlignedModel.load(models="own", cache=tmp_path)
 
 
 def test_exit_codes_reach_the_shell(tmp_path):

@@ -44,6 +44,10 @@ prompter = "p"
 mode = "augment"
 precision = "int4"
 
+[preset.mine]
+bundle = "b"
+target = "t"
+
 [target.own]
 source = "file:own.gguf"
 sha256 = "{DIGEST}"
@@ -233,6 +237,63 @@ def test_pulling_a_built_bundle_pulls_its_prompter_and_says_what_is_next(capsys,
     assert run(capsys, "path", "prompter/p")[0] == 0
 
 
+def test_pulling_a_preset_brings_all_its_models(capsys, hub):
+    code, _, err = run(capsys, "pull", "mine")
+    assert code == 0
+    assert "Build bundle/b with `alignpro-lite export bundle b" in err
+    listed = {f"{row['kind']}/{row['name']}": row for row in run_json(capsys, "list")}
+    assert listed["target/t"]["installed"]
+    assert listed["prompter/p"]["installed"]
+    assert listed["target/t"]["presets"] == listed["bundle/b"]["presets"] == ["mine"]
+    assert run(capsys, "path", "target/mine")[1] == run(capsys, "path", "target/t")[1]
+    assert "Run `alignpro-lite export bundle b" in run(capsys, "path", "bundle/mine")[2]
+
+
+def test_a_model_of_a_hub_needs_no_row(capsys, hub):
+    tree = [{"type": "file", "path": "m-Q8_0.gguf", "size": len(DATA), "lfs": {"oid": DIGEST}}]
+    hub.files["/api/models/o/r/tree/main?recursive=true"] = json.dumps(tree).encode()
+    hub.files["/o/r/resolve/main/m-Q8_0.gguf"] = DATA
+    code, _, err = run(capsys, "path", "hf:o/r:Q8_0")
+    assert (code, "`alignpro-lite models pull hf:o/r:Q8_0`" in err) == (1, True)
+    code, _, err = run(capsys, "pull", "hf:o/r:Q8_0")
+    assert (code, "hf:o/r:Q8_0: done" in err) == (0, True)
+    assert Path(run(capsys, "path", "hf:o/r:Q8_0")[1].strip()).read_bytes() == DATA
+    assert run_json(capsys, "verify", "hf:o/r:Q8_0")[0]["state"] == "ok"
+    assert run_json(capsys, "show", "hf:o/r:Q8_0")[0]["sources"] == ["hf:o/r@main/m-Q8_0.gguf"]
+    code, _, err = run(capsys, "rm", "hf:o/r:Q8_0")
+    assert (code, "400.0 kB freed" in err) == (0, True)
+    assert run(capsys, "path", "hf:o/r:Q8_0")[0] == 1
+
+
+def test_a_source_that_fails_is_named_before_the_next_one(capsys, hub, place):
+    rows = TOML.replace(
+        'source = "hf:o/r@v1/t.gguf"\nsha256',
+        'sources = ["hf:gone/r@v1/t.gguf", "hf:o/r@v1/t.gguf"]\nsha256',
+    )
+    (place / "models.toml").write_text(rows)
+    code, _, err = run(capsys, "pull", "target/t")
+    assert code == 0
+    lines = err.splitlines()
+    assert "hf:gone/r: target/t: " in lines[0]
+    assert lines[0].endswith("answered 404 Not Found. Next: hf:o/r.")
+    assert len(lines) == 4
+
+
+def test_what_the_hubs_cache_holds_is_not_deleted(capsys, place, monkeypatch):
+    snapshot = place / f"hub/models--o--r/snapshots/{'c' * 40}"
+    snapshot.mkdir(parents=True)
+    (snapshot / "t.gguf").write_bytes(DATA)
+    (place / "hub/models--o--r/refs").mkdir()
+    (place / "hub/models--o--r/refs/v1").write_text("c" * 40)
+    monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
+    assert run(capsys, "path", "target/t")[1].strip() == str(snapshot / "t.gguf")
+    assert run(capsys, "verify", "target/t")[0] == 0
+    code, _, err = run(capsys, "rm", "target/t")
+    assert code == 0
+    assert f"target/t stays in the hub's own cache: {snapshot / 't.gguf'}" in err
+    assert (snapshot / "t.gguf").read_bytes() == DATA
+
+
 def test_show_tells_everything_known(capsys):
     code, out, _ = run(capsys, "show", "target/t")
     assert code == 0
@@ -282,6 +343,8 @@ def test_names_complete(place):
     argument = click.Argument(["name"])
     found = models_module._complete_name(click.Context(models), argument, "target/o")
     assert [item.value for item in found] == ["target/own"]
+    found = models_module._complete_name(click.Context(models), argument, "min")
+    assert [item.value for item in found] == ["mine"]
 
 
 class Terminal:
@@ -315,6 +378,16 @@ def test_a_terminal_gets_a_live_line_with_rate_and_time_left(monkeypatch):
     assert "33% 30.0 MB of 90.0 MB" in lines[1]
     assert "10.0 MB/s 0:05 left" in lines[2]
     assert terminal.text.endswith("\n")
+
+
+def test_a_note_stands_on_a_line_of_its_own(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Meter() as meter:
+        meter(Progress("x.gguf", 30, 90))
+        meter.note("hf:a/b: gone.")
+        meter(Progress("x.gguf", 90, 90))
+    assert "\nhf:a/b: gone.\n" in terminal.text
 
 
 def test_the_module_imports_no_network_and_no_engine():

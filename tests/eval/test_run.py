@@ -350,11 +350,11 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
 
 
 @pytest.mark.real
-def test_the_quick_evaluation_runs_on_the_default_models(tmp_path):
+def test_the_quick_evaluation_runs_on_the_small_models(tmp_path):
     config = read_config(QUICK / "eval.toml", EvalConfig)
     data = tuple(replace(data, prompts=2) for data in config.data)
     few = replace(config, data=data, answers=replace(config.answers, count=2, max_tokens=24))
-    places = Places(QUICK, tmp_path / "out", ModelStore.open())
+    places = Places(QUICK, tmp_path / "out", ModelStore.open(preset="small"))
     summary = evaluate(few, places, silent)
     assert len(summary.systems) == 5
     cell = summary.cell("quick", "ρ_sft", "reward")

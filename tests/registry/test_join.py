@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alignpro_lite.errors import DiskSpaceError, RegistryError
 from alignpro_lite.registry.cache import Cache
@@ -41,6 +43,17 @@ def test_braces_number_the_parts_and_advance_together():
     split = parse_source("hf:o/r@v/m.gguf.{08..10}", Path("/"))
     assert isinstance(split, JoinedSource)
     assert [part.path for part in split.parts] == ["m.gguf.08", "m.gguf.09", "m.gguf.10"]
+
+
+@given(st.integers(0, 900), st.integers(2, 99), st.booleans())
+def test_any_range_gives_its_parts_in_order(first, count, with_zeros):
+    last = first + count - 1
+    start = f"{first:03}" if with_zeros else str(first)
+    source = parse_source(f"hf:o/r{{{start}..{last}}}@v/x.{{{start}..{last}}}", Path("/"))
+    assert isinstance(source, JoinedSource)
+    numbers = [f"{n:03}" if with_zeros else str(n) for n in range(first, last + 1)]
+    assert source.parts == tuple(HubSource(f"o/r{n}", "v", f"x.{n}") for n in numbers)
+    assert parse_source(str(source), Path("/")) == source
 
 
 @pytest.mark.parametrize(
@@ -188,6 +201,24 @@ def test_a_disk_that_is_too_small_is_said_once_and_tries_no_other_source(
     with pytest.raises(DiskSpaceError):
         pull_model(entry, Cache(tmp_path), on_note=notes.append)
     assert notes == []
+
+
+def test_what_another_source_began_takes_no_space_beside_the_join(hub, tmp_path):
+    """More than twice the file was on the disk: a download that had failed, the join, a part."""
+    serve_parts(hub, PARTS)
+    hub.files[HUB_PATH] = DATA
+    hub.drops = [900_000, 0, 0]
+    most = 0
+
+    def note(step: Progress) -> None:
+        nonlocal most
+        if "parts" in step.label:
+            files = [path for path in tmp_path.rglob("*") if path.is_file()]
+            most = max(most, sum(path.stat().st_size for path in files))
+
+    entry = joined_entry(HubSource("o/r", "v1", "d/f.gguf"))
+    assert pull_model(entry, Cache(tmp_path), note).read_bytes() == DATA
+    assert len(DATA) <= most < 1.5 * len(DATA)
 
 
 def test_a_disk_that_fills_up_is_one_error_and_the_next_pull_goes_on(hub, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.models_toml import Entry, File, load_files
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, WheelSource
-from tests.support.hub_server import DATA, DIGEST, HUB_PATH
+from tests.support.hub_server import DATA, DIGEST, HALF, HUB_PATH
 from tests.support.hub_wheels import WHEEL_PATH, serve_html
 
 FIRST = HubSource("o/r", "v1", "d/f.gguf")
@@ -95,6 +95,27 @@ def test_a_host_without_address_is_given_up_at_once(hub, tmp_path, monkeypatch):
     assert pull_model(ENTRY, Cache(tmp_path), on_note=notes.append).read_bytes() == DATA
     assert tried == ["hub.example"]
     assert "https://hub.example/o/r/resolve/v1/d/f.gguf cannot be reached" in notes[0]
+
+
+def test_what_was_reached_before_is_tried_again_when_it_cannot_be_reached(
+    hub, tmp_path, monkeypatch
+):
+    """A short outage in the middle of a download is no reason to start at another source."""
+    hub.files[HUB_PATH] = DATA
+    hub.drops = [HALF]
+    look_up, calls = socket.getaddrinfo, []
+
+    def fail_once(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail_once)
+    notes: list[str] = []
+    assert pull_model(ENTRY, Cache(tmp_path), on_note=notes.append).read_bytes() == DATA
+    assert notes == []
+    assert [headers.get("range") for _, headers in hub.requests] == [None, f"bytes={HALF}-"]
 
 
 def test_connecting_takes_less_patience_than_reading(hub, monkeypatch):

@@ -411,6 +411,28 @@ def test_default_is_the_model_of_its_kind_in_the_preset(tmp_path):
         found.path("reward", "default")
 
 
+def test_default_follows_the_preset_and_a_name_wins(tmp_path):
+    other = replace(HUB_FILE, name="o", sources=(HubSource("a/b", "main", "x/o.gguf"),))
+    presets = {"default": Preset("b", "t"), "small": Preset("b", "o")}
+    found = ModelStore(Registry((HUB_FILE, other, BUNDLE), presets), Cache(tmp_path), "small")
+    for entry in (HUB_FILE, other):
+        install(found.cache, entry)
+    assert found.path("target", "default") == found.cache.path(other)
+    assert found.path("target", "t") == found.cache.path(HUB_FILE)
+
+
+def test_a_row_of_a_split_model_opens_its_first_part(tmp_path):
+    names = [f"m-{number:05}-of-00002.gguf" for number in (1, 2)]
+    rows = f"[target.t]\nsource = 'hf:a/b@c/q8'\nfiles = {names}"
+    known = load_files([write(tmp_path / "m.toml", rows)])
+    cache, entry = Cache(tmp_path / "c"), known.find("target", "t")
+    install(cache, entry)
+    assert ModelStore(known, cache).path("target", "t") == cache.path(entry) / names[0]
+    cache.file_path(entry, entry.files[1]).unlink()
+    with pytest.raises(RegistryError, match="is not installed"):
+        ModelStore(known, cache).path("target", "t")
+
+
 def test_resolve_prefers_a_path_then_a_name_and_says_how_to_pull(tmp_path, monkeypatch):
     cache = Cache(tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
@@ -419,6 +441,7 @@ def test_resolve_prefers_a_path_then_a_name_and_says_how_to_pull(tmp_path, monke
     assert "alignpro-lite models pull target/t" in caught.value.cure
     install(cache, HUB_FILE)
     assert store(cache, HUB_FILE).path("target", "t") == cache.path(HUB_FILE)
+    assert store(cache, HUB_FILE).path("target", "target/t") == cache.path(HUB_FILE)
     (tmp_path / "t").write_bytes(b"")
     assert store(cache, HUB_FILE).path("target", "t") == Path("t")
 

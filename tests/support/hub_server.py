@@ -6,7 +6,7 @@ import hashlib
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,7 +102,8 @@ def send_file(handler: BaseHTTPRequestHandler, hub: Hub, headers: dict[str, str]
     handler.send_header("Content-Length", hub.lengths.get(handler.path, str(len(body) - start)))
     handler.end_headers()
     limit = hub.drops.pop(0) if hub.drops else len(body)
-    handler.wfile.write(body[start : start + limit])
+    with suppress(OSError):  # the client has gone
+        handler.wfile.write(body[start : start + limit])
 
 
 def send_for_ever(handler: BaseHTTPRequestHandler, body: bytes) -> None:
