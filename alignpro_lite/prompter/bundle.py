@@ -173,8 +173,8 @@ PROMPTER_BUNDLE = SidecarFile(
     name="bundle.json",
     what="prompter bundle",
     version=3,
-    cure="Make it again: one of the package with `alignpro-lite models rm` and `models pull`, others "
-    "with `alignpro-lite export bundle` or `export prompter`.",
+    cure="Make it again: one of the package with `alignpro-lite models rm` and `models pull`, "
+    "others with `alignpro-lite export bundle` or `export prompter`.",
 )
 
 
