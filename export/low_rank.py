@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-Matrix32 = NDArray[np.float32]
+from alignpro_lite.assembly.packing import Matrix32
 
 GATE = "adapter_gate"
 """Name of the input that switches the adapter: shape (1,), of the type of the activations."""

@@ -20,6 +20,7 @@ LAYERS = (
     "top",
     "rewriting",
     "reward",
+    "assembly",
     "prompter",
     "target",
     "pretrained",
