@@ -1,13 +1,14 @@
 """Quantise the weights of a graph to 4 or 8 bits for onnxruntime's MatMulNBits.
 
-How a weight is stored says `assembly.packing`. The output head and embeddings always have 8 bits,
-and are stored once when they are tied. What an adapter adds to a weight is kept apart, in floats
-and at its own low rank (see `low_rank`): added to the weight, it would be smaller than half a step
-of the grid, and lost.
+How a weight is stored says `assembly.packing`; which weights have 4 bits is decided here, by
+`mixed_bits`. The output head and embeddings always have 8, and are stored once when they are tied.
+What an adapter adds to a weight is kept apart, in floats and at its own low rank (see `low_rank`):
+added to the weight, it would be smaller than half a step of the grid, and lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from alignpro_lite.assembly.packing import (
     BLOCK,
     Bits,
     Blocks,
-    block_sums,
+    Matrix32,
+    is_on_grid,
     quantise_product,
     quantise_symmetric,
 )
@@ -31,24 +33,52 @@ _DATA_SUFFIX = ".data"
 # Rounds activations to 8 bits per block too, which selects the fast kernel on the CPU.
 _ACCURACY_LEVEL = 4
 
+ChooseBits = Callable[[str, Matrix32], Bits]
+"""Chooses the bits of a layer's weight by the name of its node and its values [N, K]."""
 
-def quantise_graph(source: Path, destination: Path, bits: Bits, changes: AdapterChanges) -> None:
+MIXES: tuple[tuple[str, ...], ...] = (("gate_proj", "up_proj", "gate_up_proj"), ())
+"""What is rounded to 4 bits though it has more, by parts of the names of nodes; coarsest first.
+
+The widest products stand it best. A small model stands nothing of it: see docs/export.md."""
+
+
+def eight_bits(name: str, weight: Matrix32) -> Bits:
+    """8 bits for every weight."""
+    return 8
+
+
+def mixed_bits(rounded: tuple[str, ...]) -> ChooseBits:
+    """4 bits for weights that have no more anyway and for those to be rounded, 8 for the others.
+
+    Args:
+        rounded: One of `MIXES`.
+    """
+
+    def choose(name: str, weight: Matrix32) -> Bits:
+        return 4 if any(part in name for part in rounded) or is_on_grid(weight) else 8
+
+    return choose
+
+
+def quantise_graph(
+    source: Path, destination: Path, changes: AdapterChanges, choose: ChooseBits
+) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:
         source: The float graph, with its external data.
         destination: The graph to write; its data goes to `<name>.data` in the same folder.
-        bits: 4 or 8 for the layers; head and embeddings get 8.
         changes: What an adapter changed; of those weights only the base is quantised.
+        choose: The bits of a layer's weights; head and embeddings get 8.
 
     Raises:
         ExportError: A weight's input dimension is not a multiple of 32.
     """
     model = ir.load(source)
-    rewriter = _Rewriter(model.graph, Adapter(model.graph, changes))
+    rewriter = _Rewriter(model.graph, Adapter(model.graph, changes), choose)
     for node in list(model.graph):
         if node.op_type == "MatMul" and _constant(node.inputs[1]) is not None:
-            rewriter.replace_matmul(node, 8 if HEAD in str(node.name) else bits)
+            rewriter.replace_matmul(node)
     for node in list(model.graph):
         if node.op_type == "Gather" and _is_table(node.inputs[0]):
             rewriter.replace_embedding(node)
@@ -61,14 +91,15 @@ def quantise_graph(source: Path, destination: Path, bits: Bits, changes: Adapter
 class _Rewriter:
     """Replaces float weights of one graph in place."""
 
-    def __init__(self, graph: ir.Graph, adapter: Adapter) -> None:
+    def __init__(self, graph: ir.Graph, adapter: Adapter, choose: ChooseBits) -> None:
         self._graph = graph
         self._adapter = adapter
+        self._choose = choose
         self._augmented: dict[str, ir.Value] = {}
         self._head: tuple[Blocks, ir.Value, ir.Value] | None = None
         self.tied_to: str | None = None
 
-    def replace_matmul(self, node: ir.Node, bits: Bits) -> None:
+    def replace_matmul(self, node: ir.Node) -> None:
         """Turn a MatMul with a constant weight into MatMulNBits."""
         value = node.inputs[1]
         stored = _constant(value)
@@ -77,14 +108,16 @@ class _Rewriter:
         graph, inputs = self._graph, node.inputs[0]
         update = self._adapter.updates.get(str(value.name))
         weight = (stored if update is None else update.base).astype(np.float32).T
+        is_head = HEAD in str(node.name)
+        bits = 8 if is_head else self._choose(str(node.name), weight)
         blocks = quantise_product(weight, bits)
         if bits == 4:
-            inputs = self._with_block_sums(node, weight.shape[1], stored.dtype)
+            inputs = self._with_block_sums(node, weight.shape[1])
         columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
         table = add_initializer(graph, f"{value.name}_q{bits}", blocks.packed_values())
         scales = add_initializer(graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype))
         zeros = add_initializer(graph, f"{value.name}_zeros", blocks.packed_zeros())
-        if HEAD in str(node.name):
+        if is_head:
             self._head = (blocks, table, scales)
         quantised = ir.node(
             "MatMulNBits",
@@ -133,29 +166,39 @@ class _Rewriter:
         )
         replace_node(self._graph, node, quantised)
 
-    def _with_block_sums(self, node: ir.Node, width: int, dtype: np.dtype[np.float32]) -> ir.Value:
-        """Append to a MatMul's input [..., K] the sum of each of its blocks: [..., K + K / 32]."""
+    def _with_block_sums(self, node: ir.Node, width: int) -> ir.Value:
+        """Append to a MatMul's input [B, S, K] the sum of each of its blocks: [B, S, K + K / 32].
+
+        Reshaping is free and summing takes 1 µs; a product with a matrix of ones takes as long at
+        K = 576, but 40 µs at K = 4864.
+        """
         inputs = node.inputs[0]
         assert inputs is not None
         name = str(inputs.name)
-        if name in self._augmented:
-            return self._augmented[name]
-        summing = f"block_sums_{width}"
-        if summing not in self._graph.initializers:
-            add_initializer(
-                self._graph,
-                summing,
-                block_sums(width).astype(dtype),
+        if name not in self._augmented:
+            cut = ir.node(
+                "Reshape",
+                [inputs, self._integers(f"blocks_of_{width}", [0, 0, width // BLOCK, BLOCK])],
+                name=f"{name}/blocks",
             )
-        sums = ir.node(
-            "MatMul", [inputs, self._graph.initializers[summing]], name=f"{name}/block_sums"
-        )
-        joined = ir.node(
-            "Concat", [inputs, sums.outputs[0]], {"axis": -1}, name=f"{name}/with_block_sums"
-        )
-        self._graph.insert_before(node, [sums, joined])
-        self._augmented[name] = joined.outputs[0]
-        return joined.outputs[0]
+            sums = ir.node(
+                "ReduceSum",
+                [cut.outputs[0], self._integers("within_blocks", [-1])],
+                {"keepdims": 0},
+                name=f"{name}/block_sums",
+            )
+            joined = ir.node(
+                "Concat", [inputs, sums.outputs[0]], {"axis": -1}, name=f"{name}/with_block_sums"
+            )
+            self._graph.insert_before(node, [cut, sums, joined])
+            self._augmented[name] = joined.outputs[0]
+        return self._augmented[name]
+
+    def _integers(self, name: str, values: list[int]) -> ir.Value:
+        """A constant of the graph, made when it is first asked for."""
+        if name not in self._graph.initializers:
+            add_initializer(self._graph, name, np.array(values, np.int64))
+        return self._graph.initializers[name]
 
 
 def _share_bytes(path: Path, head: str) -> None:

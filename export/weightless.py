@@ -21,7 +21,6 @@ from alignpro_lite.assembly.graphs import (
     ProductPiece,
     RotaryPiece,
     Rows,
-    SumsPiece,
     VectorPiece,
 )
 from alignpro_lite.assembly.names import modules_of
@@ -106,8 +105,6 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
         elif name == TABLES[0]:
             length, width = stored[name].dims
             yield RotaryPiece(base, length, width, offset, offsets[TABLES[1]])
-        elif found := re.fullmatch(r"block_sums_(\d+)", name):
-            yield SumsPiece(int(found[1]), offset)
         elif found := re.fullmatch(r"/(.+)/left", name):
             weight = found[1].replace("/", ".") + ".weight"
             yield FactorsPiece(modules_of(weight), offset, offsets[f"/{found[1]}/right"])

@@ -19,10 +19,9 @@ from alignpro_lite.assembly.graphs import (
     ProductPiece,
     RotaryPiece,
     Rows,
-    SumsPiece,
     VectorPiece,
 )
-from alignpro_lite.assembly.packing import Bits, Matrix32, block_sums, quantise_product
+from alignpro_lite.assembly.packing import Bits, Matrix32, quantise_product
 from alignpro_lite.assembly.rotary import rotary_tables
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.gguf.tokenizer import byte_level_bpe, put_first
@@ -109,8 +108,6 @@ class _Filling:
                 yield offset, np.concatenate([self._weights.read(name) for name in tensors])
             case RotaryPiece(base, length, width, cos, sin):
                 yield from zip((cos, sin), rotary_tables(base, length, width), strict=True)
-            case SumsPiece(width, offset):
-                yield offset, block_sums(width)
             case FactorsPiece(modules, left, right):
                 update = fused([self._factors[module] for module in modules])
                 yield from ((left, update.left), (right, update.right))

@@ -48,18 +48,6 @@ class RotaryPiece(Record, tag="rotary", tag_field="kind"):
     sin: int
 
 
-class SumsPiece(Record, tag="sums", tag_field="kind"):
-    """What sums up the blocks of an input, see `block_sums`.
-
-    Attributes:
-        width: Of the input.
-        offset: Bytes from the start of the data.
-    """
-
-    width: Size
-    offset: int
-
-
 class Rows(Record):
     """A tensor whose rows become rows of a product.
 
@@ -105,7 +93,7 @@ class FactorsPiece(Record, tag="factors", tag_field="kind"):
     right: int
 
 
-Piece = VectorPiece | RotaryPiece | SumsPiece | ProductPiece | FactorsPiece
+Piece = VectorPiece | RotaryPiece | ProductPiece | FactorsPiece
 
 
 class GraphManifest(Record):

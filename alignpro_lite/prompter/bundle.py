@@ -82,6 +82,7 @@ class Parity(Record):
         positions: Tokens of real text compared.
         argmax_agreement: Share of positions with the same most likely token.
         required: The share that this precision has to reach.
+        perplexity_ratio: Perplexity of that text under the graph, divided by that under torch.
         max_logit_error: Largest absolute difference of a logit.
         greedy_agreement: Share of greedily generated tokens that agree before the first difference.
         mismatch_allowed: True if it was below and written all the same.
@@ -90,6 +91,7 @@ class Parity(Record):
     positions: int
     argmax_agreement: float
     required: float
+    perplexity_ratio: float
     max_logit_error: float
     greedy_agreement: float
     mismatch_allowed: bool
@@ -98,7 +100,8 @@ class Parity(Record):
         """The figures in one line."""
         return (
             f"argmax agreement {self.argmax_agreement:.2%} over {self.positions} positions "
-            f"(required {self.required:.0%}), logit error at most {self.max_logit_error:.3g}, "
+            f"(required {self.required:.0%}), perplexity {self.perplexity_ratio:.3f} of torch's, "
+            f"logit error at most {self.max_logit_error:.3g}, "
             f"greedy text equal for {self.greedy_agreement:.0%} of its tokens"
         )
 

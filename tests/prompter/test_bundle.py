@@ -50,7 +50,7 @@ def sidecar() -> Sidecar:
         template=REWRITE,
         sampling=Sampling(temperature=0.7, top_p=0.9, seed=4),
         max_tokens=48,
-        parity=Parity(500, 0.95, 0.9, 1.5, 1.0, mismatch_allowed=False),
+        parity=Parity(500, 0.95, 0.9, 1.01, 1.5, 1.0, mismatch_allowed=False),
         provenance=Provenance("tiny", None, 0.1, "length"),
         files={name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()},
         eval_card={"mean": 1.5, "nested": [1, {"λ": "ä"}]},
