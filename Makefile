@@ -9,6 +9,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What answers, and with what tests and development need too.
+RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 PROMPT ?= How do I stay safe online?
 export PROMPT
@@ -36,18 +38,17 @@ docs: $(READY)
 	$(BIN)/python -m tools.generate_cli
 	$(BIN)/python -m tools.generate_config
 
-models: $(READY)
+models: $(RUNS)
 	@{ $(BIN)/alignpro-lite models path target/$(MODELS) && \
-		$(BIN)/alignpro-lite models path bundle/$(MODELS); } > build/models 2> /dev/null || { \
-		$(BIN)/alignpro-lite models pull $(MODELS) && \
-		$(BIN)/alignpro-lite export bundle $(MODELS); }
+		$(BIN)/alignpro-lite models path bundle/$(MODELS); } > build/models 2> /dev/null || \
+		$(BIN)/alignpro-lite models pull $(MODELS)
 
 reward: $(READY)
 	@$(BIN)/alignpro-lite models path reward/default > build/default-reward 2> /dev/null || { \
 		$(BIN)/alignpro-lite models pull all-minilm-l6-v2 && \
 		$(BIN)/alignpro-lite export bundle reward/default; }
 
-$(READY): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": run make PYTHON=python3.12")'
 	@echo "Setting up $(VENV); llama.cpp is compiled, which takes 5 to 10 minutes the first time."
 	$(PYTHON) -m venv $(VENV)
@@ -56,8 +57,12 @@ $(READY): pyproject.toml constraints.txt
 	cache="$$($(BIN)/python -m pip cache dir 2> /dev/null || echo build)"; \
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt llama-cpp-python \
 		--cache-dir "$$cache/llama.cpp-$$(cksum <<< "$$CMAKE_ARGS" | cut -d" " -f1)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
+	@mkdir -p build && touch $(RUNS)
+
+$(READY): $(RUNS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,export,train,eval,dev]"
-	@mkdir -p build && touch $(READY)
+	@touch $(READY)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

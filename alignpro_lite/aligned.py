@@ -26,6 +26,7 @@ from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.loading import plan_models
 from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
+from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.reward.loading import open_reward, scorer_named
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw, unchanged
@@ -199,6 +200,7 @@ class AlignedModel:
         models: str = DEFAULT,
         devices: DeviceRequest = DeviceRequest(),
         cache: Path | None = None,
+        on_progress: OnProgress = no_progress,
     ) -> AlignedModel:
         """Load the models, at the same time.
 
@@ -212,12 +214,13 @@ class AlignedModel:
             models: The preset of models.toml whose models `default` stands for.
             devices: Where to run and how long a context.
             cache: Folder of pulled models; None for the platform's own.
+            on_progress: Told how far the assembly of a bundle is, on its first use.
 
         Raises:
             AlignProError: A model, a device or a dependency is missing or unusable.
         """
         store = ModelStore.open(cache, models)
-        planned = plan_models(target, prompter, store, devices)
+        planned = plan_models(target, prompter, store, devices, on_progress)
         planned.require_working()  # on this thread, which Ctrl-C interrupts
         with ThreadPoolExecutor(max_workers=4) as pool:
             answering = pool.submit(planned.load_target)

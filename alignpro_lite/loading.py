@@ -7,9 +7,11 @@ in a child process; see `decoding/probe.py`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.decoding import ort
 from alignpro_lite.decoding.backends import find_llama_devices
 from alignpro_lite.decoding.probe import ProbedModel, require_working
@@ -22,15 +24,18 @@ from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
 from alignpro_lite.hardware.plan import Plan, PlanningCase
 from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import find_hardware
+from alignpro_lite.matching import bundle_for, mismatch
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
 from alignpro_lite.prompter.kv_cache import cache_bytes
 from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.registry import Cache, ModelStore
+from alignpro_lite.registry import DEFAULT, Cache, ModelStore
+from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.target import llama
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
 
+_LOG = logging.getLogger("alignpro_lite")
 SEQUENCES = 16
 """Sequences that each engine decodes together at most."""
 _PROBE_CONTEXT = 1024
@@ -43,6 +48,7 @@ def load_prompter(
     *,
     device: DeviceChoice = "auto",
     adapter: float = 1.0,
+    on_progress: OnProgress = no_progress,
 ) -> OnnxPrompter:
     """Load a prompter alone, to rewrite without answering.
 
@@ -51,21 +57,25 @@ def load_prompter(
         store: Where it is.
         device: `auto` takes the GPU if the bundle was built for it and there is one.
         adapter: What its adapter is multiplied by: 1 is ρ_θ, 0 is ρ_sft.
+        on_progress: Told how far the assembly of a bundle is, on its first use.
 
     Raises:
         AlignProError: The bundle or the device is missing or unusable.
     """
-    bundle, settings = plan_prompter(prompter, store, device)
+    bundle, settings = plan_prompter(prompter, store, device, on_progress)
     require_working(probed_prompter(bundle, settings), store.cache)
     return OnnxPrompter(bundle, settings, adapter)
 
 
 def plan_prompter(
-    prompter: str | Path, store: ModelStore, device: DeviceChoice
+    prompter: str | Path,
+    store: ModelStore,
+    device: DeviceChoice,
+    on_progress: OnProgress = no_progress,
 ) -> tuple[Bundle, DecoderSettings]:
     """Find a prompter that is loaded alone, and decide where it runs; see `load_prompter`."""
     hardware = find_hardware()
-    path = store.path("bundle", prompter)
+    path = bundle_path(store, prompter, on_progress)
     bundle = open_bundle(path)
     on_gpu = bundle.sidecar.graph.device == "cuda"
     if device == "cuda" and not on_gpu:
@@ -170,15 +180,21 @@ class PlannedModels:
 
 
 def plan_models(
-    target: str | Path, prompter: str | Path | None, store: ModelStore, request: DeviceRequest
+    target: str | Path,
+    prompter: str | Path | None,
+    store: ModelStore,
+    request: DeviceRequest,
+    on_progress: OnProgress = no_progress,
 ) -> PlannedModels:
     """Find the files of both models, check them, and plan them on what hardware there is.
 
     Args:
         target: A GGUF file, a name of models.toml, or `default`.
-        prompter: A bundle folder, a name of models.toml, `default`, or None for no prompter.
+        prompter: A bundle folder, a name of models.toml, or None for no prompter; `default` takes
+            one that was made for the target, else that of the preset.
         store: Where they are.
         request: Where to run and how long a context.
+        on_progress: Told how far the assembly of a bundle is, on its first use.
 
     Raises:
         RegistryError: A name is unknown or its model is not installed.
@@ -188,10 +204,16 @@ def plan_models(
     path = store.path("target", target)
     target_file = read_header(path)
     require_text_generation(target_file)
-    bundle = None if prompter is None else open_bundle(store.path("bundle", prompter))
+    bundle = None
+    if prompter is not None:
+        named = bundle_for(store, target, path) if prompter == DEFAULT else prompter
+        bundle = open_bundle(bundle_path(store, named, on_progress))
     target_needs = TargetNeeds(target_file, find_llama_devices(), llama.MICRO_BATCH, SEQUENCES)
     prompter_needs = None if bundle is None else _needs(bundle)
     plan = make_plan(PlanningCase(request, target_needs, prompter_needs, find_hardware()))
+    if bundle is not None and (said := mismatch(store, bundle, target, path)):
+        _LOG.info(said)
+        plan = replace(plan, notes=(*plan.notes, said))
     return PlannedModels(path, target_file, bundle, plan, store.cache)
 
 

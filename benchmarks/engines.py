@@ -1,8 +1,10 @@
 """Decode speed of both engines compared with a plain peer, side by side in one run.
 
-    python benchmarks/engines.py [--target TARGET] [--prompter PROMPTER] [--rounds 7] [--tokens 128]
+    python benchmarks/engines.py [--target TARGET] [--prompter PROMPTER] [--base GGUF]
+                                 [--rounds 7] [--tokens 128]
 
-- Prompter: onnxruntime-genai's own C++ loop on the same graph.
+- Prompter: onnxruntime-genai's own C++ loop on the same graph, and with --base the loop on
+  llama.cpp's C functions on the file that the prompter was made from.
 - Target: the shortest possible loop on llama.cpp's C functions.
 
 Each side runs in a process of its own, because two teams of OpenMP threads in one process slow each
@@ -68,9 +70,10 @@ Measure = Callable[[Load], float]
 @click.command()
 @click.option("--target", default="default", help="GGUF or name of the target.")
 @click.option("--prompter", default="default", help="Bundle or name of the prompter.")
+@click.option("--base", help="GGUF of the prompter's base, for llama.cpp as its second peer.")
 @click.option("--rounds", default=7, help="How often the sides alternate.")
 @click.option("--tokens", default=128, help="Tokens of each sequence.")
-def main(target: str, prompter: str, rounds: int, tokens: int) -> None:
+def main(target: str, prompter: str, base: str | None, rounds: int, tokens: int) -> None:
     """Measure each pair and print a line for it."""
     with two_processes() as sides:
         report("target", sides, our_target, plain_target, Load(target, 1, tokens), rounds)
@@ -78,6 +81,10 @@ def main(target: str, prompter: str, rounds: int, tokens: int) -> None:
         for count in (1, 4, 8):
             load = Load(prompter, count, tokens)
             report("prompter", sides, our_prompter, genai_prompter, load, rounds)
+    if base is not None:
+        with two_processes() as sides:
+            peer = functools.partial(plain_base, base)
+            report("base", sides, our_prompter, peer, Load(prompter, 1, tokens), rounds)
 
 
 @contextmanager
@@ -128,6 +135,11 @@ def our_target(load: Load) -> float:
 def plain_target(load: Load) -> float:
     """The plain loop on the same file and prompt."""
     return plain_loop(load.model).decode(load.tokens)
+
+
+def plain_base(base: str, load: Load) -> float:
+    """The plain loop on the file that a prompter was made from."""
+    return plain_loop(base).decode(load.tokens)
 
 
 @functools.cache

@@ -6,27 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.errors import ExportError
 from alignpro_lite.export.decoder import export_decoder
 from alignpro_lite.export.folder import refuse_loss, whole_folder
 from alignpro_lite.hardware.device import Device
-from alignpro_lite.prompter.bundle import (
-    PROMPTER_BUNDLE,
-    Bundle,
-    Provenance,
-    Sidecar,
-    open_bundle,
-)
-from alignpro_lite.prompter.card import PrompterCard, read_prompter_card
-from alignpro_lite.prompter.template import TEMPLATES
-from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle, open_bundle
+from alignpro_lite.prompter.card import card_of, write_sidecar
 from alignpro_lite.registry.models_toml import Precision, RewriteMode
-
-DEFAULT_MODE: RewriteMode = "augment"
-SAMPLING = Sampling(temperature=0.5, top_p=0.9)
-"""How an untrained prompter is sampled: small base models ramble at temperature 1."""
-MAX_TOKENS: dict[RewriteMode, int] = {"augment": 64, "rewrite": 256}
 
 
 @dataclass(frozen=True)
@@ -76,7 +61,7 @@ def export_bundle(
         RegistryError: The disk is full or read-only.
     """
     refuse_loss(destination, request.source, *([request.adapter] if request.adapter else []))
-    card = _card_for(request)
+    card = card_of(request.base_model, request.adapter, request.mode)
     with whole_folder(destination, PROMPTER_BUNDLE.name) as folder:
         made = export_decoder(
             request.source,
@@ -87,45 +72,6 @@ def export_bundle(
             request.allow_mismatch,
             note,
         )
-        sidecar = Sidecar(
-            format=PROMPTER_BUNDLE.version,
-            graph=made.graph,
-            tokens=made.tokens,
-            template=card.template,
-            sampling=card.sampling,
-            max_tokens=card.max_tokens,
-            parity=made.parity,
-            provenance=Provenance(
-                base_model=request.base_model,
-                adapter=request.adapter.name if request.adapter else None,
-                strength=card.strength,
-                reward=card.reward,
-            ),
-            files=digests_of(folder),
-            eval_card=card.metrics,
-        )
-        PROMPTER_BUNDLE.write(folder, sidecar)
+        adapter = request.adapter.name if request.adapter else None
+        write_sidecar(folder, made, card, request.base_model, adapter)
     return open_bundle(destination)
-
-
-def _card_for(request: BundleRequest) -> PrompterCard:
-    """How the prompter was trained to be asked; the package's defaults for an untrained one."""
-    card = read_prompter_card(request.adapter) if request.adapter else None
-    if card is None:
-        mode = request.mode or DEFAULT_MODE
-        return PrompterCard(
-            base=request.base_model,
-            template=TEMPLATES[mode],
-            strength=None,
-            reward=None,
-            sampling=SAMPLING,
-            max_tokens=MAX_TOKENS[mode],
-            metrics={},
-        )
-    if request.mode not in (None, card.template.mode):
-        raise ExportError(
-            f"The adapter {request.adapter} was trained to {card.template.mode}, found the mode "
-            f"{request.mode}.",
-            f"Use the mode {card.template.mode}, or an adapter that was trained to {request.mode}.",
-        )
-    return card

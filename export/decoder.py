@@ -4,70 +4,75 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import PretrainedConfig
 
+from alignpro_lite.assembly.factors import read_factors
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import build_graph, export_reference
 from alignpro_lite.export.folder import GRAPH, TOKENIZER
 from alignpro_lite.export.logits import OnnxLogits
-from alignpro_lite.export.low_rank import GATE, UNCHANGED, adapter_changes, write_float_graph
+from alignpro_lite.export.low_rank import (
+    GATE,
+    UNCHANGED,
+    AdapterChanges,
+    adapter_changes,
+    write_float_graph,
+)
 from alignpro_lite.export.parity import (
+    Bar,
     Reference,
     compare_gguf,
     compare_logits,
     reference_of,
     require_parity,
 )
-from alignpro_lite.export.quantise import Bits, quantise_graph
+from alignpro_lite.export.quantise import MIXES, eight_bits, mixed_bits, quantise_graph
+from alignpro_lite.export.rotary import settle_rotary
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.pretrained.folder import ARCHITECTURES
 from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
+from alignpro_lite.prompter.card import MadeDecoder
 from alignpro_lite.registry.models_toml import Precision
 
-REQUIRED_AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.99, "int8": 0.97, "int4": 0.9}
+BARS: dict[Precision, Bar] = {
+    "fp32": Bar(0.99, 1.01),
+    "fp16": Bar(0.99, 1.01),
+    "int8": Bar(0.97, 1.03),
+    "int4": Bar(0.95, 1.03),
+}
 
-
-_BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
+_Writer = Callable[[Path, Path, AdapterChanges], None]
+"""Writes a graph from a float graph and what an adapter changed in it."""
 _IO_DTYPES: dict[str, IoDtype] = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FINER: dict[Precision, str] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
 
 
 @dataclass(frozen=True)
-class DecoderExport:
-    """A written decoder graph, with everything that the runtime must know about it.
-
-    Attributes:
-        graph: The graph and the sizes of its buffers.
-        tokens: The tokenizer and the special ids.
-        parity: How far the graph is from torch.
-    """
-
-    graph: Graph
-    tokens: Tokens
-    parity: Parity
-
-
-@dataclass(frozen=True)
-class _Written:
-    """A float or quantised graph on disk.
+class _Floats:
+    """A float graph on disk, from which graphs of any precision are written.
 
     Attributes:
         source: The model, with its adapter merged.
+        graph: Its graph.
         layout: How the graph keeps its cache.
-        reference: What the graph is compared with: the model in torch, with its adapter as peft
+        changes: What the adapter changed in it.
+        reference: What graphs are compared with: the model in torch, with its adapter as peft
             runs it, before it was merged.
     """
 
     source: TorchModel
+    graph: Path
     layout: CacheLayout
+    changes: AdapterChanges
     reference: Reference
 
 
@@ -79,7 +84,7 @@ def export_decoder(
     out_dir: Path,
     allow_mismatch: bool = False,
     note: Callable[[str], None] = lambda stage: None,
-) -> DecoderExport:
+) -> MadeDecoder:
     """Export a causal language model as a decoder graph.
 
     Args:
@@ -105,26 +110,49 @@ def export_decoder(
     if source.is_file():
         own = reference_of(loaded)
         # llama.cpp rounds activations, so quantised files do not agree with torch exactly.
-        read = compare_gguf(own, source, 0.9)
+        read = compare_gguf(own, source, Bar(0.9))
         advice = "Export from the model's Hugging Face folder."
         require_parity(read, f"What transformers reads from {source}", advice)
     note(f"writing the {precision} graph")
     own = own if adapter is None else None  # large, and of no more use
-    written = _write_decoder(loaded, own, adapter, precision, device, out_dir)
-    loaded = written.source
-    loaded.tokenizer.save(str(out_dir / TOKENIZER))
-    note("comparing it with torch")
-    cure = "Try another --precision, or report the architecture."
-    session = open_session(out_dir / GRAPH, os.cpu_count() or 1, cure=cure)
-    graph = _graph_of(session, loaded.model.config, written.layout, precision, device)
-    exported = OnnxLogits(session, graph)
-    required = REQUIRED_AGREEMENT[precision]
-    parity = compare_logits(written.reference, exported, required, exported.greedy)
+    half = precision == "fp16" or (device == "cuda" and precision != "fp32")
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
+        floats = _float_graph_of(loaded, own, adapter, half, Path(work))
+        for write in _writers(precision):
+            write(floats.graph, out_dir / GRAPH, floats.changes)
+            note("comparing it with torch")
+            graph, parity = _compared(floats, precision, device, out_dir)
+            if not parity.mismatch_allowed:
+                break
+            note(parity.summary())
+    floats.source.tokenizer.save(str(out_dir / TOKENIZER))
     if not allow_mismatch:
         finer = _FINER.get(precision)
         advice = f"Use --precision {finer}, or add" if finer else "Add"
         require_parity(parity, f"The {precision} graph", f"{advice} --allow-mismatch to keep it.")
-    return DecoderExport(graph, tokens_of(loaded), parity)
+    return MadeDecoder(graph, tokens_of(floats.source), parity)
+
+
+def _writers(precision: Precision) -> Sequence[_Writer]:
+    """The ways to write a graph of a precision, the smallest first."""
+    match precision:
+        case "int4":
+            return [partial(quantise_graph, choose=mixed_bits(rounded)) for rounded in MIXES]
+        case "int8":
+            return [partial(quantise_graph, choose=eight_bits)]
+        case _:
+            return [write_float_graph]
+
+
+def _compared(
+    floats: _Floats, precision: Precision, device: Device, out_dir: Path
+) -> tuple[Graph, Parity]:
+    """Describe the graph in `out_dir`, and compare it with torch."""
+    cure = "Try another --precision, or report the architecture."
+    session = open_session(out_dir / GRAPH, os.cpu_count() or 1, cure=cure)
+    graph = _graph_of(session, floats.source.model.config, floats.layout, precision, device)
+    exported = OnnxLogits(session, graph)
+    return graph, compare_logits(floats.reference, exported, BARS[precision], exported.greedy)
 
 
 def _graph_of(
@@ -171,43 +199,32 @@ def tokens_of(source: TorchModel) -> Tokens:
     )
 
 
-def _write_decoder(
+def _float_graph_of(
     source: TorchModel,
     own: Reference | None,
     adapter: Path | None,
-    precision: Precision,
-    device: Device,
-    out_dir: Path,
-) -> _Written:
-    """Write model.onnx and its data into `out_dir`.
+    half: bool,
+    work: Path,
+) -> _Floats:
+    """Write the float graph of a model under `work`.
 
     Args:
         source: The model.
         own: What it computes without an adapter, where that is known already.
-        adapter: See `export_decoder`, as the rest.
-        precision: Of the weights.
-        device: What the graph is for.
-        out_dir: An existing folder.
+        adapter: See `export_decoder`.
+        half: Whether weights, cache and logits have 16 bits.
+        work: An existing folder.
     """
-    half = precision == "fp16" or (device == "cuda" and precision != "fp32")
-    bits = _BITS.get(precision)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".work-") as work:
-        graph, layout = _float_graph(source, half, Path(work, "base"))
-        changes = UNCHANGED
-        if adapter is None:
-            reference = own or reference_of(source)
-        else:
-            base = graph
-            adapted = attach_adapter(source.model, adapter)
-            reference = reference_of(replace(source, model=cast(Any, adapted)))
-            source = replace(source, model=merge_attached(adapted))
-            graph, layout = _float_graph(source, half, Path(work, "tuned"))
-            changes = adapter_changes(base, graph)
-        if bits is None:
-            write_float_graph(graph, out_dir / GRAPH, changes)
-        else:
-            quantise_graph(graph, out_dir / GRAPH, bits, changes)
-    return _Written(source, layout, reference)
+    graph, layout = _float_graph(source, half, work / "base")
+    if adapter is None:
+        return _Floats(source, graph, layout, UNCHANGED, own or reference_of(source))
+    base = graph
+    adapted = attach_adapter(source.model, adapter)
+    reference = reference_of(replace(source, model=cast(Any, adapted)))
+    source = replace(source, model=merge_attached(adapted))
+    graph, layout = _float_graph(source, half, work / "tuned")
+    changes = adapter_changes(base, graph, read_factors(adapter))
+    return _Floats(source, graph, layout, changes, reference)
 
 
 def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, CacheLayout]:
@@ -218,7 +235,10 @@ def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, Cach
     source.save_folder(folder)
     architecture = type(source.model).__name__
     if architecture in ARCHITECTURES:
-        return build_graph(folder, built, "fp16" if half else "fp32"), "shared"
+        graph = build_graph(folder, built, "fp16" if half else "fp32")
+        if base := getattr(source.model.config, "rope_theta", None):
+            settle_rotary(graph, float(base))
+        return graph, "shared"
     if half:
         raise ExportError(
             f"{architecture} cannot be exported in half precision.",

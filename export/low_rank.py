@@ -12,7 +12,7 @@ template, ρ_sft.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-Matrix32 = NDArray[np.float32]
+from alignpro_lite.assembly.factors import Factors, fused
+from alignpro_lite.assembly.names import modules_of
+from alignpro_lite.assembly.packing import Matrix32
 
 GATE = "adapter_gate"
 """Name of the input that switches the adapter: shape (1,), of the type of the activations."""
@@ -63,12 +65,14 @@ UNCHANGED = AdapterChanges({}, is_whole=True)
 """The changes of a graph without an adapter."""
 
 
-def adapter_changes(base: Path, tuned: Path) -> AdapterChanges:
+def adapter_changes(base: Path, tuned: Path, known: Mapping[str, Factors]) -> AdapterChanges:
     """Compare the weights of two graphs of one architecture.
 
     Args:
         base: The float graph of the base model.
         tuned: The float graph of the same model with its adapter merged.
+        known: Factors of the adapter by module. Where they make up what changed, they are taken as
+            they are: exact, and the same on every machine.
     """
     before, after = _initializers(base), _initializers(tuned)
     products = _product_weights(tuned)
@@ -80,12 +84,26 @@ def adapter_changes(base: Path, tuned: Path) -> AdapterChanges:
             continue
         factors = None
         if name in products and old.shape == weight.shape and old.ndim == 2:
-            factors = factorise(weight.astype(np.float32) - old.astype(np.float32))
+            change = weight.astype(np.float32) - old.astype(np.float32)
+            factors = _known(change, modules_of(name), known) or factorise(change)
         if factors is None:
             is_whole = False
         else:
             updates[name] = Update(old.astype(np.float32), *factors)
     return AdapterChanges(updates, is_whole)
+
+
+def _known(
+    change: Matrix32, modules: Sequence[str], known: Mapping[str, Factors]
+) -> tuple[Matrix32, Matrix32] | None:
+    """The adapter's own factors of a change [K, N], None if it has none that make it up."""
+    if not modules or not known.keys() >= set(modules):
+        return None
+    update = fused([known[module] for module in modules])
+    if (update.left.shape[0], update.right.shape[1]) != change.shape:
+        return None
+    lost = float(np.linalg.norm(change - update.left @ update.right))
+    return (update.left, update.right) if lost <= _LOST * float(np.linalg.norm(change)) else None
 
 
 class Adapter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,10 +58,23 @@ def reference_of(source: TorchModel) -> Reference:
     )
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What an exported model has to reach.
+
+    Attributes:
+        agreement: The least argmax agreement, 0 to 1.
+        perplexity_ratio: The largest perplexity, divided by that of the original.
+    """
+
+    agreement: float
+    perplexity_ratio: float = math.inf
+
+
 def compare_logits(
     reference: Reference,
     exported: LogitsModel,
-    required_agreement: float,
+    bar: Bar,
     continue_exported: Continuation | None = None,
 ) -> Parity:
     """Compare an exported model with its torch original on the parity text.
@@ -68,15 +82,15 @@ def compare_logits(
     Args:
         reference: The original.
         exported: The exported model.
-        required_agreement: The least argmax agreement that passes, 0 to 1.
+        bar: What passes.
         continue_exported: Continues a prompt with the exported model's own cache; without it, the
             logits of the whole text are computed for every token.
 
     Returns:
         The figures; `mismatch_allowed` is set if they are too low, see `require_parity`.
     """
-    same = positions = 0
-    largest = 0.0
+    same = positions = predicted = 0
+    largest = surprise = 0.0
     for window, expected in zip(reference.windows, reference.logits, strict=True):
         found = exported.logits(window)
         vocabulary = min(expected.shape[1], found.shape[1])
@@ -84,24 +98,27 @@ def compare_logits(
         same += int((expected.argmax(-1) == found.argmax(-1)).sum())
         largest = max(largest, float(np.abs(expected - found).max()))
         positions += len(window)
+        surprise += _surprise(found, window) - _surprise(expected, window)
+        predicted += len(window) - 1
     prompt = reference.windows[0][:_GREEDY_PROMPT]
     if continue_exported is not None:
         got = continue_exported(prompt, _GREEDY_TOKENS)
     else:
         got = greedy(exported, prompt, _GREEDY_TOKENS)
     equal = [a == b for a, b in zip(reference.greedy, got, strict=True)]
-    agreement = same / positions
+    agreement, ratio = same / positions, math.exp(surprise / predicted)
     return Parity(
         positions=positions,
         argmax_agreement=agreement,
-        required=required_agreement,
+        required=bar.agreement,
+        perplexity_ratio=ratio,
         max_logit_error=largest,
         greedy_agreement=(equal.index(False) if False in equal else len(equal)) / len(equal),
-        mismatch_allowed=agreement < required_agreement,
+        mismatch_allowed=agreement < bar.agreement or ratio > bar.perplexity_ratio,
     )
 
 
-def compare_gguf(reference: Reference, path: Path, required_agreement: float) -> Parity:
+def compare_gguf(reference: Reference, path: Path, bar: Bar) -> Parity:
     """Compare a GGUF file, as llama.cpp reads it, with its torch original; see `compare_logits`.
 
     Raises:
@@ -109,7 +126,7 @@ def compare_gguf(reference: Reference, path: Path, required_agreement: float) ->
         DeviceError: There is not enough memory.
     """
     with LlamaLogits(path, WINDOW, os.cpu_count() or 1) as exported:
-        return compare_logits(reference, exported, required_agreement)
+        return compare_logits(reference, exported, bar)
 
 
 def require_parity(parity: Parity, what: str, cure: str) -> None:
@@ -121,13 +138,12 @@ def require_parity(parity: Parity, what: str, cure: str) -> None:
         cure: What the user can do.
 
     Raises:
-        ExportError: The agreement is below the requirement.
+        ExportError: The agreement is below the requirement, or the perplexity above.
     """
     if parity.mismatch_allowed:
         short = parity.required - parity.argmax_agreement
-        raise ExportError(
-            f"{what} disagrees with torch by {short:.2%} too much: {parity.summary()}.", cure
-        )
+        by = f" by {short:.2%}" if short > 0 else ""
+        raise ExportError(f"{what} disagrees with torch{by} too much: {parity.summary()}.", cure)
 
 
 def windows(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> Iterator[Ids]:
@@ -143,6 +159,15 @@ def windows(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> Iterator[Ids]:
     step = WINDOW - len(prefix)
     for start in range(0, len(ids), step):
         yield np.array([*prefix, *ids[start : start + step]], np.int64)
+
+
+def _surprise(logits: Logits, ids: Ids) -> float:
+    """Nats by which logits [S, V] fail to predict the ids [S], summed over all but the first."""
+    before = logits[:-1]
+    largest = before.max(-1)
+    totals = np.log(np.exp(before - largest[:, None]).sum(-1)) + largest
+    chosen = before[np.arange(len(before)), ids[1:]]
+    return float((totals - chosen).sum(dtype=np.float64))
 
 
 def greedy(model: LogitsModel, prompt: Ids, count: int) -> list[int]:

@@ -1,92 +1,84 @@
 """Quantise the weights of a graph to 4 or 8 bits for onnxruntime's MatMulNBits.
 
-Blocks of 32 weights along the input dimension share a scale. Three things differ from the stock
-quantisers (measured in docs/export.md):
-
-* 4 bits: MatMulNBits has integer zero points only, which rounds the grid of a block by up to half a
-  step; that changes a third of a 135M model's argmax decisions. So the grid runs exactly from the
-  block's minimum to its maximum, and extra columns carry what the integer zero point cannot
-  express: one per block, multiplied with the sum of the block's inputs. A GGUF of type Q4_1 has the
-  same grid and is reproduced exactly.
-* The output head and embeddings always have 8 bits, and are stored once when they are tied.
-* What an adapter adds to a weight is kept apart, in floats and at its own low rank (see
-  `low_rank`): added to the weight, it would be smaller than half a step of the grid, and lost.
+How a weight is stored says `assembly.packing`; which weights have 4 bits is decided here, by
+`mixed_bits`. The output head and embeddings always have 8, and are stored once when they are tied.
+What an adapter adds to a weight is kept apart, in floats and at its own low rank (see `low_rank`):
+added to the weight, it would be smaller than half a step of the grid, and lost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from alignpro_lite.errors import ExportError
-from alignpro_lite.export.low_rank import (
-    Adapter,
-    AdapterChanges,
+from alignpro_lite.assembly.packing import (
+    BLOCK,
+    Bits,
+    Blocks,
     Matrix32,
-    add_initializer,
-    replace_node,
+    is_on_grid,
+    quantise_product,
+    quantise_symmetric,
 )
+from alignpro_lite.export.low_rank import Adapter, AdapterChanges, add_initializer, replace_node
 
-BLOCK = 32
 HEAD = "lm_head"
 _EMBEDDING_TABLE = "embedding_q8"
 _DATA_SUFFIX = ".data"
 # Rounds activations to 8 bits per block too, which selects the fast kernel on the CPU.
 _ACCURACY_LEVEL = 4
 
-Bits = Literal[4, 8]
+ChooseBits = Callable[[str, Matrix32], Bits]
+"""Chooses the bits of a layer's weight by the name of its node and its values [N, K]."""
+
+MIXES: tuple[tuple[str, ...], ...] = (("gate_proj", "up_proj", "gate_up_proj"), ())
+"""What is rounded to 4 bits though it has more, by parts of the names of nodes; coarsest first.
+
+The widest products stand it best. A small model stands nothing of it: see docs/export.md."""
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Quantised weights.
+def eight_bits(name: str, weight: Matrix32) -> Bits:
+    """8 bits for every weight."""
+    return 8
 
-    Attributes:
-        values: Unsigned integers [N, K / 32, 32].
-        scales: One per block [N, K / 32].
-        zeros: Zero points [N, K / 32]; weight = scale * (value - zero).
-        bits: 4 or 8.
+
+def mixed_bits(rounded: tuple[str, ...]) -> ChooseBits:
+    """4 bits for weights that have no more anyway and for those to be rounded, 8 for the others.
+
+    Args:
+        rounded: One of `MIXES`.
     """
 
-    values: NDArray[np.uint8]
-    scales: Matrix32
-    zeros: NDArray[np.uint8]
-    bits: Bits
+    def choose(name: str, weight: Matrix32) -> Bits:
+        return 4 if any(part in name for part in rounded) or is_on_grid(weight) else 8
 
-    def packed_values(self) -> NDArray[np.uint8]:
-        """Values as MatMulNBits stores them: [N, K / 32, 4 * bits] bytes."""
-        return self.values if self.bits == 8 else _pack_nibbles(self.values)
-
-    def packed_zeros(self) -> NDArray[np.uint8]:
-        """Zero points as MatMulNBits stores them: [N, ceil(K / 32 * bits / 8)] bytes."""
-        if self.bits == 8:
-            return self.zeros
-        return _pack_nibbles(np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2))))
+    return choose
 
 
-def quantise_graph(source: Path, destination: Path, bits: Bits, changes: AdapterChanges) -> None:
+def quantise_graph(
+    source: Path, destination: Path, changes: AdapterChanges, choose: ChooseBits
+) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
     Args:
         source: The float graph, with its external data.
         destination: The graph to write; its data goes to `<name>.data` in the same folder.
-        bits: 4 or 8 for the layers; head and embeddings get 8.
         changes: What an adapter changed; of those weights only the base is quantised.
+        choose: The bits of a layer's weights; head and embeddings get 8.
 
     Raises:
         ExportError: A weight's input dimension is not a multiple of 32.
     """
     model = ir.load(source)
-    rewriter = _Rewriter(model.graph, Adapter(model.graph, changes))
+    rewriter = _Rewriter(model.graph, Adapter(model.graph, changes), choose)
     for node in list(model.graph):
         if node.op_type == "MatMul" and _constant(node.inputs[1]) is not None:
-            rewriter.replace_matmul(node, 8 if HEAD in str(node.name) else bits)
+            rewriter.replace_matmul(node)
     for node in list(model.graph):
         if node.op_type == "Gather" and _is_table(node.inputs[0]):
             rewriter.replace_embedding(node)
@@ -96,54 +88,18 @@ def quantise_graph(source: Path, destination: Path, bits: Bits, changes: Adapter
         _share_bytes(destination, rewriter.tied_to)
 
 
-def quantise_exactly(weight: Matrix32) -> tuple[Blocks, Matrix32]:
-    """Quantise to 4 bits on the grid from each block's minimum to its maximum.
-
-    Args:
-        weight: [N, K].
-
-    Returns:
-        The blocks, and the offset of each block [N, K / 32] that integer zero points cannot
-        express: weight = scale * (value - zero) + offset.
-    """
-    blocks = _blocks(weight)
-    low = blocks.min(-1)
-    scales = _nonzero((blocks.max(-1) - low) / 15)
-    values = np.clip(np.round((blocks - low[..., None]) / scales[..., None]), 0, 15)
-    zeros = np.clip(np.round(-low / scales), 0, 15)
-    quantised = Blocks(values.astype(np.uint8), scales, zeros.astype(np.uint8), 4)
-    return quantised, (low + zeros * scales).astype(np.float32)
-
-
-def quantise_nearest(weight: Matrix32) -> Blocks:
-    """Quantise [N, K] to 4 bits with integer zero points, zero always representable."""
-    blocks = _blocks(weight)
-    low = np.minimum(blocks.min(-1), 0)
-    scales = _nonzero((np.maximum(blocks.max(-1), 0) - low) / 15)
-    zeros = np.round(-low / scales)
-    values = np.clip(np.round(blocks / scales[..., None]) + zeros[..., None], 0, 15)
-    return Blocks(values.astype(np.uint8), scales, zeros.astype(np.uint8), 4)
-
-
-def quantise_symmetric(weight: Matrix32) -> Blocks:
-    """Quantise [N, K] to 8 bits symmetrically, the grid of GGUF's Q8_0."""
-    blocks = _blocks(weight)
-    scales = _nonzero(np.abs(blocks).max(-1) / 127)
-    values = np.round(blocks / scales[..., None]) + 128
-    return Blocks(values.astype(np.uint8), scales, np.full(scales.shape, 128, np.uint8), 8)
-
-
 class _Rewriter:
     """Replaces float weights of one graph in place."""
 
-    def __init__(self, graph: ir.Graph, adapter: Adapter) -> None:
+    def __init__(self, graph: ir.Graph, adapter: Adapter, choose: ChooseBits) -> None:
         self._graph = graph
         self._adapter = adapter
+        self._choose = choose
         self._augmented: dict[str, ir.Value] = {}
         self._head: tuple[Blocks, ir.Value, ir.Value] | None = None
         self.tied_to: str | None = None
 
-    def replace_matmul(self, node: ir.Node, bits: Bits) -> None:
+    def replace_matmul(self, node: ir.Node) -> None:
         """Turn a MatMul with a constant weight into MatMulNBits."""
         value = node.inputs[1]
         stored = _constant(value)
@@ -152,18 +108,16 @@ class _Rewriter:
         graph, inputs = self._graph, node.inputs[0]
         update = self._adapter.updates.get(str(value.name))
         weight = (stored if update is None else update.base).astype(np.float32).T
-        if bits == 8:
-            blocks = quantise_symmetric(weight)
-        else:
-            blocks, offsets = quantise_exactly(weight)
-            padded = np.pad(offsets, ((0, 0), (0, -offsets.shape[1] % BLOCK)))
-            blocks = _append(blocks, quantise_nearest(padded))
-            inputs = self._with_block_sums(node, weight.shape[1], stored.dtype)
+        is_head = HEAD in str(node.name)
+        bits = 8 if is_head else self._choose(str(node.name), weight)
+        blocks = quantise_product(weight, bits)
+        if bits == 4:
+            inputs = self._with_block_sums(node, weight.shape[1])
         columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
         table = add_initializer(graph, f"{value.name}_q{bits}", blocks.packed_values())
         scales = add_initializer(graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype))
         zeros = add_initializer(graph, f"{value.name}_zeros", blocks.packed_zeros())
-        if HEAD in str(node.name):
+        if is_head:
             self._head = (blocks, table, scales)
         quantised = ir.node(
             "MatMulNBits",
@@ -212,29 +166,39 @@ class _Rewriter:
         )
         replace_node(self._graph, node, quantised)
 
-    def _with_block_sums(self, node: ir.Node, width: int, dtype: np.dtype[np.float32]) -> ir.Value:
-        """Append to a MatMul's input [..., K] the sum of each of its blocks: [..., K + K / 32]."""
+    def _with_block_sums(self, node: ir.Node, width: int) -> ir.Value:
+        """Append to a MatMul's input [B, S, K] the sum of each of its blocks: [B, S, K + K / 32].
+
+        Reshaping is free and summing takes 1 µs; a product with a matrix of ones takes as long at
+        K = 576, but 40 µs at K = 4864.
+        """
         inputs = node.inputs[0]
         assert inputs is not None
         name = str(inputs.name)
-        if name in self._augmented:
-            return self._augmented[name]
-        summing = f"block_sums_{width}"
-        if summing not in self._graph.initializers:
-            add_initializer(
-                self._graph,
-                summing,
-                np.kron(np.eye(width // BLOCK), np.ones((BLOCK, 1))).astype(dtype),
+        if name not in self._augmented:
+            cut = ir.node(
+                "Reshape",
+                [inputs, self._integers(f"blocks_of_{width}", [0, 0, width // BLOCK, BLOCK])],
+                name=f"{name}/blocks",
             )
-        sums = ir.node(
-            "MatMul", [inputs, self._graph.initializers[summing]], name=f"{name}/block_sums"
-        )
-        joined = ir.node(
-            "Concat", [inputs, sums.outputs[0]], {"axis": -1}, name=f"{name}/with_block_sums"
-        )
-        self._graph.insert_before(node, [sums, joined])
-        self._augmented[name] = joined.outputs[0]
-        return joined.outputs[0]
+            sums = ir.node(
+                "ReduceSum",
+                [cut.outputs[0], self._integers("within_blocks", [-1])],
+                {"keepdims": 0},
+                name=f"{name}/block_sums",
+            )
+            joined = ir.node(
+                "Concat", [inputs, sums.outputs[0]], {"axis": -1}, name=f"{name}/with_block_sums"
+            )
+            self._graph.insert_before(node, [cut, sums, joined])
+            self._augmented[name] = joined.outputs[0]
+        return self._augmented[name]
+
+    def _integers(self, name: str, values: list[int]) -> ir.Value:
+        """A constant of the graph, made when it is first asked for."""
+        if name not in self._graph.initializers:
+            add_initializer(self._graph, name, np.array(values, np.int64))
+        return self._graph.initializers[name]
 
 
 def _share_bytes(path: Path, head: str) -> None:
@@ -247,35 +211,6 @@ def _share_bytes(path: Path, head: str) -> None:
     table.ClearField("dims")
     table.dims.extend([tied.dims[0], tied.dims[1] * tied.dims[2]])
     onnx.save(model, path)
-
-
-def _append(first: Blocks, second: Blocks) -> Blocks:
-    return Blocks(
-        np.concatenate([first.values, second.values], 1),
-        np.concatenate([first.scales, second.scales], 1),
-        np.concatenate([first.zeros, second.zeros], 1),
-        first.bits,
-    )
-
-
-def _blocks(weight: Matrix32) -> Matrix32:
-    """Reshape [N, K] to [N, K / 32, 32]."""
-    rows, columns = weight.shape
-    if columns % BLOCK:
-        raise ExportError(
-            f"Expected weights whose input width is a multiple of {BLOCK}, found {columns}.",
-            "Use --precision fp32 for this model.",
-        )
-    return weight.reshape(rows, -1, BLOCK)
-
-
-def _pack_nibbles(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return (values[..., 0::2] | (values[..., 1::2] << 4)).astype(np.uint8)
-
-
-def _nonzero(scales: Matrix32) -> Matrix32:
-    """Replace the scale 0 of blocks whose weights are all equal by 1."""
-    return np.where(scales == 0, 1, scales).astype(np.float32)
 
 
 def _constant(value: ir.Value | None) -> NDArray[np.float32] | None:

@@ -20,7 +20,7 @@ from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import export_reference
 from alignpro_lite.export.folder import GRAPH, TOKENIZER, refuse_loss, whole_folder
 from alignpro_lite.export.low_rank import UNCHANGED
-from alignpro_lite.export.quantise import quantise_graph
+from alignpro_lite.export.quantise import eight_bits, quantise_graph
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.models_toml import RewardPrecision
@@ -174,7 +174,7 @@ def _write_scorer(reward: TorchReward, precision: RewardPrecision, folder: Path)
         wrapped.save_pretrained(source)
         graph = export_reference(source, built, "token-classification")
         if precision == "int8":
-            quantise_graph(graph, folder / GRAPH, 8, UNCHANGED)
+            quantise_graph(graph, folder / GRAPH, UNCHANGED, eight_bits)
         else:
             for path in built.glob(f"{GRAPH}*"):  # with its data file, if it has one
                 shutil.move(path, folder / path.name)

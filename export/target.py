@@ -10,7 +10,7 @@ from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import run_converter
 from alignpro_lite.export.folder import refuse_foreign_file, work_beside
-from alignpro_lite.export.parity import compare_gguf, reference_of, require_parity
+from alignpro_lite.export.parity import Bar, compare_gguf, reference_of, require_parity
 from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import Parity
@@ -71,7 +71,7 @@ def export_target(
     with work_beside(out_file.resolve()) as work, readable_folder(source) as folder:
         written = _convert(folder, work, kind, known[kind])
         _check_vocabulary(loaded, written)
-        parity = compare_gguf(reference_of(loaded), written, required_agreement(kind))
+        parity = compare_gguf(reference_of(loaded), written, Bar(required_agreement(kind)))
         if not allow_mismatch:
             finer = _FINER.get(kind, "Q8_0")
             advice = f"Use --quantisation {finer}, or add" if finer else "Add"

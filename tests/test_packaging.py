@@ -36,7 +36,8 @@ def test_the_wheel_holds_code_data_and_the_export(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("alignpro_lite", "export"):
         for path in filter(Path.is_file, (ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".toml", ".typed", ".txt") or "known_good" in path.parts:
+            is_model = {"known_good", "graphs"} & {*path.parts}
+            if path.suffix in (".py", ".toml", ".typed", ".txt") or is_model:
                 inside = path.relative_to(ROOT).as_posix()
                 assert (inside if folder != "export" else f"alignpro_lite/{inside}") in names
     assert not [name for name in names if name.startswith(("export/", "tests/", "docs/"))]

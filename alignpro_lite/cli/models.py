@@ -99,6 +99,7 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
     where it is. HF_TOKEN gives access to gated repositories; HF_ENDPOINT and
     PIP_INDEX_URL set mirrors.
     """
+    from alignpro_lite.assembly.shipped import assemble
     from alignpro_lite.registry.pull import pull_model, pull_reference
 
     store = ModelStore.open(cache)
@@ -113,6 +114,9 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
             with Meter() as meter:
                 path = pull_model(downloaded, store.cache, meter, meter.note)
             click.echo(f"{downloaded.key}: {path}", err=True)
+            if isinstance(entry.recipe, BundleRecipe):
+                with Meter() as meter:
+                    assemble(entry, entry.recipe, store, meter)
             if not store.cache.is_installed(entry):
                 click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
     _collect_strays(store)

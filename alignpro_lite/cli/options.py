@@ -51,15 +51,18 @@ class ModelOptions:
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
         """Load the models."""
         from alignpro_lite.aligned import AlignedModel
+        from alignpro_lite.cli.meter import Meter
 
-        return AlignedModel.load(
-            self.target,
-            self.prompter if with_prompter else None,
-            reward if with_prompter else None,
-            models=self.preset,
-            devices=self.devices(),
-            cache=self.cache,
-        )
+        with Meter() as meter:
+            return AlignedModel.load(
+                self.target,
+                self.prompter if with_prompter else None,
+                reward if with_prompter else None,
+                models=self.preset,
+                devices=self.devices(),
+                cache=self.cache,
+                on_progress=meter,
+            )
 
 
 @dataclass(frozen=True)

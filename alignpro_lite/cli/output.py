@@ -24,7 +24,7 @@ def note(text: str) -> None:
 
 
 def show_plan_notes(model: AlignedModel) -> None:
-    """Print what the user should know about the devices."""
+    """Print what the user should know about the devices, and about the prompter."""
     for sentence in model.plan.notes:
         note(f"Note: {sentence}")
 

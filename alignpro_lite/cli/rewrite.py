@@ -49,6 +49,7 @@ def show_rewrites(
     Loads only the prompter. Without PROMPT, the prompt is read from stdin. Lines
     of three dashes separate several rewrites.
     """
+    from alignpro_lite.cli.meter import Meter
     from alignpro_lite.decoding.conversation import check_prompt
     from alignpro_lite.decoding.sampling import MAX_SEED
     from alignpro_lite.loading import load_prompter
@@ -58,7 +59,10 @@ def show_rewrites(
 
     protected = protect(read_prompt(prompt))
     check_prompt(protected.prompt)
-    with load_prompter(prompter, ModelStore.open(cache, preset), device=device) as loaded:
+    with Meter() as meter:
+        store = ModelStore.open(cache, preset)
+        loaded = load_prompter(prompter, store, device=device, on_progress=meter)
+    with loaded:
         usual = loaded.bundle.sidecar.sampling
         sampling = replace(
             usual,

@@ -147,8 +147,8 @@ def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
         output.show_rewrite(choice)
     elif choice.changed and not display.quiet:
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
-    elif choice.certificate.strength is not None and not display.quiet:
-        output.show_rewrite(choice)  # a draw is expensive: say why it changed nothing
+    elif choice.certificate.drawn and not display.quiet:
+        output.show_rewrite(choice)  # it took time: say why it changed nothing
     if display.mode != "approve" or not choice.changed:
         return True
     reply = click.prompt(

@@ -57,7 +57,8 @@ class ConstantHint(Record):
     def note(self, system: str) -> str:
         """What a reader of the report has to know."""
         if not self.text:
-            return f"{system} adds nothing: its prompter wrote no hint that may be used."
+            why = "its best frequent hint is the empty one" if self.of else "it wrote none to use"
+            return f"{system} adds nothing: of the hints of its prompter, {why}."
         how = (
             f"the best of the {self.tried} hints that its prompter writes most often, chosen on "
             "prompts that are not judged"
@@ -71,7 +72,7 @@ class ConstantHint(Record):
 
     def rewrite(self, template: RewriteTemplate) -> Callable[[str], str]:
         """What turns a prompt into the one with this hint."""
-        return lambda prompt: template.apply(prompt, self.text) if self.text else prompt
+        return lambda prompt: template.apply(prompt, self.text)
 
 
 def best_constant(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench, System
 from alignpro_lite.eval.config import (
@@ -98,7 +99,7 @@ class Loaded:
 
     def bundle(self, name: str) -> Bundle:
         """A bundle by name or path."""
-        return open_bundle(self._places.store.path("bundle", name))
+        return open_bundle(bundle_path(self._places.store, name))
 
     def template(self, name: str) -> RewriteTemplate:
         """How the prompter of a bundle is asked."""

@@ -15,6 +15,8 @@ from alignpro_lite.experiment.sections import (
 )
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.loading import plan_models
+from alignpro_lite.matching import known_target
+from alignpro_lite.prompter.targets import KnownTarget
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.openai import OpenAiTarget
 from alignpro_lite.target.rollout import GgufTarget, Target
@@ -39,6 +41,21 @@ def open_target(section: TargetSection, store: ModelStore) -> Target:
 
             source = load_torch_model(Path(section.source))
             return HfTarget(source, section.device, section.dtype)
+
+
+def target_of(section: TargetSection, store: ModelStore) -> KnownTarget:
+    """The target as the card of a prompter names it.
+
+    Raises:
+        AlignProError: It is missing or cannot be read.
+    """
+    match section:
+        case GgufSection(source=source):
+            return known_target(store, source, store.path("target", source))
+        case EndpointSection(model=model):
+            return KnownTarget(model, None)
+        case HuggingFaceSection(source=source):
+            return KnownTarget(Path(source).name, None)
 
 
 def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:

@@ -145,6 +145,20 @@ def read_texts(gguf: GgufFile, key: str) -> list[bytes]:
     return _reading(gguf.path, lambda cursor: cursor.texts(array))
 
 
+def read_numbers(gguf: GgufFile, key: str) -> tuple[Number, ...]:
+    """Read an array of numbers, also one that `read_header` has counted.
+
+    Raises:
+        ModelFileError: The file has no such array, or has changed meanwhile.
+    """
+    array = gguf.metadata.get(key)
+    if isinstance(array, tuple):
+        return array
+    if not isinstance(array, ArraySummary) or array.of_text:
+        raise gguf.unsound(f"numbers under {key}", "none" if array is None else clipped(array))
+    return _reading(gguf.path, lambda cursor: cursor.array_of_numbers(array))
+
+
 def c_string(text: bytes) -> bytes:
     """A text of a file as llama.cpp reads it: up to its first NUL."""
     return text.partition(b"\0")[0]
@@ -242,6 +256,14 @@ class _Cursor:
                 raise self.too_short()
             texts.append(data[start:offset])
         return texts
+
+    def array_of_numbers(self, array: ArraySummary) -> tuple[Number, ...]:
+        """Read the numbers that a header counts; their type and count are before them."""
+        self.offset = array.offset - _U32.size - _U64.size
+        kind, count = self.u32(), self.u64()
+        if kind not in _NUMBERS or count != array.count:
+            raise self.damaged("an array of numbers has changed")
+        return self.numbers(_NUMBERS[kind], count)
 
     def require(self, n_bytes: int) -> None:
         if self.offset + n_bytes > self.end:

@@ -10,19 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import transformers.utils.import_utils as transformers_imports
-from gguf import GGUFReader, TokenType
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.errors import ExportError
-from alignpro_lite.pretrained import pretokenizers
+from alignpro_lite.gguf.reading import read_header
+from alignpro_lite.gguf.tokenizer import byte_level_bpe, put_first
 from alignpro_lite.pretrained.folder import lone_file
 
 # Whitespace runs, digits, scripts, emoji, quotes and byte fallbacks: where tokenizers differ.
@@ -64,47 +60,18 @@ def rebuild_tokenizer(path: Path, reference: LlamaModel) -> Tokenizer:
         A fast tokenizer that gives the same ids as llama.cpp.
 
     Raises:
-        ExportError: The tokenizer is of an unknown kind or disagrees with llama.cpp.
+        ModelFileError: The tokenizer splits texts by an unknown rule.
+        ExportError: The tokenizer disagrees with llama.cpp.
     """
-    reader = GGUFReader(path)
-    if _field(reader, "tokenizer.ggml.model") == "gpt2":
-        tokenizer = _byte_level_bpe(reader)
+    gguf = read_header(path)
+    if gguf.metadata.get("tokenizer.ggml.model") == "gpt2":
+        tokenizer = byte_level_bpe(gguf)
     else:
         tokenizer = _derived_by_transformers(path)
     _strip_alike(tokenizer, reference)
     _require_agreement(path, tokenizer, reference)
     if reference.bos is not None and reference.add_bos:
-        token = tokenizer.id_to_token(reference.bos)
-        tokenizer.post_processor = TemplateProcessing(
-            single=f"{token} $A", special_tokens=[(token, reference.bos)]
-        )
-    return tokenizer
-
-
-def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
-    name = str(_field(reader, "tokenizer.ggml.pre") or "default")
-    split = pretokenizers.pre_tokenizer(name)
-    if split is None:
-        raise ExportError(
-            f"The GGUF tokenizer splits by the rule '{name}', which is not known here.",
-            "Export from the model's Hugging Face folder instead.",
-        )
-    tokens: list[str] = _field(reader, "tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ")) for merge in _field(reader, "tokenizer.ggml.merges")]
-    tokenizer = Tokenizer(
-        BPE(
-            {token: index for index, token in enumerate(tokens)},
-            merges,
-            ignore_merges=name in pretokenizers.IGNORES_MERGES,
-        )
-    )
-    tokenizer.pre_tokenizer = split
-    tokenizer.decoder = ByteLevelDecoder()
-    kinds = _field(reader, "tokenizer.ggml.token_type")
-    for token, kind in zip(tokens, kinds, strict=True):
-        if kind in (TokenType.CONTROL, TokenType.USER_DEFINED):
-            special = kind == TokenType.CONTROL
-            tokenizer.add_tokens([AddedToken(token, normalized=False, special=special)])
+        put_first(tokenizer, reference.bos)
     return tokenizer
 
 
@@ -143,8 +110,3 @@ def _require_agreement(path: Path, tokenizer: Tokenizer, reference: LlamaModel) 
                 f"The tokenizer rebuilt from {path} disagrees with llama.cpp on {text[:40]!r}.",
                 "Export from the model's Hugging Face folder instead.",
             )
-
-
-def _field(reader: GGUFReader, key: str) -> Any:
-    field = reader.get_field(key)
-    return None if field is None else field.contents()

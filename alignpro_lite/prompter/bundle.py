@@ -12,6 +12,7 @@ from msgspec import Meta
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import Device
+from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.models_toml import Precision
 from alignpro_lite.registry.record import Record, TokenId
@@ -81,6 +82,7 @@ class Parity(Record):
         positions: Tokens of real text compared.
         argmax_agreement: Share of positions with the same most likely token.
         required: The share that this precision has to reach.
+        perplexity_ratio: Perplexity of that text under the graph, divided by that under torch.
         max_logit_error: Largest absolute difference of a logit.
         greedy_agreement: Share of greedily generated tokens that agree before the first difference.
         mismatch_allowed: True if it was below and written all the same.
@@ -89,6 +91,7 @@ class Parity(Record):
     positions: int
     argmax_agreement: float
     required: float
+    perplexity_ratio: float
     max_logit_error: float
     greedy_agreement: float
     mismatch_allowed: bool
@@ -97,7 +100,8 @@ class Parity(Record):
         """The figures in one line."""
         return (
             f"argmax agreement {self.argmax_agreement:.2%} over {self.positions} positions "
-            f"(required {self.required:.0%}), logit error at most {self.max_logit_error:.3g}, "
+            f"(required {self.required:.0%}), perplexity {self.perplexity_ratio:.3f} of torch's, "
+            f"logit error at most {self.max_logit_error:.3g}, "
             f"greedy text equal for {self.greedy_agreement:.0%} of its tokens"
         )
 
@@ -130,6 +134,7 @@ class Sidecar(Record):
         max_tokens: The most tokens of a rewrite, the stop token included.
         parity: The comparison with torch.
         provenance: Where it comes from.
+        targets: For which targets it was trained or measured.
         files: sha256 of every other file of the bundle, by relative name.
         eval_card: Results of an evaluation, empty if none was made.
     """
@@ -142,6 +147,7 @@ class Sidecar(Record):
     max_tokens: Size
     parity: Parity
     provenance: Provenance
+    targets: TargetClaim
     files: Mapping[str, str]
     eval_card: Mapping[str, Any]
 
@@ -169,8 +175,9 @@ PROMPTER_BUNDLE = SidecarFile(
     kind=Sidecar,
     name="bundle.json",
     what="prompter bundle",
-    version=2,
-    cure="Make it again with `alignpro-lite export bundle` or `export prompter`.",
+    version=3,
+    cure="Make it again: one of the package with `alignpro-lite models rm` and `models pull`, "
+    "others with `alignpro-lite export bundle` or `export prompter`.",
 )
 
 

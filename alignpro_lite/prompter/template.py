@@ -1,7 +1,8 @@
-"""The one rewrite template: what the prompter is asked, in training, export and at run time.
+"""The rewrite template: what a prompter is asked, in training, export and at run time.
 
-A bundle carries the template it was made with, so a prompter is never asked in
-words it was not trained on.
+A bundle carries the template it was made with, and the card of an adapter the one it was trained
+under, so a prompter is never asked in words it was not trained on. The templates below are neutral:
+they fit any base, and no adapter was trained into their words.
 """
 
 from __future__ import annotations
@@ -50,9 +51,14 @@ class RewriteTemplate(Record):
         return turns
 
     def apply(self, prompt: str, output: str) -> str:
-        """The rewrite x' from the prompt x and what the prompter wrote."""
+        """The rewrite x' from the prompt x and what the prompter wrote.
+
+        The empty hint is x itself; the empty rewrite is no prompt.
+        """
         written = output.strip()
-        return written if self.mode == "rewrite" else f"{prompt.rstrip()}\n\n{written}"
+        if self.mode == "rewrite":
+            return written
+        return f"{prompt.rstrip()}\n\n{written}" if written else prompt
 
     def _ask(self, prompt: str) -> str:
         # Not str.format: a prompt may contain braces.
@@ -62,53 +68,79 @@ class RewriteTemplate(Record):
 REWRITE = RewriteTemplate(
     mode="rewrite",
     system=(
-        "You improve prompts. Rewrite the user's prompt so that an assistant answers it better: "
-        "clearer, more specific, same meaning, same language. Write only the rewritten prompt. "
-        "Never answer it."
+        "You rewrite prompts for an assistant. Make the prompt clear and complete, keep its "
+        "meaning, its facts and its language, and add only what any asker would want. A prompt "
+        "that is clear already stays as it is. Write the prompt alone, and never answer it."
     ),
     request="Rewrite this prompt:\n{prompt}",
     examples=(
         (
             "why is sky blue",
-            "Explain in simple terms why the sky looks blue during the day, and name the physical "
-            "effect that causes it.",
+            "Why is the sky blue? Explain the cause in a few plain sentences.",
+        ),
+        ("Reply with only the word OK.", "Reply with only the word OK."),
+        (
+            "python remove duplicates list keep order",
+            "Write a Python function that removes duplicates from a list and keeps the order of "
+            "its items. Show one example of its use.",
         ),
         (
             "Write a mail to my landlord about the broken heater.",
-            "Write a short, polite email to my landlord that says the heater is broken, asks for a "
-            "repair date this week, and thanks them.",
+            "Write a short, polite email to my landlord: the heater is broken, and I ask for a "
+            "date when it will be repaired.",
+        ),
+        (
+            "A train goes 180 km in 2 hours, how fast",
+            "A train travels 180 km in 2 hours. What is its average speed in km/h? Show the "
+            "calculation, then state the result.",
+        ),
+        (
+            "Wie koche ich Reis",
+            "Wie koche ich Reis? Nenne die Mengen, die Zeit und die Schritte der Reihe nach.",
         ),
     ),
 )
-
-_HINT = "Write a thorough explanation of the most important {}, each in a full paragraph."
 
 AUGMENT = RewriteTemplate(
     mode="augment",
     system=(
-        "You write hints that help an assistant to answer well. A hint is one short sentence. "
-        "Never answer the prompt yourself."
+        "You write the hint that goes below a prompt, so that an assistant answers it better. A "
+        "hint is one short sentence in the language of the prompt. It says what a good answer to "
+        "this prompt needs, and asks for nothing that the prompt excludes. Where the prompt says "
+        "it all, write nothing. Never answer the prompt yourself."
     ),
     request="Prompt: {prompt}\nHint:",
-    # One form with one word to choose, a dozen times: at temperature 1 a 135M model that is shown
-    # hints of many forms writes what has no form, and wanders off (docs/training-log.md).
-    examples=tuple(
-        (prompt, _HINT.format(things))
-        for prompt, things in (
-            ("why is sky blue", "reasons"),
-            ("best way to learn guitar", "steps"),
-            ("Write a mail to my landlord about the broken heater.", "points"),
-            ("What is 15% of 80?", "steps"),
-            ("Who was Marie Curie?", "facts"),
-            ("How do I fix a flat tire?", "steps"),
-            ("Give three names for a coffee shop", "ideas"),
-            ("Is it better to rent or to buy a home?", "points"),
-            ("Translate good morning into French", "words"),
-            ("What should I look at when I buy a used car?", "points"),
-            ("Tell me about the history of tea.", "facts"),
-            ("Summarize this text: The committee agreed to open the library on Sundays.", "points"),
-        )
+    # Each of another kind, and two that need no hint: a prompter that is shown one form repeats it
+    # for every prompt.
+    examples=(
+        (
+            "why is sky blue",
+            "Explain the cause step by step in plain words, and end with a one-line summary.",
+        ),
+        ("Reply with only the word OK.", ""),
+        ("What is 15% of 80?", "Show the calculation briefly, then state the result."),
+        ("Translate good morning into French", "Give only the translation."),
+        (
+            "python function to remove duplicates from a list",
+            "Keep the order of the items, and show one short example of its use.",
+        ),
+        (
+            "Is it better to rent or to buy a home?",
+            "Compare both sides, and say which circumstances decide.",
+        ),
+        ("In which year did the Berlin Wall fall?", "Answer in one short sentence."),
+        (
+            "Write a mail to my landlord about the broken heater.",
+            "Keep it short and polite, and ask for a date when it will be repaired.",
+        ),
+        ("Sum up in one sentence: The library will open on Sundays, the committee agreed.", ""),
+        ("Wie koche ich Reis?", "Nenne die Mengen, die Zeit und die Schritte der Reihe nach."),
+        (
+            "Give three names for a coffee shop",
+            "List three names that differ in style, with a few words on each.",
+        ),
     ),
 )
 
 TEMPLATES: dict[RewriteMode, RewriteTemplate] = {"rewrite": REWRITE, "augment": AUGMENT}
+"""The neutral template of each mode."""

@@ -359,12 +359,35 @@ def load_files(paths: Iterable[Path]) -> Registry:
     return registry
 
 
+def adapter_folder(text: Any, folder: Path) -> Path:
+    """The folder of an adapter: a name of those in the package, or `file:path` for the user's.
+
+    Args:
+        text: The name or the path.
+        folder: What a relative path starts at.
+
+    Raises:
+        RegistryError: It is neither; the error lists near names.
+    """
+    if isinstance(text, str) and text.startswith("file:"):
+        return Path(parse_source(text, folder).path)
+    shipped = [path.name for path in SHIPPED_ADAPTERS.glob("*")]
+    if not isinstance(text, str) or text not in shipped:
+        raise RegistryError(
+            f"No adapter named {text!r} comes with the package{near(str(text), shipped)}.",
+            'Correct it, or name a folder of your own with adapter = "file:path".',
+        )
+    return SHIPPED_ADAPTERS / text
+
+
 def _entries(written: ModelsFile, origin: Origin) -> Iterator[Entry]:
     folder = origin.file.resolve().parent
     for kind in KINDS:
         for name, raw in getattr(written, kind).items():
             place = origin.at(kind, name)
-            row = parse(_row_type(kind, raw), raw, place, lambda _, text: _adapter(text, folder))
+            row = parse(
+                _row_type(kind, raw), raw, place, lambda _, text: adapter_folder(text, folder)
+            )
             try:
                 yield _entry(kind, name, row, folder)
             except RegistryError as error:
@@ -378,19 +401,6 @@ def _row_type(kind: ModelKind, raw: Any) -> type[ModelRow | Recipe]:
     if kind == "reward" and isinstance(raw, dict) and "base" in raw:
         return RewardRecipe
     return ModelRow
-
-
-def _adapter(text: Any, folder: Path) -> Path:
-    """The folder of an adapter: a name of those in the package, or `file:path` for the user's."""
-    if isinstance(text, str) and text.startswith("file:"):
-        return Path(parse_source(text, folder).path)
-    shipped = [path.name for path in SHIPPED_ADAPTERS.glob("*")]
-    if not isinstance(text, str) or text not in shipped:
-        raise RegistryError(
-            f"No adapter named {text!r} comes with the package{near(str(text), shipped)}.",
-            'Correct it, or name a folder of your own with adapter = "file:path".',
-        )
-    return SHIPPED_ADAPTERS / text
 
 
 def _checked_name(name: str) -> str:

@@ -87,6 +87,22 @@ class ModelStore:
         with disk_errors(Path(name_or_path)):
             return self._path(kind, str(name_or_path))
 
+    def entry(self, kind: ModelKind, name_or_path: str | Path) -> Entry | None:
+        """The row that `path` would take; None for a path, a reference or an unknown name.
+
+        Raises:
+            RegistryError: The preset has no model of this kind.
+        """
+        name = str(name_or_path)
+        if name == DEFAULT:
+            return self.default(kind)
+        if os.path.exists(os.path.expanduser(name)):  # noqa: PTH110, PTH111 - see `_path`
+            return None
+        found = [
+            entry for entry in self.registry.entries if (entry.kind, entry.name) == (kind, name)
+        ]
+        return found[0] if found else None
+
     def _path(self, kind: ModelKind, name: str) -> Path:
         if name == DEFAULT:
             return self._installed(self.default(kind))

@@ -46,6 +46,8 @@ ROUND = 4
 """Candidates of the first round of `auto`; each round doubles what there is."""
 MOST_SAMPLES = 64
 """`auto` stops here, whatever the budget."""
+LEFT_AS_IT_IS = "the prompter left your prompt as it is"
+"""The reason for x' = x, which is as good a rewrite as others."""
 _RAW = 0
 """Owner of the random streams of the raw prompt; candidate i owns i + 1."""
 
@@ -120,6 +122,8 @@ def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
         return _choice(source, source.prompt, source.first, "no rewrite fits the context")
     best = max(found, key=lambda candidate: candidate.log_ratio) if count > 1 else found[0]
     reason = "rewritten" if count == 1 else f"highest implicit reward of {len(found)}"
+    if best.rewrite.text == source.prompt:
+        reason = LEFT_AS_IT_IS
     return _choice(source, best.rewrite.text, best.rewrite, reason)
 
 
@@ -253,8 +257,9 @@ class _WithReward:
         states = metropolis_hastings(log_weights(weighed, self._strength), random)
         chosen = scored[states[-1]]
         text = chosen.rewrite.text
-        needs_judging = self._settings.guard != "off" and text != self._source.prompt
-        judged = self._judged(chosen) if needs_judging else []
+        is_prompt = text == self._source.prompt
+        needs_judging = self._settings.guard != "off" and not is_prompt
+        judged = self._judged(chosen) if is_prompt or needs_judging else []
         found = self._gain(scored, chosen, judged) if needs_judging else None
         used, reason = self._verdict(text, found)
         if self._source.cancellation.asked:
@@ -268,14 +273,14 @@ class _WithReward:
             after=estimate_reward(rewards_of(judged or self._answers[text])),
             gain=found,
         )
-        answers = [*self._answers[text], *judged] if used else self._raw
+        answers = [*self._answers[text], *judged] if used or is_prompt else self._raw
         return replace(choice, certificate=certificate, answer=self._best(answers))
 
     def _verdict(self, text: str, found: Gain | None) -> tuple[bool, str]:
         """Whether the drawn rewrite is used, and why."""
         guard = self._settings.guard
         if text == self._source.prompt:
-            return False, "the drawn rewrite is the prompt"
+            return False, LEFT_AS_IT_IS
         if found is None:
             return True, "drawn from ρ*"
         if guard == "strict" and math.isnan(found.estimate):
@@ -298,11 +303,15 @@ class _WithReward:
             return gain(fresh, raw, -math.inf)
         # From an answer, not from 0: equal rewards then give exactly 0, whatever their size.
         worth, places = self._worth(scored, {chosen.rewrite.text: fresh}, origin=raw[0])
-        expected = worth.mean[places[scored.index(chosen)]] - (raw - raw[0]).mean()
+        # Candidates that are the prompt itself say the same of it as the answers beside the draw.
+        before = np.concatenate([raw, rewards_of(self._answers.get(self._source.prompt, []))])
+        expected = worth.mean[places[scored.index(chosen)]] - (before - raw[0]).mean()
         return gain(fresh, raw, float(expected))
 
     def _judged(self, chosen: Candidate) -> list[Trial]:
-        """Fresh answers to the drawn rewrite, which had no part in the draw."""
+        """Answers to the drawn rewrite that had no part in the draw; those to x if it is x."""
+        if chosen.rewrite.text == self._source.prompt:
+            return self._raw
         count = self._settings.guard_answers
         if self._trials.affordable(count) < count:
             return []

@@ -38,7 +38,7 @@ class Refusal:
 
 
 def refusal_of(protected: Protected, rewrite: Rewrite) -> Refusal | None:
-    """Why a rewrite may not be used; None if it may.
+    """Why a rewrite may not be used; None if it may, as x itself always may.
 
     Args:
         protected: The prompt and what a rewrite must keep.
@@ -50,7 +50,9 @@ def refusal_of(protected: Protected, rewrite: Rewrite) -> Refusal | None:
         return Refusal("thought", "the prompter thought and came to no rewrite")
     if rewrite.finish_reason == "length":
         return Refusal("rambling", "the rewrite rambled past its limit")
-    if not rewrite.output.strip():
+    if rewrite.text == protected.prompt:
+        return None
+    if not rewrite.text.strip():
         return Refusal("empty", "the rewrite was empty")
     if talk := talk_in(protected.prompt, rewrite.output):
         return Refusal(talk.kind, f"{_TALKED[talk.kind]}: {_shown(talk.said)}")

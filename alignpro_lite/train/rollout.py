@@ -74,7 +74,7 @@ class Rollout:
         groups: What can be learned from.
         calls: Answers that the target was asked for.
         answer_tokens: Tokens of the answers that came.
-        empty: Rewrites without a visible character.
+        empty: Rewrites x' without a visible character. The empty hint is not one: there x' = x.
         unanswered: Answers that the target failed to give.
         unscored: Answers without a finite reward.
         reasons: What targets and rewards said about failures, one sentence each.
@@ -92,7 +92,7 @@ class Rollout:
 def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int) -> Rollout:
     """Draw and score rewrites of prompts.
 
-    A rewrite that is empty, or whose answers all fail, is left out of its group and counted; a
+    A rewrite x' that is empty, or whose answers all fail, is left out of its group and counted; a
     group of fewer than two rewrites is left out as a whole.
 
     Args:
@@ -109,7 +109,7 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
     drawn = policy.sample(prompts, rewrites, replace(learner.sampling, seed=seed))
     for prompt, outputs in zip(prompts, drawn, strict=True):
         for output in outputs:
-            if policy.tokens.decode(output).strip():
+            if _sent(policy, prompt, output).strip():
                 candidates.append((prompt, output))
             else:
                 rollout.empty += 1
@@ -173,6 +173,11 @@ def mean_reward(learner: Learner, prompts: Sequence[str], count: int, seed: int)
     return math.fsum(known) / len(known)
 
 
+def _sent(policy: Policy, prompt: str, output: Sequence[int]) -> str:
+    """What the target gets, x'."""
+    return policy.tokens.template.apply(prompt, policy.tokens.decode(output))
+
+
 def _scores(
     learner: Learner,
     candidates: Sequence[tuple[str, tuple[int, ...]]],
@@ -180,10 +185,8 @@ def _scores(
     rollout: Rollout,
 ) -> Scores:
     """Mean reward and mean parts of each candidate; NaN where none of its answers has a score."""
-    tokens = learner.policy.tokens
     conversations = [
-        [Message("user", tokens.template.apply(prompt, tokens.decode(output)))]
-        for prompt, output in candidates
+        [Message("user", _sent(learner.policy, prompt, output))] for prompt, output in candidates
     ]
     outcomes = learner.target.answers(conversations, learner.plan, seed)
     owners, exchanges = [], []

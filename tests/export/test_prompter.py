@@ -10,23 +10,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import ExportError
-from alignpro_lite.export import decoder, quantise
-from alignpro_lite.export.decoder import DecoderExport, export_decoder
+from alignpro_lite.export import decoder
+from alignpro_lite.export.decoder import export_decoder
 from alignpro_lite.export.logits import OnnxLogits
 from alignpro_lite.export.low_rank import GATE
 from alignpro_lite.export.parity import MIN_POSITIONS
 from alignpro_lite.export.target import export_target
-from alignpro_lite.pretrained import pretokenizers
+from alignpro_lite.gguf import pretokenizers
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.bundle import Graph
+from alignpro_lite.prompter.card import MadeDecoder
 from alignpro_lite.registry.models_toml import Precision
 from tests.support.tiny_models import (
     BOS,
@@ -58,7 +57,7 @@ def export(
     precision: Precision = "fp32",
     adapter: Path | None = None,
     allow_mismatch: bool = False,
-) -> DecoderExport:
+) -> MadeDecoder:
     out.mkdir(exist_ok=True)
     return export_decoder(source, adapter, precision, "cpu", out, allow_mismatch)
 
@@ -119,7 +118,7 @@ def test_a_mismatch_is_refused_by_how_much_and_can_be_allowed(llama: Path, tmp_p
     assert "--allow-mismatch" in refused.value.cure
     allowed = export(llama, tmp_path / "allowed", "int4", allow_mismatch=True)
     assert allowed.parity.mismatch_allowed
-    assert allowed.parity.argmax_agreement < 0.9
+    assert allowed.parity.argmax_agreement < 0.95
 
 
 @pytest.fixture(scope="module")
@@ -277,33 +276,6 @@ def test_a_broken_config_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     with pytest.raises(ExportError, match="not valid JSON"):
         load_torch_model(copy)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(-2, 2))
-def test_int4_keeps_a_grid_from_minimum_to_maximum(seed: int, shift: float) -> None:
-    """Weights on a Q4_1 grid come back from values, scales, zeros and offsets unchanged."""
-    random = np.random.default_rng(seed)
-    levels = random.integers(0, 16, (3, 2, quantise.BLOCK))
-    levels[..., 0], levels[..., 1] = 0, 15
-    steps = random.uniform(0.01, 0.1, (3, 2, 1))
-    weight = (steps * levels + shift * steps * 15 / 2).reshape(3, -1).astype(np.float32)
-    blocks, offsets = quantise.quantise_exactly(weight)
-    shifted = blocks.values.astype(np.float32) - blocks.zeros[..., None]
-    restored = blocks.scales[..., None] * shifted + offsets[..., None]
-    np.testing.assert_allclose(restored.reshape(3, -1), weight, atol=1e-5)
-    assert (blocks.values < 16).all()
-    assert (blocks.zeros < 16).all()
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_int8_is_within_half_a_step(seed: int) -> None:
-    weight = np.random.default_rng(seed).normal(size=(4, 64)).astype(np.float32)
-    blocks = quantise.quantise_symmetric(weight)
-    restored = blocks.scales[..., None] * (blocks.values.astype(np.float32) - 128)
-    error = np.abs(restored.reshape(4, -1) - weight).reshape(4, 2, -1).max(-1)
-    assert (error <= blocks.scales * 0.5001).all()
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2"])

@@ -38,6 +38,7 @@ from alignpro_lite.export.reward import (
     parity_exchanges,
 )
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
+from alignpro_lite.prompter.targets import NO_TARGET
 from alignpro_lite.prompter.template import REWRITE
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import write_record
@@ -331,6 +332,7 @@ def test_the_card_of_an_adapter_decides_how_the_bundle_is_asked(tmp_path):
     base = write_model(tmp_path / "base", configurations()["llama"])
     adapter = write_adapter(tmp_path / "adapter", base)
     card = PrompterCard(
+        targets=NO_TARGET,
         base="tiny",
         template=REWRITE,
         strength=0.2,

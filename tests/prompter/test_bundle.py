@@ -23,6 +23,7 @@ from alignpro_lite.prompter.bundle import (
     Tokens,
     open_bundle,
 )
+from alignpro_lite.prompter.targets import NO_TARGET
 from alignpro_lite.prompter.template import AUGMENT, REWRITE
 from tests.support import TINY_BUNDLE
 
@@ -42,13 +43,14 @@ def bundle(tmp_path):
 
 def sidecar() -> Sidecar:
     return Sidecar(
+        targets=NO_TARGET,
         format=PROMPTER_BUNDLE.version,
         graph=Graph("model.onnx", "shared", "cpu", "int4", "float32", 2, 1, 8, 100, 64, None),
         tokens=Tokens("tokenizer.json", 1, (2, 0), "{{ bos_token }}", {"bos_token": "<s>"}),
         template=REWRITE,
         sampling=Sampling(temperature=0.7, top_p=0.9, seed=4),
         max_tokens=48,
-        parity=Parity(500, 0.95, 0.9, 1.5, 1.0, mismatch_allowed=False),
+        parity=Parity(500, 0.95, 0.9, 1.01, 1.5, 1.0, mismatch_allowed=False),
         provenance=Provenance("tiny", None, 0.1, "length"),
         files={name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()},
         eval_card={"mean": 1.5, "nested": [1, {"λ": "ä"}]},

@@ -95,6 +95,14 @@ def test_augment_keeps_the_words_of_the_user(prompter):
         assert rewrite.text == f"{PROMPT}\n\n{rewrite.output.strip()}"
 
 
+def test_an_empty_hint_is_the_prompt_and_costs_its_stop_token(prompter):
+    stop = prompter.encode("")
+    assert len(stop) == 1
+    assert prompter.template.apply(f"{PROMPT} ", prompter.decode(stop)) == f"{PROMPT} "
+    (scored,) = prompter.score(PROMPT, [stop])
+    assert scored == pytest.approx(reference_log_prob(prompter, PROMPT, stop), abs=1e-3)
+
+
 def test_rewrite_mode_takes_the_output_alone():
     bundle = open_bundle(TINY_BUNDLE)
     template = structs.replace(bundle.sidecar.template, mode="rewrite")

@@ -158,6 +158,25 @@ def test_what_is_refused_costs_no_call_and_is_counted(outputs, finish, kind):
     assert not target.asked
 
 
+def test_a_prompter_that_leaves_the_prompt_as_it_is_says_so():
+    choice = drawn(FakePrompter([PROMPT]))
+    assert (choice.sent, choice.changed, choice.certificate.refused) == (PROMPT, False, {})
+    assert choice.reason == "the prompter left your prompt as it is"
+
+
+def test_the_prompt_as_a_candidate_and_by_itself_is_one_text():
+    """Its fresh answers judge it, and the best of all its answers is returned."""
+    reward = rewarded(lambda sent: 1.0 if sent == PROMPT else -1.0)
+    choice = drawn(FakePrompter([PROMPT]), reward, samples=2, answers=2, guard_answers=8)
+    found = choice.certificate
+    assert choice.reason == "the prompter left your prompt as it is"
+    assert (found.after, found.gain) == (found.before, None)
+    assert found.before.answers == 8
+    assert found.target_tokens == 3 * (8 + 2 * 2)
+    best = Reward([FakeScorer(lambda sent, number: float(number == 9))], {"r": 1.0})
+    assert drawn(FakePrompter([PROMPT]), best, samples=2).answer.text.startswith(f"{PROMPT}#9#")
+
+
 def test_none_that_survives_leaves_the_prompt_and_says_why():
     prompter = FakePrompter([GOOD], finish="length")
     choice = drawn(prompter, rewarded(worth), samples=4)

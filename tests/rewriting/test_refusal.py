@@ -31,6 +31,12 @@ def test_a_rewrite_that_is_not_whole_or_breaks_a_span_is_refused(output, finish,
     assert (refusal.kind, refusal.reason) == (kind, reason)
 
 
+@pytest.mark.parametrize("prompt", [MINE, "Sure! Here is what? ", "Why is it?", "日本の川は？"])
+def test_the_prompt_itself_is_never_refused(prompt):
+    """The empty hint was refused, so that no prompter could learn when to add nothing."""
+    assert refusal_of(protect(prompt), Rewrite(prompt, "", (1,), -1.0, -1.0, "stop")) is None
+
+
 def test_a_whole_rewrite_that_keeps_every_span_is_not():
     assert refusal_of(protect(MINE), rewrite_of("better in 5 m")) is None
 

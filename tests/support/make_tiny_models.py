@@ -12,9 +12,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.target import export_target
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
+from alignpro_lite.prompter.targets import KnownTarget, TargetClaim
 from alignpro_lite.registry.models_toml import Precision
+from alignpro_lite.registry.storage import sha256_of
 from tests.support import DATA, ROOT
 from tests.support.tiny_models import configurations, write_adapter, write_model
 
@@ -52,7 +57,10 @@ def write_pair(
         device="cpu",
         allow_mismatch=True,
     )
-    export_bundle(request, bundle)
+    made = export_bundle(request, bundle)
+    if adapter is not None:
+        known = KnownTarget("tiny", sha256_of(target, target.name))
+        PROMPTER_BUNDLE.write(bundle, replace(made.sidecar, targets=TargetClaim((known,))))
 
 
 if __name__ == "__main__":

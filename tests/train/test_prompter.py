@@ -23,11 +23,13 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.run_folder import claim
 from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.template import AUGMENT
+from alignpro_lite.registry.models_toml import SHIPPED_ADAPTERS
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter import run as prompter
-from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
+from alignpro_lite.train.prompter.run import template_of
 from tests.support import ROOT, TINY_TARGET, training_run
 from tests.support.tiny_models import configurations, write_model
 from tests.support.training_run import HashingTarget, train, write_run
@@ -347,12 +349,36 @@ def empty(monkeypatch, chosen):
     monkeypatch.setattr(Policy, "sample", sampled)
 
 
+def in_rewrite_mode(config):
+    """A configuration whose empty outputs are no rewrites; an empty hint is one."""
+    return config.read_text().replace("[prompter]", '[prompter]\nmode = "rewrite"')
+
+
+def test_empty_hints_are_learned_from(base, hashing, tmp_path, monkeypatch):
+    """They were dropped, so that no prompter could learn to leave a prompt alone."""
+    hashing()
+    empty(monkeypatch, lambda number: number % 3 == 1)
+    config = write_run(tmp_path, base, TINY_TARGET, steps=2)
+    assert train(config, tmp_path / "run")
+    assert not any(line["failures/empty"] for line in read_metrics(tmp_path / "run"))
+
+
+def test_the_words_of_an_adapter_are_its_own(base, tmp_path):
+    section = PrompterSection(template="small-prompter")
+    card = read_prompter_card(SHIPPED_ADAPTERS / "small-prompter")
+    assert template_of(section, tmp_path) == card.template != AUGMENT
+    with pytest.raises(InputError, match="of the mode rewrite, found the mode augment"):
+        template_of(PrompterSection(template="small-prompter", mode="rewrite"), tmp_path)
+    with pytest.raises(InputError, match="found none in"):
+        template_of(PrompterSection(template="file:nothing"), tmp_path)
+
+
 def test_items_that_fail_are_counted_and_survived(base, hashing, tmp_path, monkeypatch):
     """Some rewrites empty, some answers missing, some without a score; training ends well."""
     hashing(fails=lambda text, draw: "?" in text and draw % 7 == 0)
     empty(monkeypatch, lambda number: number < 24 and number % 9 == 4)
     config = write_run(tmp_path, base, TINY_TARGET, reward="sometimes_nan")
-    config.write_text(config.read_text().replace("seed = 5", "seed = 5\nfailures = 0.9"))
+    config.write_text(in_rewrite_mode(config).replace("seed = 5", "seed = 5\nfailures = 0.9"))
     assert train(config, tmp_path / "run")
     lines = read_metrics(tmp_path / "run")
     for kind in ("empty", "target", "reward"):
@@ -368,7 +394,7 @@ def test_a_step_in_which_everything_fails_is_survived(base, hashing, tmp_path, m
     hashing(fails=lambda text, draw: kind == "target" and "?" in text and next(seen) < 6)
     empty(monkeypatch, lambda number: kind == "empty" and number < 6)
     config = write_run(tmp_path, base, TINY_TARGET, steps=3)
-    config.write_text(config.read_text().replace("seed = 5", "seed = 5\nfailures = 1"))
+    config.write_text(in_rewrite_mode(config).replace("seed = 5", "seed = 5\nfailures = 1"))
     assert train(config, tmp_path / "run")
     first, *others = read_metrics(tmp_path / "run")
     assert first[f"failures/{kind}"] == 6

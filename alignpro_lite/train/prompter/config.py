@@ -43,6 +43,9 @@ class PrompterSection(LoraSection):
         max_tokens: The most tokens of a rewrite, the stop token included.
         base: A prompter of models.toml, a Hugging Face folder or a GGUF file.
         mode: augment adds a hint to the prompt, rewrite replaces it.
+        template: The adapter whose words it is asked in, by its name in the package or as
+            `file:path`: training goes on from what its template makes the base do. None asks in
+            the neutral words of the mode.
         temperature: Temperature of the rewrites that users get and the report measures, of the
             trained prompter and of the untrained one; training always draws at 1. Below 1, the
             rewrites that the prompter prefers are likelier.
@@ -51,6 +54,7 @@ class PrompterSection(LoraSection):
     max_tokens: TwoOrMore = 48
     base: str = "smollm2-135m-instruct"
     mode: RewriteMode = "augment"
+    template: str | None = None
     temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0
 
 

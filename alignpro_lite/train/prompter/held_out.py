@@ -133,11 +133,11 @@ def _drawn(
 def _texts(
     policy: Policy, prompts: Sequence[str], drawn: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[str]]:
-    """What is sent, x'; the prompt itself where the prompter wrote nothing."""
+    """What is sent, x'; the prompt itself where a rewrite is empty."""
     tokens = policy.tokens
     return [
         [
-            tokens.template.apply(prompt, written) if written.strip() else prompt
+            tokens.template.apply(prompt, written) or prompt
             for written in map(tokens.decode, outputs)
         ]
         for prompt, outputs in zip(prompts, drawn, strict=True)

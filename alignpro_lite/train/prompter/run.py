@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.report.markdown import as_markdown, exchanges_as_markdown
 from alignpro_lite.eval.summary import write_summary
-from alignpro_lite.experiment.models import open_target
+from alignpro_lite.experiment.models import open_target, target_of
 from alignpro_lite.experiment.prompts import Prompts
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
-from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
-from alignpro_lite.prompter.template import TEMPLATES
+from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, read_prompter_card
+from alignpro_lite.prompter.targets import TargetClaim
+from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
+from alignpro_lite.registry.models_toml import adapter_folder
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.target.rollout import Target
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
 from alignpro_lite.train.prompter.held_out import (
     LEARNED,
     REWARD,
@@ -58,7 +61,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
 
     def load_policy(device: str) -> Policy:
         base = places.store.path("prompter", section.base)
-        template, seed = TEMPLATES[section.mode], config.training.seed
+        template, seed = template_of(section, places.data), config.training.seed
         return Policy(base, template, section, section.max_tokens, device, seed)
 
     def target() -> Target:
@@ -80,6 +83,32 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     return train_policy(config, places, note, task)
 
 
+def template_of(section: PrompterSection, folder: Path) -> RewriteTemplate:
+    """What the prompter is asked, in training and ever after.
+
+    Args:
+        section: Names the mode and, where the words are not the neutral ones, their adapter.
+        folder: What a relative path of it starts at.
+
+    Raises:
+        RegistryError: There is no such adapter.
+        BundleError: Its card is damaged.
+        InputError: It has no card, or was trained in another mode.
+    """
+    if section.template is None:
+        return TEMPLATES[section.mode]
+    adapter = adapter_folder(section.template, folder)
+    card = read_prompter_card(adapter)
+    if card is None or card.template.mode != section.mode:
+        found = "none" if card is None else f"the mode {card.template.mode}"
+        raise InputError(
+            f"prompter.template must name an adapter with a card of the mode {section.mode}, found "
+            f"{found} in {adapter}.",
+            "Correct prompter.template or prompter.mode.",
+        )
+    return card.template
+
+
 def _finish(
     config: PrompterConfig,
     places: Places,
@@ -90,7 +119,8 @@ def _finish(
     """Write the adapter, measure it on held-out prompts, and write the report."""
     policy, run = learner.policy, places.run
     # First without figures: a failure while measuring must not cost the adapter.
-    _write_adapter(config, run, policy, {})
+    claim = TargetClaim((target_of(config.target, places.store),))
+    _write_adapter(config, run, policy, claim, {})
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
@@ -101,14 +131,18 @@ def _finish(
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
     write_summary(run, summary)
-    _write_adapter(config, run, policy, figures_of(summary, LEARNED))
+    _write_adapter(config, run, policy, claim, figures_of(summary, LEARNED))
     exchanges = exchanges_as_markdown(summary, records, LEARNED)
     # Last: the report marks a run that is done.
     write_text(run / REPORT, f"{as_markdown(summary)}\n{exchanges}")
 
 
 def _write_adapter(
-    config: PrompterConfig, run: Path, policy: Policy, figures: dict[str, Any]
+    config: PrompterConfig,
+    run: Path,
+    policy: Policy,
+    claim: TargetClaim,
+    figures: dict[str, Any],
 ) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder = run / ADAPTER_FOLDER
@@ -124,6 +158,7 @@ def _write_adapter(
         ),
         sampling=Sampling(temperature=config.prompter.temperature),
         max_tokens=config.prompter.max_tokens,
+        targets=claim,
         metrics=figures,
     )
     write_record(folder / PROMPTER_CARD, card)

