@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import transformers.utils.import_utils as transformers_imports
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
 from alignpro_lite.decoding.llamacpp import LlamaModel
