@@ -426,9 +426,10 @@ def test_the_known_good_models_pass_in_every_role(kind):
 
 
 def test_doctor_probes_anew_and_says_what_is_wrong(tmp_path):
-    good = doctor.probe("prompter", str(TINY_BUNDLE), DEVICES, tmp_path)
+    store = ModelStore.open(tmp_path)
+    good = doctor.probe("prompter", str(TINY_BUNDLE), DEVICES, store)
     assert (good.works, good.device, good.trouble) == (True, "cpu", "")
     (tmp_path / "odd.gguf").write_bytes(b"GGUF")
-    bad = doctor.probe("target", str(tmp_path / "odd.gguf"), DEVICES, tmp_path)
+    bad = doctor.probe("target", str(tmp_path / "odd.gguf"), DEVICES, store)
     assert not bad.works
     assert "odd.gguf" in bad.trouble
