@@ -41,7 +41,7 @@ docs: $(READY)
 models: $(RUNS)
 	@{ $(BIN)/alignpro-lite models path target/$(MODELS) && \
 		$(BIN)/alignpro-lite models path bundle/$(MODELS); } > build/models 2> /dev/null || \
-		$(BIN)/alignpro-lite models pull $(MODELS)
+		$(BIN)/alignpro-lite models pull target/$(MODELS) bundle/$(MODELS)
 
 reward: $(READY)
 	@$(BIN)/alignpro-lite models path reward/default > build/default-reward 2> /dev/null || { \
