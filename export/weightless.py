@@ -24,6 +24,7 @@ from alignpro_lite.assembly.graphs import (
     VectorPiece,
 )
 from alignpro_lite.assembly.names import modules_of
+from alignpro_lite.assembly.packing import Q4, Q8, Q8_WIDE, Packing
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.rotary import TABLES
 from alignpro_lite.gguf.header import GgufFile
@@ -101,7 +102,8 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
     for name, offset in offsets.items():
         if found := re.fullmatch(r"(.+)_q([48])", name):
             if name != "embedding_q8":  # the bytes of the head, by a second name
-                yield _product(found[1], int(found[2]), offsets, gguf)
+                packing = _packing(int(found[2]), stored[name].dims[-1])
+                yield _product(found[1], packing, offsets, gguf)
         elif name == TABLES[0]:
             length, width = stored[name].dims
             yield RotaryPiece(base, length, width, offset, offsets[TABLES[1]])
@@ -112,7 +114,18 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
             yield VectorPiece(_vector(name), offset)
 
 
-def _product(weight: str, bits: int, offsets: Mapping[str, int], gguf: GgufFile) -> ProductPiece:
+def _packing(bits: int, n_bytes: int) -> Packing:
+    """The packing whose blocks take so many bytes."""
+    return next(
+        packing
+        for packing in (Q4, Q8, Q8_WIDE)
+        if packing.bits == bits and packing.block * bits == n_bytes * 8
+    )
+
+
+def _product(
+    weight: str, packing: Packing, offsets: Mapping[str, int], gguf: GgufFile
+) -> ProductPiece:
     names = {tensor.name for tensor in gguf.tensors}
     if modules := modules_of(weight):
         tensors = tuple(f"{_tensor(module)}.weight" for module in modules)
@@ -122,8 +135,9 @@ def _product(weight: str, bits: int, offsets: Mapping[str, int], gguf: GgufFile)
         tensors = ("token_embd.weight",)
     return ProductPiece(
         rows=tuple(Rows(tensor, _heads(tensor, gguf)) for tensor in tensors),
-        bits=bits,
-        values=offsets[f"{weight}_q{bits}"],
+        bits=packing.bits,
+        block=packing.block,
+        values=offsets[f"{weight}_q{packing.bits}"],
         scales=offsets[f"{weight}_scales"],
         zeros=offsets.get(f"{weight}_zeros"),
     )
