@@ -91,6 +91,7 @@ def keep_graph(made: Bundle, gguf: Path, adapter: Path | None, shell: Path) -> N
 def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
     """What the data of a graph are made of, in the order of the graph."""
     model = onnx.load(graph, load_external_data=False)
+    packings = _packings(model.graph)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     offsets = {
         tensor.name: int({entry.key: entry.value for entry in tensor.external_data}["offset"])
@@ -102,8 +103,7 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
     for name, offset in offsets.items():
         if found := re.fullmatch(r"(.+)_q([48])", name):
             if name != "embedding_q8":  # the bytes of the head, by a second name
-                packing = _packing(int(found[2]), stored[name].dims[-1])
-                yield _product(found[1], packing, offsets, gguf)
+                yield _product(found[1], packings[name], offsets, gguf)
         elif name == TABLES[0]:
             length, width = stored[name].dims
             yield RotaryPiece(base, length, width, offset, offsets[TABLES[1]])
@@ -114,13 +114,15 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
             yield VectorPiece(_vector(name), offset)
 
 
-def _packing(bits: int, n_bytes: int) -> Packing:
-    """The packing whose blocks take so many bytes."""
-    return next(
-        packing
-        for packing in (Q4, Q8, Q8_WIDE)
-        if packing.bits == bits and packing.block * bits == n_bytes * 8
-    )
+def _packings(graph: onnx.GraphProto) -> dict[str, Packing]:
+    """How the tables of products and embeddings are stored, by their names."""
+    known = {(packing.bits, packing.block): packing for packing in (Q4, Q8, Q8_WIDE)}
+    found = {}
+    for node in graph.node:
+        numbers = {attribute.name: attribute.i for attribute in node.attribute}
+        if packing := known.get((numbers.get("bits", 0), numbers.get("block_size", 0))):
+            found |= dict.fromkeys(node.input, packing)
+    return found
 
 
 def _product(
