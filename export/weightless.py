@@ -117,7 +117,7 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
 def _packings(graph: onnx.GraphProto) -> dict[str, Packing]:
     """How the tables of products and embeddings are stored, by their names."""
     known = {(packing.bits, packing.block): packing for packing in (Q4, Q8, Q8_WIDE)}
-    found = {}
+    found: dict[str, Packing] = {}
     for node in graph.node:
         numbers = {attribute.name: attribute.i for attribute in node.attribute}
         if packing := known.get((numbers.get("bits", 0), numbers.get("block_size", 0))):
