@@ -1,7 +1,8 @@
 """Quantise the weights of a graph to 4 or 8 bits for onnxruntime's MatMulNBits.
 
 How a weight is stored says `assembly.packing`; which weights have 4 bits is decided here, by
-`mixed_bits`. The output head and embeddings always have 8, and are stored once when they are tied.
+`mixed_bits`. The output head and embeddings always have 8 in blocks of 32, and are stored once when
+they are tied.
 What an adapter adds to a weight is kept apart, in floats and at its own low rank (see `low_rank`):
 added to the weight, it would be smaller than half a step of the grid, and lost.
 """
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 
 from alignpro_lite.assembly.packing import (
     BLOCK,
-    Bits,
+    Q4,
+    Q8,
+    Q8_WIDE,
     Blocks,
     Matrix32,
+    Packing,
     is_on_grid,
     quantise_product,
     quantise_symmetric,
@@ -32,9 +36,11 @@ _EMBEDDING_TABLE = "embedding_q8"
 _DATA_SUFFIX = ".data"
 # Rounds activations to 8 bits per block too, which selects the fast kernel on the CPU.
 _ACCURACY_LEVEL = 4
+_CONSTANT_BYTES = 128
+"""What is smaller stays in the ONNX file: shapes and numbers of the graph, but no weights."""
 
-ChooseBits = Callable[[str, Matrix32], Bits]
-"""Chooses the bits of a layer's weight by the name of its node and its values [N, K]."""
+ChoosePacking = Callable[[str, Matrix32], Packing]
+"""Chooses how a layer's weight is stored by the name of its node and its values [N, K]."""
 
 MIXES: tuple[tuple[str, ...], ...] = (("gate_proj", "up_proj", "gate_up_proj"), ())
 """What is rounded to 4 bits though it has more, by parts of the names of nodes; coarsest first.
@@ -42,26 +48,30 @@ MIXES: tuple[tuple[str, ...], ...] = (("gate_proj", "up_proj", "gate_up_proj"), 
 The widest products stand it best. A small model stands nothing of it: see docs/export.md."""
 
 
-def eight_bits(name: str, weight: Matrix32) -> Bits:
-    """8 bits for every weight."""
-    return 8
+def eight_bits(name: str, weight: Matrix32) -> Packing:
+    """8 bits in blocks of 32 for every weight."""
+    return Q8
 
 
-def mixed_bits(rounded: tuple[str, ...]) -> ChooseBits:
+def mixed_bits(rounded: tuple[str, ...]) -> ChoosePacking:
     """4 bits for weights that have no more anyway and for those to be rounded, 8 for the others.
+
+    The blocks of the others have 64 values where the width allows it.
 
     Args:
         rounded: One of `MIXES`.
     """
 
-    def choose(name: str, weight: Matrix32) -> Bits:
-        return 4 if any(part in name for part in rounded) or is_on_grid(weight) else 8
+    def choose(name: str, weight: Matrix32) -> Packing:
+        if any(part in name for part in rounded) or is_on_grid(weight):
+            return Q4
+        return Q8 if weight.shape[1] % Q8_WIDE.block else Q8_WIDE
 
     return choose
 
 
 def quantise_graph(
-    source: Path, destination: Path, changes: AdapterChanges, choose: ChooseBits
+    source: Path, destination: Path, changes: AdapterChanges, choose: ChoosePacking
 ) -> None:
     """Write a copy of a decoder or encoder graph with quantised weights.
 
@@ -69,7 +79,7 @@ def quantise_graph(
         source: The float graph, with its external data.
         destination: The graph to write; its data goes to `<name>.data` in the same folder.
         changes: What an adapter changed; of those weights only the base is quantised.
-        choose: The bits of a layer's weights; head and embeddings get 8.
+        choose: How a layer's weights are stored; head and embeddings get 8 bits.
 
     Raises:
         ExportError: A weight's input dimension is not a multiple of 32.
@@ -83,7 +93,7 @@ def quantise_graph(
         if node.op_type == "Gather" and _is_table(node.inputs[0]):
             rewriter.replace_embedding(node)
     data = destination.name + _DATA_SUFFIX
-    ir.save(model, destination, external_data=data, size_threshold_bytes=256)
+    ir.save(model, destination, external_data=data, size_threshold_bytes=_CONSTANT_BYTES)
     if rewriter.tied_to is not None:
         _share_bytes(destination, rewriter.tied_to)
 
@@ -91,7 +101,7 @@ def quantise_graph(
 class _Rewriter:
     """Replaces float weights of one graph in place."""
 
-    def __init__(self, graph: ir.Graph, adapter: Adapter, choose: ChooseBits) -> None:
+    def __init__(self, graph: ir.Graph, adapter: Adapter, choose: ChoosePacking) -> None:
         self._graph = graph
         self._adapter = adapter
         self._choose = choose
@@ -109,12 +119,12 @@ class _Rewriter:
         update = self._adapter.updates.get(str(value.name))
         weight = (stored if update is None else update.base).astype(np.float32).T
         is_head = HEAD in str(node.name)
-        bits = 8 if is_head else self._choose(str(node.name), weight)
-        blocks = quantise_product(weight, bits)
-        if bits == 4:
-            inputs = self._with_block_sums(node, weight.shape[1])
-        columns = weight.shape[1] if bits == 8 else weight.shape[1] * (BLOCK + 1) // BLOCK
-        table = add_initializer(graph, f"{value.name}_q{bits}", blocks.packed_values())
+        packing = Q8 if is_head else self._choose(str(node.name), weight)
+        blocks, columns = quantise_product(weight, packing), weight.shape[1]
+        if packing.bits == 4:
+            inputs = self._with_block_sums(node, columns)
+            columns += columns // BLOCK
+        table = add_initializer(graph, f"{value.name}_q{packing.bits}", blocks.packed_values())
         scales = add_initializer(graph, f"{value.name}_scales", blocks.scales.astype(stored.dtype))
         zeros = add_initializer(graph, f"{value.name}_zeros", blocks.packed_zeros())
         if is_head:
@@ -125,12 +135,12 @@ class _Rewriter:
             {
                 "K": columns,
                 "N": weight.shape[0],
-                "bits": bits,
-                "block_size": BLOCK,
+                "bits": packing.bits,
+                "block_size": packing.block,
                 "accuracy_level": _ACCURACY_LEVEL,
             },
             domain="com.microsoft",
-            name=f"{node.name}_q{bits}",
+            name=f"{node.name}_q{packing.bits}",
         )
         new = quantised if update is None else self._adapter.added_to(quantised, node)
         replace_node(graph, node, new)
@@ -141,7 +151,7 @@ class _Rewriter:
         stored = _constant(value)
         assert value is not None
         assert stored is not None
-        blocks = quantise_symmetric(stored.astype(np.float32))
+        blocks = quantise_symmetric(stored.astype(np.float32), Q8.block)
         flat = blocks.values.reshape(stored.shape)
         if self._head and np.array_equal(self._head[0].values, blocks.values):
             _, tied, scales = self._head
@@ -160,7 +170,7 @@ class _Rewriter:
         quantised = ir.node(
             "GatherBlockQuantized",
             [table, node.inputs[1], scales],
-            {"bits": 8, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1},
+            {"bits": 8, "block_size": Q8.block, "gather_axis": 0, "quantize_axis": 1},
             domain="com.microsoft",
             name=f"{node.name}_q8",
         )

@@ -24,6 +24,7 @@ from alignpro_lite.assembly.graphs import (
     VectorPiece,
 )
 from alignpro_lite.assembly.names import modules_of
+from alignpro_lite.assembly.packing import Q4, Q8, Q8_WIDE, Packing
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.rotary import TABLES
 from alignpro_lite.gguf.header import GgufFile
@@ -90,6 +91,7 @@ def keep_graph(made: Bundle, gguf: Path, adapter: Path | None, shell: Path) -> N
 def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
     """What the data of a graph are made of, in the order of the graph."""
     model = onnx.load(graph, load_external_data=False)
+    packings = _packings(model.graph)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     offsets = {
         tensor.name: int({entry.key: entry.value for entry in tensor.external_data}["offset"])
@@ -101,7 +103,7 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
     for name, offset in offsets.items():
         if found := re.fullmatch(r"(.+)_q([48])", name):
             if name != "embedding_q8":  # the bytes of the head, by a second name
-                yield _product(found[1], int(found[2]), offsets, gguf)
+                yield _product(found[1], packings[name], offsets, gguf)
         elif name == TABLES[0]:
             length, width = stored[name].dims
             yield RotaryPiece(base, length, width, offset, offsets[TABLES[1]])
@@ -112,7 +114,20 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
             yield VectorPiece(_vector(name), offset)
 
 
-def _product(weight: str, bits: int, offsets: Mapping[str, int], gguf: GgufFile) -> ProductPiece:
+def _packings(graph: onnx.GraphProto) -> dict[str, Packing]:
+    """How the tables of products and embeddings are stored, by their names."""
+    known = {(packing.bits, packing.block): packing for packing in (Q4, Q8, Q8_WIDE)}
+    found: dict[str, Packing] = {}
+    for node in graph.node:
+        numbers = {attribute.name: attribute.i for attribute in node.attribute}
+        if packing := known.get((numbers.get("bits", 0), numbers.get("block_size", 0))):
+            found |= dict.fromkeys(node.input, packing)
+    return found
+
+
+def _product(
+    weight: str, packing: Packing, offsets: Mapping[str, int], gguf: GgufFile
+) -> ProductPiece:
     names = {tensor.name for tensor in gguf.tensors}
     if modules := modules_of(weight):
         tensors = tuple(f"{_tensor(module)}.weight" for module in modules)
@@ -122,8 +137,9 @@ def _product(weight: str, bits: int, offsets: Mapping[str, int], gguf: GgufFile)
         tensors = ("token_embd.weight",)
     return ProductPiece(
         rows=tuple(Rows(tensor, _heads(tensor, gguf)) for tensor in tensors),
-        bits=bits,
-        values=offsets[f"{weight}_q{bits}"],
+        bits=packing.bits,
+        block=packing.block,
+        values=offsets[f"{weight}_q{packing.bits}"],
         scales=offsets[f"{weight}_scales"],
         zeros=offsets.get(f"{weight}_zeros"),
     )

@@ -21,7 +21,7 @@ from alignpro_lite.assembly.graphs import (
     Rows,
     VectorPiece,
 )
-from alignpro_lite.assembly.packing import Bits, Matrix32, quantise_product
+from alignpro_lite.assembly.packing import Matrix32, Packing, quantise_product
 from alignpro_lite.assembly.rotary import rotary_tables
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.gguf.tokenizer import byte_level_bpe, put_first
@@ -115,10 +115,10 @@ class _Filling:
                 yield from self._product(piece)
 
     def _product(self, piece: ProductPiece) -> Placed:
-        bits: Bits = 8 if piece.bits == 8 else 4
+        packing = Packing(piece.bits, piece.block)
         offsets = [piece.values, piece.scales, piece.zeros]
         for weight in self._rows(piece.rows):
-            blocks = quantise_product(weight, bits)
+            blocks = quantise_product(weight, packing)
             arrays: tuple[NDArray[np.generic], ...] = (
                 blocks.packed_values(),
                 blocks.scales,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alignpro_lite.assembly.packing import Bits, BlockSize
 from alignpro_lite.errors import BundleError
 from alignpro_lite.prompter.bundle import Graph, Parity, Size, Tokens
 from alignpro_lite.registry.models_toml import Sha256
@@ -66,14 +67,16 @@ class ProductPiece(Record, tag="product", tag_field="kind"):
 
     Attributes:
         rows: What it is made of, one below the other.
-        bits: 4 or 8.
+        bits: Of each value.
+        block: How many values share a scale.
         values: Bytes from the start of the data to the packed values.
         scales: Likewise to the scales, float32.
         zeros: Likewise to the packed zero points; None if the graph has none.
     """
 
     rows: tuple[Rows, ...]
-    bits: int
+    bits: Bits
+    block: BlockSize
     values: int
     scales: int
     zeros: int | None

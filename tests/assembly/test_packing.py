@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.assembly import packing
-from alignpro_lite.assembly.packing import BLOCK, Blocks, Matrix32
+from alignpro_lite.assembly.packing import BLOCK, Q4, Q8, Q8_WIDE, Blocks, Matrix32, Packing
 from alignpro_lite.errors import ExportError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -62,19 +62,20 @@ def test_other_weights_lose_less_than_on_a_grid_from_minimum_to_maximum(seed: in
 
 
 @settings(max_examples=25, deadline=None)
-@given(SEEDS)
-def test_8_bits_are_within_half_a_step(seed: int) -> None:
-    weight = normal(seed, 4, 64)
-    blocks = packing.quantise_symmetric(weight)
-    error = np.abs(restored(blocks) - weight).reshape(4, 2, -1).max(-1)
+@given(SEEDS, st.sampled_from([32, 64]))
+def test_8_bits_are_within_half_a_step(seed: int, block: packing.BlockSize) -> None:
+    weight = normal(seed, 4, 128)
+    blocks = packing.quantise_symmetric(weight, block)
+    assert blocks.values.shape == (4, 128 // block, block)
+    error = np.abs(restored(blocks) - weight).reshape(blocks.values.shape).max(-1)
     assert (error <= blocks.scales * 0.5001).all()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_rows_in_parts_give_the_same_bytes(bits: packing.Bits) -> None:
+@pytest.mark.parametrize("how", [Q4, Q8, Q8_WIDE])
+def test_rows_in_parts_give_the_same_bytes(how: Packing) -> None:
     weight = normal(3, 100, 1024)
-    whole = packing.quantise_product(weight, bits)
-    parts = [packing.quantise_product(part, bits) for part in np.split(weight, [7, 60])]
+    whole = packing.quantise_product(weight, how)
+    parts = [packing.quantise_product(part, how) for part in np.split(weight, [7, 60])]
     for packed in (Blocks.packed_values, Blocks.packed_zeros, lambda blocks: blocks.scales):
         joined = np.concatenate([packed(part) for part in parts])
         np.testing.assert_array_equal(packed(whole), joined)
@@ -85,7 +86,7 @@ def test_equal_weights_come_back(value: float) -> None:
     weight = np.full((2, 64), value, np.float32)
     for found in (
         restored(*packing.quantise_exactly(weight)),
-        restored(packing.quantise_symmetric(weight)),
+        restored(packing.quantise_symmetric(weight, 32)),
     ):
         np.testing.assert_allclose(found, weight, rtol=1e-6)
 
@@ -93,12 +94,13 @@ def test_equal_weights_come_back(value: float) -> None:
 def test_block_sums_follow_the_inputs() -> None:
     """The product of packed weights and inputs with their sums is that of the weights."""
     weight, inputs = on_grid(5, 15, 0.7), normal(6, 3, 64)
-    blocks = packing.quantise_product(weight, 4)
+    blocks = packing.quantise_product(weight, Q4)
     sums = inputs.reshape(3, -1, BLOCK).sum(-1)
     widened = np.pad(np.concatenate([inputs, sums], 1), ((0, 0), (0, BLOCK - 2)))
     np.testing.assert_allclose(widened @ restored(blocks).T, inputs @ weight.T, rtol=0.02, atol=0.2)
 
 
-def test_widths_that_are_no_multiple_of_a_block_are_refused() -> None:
-    with pytest.raises(ExportError, match="multiple of 32, found 40"):
-        packing.quantise_product(np.ones((2, 40), np.float32), 4)
+@pytest.mark.parametrize(("how", "width"), [(Q4, 40), (Q8, 40), (Q8_WIDE, 96)])
+def test_widths_that_are_no_multiple_of_a_block_are_refused(how: Packing, width: int) -> None:
+    with pytest.raises(ExportError, match=f"multiple of {how.block}, found {width}"):
+        packing.quantise_product(np.ones((2, width), np.float32), how)
