@@ -36,9 +36,16 @@ def bundle_path(
         ModelFileError: A part is not what was pulled.
     """
     entry = store.entry("bundle", name_or_path)
-    if entry is not None and isinstance(entry.recipe, BundleRecipe):
+    if entry is None:
+        return store.path("bundle", name_or_path)
+    return row_path(store, entry, on_progress)
+
+
+def row_path(store: ModelStore, entry: Entry, on_progress: OnProgress = no_progress) -> Path:
+    """The folder of the bundle of a row; see `bundle_path`."""
+    if isinstance(entry.recipe, BundleRecipe):
         assemble(entry, entry.recipe, store, on_progress)
-    return store.path("bundle", name_or_path)
+    return store.installed(entry)
 
 
 def is_at_hand(store: ModelStore, entry: Entry) -> bool:
@@ -74,9 +81,7 @@ def assemble(
         return
     base = store.registry.downloadable(entry)
     if not store.cache.is_installed(base):
-        raise RegistryError(
-            f"{entry.key} is not installed.", f"Run `alignpro-lite models pull {entry.name}`."
-        )
+        raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
     parts = Parts(shell, read_manifest(shell), store.path(base.kind, base.name), recipe.adapter)
     waiting = Progress(f"{entry.key}: waiting for another process that assembles it", 0, None)
     with (

@@ -118,7 +118,7 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
                 with Meter() as meter:
                     assemble(entry, entry.recipe, store, meter)
             if not store.cache.is_installed(entry):
-                click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
+                click.echo(f"Build {entry.key} with `{entry.build_command}`.", err=True)
     _collect_strays(store)
 
 

@@ -224,11 +224,14 @@ class Entry:
 
     @property
     def install_command(self) -> str:
-        """The command that brings this model into the cache."""
-        if self.recipe is not None:
-            name = self.name if self.kind == "bundle" else self.key
-            return f"alignpro-lite export bundle {name}"
+        """The command that brings this model into the cache, or what it is built from."""
         return f"alignpro-lite models pull {self.key}"
+
+    @property
+    def build_command(self) -> str:
+        """The command that builds a recipe whose base is in the cache."""
+        name = self.name if self.kind == "bundle" else self.key
+        return f"alignpro-lite export bundle {name}"
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ def test_an_assembled_bundle_equals_the_export_to_the_byte(made, store):
     assert len(seen) == count
 
 
+def test_a_bundle_is_assembled_under_the_name_that_the_list_shows(store):
+    """`--prompter bundle/tiny` said that it is not installed, and to install torch."""
+    assert bundle_path(store, "bundle/tiny") == bundle_path(store, "tiny")
+
+
 def test_a_bundle_of_another_version_is_assembled_again(store):
     """Whoever upgraded had to install torch to make the default bundle again."""
     folder = bundle_path(store, "tiny")
@@ -103,7 +108,7 @@ def test_a_graph_made_from_other_weights_does_not_fit(made, store, tmp_path, mon
     manifest = json.loads((graphs / "tiny" / MANIFEST).read_text())
     (other / MANIFEST).write_text(json.dumps(manifest | {"source": "0" * 64}))
     monkeypatch.setattr(shipped, "SHIPPED_GRAPHS", other.parent)
-    with pytest.raises(RegistryError, match="export bundle tiny"):
+    with pytest.raises(RegistryError, match="models pull bundle/tiny"):
         bundle_path(store, "tiny")
 
 
@@ -116,7 +121,7 @@ def test_what_is_not_pulled_is_pulled_first(store, made, tmp_path):
         '[bundle.tiny]\nprompter = "base"\nmode = "augment"\nprecision = "int4"\n'
     )
     if registry.find("bundle", "tiny").recipe.adapter is None:
-        with pytest.raises(RegistryError, match="models pull tiny"):
+        with pytest.raises(RegistryError, match="models pull bundle/tiny"):
             bundle_path(ModelStore(load_files([gone]), store.cache), "tiny")
 
 

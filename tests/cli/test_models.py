@@ -246,7 +246,7 @@ def test_pulling_a_preset_brings_all_its_models(capsys, hub):
     assert listed["prompter/p"]["installed"]
     assert listed["target/t"]["presets"] == listed["bundle/b"]["presets"] == ["mine"]
     assert run(capsys, "path", "target/mine")[1] == run(capsys, "path", "target/t")[1]
-    assert "Run `alignpro-lite export bundle b" in run(capsys, "path", "bundle/mine")[2]
+    assert "Run `alignpro-lite models pull bundle/b" in run(capsys, "path", "bundle/mine")[2]
 
 
 def test_a_model_of_a_hub_needs_no_row(capsys, hub):
@@ -411,4 +411,4 @@ def test_verify_finds_a_flipped_bit_in_a_bundle_built_here(capsys, tmp_path):
     (folder / "model.onnx.data").write_bytes(graph)
     code, out, err = run(capsys, *arguments)
     assert (code, "altered" in out) == (1, True)
-    assert "alignpro-lite export bundle small" in err
+    assert "models rm bundle/small && alignpro-lite models pull bundle/small`" in err

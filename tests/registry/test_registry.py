@@ -452,11 +452,11 @@ def test_resolve_says_neither_file_nor_name(tmp_path, text):
         store(Cache(tmp_path), HUB_FILE).path("target", text)
 
 
-def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
+def test_a_bundle_that_is_not_built_names_the_command_that_needs_no_torch(tmp_path):
     bundle = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
     with pytest.raises(RegistryError) as caught:
         store(Cache(tmp_path), bundle).path("bundle", "b")
-    assert "alignpro-lite export bundle b" in caught.value.cure
+    assert "alignpro-lite models pull bundle/b" in caught.value.cure
 
 
 RECIPES = """
@@ -496,7 +496,7 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     assert bundle.recipe == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
     assert reward.recipe == RewardRecipe("r", tmp_path / "own", "int8", {"kind": 0.5})
     assert known.downloadable(reward).name == "r"
-    assert reward.install_command == "alignpro-lite export bundle reward/mine"
+    assert reward.build_command == "alignpro-lite export bundle reward/mine"
     assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
     (tmp_path / "own").mkdir()
     first = Cache(tmp_path).path(reward)
