@@ -16,7 +16,16 @@ from alignpro_lite.errors import BundleError, RegistryError
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
 from alignpro_lite.prompter.card import MadeDecoder, card_of, write_sidecar
 from alignpro_lite.registry import BundleRecipe, Entry, ModelStore
-from alignpro_lite.registry.storage import OnProgress, Progress, disk_errors, no_progress, sha256_of
+from alignpro_lite.registry.storage import (
+    ASSEMBLING,
+    DOOMED,
+    OnProgress,
+    Progress,
+    disk_errors,
+    hidden_beside,
+    no_progress,
+    sha256_of,
+)
 
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "graphs"
 
@@ -94,7 +103,7 @@ def assemble(
 
 def _assemble_at(place: Path, parts: Parts, recipe: BundleRecipe, on_progress: OnProgress) -> None:
     """Write a bundle that appears complete; the lock of its row is held."""
-    work, doomed = (place.with_name(f".{place.name}.{end}") for end in ("assembling", "deleted"))
+    work, doomed = hidden_beside(place, ASSEMBLING), hidden_beside(place, DOOMED)
     for leftover in (work, doomed):
         if leftover.exists():
             shutil.rmtree(leftover)

@@ -375,12 +375,33 @@ def test_removing_keeps_the_neighbours(tmp_path):
 def test_a_built_bundle_is_removed_as_a_whole(tmp_path):
     cache = Cache(tmp_path)
     bundle = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
-    assert cache.path(bundle) == tmp_path / "bundles/b"
-    for name in ("b", ".b.deleted"):  # the second: left by an interrupted removal
+    built = cache.path(bundle)
+    # By an interrupted removal, by other versions of the package and by a row that said otherwise.
+    left = (f".{built.name}.deleted", "b", "b-0123abcd", "b-4567cdef")
+    for name in (built.name, *left):
         (tmp_path / "bundles" / name / "sub").mkdir(parents=True)
         (tmp_path / "bundles" / name / "sub/x").write_bytes(b"123")
-    assert cache.remove(bundle) == 3
-    assert not any((tmp_path / "bundles").iterdir())
+    (tmp_path / "bundles/b-b").mkdir()  # another row's
+    assert cache.remove(bundle) == 12
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["b-b"]
+
+
+def test_a_row_that_says_otherwise_does_not_find_what_was_built_before(tmp_path):
+    """A row without an adapter kept its bundle when its precision, mode or prompter changed."""
+    recipes: list[BundleRecipe | RewardRecipe] = [
+        BundleRecipe("p", "augment", "int4"),
+        BundleRecipe("q", "augment", "int4"),
+        BundleRecipe("p", "rewrite", "int4"),
+        BundleRecipe("p", "augment", "fp32"),
+        RewardRecipe("p", tmp_path / "adapter", "int8"),
+        RewardRecipe("q", tmp_path / "adapter", "int8"),
+        RewardRecipe("p", tmp_path / "adapter", "fp32"),
+        RewardRecipe("p", tmp_path / "adapter", "fp32", {"kind": 0.5}),
+    ]
+    entries = [Entry("bundle", "b", is_folder=True, recipe=recipe) for recipe in recipes]
+    assert len({Cache(tmp_path).path(entry) for entry in entries}) == len(recipes)
+    said = Entry("bundle", "b", recipe=structs.replace(recipes[0], description="x"))
+    assert Cache(tmp_path).path(said) == Cache(tmp_path).path(entries[0])
 
 
 def test_the_users_own_file_is_used_in_place_and_never_removed(tmp_path):
@@ -497,7 +518,7 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     assert reward.recipe == RewardRecipe("r", tmp_path / "own", "int8", {"kind": 0.5})
     assert known.downloadable(reward).name == "r"
     assert reward.build_command == "alignpro-lite export bundle reward/mine"
-    assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
+    assert Cache(tmp_path).path(reward).parent == tmp_path / "rewards"
     (tmp_path / "own").mkdir()
     first = Cache(tmp_path).path(reward)
     (tmp_path / "own/weights").write_bytes(b"1")
