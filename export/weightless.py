@@ -101,7 +101,7 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
     for name, offset in offsets.items():
         if found := re.fullmatch(r"(.+)_q([48])", name):
             if name != "embedding_q8":  # the bytes of the head, by a second name
-                yield _product(found[1], int(found[2]), offsets, gguf)
+                yield _product(found[1], 8 if found[2] == "8" else 4, offsets, gguf)
         elif name == TABLES[0]:
             length, width = stored[name].dims
             yield RotaryPiece(base, length, width, offset, offsets[TABLES[1]])
@@ -112,7 +112,9 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
             yield VectorPiece(_vector(name), offset)
 
 
-def _product(weight: str, bits: int, offsets: Mapping[str, int], gguf: GgufFile) -> ProductPiece:
+def _product(
+    weight: str, bits: Bits, offsets: Mapping[str, int], gguf: GgufFile
+) -> ProductPiece:
     names = {tensor.name for tensor in gguf.tensors}
     if modules := modules_of(weight):
         tensors = tuple(f"{_tensor(module)}.weight" for module in modules)

@@ -7,15 +7,22 @@ what it is made of: which tensors of a GGUF file, which factors of an adapter, o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from msgspec import Meta
+
+from alignpro_lite.assembly.packing import Bits
 from alignpro_lite.errors import BundleError
 from alignpro_lite.prompter.bundle import Graph, Parity, Size, Tokens
 from alignpro_lite.registry.models_toml import Sha256
-from alignpro_lite.registry.record import Origin, Record, parse_written, read_json
+from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 
 MANIFEST = "graph.json"
 FORMAT = 1
 _CURE = "Install alignpro-lite again."
+
+Offset = Annotated[int, Meta(ge=0)]
+"""Bytes from the start of the data."""
 
 
 class VectorPiece(Record, tag="vector", tag_field="kind"):
@@ -27,7 +34,7 @@ class VectorPiece(Record, tag="vector", tag_field="kind"):
     """
 
     tensors: tuple[str, ...]
-    offset: int
+    offset: Offset
 
 
 class RotaryPiece(Record, tag="rotary", tag_field="kind"):
@@ -44,8 +51,8 @@ class RotaryPiece(Record, tag="rotary", tag_field="kind"):
     base: float
     length: Size
     width: Size
-    cos: int
-    sin: int
+    cos: Offset
+    sin: Offset
 
 
 class Rows(Record):
@@ -73,10 +80,10 @@ class ProductPiece(Record, tag="product", tag_field="kind"):
     """
 
     rows: tuple[Rows, ...]
-    bits: int
-    values: int
-    scales: int
-    zeros: int | None
+    bits: Bits
+    values: Offset
+    scales: Offset
+    zeros: Offset | None
 
 
 class FactorsPiece(Record, tag="factors", tag_field="kind"):
@@ -89,8 +96,8 @@ class FactorsPiece(Record, tag="factors", tag_field="kind"):
     """
 
     modules: tuple[str, ...]
-    left: int
-    right: int
+    left: Offset
+    right: Offset
 
 
 Piece = VectorPiece | RotaryPiece | ProductPiece | FactorsPiece
@@ -116,7 +123,7 @@ class GraphManifest(Record):
     graph: Graph
     tokens: Tokens
     parity: Parity
-    n_bytes: int
+    n_bytes: Count
     pieces: tuple[Piece, ...]
 
 
@@ -124,7 +131,10 @@ def read_manifest(folder: Path) -> GraphManifest:
     """Read what a graph without weights is made of.
 
     Raises:
-        BundleError: The file is missing or damaged.
+        BundleError: The file is missing, damaged or of an unknown format.
     """
     origin = Origin(folder / MANIFEST, BundleError, _CURE)
-    return parse_written(GraphManifest, read_json(origin, "graph without weights"), origin)
+    raw = read_json(origin, "graph without weights")
+    if raw.get("format") != FORMAT:
+        raise origin.refusal(f" must have format {FORMAT}, found {raw.get('format')!r}.", _CURE)
+    return parse_written(GraphManifest, raw, origin)

@@ -91,7 +91,7 @@ def assemble(
     base = store.registry.downloadable(entry)
     if not store.cache.is_installed(base):
         raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
-    parts = Parts(shell, read_manifest(shell), store.path(base.kind, base.name), recipe.adapter)
+    parts = Parts(shell, read_manifest(shell), store.installed(base), recipe.adapter)
     waiting = Progress(f"{entry.key}: waiting for another process that assembles it", 0, None)
     with (
         disk_errors(store.cache.root),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from alignpro_lite.assembly import shipped
 from alignpro_lite.assembly.factors import Factors, fused, read_factors
@@ -125,10 +128,52 @@ def test_what_is_not_pulled_is_pulled_first(store, made, tmp_path):
             bundle_path(ModelStore(load_files([gone]), store.cache), "tiny")
 
 
+def test_a_folder_named_as_the_base_is_not_taken_for_it(store, tmp_path, monkeypatch):
+    """Who stood beside a folder with the prompter's name was told that it is no GGUF file."""
+    (tmp_path / "here/base").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert PROMPTER_BUNDLE.open(bundle_path(store, "tiny"))
+
+
 def test_a_damaged_manifest_is_named(tmp_path):
     (tmp_path / MANIFEST).write_text("{}")
     with pytest.raises(BundleError, match="Install alignpro-lite again"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": 2}, {"n_bytes": -1}, {"pieces": [{"kind": "vector"}]}], ids=str
+)
+def test_a_manifest_that_cannot_be_followed_is_refused(made, tmp_path, change):
+    """Its format was never looked at, and a negative place ended in the system's own words."""
+    written = json.loads((made[1] / "tiny" / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(written | change))
+    with pytest.raises(BundleError, match="Install alignpro-lite again"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["{", "[]", '{"peft_type": "LORA"}', '{"peft_type": "LORA", "lora_alpha": 1, "r": 0}', "{}"],
+)
+def test_changed_settings_of_an_adapter_are_named(made, store, tmp_path, settings):
+    """They ended in a traceback."""
+    entry = made[2].find("bundle", "tiny")
+    if entry.recipe.adapter is None:
+        pytest.skip("it has no adapter")
+    changed = shutil.copytree(entry.recipe.adapter, tmp_path / "adapter")
+    (changed / "adapter_config.json").write_text(settings)
+    row = replace(entry, recipe=structs.replace(entry.recipe, adapter=changed))
+    changed_store = replace(
+        store,
+        registry=replace(
+            store.registry,
+            entries=(*(entry for entry in store.registry.entries if entry.kind != "bundle"), row),
+        ),
+    )
+    with pytest.raises(BundleError, match="adapter"):
+        bundle_path(changed_store, "tiny")
+    assert not list((store.cache.root / "bundles").iterdir())
 
 
 def test_fused_factors_are_those_of_the_weights_side_by_side():
