@@ -24,6 +24,7 @@ from alignpro_lite.assembly.graphs import (
     VectorPiece,
 )
 from alignpro_lite.assembly.names import modules_of
+from alignpro_lite.assembly.packing import Bits
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.rotary import TABLES
 from alignpro_lite.gguf.header import GgufFile
@@ -112,9 +113,7 @@ def pieces_of(graph: Path, gguf: GgufFile) -> Iterator[Piece]:
             yield VectorPiece(_vector(name), offset)
 
 
-def _product(
-    weight: str, bits: Bits, offsets: Mapping[str, int], gguf: GgufFile
-) -> ProductPiece:
+def _product(weight: str, bits: Bits, offsets: Mapping[str, int], gguf: GgufFile) -> ProductPiece:
     names = {tensor.name for tensor in gguf.tensors}
     if modules := modules_of(weight):
         tensors = tuple(f"{_tensor(module)}.weight" for module in modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 import tomllib
 from dataclasses import replace
@@ -238,6 +239,21 @@ def test_a_wrong_row_is_refused_with_its_place(tmp_path, text, message):
     assert message in caught.value.problem
     assert "\n" not in caught.value.problem[:200]
     assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [
+        ("preset.p", "bundle = 'x'\ntarget = 'y'"),
+        ("bundle.b", "prompter = 'no'\nmode = 'augment'\nprecision = 'int4'"),
+    ],
+)
+def test_a_name_that_points_nowhere_is_shown_where_it_is(tmp_path, key, row):
+    """Neither the file nor the row was named, and the cure was a list that fails likewise."""
+    path = write(tmp_path / "models.toml", f"[{key}]\n{row}")
+    with pytest.raises(RegistryError, match=re.escape(f"{path}, [{key}]: No ")) as caught:
+        load_files([registry.SHIPPED_FILE, path])
+    assert "models list" not in caught.value.cure
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
