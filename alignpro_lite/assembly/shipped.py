@@ -6,7 +6,7 @@ the same precision; what the row is called does not matter.
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
 from alignpro_lite.assembly.assemble import Parts, fill_graph
@@ -24,6 +24,7 @@ from alignpro_lite.registry.storage import (
     disk_errors,
     hidden_beside,
     no_progress,
+    remove_tree,
     sha256_of,
 )
 
@@ -105,8 +106,7 @@ def _assemble_at(place: Path, parts: Parts, recipe: BundleRecipe, on_progress: O
     """Write a bundle that appears complete; the lock of its row is held."""
     work, doomed = hidden_beside(place, ASSEMBLING), hidden_beside(place, DOOMED)
     for leftover in (work, doomed):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+        remove_tree(leftover)
     work.mkdir(parents=True)
     try:
         fill_graph(parts, work, on_progress)
@@ -116,13 +116,12 @@ def _assemble_at(place: Path, parts: Parts, recipe: BundleRecipe, on_progress: O
         write_sidecar(
             work, made, card, recipe.prompter, recipe.adapter.name if recipe.adapter else None
         )
-        if place.exists():
+        if os.path.lexists(place):  # a link may lead nowhere
             place.rename(doomed)
         work.rename(place)
     finally:
         for leftover in (work, doomed):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+            remove_tree(leftover)
 
 
 def _is_current(store: ModelStore, entry: Entry) -> bool:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from alignpro_lite.registry.storage import (
     leftovers_of,
     locked,
     no_progress,
+    remove_tree,
     sha256_of,
     try_locked,
     user_path,
@@ -303,10 +303,7 @@ class Cache:
 
     def _remove_stray(self, path: Path) -> int:
         freed = _size(path)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_tree(path)
         _prune(path.parent, self.root)
         return freed
 
@@ -363,11 +360,10 @@ def _remove_folder(folder: Path) -> int:
         return 0
     # Renamed first, so that an interrupted deletion leaves no half of a bundle behind.
     doomed = hidden_beside(folder, DOOMED)
-    if doomed.exists():
-        shutil.rmtree(doomed)
+    remove_tree(doomed)
     folder.replace(doomed)
     freed = _size(doomed)
-    shutil.rmtree(doomed)
+    remove_tree(doomed)
     return freed
 
 

@@ -168,6 +168,14 @@ def hidden_beside(folder: Path, ending: str) -> Path:
     return folder.with_name(f".{folder.name}{ending}")
 
 
+def remove_tree(path: Path) -> None:
+    """Delete a folder, a file or a link (not what it leads to), if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def commit(partial: Path, path: Path) -> None:
     """Give a finished file its name, so that it appears complete or not at all."""
     with partial.open("rb+") as stream:

@@ -94,6 +94,29 @@ def test_a_bundle_of_another_version_is_assembled_again(store):
     assert PROMPTER_BUNDLE.open(folder).format == PROMPTER_BUNDLE.version
 
 
+@pytest.mark.parametrize("there", ["link", "dangling link", "file"])
+def test_what_stands_in_the_place_of_a_bundle_is_replaced(store, tmp_path, there):
+    """A folder moved to another disk and linked could neither be replaced nor removed."""
+    entry = store.registry.find("bundle", "tiny")
+    place, elsewhere = store.cache.path(entry), tmp_path / "elsewhere"
+    place.parent.mkdir(parents=True)
+    if there == "file":
+        place.write_text("")
+    else:
+        place.symlink_to(elsewhere)
+    if there == "link":
+        elsewhere.mkdir()
+        (elsewhere / "kept").touch()
+    assert PROMPTER_BUNDLE.open(bundle_path(store, "tiny"))
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert (elsewhere / "kept").exists() == (there == "link")
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    store.cache.remove(entry)
+    assert not list(place.parent.iterdir())
+    assert (tmp_path / "moved").is_dir()
+
+
 def test_an_interrupted_assembly_leaves_nothing_half(store):
     def stop(progress):
         raise KeyboardInterrupt
