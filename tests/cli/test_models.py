@@ -412,3 +412,17 @@ def test_verify_finds_a_flipped_bit_in_a_bundle_built_here(capsys, tmp_path):
     code, out, err = run(capsys, *arguments)
     assert (code, "altered" in out) == (1, True)
     assert "models rm bundle/small && alignpro-lite models pull bundle/small`" in err
+
+
+def test_a_bundle_of_another_version_does_not_end_the_check_of_the_others(capsys, hub):
+    """After an upgrade `models verify` checked nothing but the old bundle."""
+    run(capsys, "pull", "mine")
+    folder = Cache.open().path(load().find("bundle", "b"))
+    shutil.copytree(TINY_BUNDLE, folder)
+    sidecar = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(sidecar | {"format": 2}))
+    code, out, err = run(capsys, "verify")
+    assert code == 1
+    assert "bundle/b: unreadable: " in out
+    assert "target/t: ok" in out
+    assert "Run `alignpro-lite models rm bundle/b && alignpro-lite models pull bundle/b`." in err
