@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from alignpro_lite.assembly.factors import Factors, fused, read_factors
 from alignpro_lite.assembly.graphs import MANIFEST, read_manifest
 from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.errors import BundleError, RegistryError
+from alignpro_lite.eval.config import EvalConfig, PrompterSystemSection
+from alignpro_lite.eval.inputs import models_used
+from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.target import export_target
 from alignpro_lite.export.weightless import keep_graph
@@ -115,6 +120,19 @@ def test_what_stands_in_the_place_of_a_bundle_is_replaced(store, tmp_path, there
     store.cache.remove(entry)
     assert not list(place.parent.iterdir())
     assert (tmp_path / "moved").is_dir()
+
+
+def test_an_evaluation_lists_the_bundle_that_it_loads(store, tmp_path):
+    """It listed what another version had left there, which was replaced when it was loaded."""
+    folder = bundle_path(store, "tiny")
+    (folder / PROMPTER_BUNDLE.name).write_text('{"format": 1}')
+    system = PrompterSystemSection(name="trained", bundle="tiny")
+    config = SimpleNamespace(
+        target=None, judge=(), pair_judge=None, system=(system,), dial=None, bound=None
+    )
+    (used,) = models_used(cast(EvalConfig, config), Places(tmp_path, tmp_path, store))
+    assert PROMPTER_BUNDLE.open(folder)
+    assert used.size == sum(file.stat().st_size for file in folder.iterdir())
 
 
 def test_an_interrupted_assembly_leaves_nothing_half(store):
