@@ -11,7 +11,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from alignpro_lite.assembly.shipped import bundle_path
+from alignpro_lite.assembly.shipped import bundle_path, row_path
 from alignpro_lite.decoding import ort
 from alignpro_lite.decoding.backends import find_llama_devices
 from alignpro_lite.decoding.probe import ProbedModel, require_working
@@ -206,8 +206,11 @@ def plan_models(
     require_text_generation(target_file)
     bundle = None
     if prompter is not None:
-        named = bundle_for(store, target, path) if prompter == DEFAULT else prompter
-        bundle = open_bundle(bundle_path(store, named, on_progress))
+        if prompter == DEFAULT:
+            folder = row_path(store, bundle_for(store, target, path), on_progress)
+        else:
+            folder = bundle_path(store, prompter, on_progress)
+        bundle = open_bundle(folder)
     target_needs = TargetNeeds(target_file, find_llama_devices(), llama.MICRO_BATCH, SEQUENCES)
     prompter_needs = None if bundle is None else _needs(bundle)
     plan = make_plan(PlanningCase(request, target_needs, prompter_needs, find_hardware()))

@@ -13,7 +13,7 @@ from alignpro_lite.registry import DEFAULT, BundleRecipe, Entry, ModelStore
 from alignpro_lite.registry.known_digests import digest_of_file
 
 
-def bundle_for(store: ModelStore, target: str | Path, file: Path) -> str:
+def bundle_for(store: ModelStore, target: str | Path, file: Path) -> Entry:
     """The bundle to use when only a target was named: the one that was made for it.
 
     Args:
@@ -22,20 +22,20 @@ def bundle_for(store: ModelStore, target: str | Path, file: Path) -> str:
         file: Its GGUF file.
 
     Returns:
-        The name of a row whose adapter was trained for a file with these bytes and which is here,
-        else `default`.
+        A row whose adapter was trained for a file with these bytes and which is here, else that of
+        the preset.
     """
-    if target == DEFAULT:
-        return DEFAULT
     usual = store.default("bundle")
+    if target == DEFAULT:
+        return usual
     rows = [entry for entry in store.registry.entries if entry.kind == "bundle"]
     for entry in sorted(rows, key=lambda entry: entry != usual):
         claim = _claim_of(entry)
         if claim.known and is_at_hand(store, entry):
             wanted = known_target(store, target, file)
             if any(map(wanted.is_same, claim.known)):
-                return entry.name
-    return DEFAULT
+                return entry
+    return usual
 
 
 def known_target(store: ModelStore, target: str | Path, file: Path) -> KnownTarget:

@@ -91,6 +91,15 @@ def test_who_names_a_target_gets_the_bundle_that_was_made_for_it(store):
     assert planned(store, "default").bundle.path.name == "other-bundle"
 
 
+def test_a_folder_named_as_the_bundle_is_not_taken_for_it(store, tmp_path, monkeypatch):
+    """Whoever stood beside a folder `small` was told that it is no bundle, without naming it."""
+    made = store.cache.path(store.registry.find("bundle", "made"))
+    shutil.copytree(TINY_BUNDLE, made)
+    (tmp_path / "here/made").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert planned(store, TINY_TARGET).bundle.path == made
+
+
 def test_a_digest_is_remembered_until_the_file_changes(store, tmp_path, monkeypatch):
     """A target of gigabytes must not be hashed at each start."""
     file = Path(shutil.copy(TINY_TARGET, tmp_path / "copy.gguf"))

@@ -23,6 +23,7 @@ from alignpro_lite.assembly.graphs import (
 )
 from alignpro_lite.assembly.packing import Matrix32, Packing, quantise_product
 from alignpro_lite.assembly.rotary import rotary_tables
+from alignpro_lite.errors import BundleError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.gguf.tokenizer import byte_level_bpe, put_first
 from alignpro_lite.gguf.weights import GgufWeights
@@ -62,6 +63,7 @@ def fill_graph(parts: Parts, folder: Path, on_progress: OnProgress) -> None:
         on_progress: Told how many bytes of the data are written.
 
     Raises:
+        BundleError: The adapter is not the one that the graph was made with.
         ModelFileError: The GGUF file is not the one that the graph was made from.
         RegistryError: The disk is too small.
     """
@@ -109,7 +111,7 @@ class _Filling:
             case RotaryPiece(base, length, width, cos, sin):
                 yield from zip((cos, sin), rotary_tables(base, length, width), strict=True)
             case FactorsPiece(modules, left, right):
-                update = fused([self._factors[module] for module in modules])
+                update = fused([self._factors_of(module) for module in modules])
                 yield from ((left, update.left), (right, update.right))
             case ProductPiece():
                 yield from self._product(piece)
@@ -129,6 +131,15 @@ class _Filling:
                 if offset is not None:
                     yield offset, array
                     offsets[place] = offset + array.nbytes
+
+    def _factors_of(self, module: str) -> Factors:
+        if module not in self._factors:
+            raise BundleError(
+                f"The adapter that the graph was made with has an update of {module}, found none.",
+                "Its adapter_config.json was changed: restore it, or use "
+                "`alignpro-lite export prompter`.",
+            )
+        return self._factors[module]
 
     def _rows(self, sources: tuple[Rows, ...]) -> Iterator[Matrix32]:
         """The rows of all tensors, some of them at a time."""

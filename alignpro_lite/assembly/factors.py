@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from alignpro_lite.assembly.packing import Matrix32
+from alignpro_lite.errors import BundleError
+from alignpro_lite.registry.record import Count, Origin, Record, parse, read_json
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
@@ -38,6 +40,13 @@ class Factors:
     right: Matrix32
 
 
+class _Size(Record):
+    """What the update is multiplied with: alpha / r."""
+
+    lora_alpha: float
+    r: Count
+
+
 def read_factors(adapter: Path) -> Mapping[str, Factors]:
     """The factors of an adapter by the name of their module, such as `model.layers.0.mlp.up_proj`.
 
@@ -46,11 +55,17 @@ def read_factors(adapter: Path) -> Mapping[str, Factors]:
 
     Returns:
         Nothing for an adapter of another kind than plain LoRA.
+
+    Raises:
+        BundleError: Its settings are missing or damaged.
     """
-    settings = json.loads((adapter / SETTINGS).read_bytes())
+    origin = Origin(adapter / SETTINGS, BundleError, "Restore the file, or train it again.")
+    settings = read_json(origin, "peft adapter")
     if settings.get("peft_type") != "LORA" or any(settings.get(name) for name in _BEYOND):
         return {}
-    scale = np.float32(settings["lora_alpha"] / settings["r"])
+    plain = {name: settings[name] for name in ("lora_alpha", "r") if name in settings}
+    size = parse(_Size, plain, origin)
+    scale = np.float32(size.lora_alpha / size.r)
     tensors = _read_safetensors(adapter / WEIGHTS)
     modules = [name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN)]
     return {

@@ -7,16 +7,22 @@ what it is made of: which tensors of a GGUF file, which factors of an adapter, o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from alignpro_lite.assembly.packing import Bits, BlockSize
 from alignpro_lite.errors import BundleError
 from alignpro_lite.prompter.bundle import Graph, Parity, Size, Tokens
 from alignpro_lite.registry.models_toml import Sha256
-from alignpro_lite.registry.record import Origin, Record, parse_written, read_json
+from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 
 MANIFEST = "graph.json"
 FORMAT = 1
 _CURE = "Install alignpro-lite again."
+
+Offset = Annotated[int, Meta(ge=0)]
+"""Bytes from the start of the data."""
 
 
 class VectorPiece(Record, tag="vector", tag_field="kind"):
@@ -28,7 +34,7 @@ class VectorPiece(Record, tag="vector", tag_field="kind"):
     """
 
     tensors: tuple[str, ...]
-    offset: int
+    offset: Offset
 
 
 class RotaryPiece(Record, tag="rotary", tag_field="kind"):
@@ -45,8 +51,8 @@ class RotaryPiece(Record, tag="rotary", tag_field="kind"):
     base: float
     length: Size
     width: Size
-    cos: int
-    sin: int
+    cos: Offset
+    sin: Offset
 
 
 class Rows(Record):
@@ -77,9 +83,9 @@ class ProductPiece(Record, tag="product", tag_field="kind"):
     rows: tuple[Rows, ...]
     bits: Bits
     block: BlockSize
-    values: int
-    scales: int
-    zeros: int | None
+    values: Offset
+    scales: Offset
+    zeros: Offset | None
 
 
 class FactorsPiece(Record, tag="factors", tag_field="kind"):
@@ -92,8 +98,8 @@ class FactorsPiece(Record, tag="factors", tag_field="kind"):
     """
 
     modules: tuple[str, ...]
-    left: int
-    right: int
+    left: Offset
+    right: Offset
 
 
 Piece = VectorPiece | RotaryPiece | ProductPiece | FactorsPiece
@@ -119,7 +125,7 @@ class GraphManifest(Record):
     graph: Graph
     tokens: Tokens
     parity: Parity
-    n_bytes: int
+    n_bytes: Count
     pieces: tuple[Piece, ...]
 
 
@@ -127,7 +133,10 @@ def read_manifest(folder: Path) -> GraphManifest:
     """Read what a graph without weights is made of.
 
     Raises:
-        BundleError: The file is missing or damaged.
+        BundleError: The file is missing, damaged or of an unknown format.
     """
     origin = Origin(folder / MANIFEST, BundleError, _CURE)
-    return parse_written(GraphManifest, read_json(origin, "graph without weights"), origin)
+    raw = read_json(origin, "graph without weights")
+    if raw.get("format") != FORMAT:
+        raise origin.refusal(f" must have format {FORMAT}, found {raw.get('format')!r}.", _CURE)
+    return parse_written(GraphManifest, raw, origin)

@@ -6,7 +6,7 @@ the same precision; what the row is called does not matter.
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
 from alignpro_lite.assembly.assemble import Parts, fill_graph
@@ -16,7 +16,17 @@ from alignpro_lite.errors import BundleError, RegistryError
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
 from alignpro_lite.prompter.card import MadeDecoder, card_of, write_sidecar
 from alignpro_lite.registry import BundleRecipe, Entry, ModelStore
-from alignpro_lite.registry.storage import OnProgress, Progress, disk_errors, no_progress, sha256_of
+from alignpro_lite.registry.storage import (
+    ASSEMBLING,
+    DOOMED,
+    OnProgress,
+    Progress,
+    disk_errors,
+    hidden_beside,
+    no_progress,
+    remove_tree,
+    sha256_of,
+)
 
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "graphs"
 
@@ -36,9 +46,16 @@ def bundle_path(
         ModelFileError: A part is not what was pulled.
     """
     entry = store.entry("bundle", name_or_path)
-    if entry is not None and isinstance(entry.recipe, BundleRecipe):
+    if entry is None:
+        return store.path("bundle", name_or_path)
+    return row_path(store, entry, on_progress)
+
+
+def row_path(store: ModelStore, entry: Entry, on_progress: OnProgress = no_progress) -> Path:
+    """The folder of the bundle of a row; see `bundle_path`."""
+    if isinstance(entry.recipe, BundleRecipe):
         assemble(entry, entry.recipe, store, on_progress)
-    return store.path("bundle", name_or_path)
+    return store.installed(entry)
 
 
 def is_at_hand(store: ModelStore, entry: Entry) -> bool:
@@ -74,10 +91,8 @@ def assemble(
         return
     base = store.registry.downloadable(entry)
     if not store.cache.is_installed(base):
-        raise RegistryError(
-            f"{entry.key} is not installed.", f"Run `alignpro-lite models pull {entry.name}`."
-        )
-    parts = Parts(shell, read_manifest(shell), store.path(base.kind, base.name), recipe.adapter)
+        raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
+    parts = Parts(shell, read_manifest(shell), store.installed(base), recipe.adapter)
     waiting = Progress(f"{entry.key}: waiting for another process that assembles it", 0, None)
     with (
         disk_errors(store.cache.root),
@@ -89,10 +104,9 @@ def assemble(
 
 def _assemble_at(place: Path, parts: Parts, recipe: BundleRecipe, on_progress: OnProgress) -> None:
     """Write a bundle that appears complete; the lock of its row is held."""
-    work, doomed = (place.with_name(f".{place.name}.{end}") for end in ("assembling", "deleted"))
+    work, doomed = hidden_beside(place, ASSEMBLING), hidden_beside(place, DOOMED)
     for leftover in (work, doomed):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+        remove_tree(leftover)
     work.mkdir(parents=True)
     try:
         fill_graph(parts, work, on_progress)
@@ -102,13 +116,12 @@ def _assemble_at(place: Path, parts: Parts, recipe: BundleRecipe, on_progress: O
         write_sidecar(
             work, made, card, recipe.prompter, recipe.adapter.name if recipe.adapter else None
         )
-        if place.exists():
+        if os.path.lexists(place):  # a link may lead nowhere
             place.rename(doomed)
         work.rename(place)
     finally:
         for leftover in (work, doomed):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+            remove_tree(leftover)
 
 
 def _is_current(store: ModelStore, entry: Entry) -> bool:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-import unicodedata
 
 import click
 
 from alignpro_lite.cli import chat, doctor, evaluate, export, models, rewrite, run, train
+from alignpro_lite.cli.output import one_line
 from alignpro_lite.errors import AlignProError, without_secrets
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-_NOT_SHOWN = ("Cc", "Cs")
-"""Unicode's categories of control characters, and of bytes in a file name that are not UTF-8."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -93,19 +91,10 @@ def exit_code_of(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (click.ClickException, AlignProError, OSError, MemoryError) as error:
-        # Messages of native libraries may contain line breaks; an error is one line.
-        line = " ".join(_describe(error).split())
-        click.echo(f"Error: {_shown(without_secrets(line))}", err=True)
+        line = one_line(without_secrets(_describe(error)))
+        click.echo(f"Error: {line}", err=True)
         return EXIT_FAILED
     return 0
-
-
-def _shown(line: str) -> str:
-    """A line without what a terminal obeys: names and messages in it come from files."""
-    return "".join(
-        ascii(letter)[1:-1] if unicodedata.category(letter) in _NOT_SHOWN else letter
-        for letter in line
-    )
 
 
 def _describe(error: Exception) -> str:

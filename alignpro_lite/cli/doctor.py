@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from alignpro_lite.cli.options import ModelOptions, model_options
+from alignpro_lite.cli.output import one_line
 from alignpro_lite.errors import AlignProError, DeviceError
 from alignpro_lite.hardware.memory import format_bytes
 
@@ -163,7 +164,7 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
         if parts:
             listed = ", ".join(f"{key} {format_bytes(size)}" for key, size in parts.items())
             lines.append(f"  {name}: {listed}")
-    return lines + [f"  {note}" for note in plan["notes"]]
+    return lines + [f"  {one_line(note)}" for note in plan["notes"]]
 
 
 def _yes(found: bool | str) -> str:

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import click
 
+from alignpro_lite.cli.output import one_line
 from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.registry.storage import Progress
 
@@ -50,9 +51,9 @@ class Meter:
             click.echo(f"\r{line}\x1b[K", nl=False, err=True)
 
     def note(self, text: str) -> None:
-        """Say something in between, on lines of its own."""
+        """Say something in between, on a line of its own."""
         self._finish(interrupted=True)
-        click.echo(text, err=True)
+        click.echo(one_line(text), err=True)
 
     def _finish(self, interrupted: bool) -> None:
         if not self._last.label:

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from alignpro_lite import registry
 from alignpro_lite.cli.meter import Meter
 from alignpro_lite.cli.options import cache_option
-from alignpro_lite.errors import RegistryError
+from alignpro_lite.errors import BundleError, RegistryError
 from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.digests import Check, check_files
@@ -118,7 +118,7 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
                 with Meter() as meter:
                     assemble(entry, entry.recipe, store, meter)
             if not store.cache.is_installed(entry):
-                click.echo(f"Build {entry.key} with `{entry.install_command}`.", err=True)
+                click.echo(f"Build {entry.key} with `{entry.build_command}`.", err=True)
     _collect_strays(store)
 
 
@@ -283,7 +283,11 @@ def _verify(entry: Entry, cache: Cache, meter: Meter) -> tuple[Check, ...]:
 
     folder = cache.path(entry)
     is_prompter = isinstance(entry.recipe, BundleRecipe)
-    sidecar = PROMPTER_BUNDLE.read(folder) if is_prompter else REWARD_BUNDLE.read(folder)
+    try:
+        sidecar = PROMPTER_BUNDLE.read(folder) if is_prompter else REWARD_BUNDLE.read(folder)
+    except BundleError:
+        name = PROMPTER_BUNDLE.name if is_prompter else REWARD_BUNDLE.name
+        return (Check(folder / name, "unreadable", None, None),)
     return check_files(folder, sidecar.files)
 
 
@@ -307,15 +311,17 @@ def _raise_for_damage(checks: dict[Entry, tuple[Check, ...]]) -> None:
     damaged = {
         entry: bad
         for entry, found in checks.items()
-        if (bad := [check for check in found if check.state in ("altered", "missing")])
+        if (bad := [check for check in found if check.state not in ("ok", "unrecorded")])
     }
     if damaged:
-        problem = " ".join(
-            f"{check.path}: expected sha256 {check.expected}, found {check.found or 'nothing'}."
-            for bad in damaged.values()
-            for check in bad
-        )
+        problem = " ".join(_problem_of(check) for bad in damaged.values() for check in bad)
         raise RegistryError(problem, _repair(damaged))
+
+
+def _problem_of(check: Check) -> str:
+    if check.state == "unreadable":
+        return f"{check.path} is damaged or of another version."
+    return f"{check.path}: expected sha256 {check.expected}, found {check.found or 'nothing'}."
 
 
 def _repair(damaged: Iterable[Entry]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from alignpro_lite.rewriting.result import Choice, Result
 
 
+_NOT_SHOWN = ("Cc", "Cs")
+"""Unicode's categories of control characters, and of bytes in a file name that are not UTF-8."""
+
+
+def one_line(text: str) -> str:
+    """A text as one line, without what a terminal obeys.
+
+    Names in it come from files, and messages of native libraries or of a server, which may contain
+    line breaks.
+    """
+    return "".join(
+        ascii(letter)[1:-1] if unicodedata.category(letter) in _NOT_SHOWN else letter
+        for letter in " ".join(text.split())
+    )
+
+
 def note(text: str) -> None:
     """Print one line for the user on stderr."""
     click.echo(text, err=True)
@@ -26,7 +43,7 @@ def note(text: str) -> None:
 def show_plan_notes(model: AlignedModel) -> None:
     """Print what the user should know about the devices, and about the prompter."""
     for sentence in model.plan.notes:
-        note(f"Note: {sentence}")
+        note(f"Note: {one_line(sentence)}")
 
 
 def result_json(result: Result, request: Request) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import (
     BoundSection,
@@ -156,7 +157,9 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
         yield used("pair judge", "target", config.pair_judge.source)
     for section in (*config.system, config.dial, config.bound):
         if isinstance(section, _WITH_BUNDLE):
-            yield used("prompter", "bundle", section.bundle)
+            # Assembled now if it must be: what is loaded later is what the report says.
+            folder = bundle_path(places.store, section.bundle)
+            yield _model("prompter", section.bundle, folder)
         if isinstance(section, OracleSystemSection):
             yield used("oracle", "target", section.source)
 

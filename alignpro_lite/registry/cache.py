@@ -11,26 +11,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from msgspec.structs import asdict
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.digests import Check, check_file
 from alignpro_lite.registry.hub_cache import blob_digest, is_readable, snapshot_of
-from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, RewardRecipe
+from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, Recipe, RewardRecipe
 from alignpro_lite.registry.record import Origin, parse, read_json
 from alignpro_lite.registry.sources import HubSource, JoinedSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (
+    ASSEMBLING,
+    DOOMED,
     OnProgress,
     disk_errors,
+    hidden_beside,
     leftovers_of,
     locked,
     no_progress,
+    remove_tree,
     sha256_of,
     try_locked,
     user_path,
@@ -39,6 +44,9 @@ from alignpro_lite.registry.storage import (
 )
 
 CACHE_VARIABLE = "ALIGNPRO_LITE_CACHE"
+_BUILT = ("bundles", "rewards")
+_NOT_BUILT_OF = ("description", "adapter")
+"""Of a recipe: what is only said of it, and a path, whose files count."""
 _DIGESTS = "digests.json"
 _DIGESTS_CURE = "Restore it, or delete it, and the next pull records the digests again."
 
@@ -96,10 +104,10 @@ class Cache:
     def path(self, entry: Entry) -> Path:
         """Return where a model is or would be in this cache: a file, or the folder of its files."""
         match entry.recipe:
-            case BundleRecipe(adapter=adapter):
-                return self.root / "bundles" / _built_name(entry.name, adapter, {})
-            case RewardRecipe(adapter=adapter, part_weights=weights):
-                return self.root / "rewards" / _built_name(entry.name, adapter, weights)
+            case BundleRecipe() as recipe:
+                return self.root / "bundles" / _built_name(entry.name, recipe)
+            case RewardRecipe() as recipe:
+                return self.root / "rewards" / _built_name(entry.name, recipe)
         match entry.sources[0]:
             case LocalSource(path):
                 return path
@@ -209,7 +217,7 @@ class Cache:
             )
 
     def remove(self, entry: Entry) -> int:
-        """Delete a model and what is left of interrupted pulls of it.
+        """Delete a model, what is left of interrupted pulls of it, and its older builds.
 
         Returns:
             The bytes that became free.
@@ -224,7 +232,7 @@ class Cache:
             )
         with disk_errors(self.root), self.locked(entry):
             if entry.recipe is not None:
-                return _remove_folder(self.path(entry))
+                return sum(map(_remove_folder, self._builds_of(entry)))
             paths = [self.file_path(entry, file) for file in entry.files]
             paths += self.source_folder(entry).glob("*.whl*")
             return sum(self._remove_file(path) for path in paths)
@@ -277,11 +285,16 @@ class Cache:
             patterns = ("**/*.partial", "**/*.partial.etag", "**/*.partial.parts", "*.whl")
             found = {path for pattern in patterns for path in folder.glob(pattern)}
             yield folder, {path for path in found if path.is_file()}
-        for doomed in (
-            *self.root.glob("bundles/.*.deleted"),
-            *self.root.glob("rewards/.*.deleted"),
-        ):
-            yield doomed.with_name(doomed.name[1 : -len(".deleted")]), {doomed}
+        for hidden in (path for place in _BUILT for path in self.root.glob(f"{place}/.*")):
+            if hidden.suffix in (DOOMED, ASSEMBLING):
+                yield hidden.with_name(hidden.stem[1:]), {hidden}
+
+    def _builds_of(self, entry: Entry) -> list[Path]:
+        """Where a recipe is built, and the folders of what its row said before."""
+        place = self.path(entry)
+        build = re.compile(rf"{re.escape(entry.name)}(-[0-9a-f]{{8}})?")
+        beside = place.parent.iterdir() if place.parent.is_dir() else ()
+        return [path for path in beside if build.fullmatch(path.name) or path == place]
 
     def _unfinished(self) -> set[Path]:
         """What is left of pulls without a row, whose digest was recorded before they began."""
@@ -290,10 +303,7 @@ class Cache:
 
     def _remove_stray(self, path: Path) -> int:
         freed = _size(path)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_tree(path)
         _prune(path.parent, self.root)
         return freed
 
@@ -331,14 +341,14 @@ class Cache:
                 write_text(self.root / _DIGESTS, json.dumps(digests, indent=1, sort_keys=True))
 
 
-def _built_name(name: str, adapter: Path | None, weights: Mapping[str, float]) -> str:
-    """A folder name that changes with what it is built of, so that an upgrade is noticed."""
-    if adapter is None or not adapter.is_dir():
-        return name
-    files = sorted(path for path in adapter.iterdir() if path.is_file())
-    parts = [sha256_of(path, path.name) for path in files]
-    parts += [f"{part} {weight}" for part, weight in weights.items()]
-    return f"{name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
+def _built_name(name: str, recipe: Recipe) -> str:
+    """A folder name that changes with what it is built of, so that a new recipe is noticed."""
+    said = {key: str(value) for key, value in asdict(recipe).items() if key not in _NOT_BUILT_OF}
+    adapter = recipe.adapter
+    files = sorted(adapter.iterdir()) if adapter and adapter.is_dir() else []
+    digests = [sha256_of(path, path.name) for path in files if path.is_file()]
+    recipe_text = json.dumps([said, digests], sort_keys=True)
+    return f"{name}-{hashlib.sha256(recipe_text.encode()).hexdigest()[:8]}"
 
 
 def _fits(path: Path, size: int | None) -> bool:
@@ -349,12 +359,11 @@ def _remove_folder(folder: Path) -> int:
     if not folder.is_dir():
         return 0
     # Renamed first, so that an interrupted deletion leaves no half of a bundle behind.
-    doomed = folder.with_name(f".{folder.name}.deleted")
-    if doomed.exists():
-        shutil.rmtree(doomed)
+    doomed = hidden_beside(folder, DOOMED)
+    remove_tree(doomed)
     folder.replace(doomed)
     freed = _size(doomed)
-    shutil.rmtree(doomed)
+    remove_tree(doomed)
     return freed
 
 

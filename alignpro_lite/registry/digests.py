@@ -17,13 +17,14 @@ class Check:
 
     Attributes:
         path: The file.
-        state: `ok`; `missing`; `altered`; `unrecorded` when no digest is known.
-        expected: The digest declared or recorded, None when unrecorded.
-        found: The digest of the file, None when missing.
+        state: `ok`; `missing`; `altered`; `unrecorded` when no digest is known; `unreadable` for
+            a sidecar that is damaged or of another version, so that it tells no digests.
+        expected: The digest declared or recorded, None when there is none.
+        found: The digest of the file, None when missing or unreadable.
     """
 
     path: Path
-    state: Literal["ok", "missing", "altered", "unrecorded"]
+    state: Literal["ok", "missing", "altered", "unrecorded", "unreadable"]
     expected: str | None
     found: str | None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -224,11 +225,14 @@ class Entry:
 
     @property
     def install_command(self) -> str:
-        """The command that brings this model into the cache."""
-        if self.recipe is not None:
-            name = self.name if self.kind == "bundle" else self.key
-            return f"alignpro-lite export bundle {name}"
+        """The command that brings this model into the cache, or what it is built from."""
         return f"alignpro-lite models pull {self.key}"
+
+    @property
+    def build_command(self) -> str:
+        """The command that builds a recipe whose base is in the cache."""
+        name = self.name if self.kind == "bundle" else self.key
+        return f"alignpro-lite export bundle {name}"
 
 
 @dataclass(frozen=True)
@@ -343,6 +347,7 @@ def load_files(paths: Iterable[Path]) -> Registry:
     """
     entries: dict[str, Entry] = {}
     presets: dict[str, Preset] = {}
+    places: dict[str, Origin] = {}
     for path in paths:
         origin = Origin(path, RegistryError)
         written = parse(ModelsFile, read_toml(origin, _UNREADABLE), origin)
@@ -350,13 +355,26 @@ def load_files(paths: Iterable[Path]) -> Registry:
             name: parse(Preset, raw, origin.at("preset", _checked_name(name)))
             for name, raw in written.preset.items()
         }
-        entries |= {entry.key: entry for entry in _entries(written, origin)}
+        entries |= (rows := {entry.key: entry for entry in _entries(written, origin)})
+        places |= {name: origin.at("preset", name) for name in written.preset}
+        places |= {key: origin.at(row.kind, row.name) for key, row in rows.items()}
     registry = Registry(tuple(entries.values()), MappingProxyType(presets))
     for name in presets:
-        registry.preset(name)
+        with _names_checked(places[name]):
+            registry.preset(name)
     for entry in registry.entries:
-        registry.downloadable(entry)
+        with _names_checked(places[entry.key]):
+            registry.downloadable(entry)
     return registry
+
+
+@contextmanager
+def _names_checked(place: Origin) -> Iterator[None]:
+    """Say where a name is that points nowhere; until it is corrected, nothing can be listed."""
+    try:
+        yield
+    except RegistryError as error:
+        raise place.located(RegistryError(error.problem, "Correct that name.")) from error
 
 
 def adapter_folder(text: Any, folder: Path) -> Path:

@@ -71,7 +71,7 @@ def pull_model(
     if entry.recipe is not None:
         raise RegistryError(
             f"{entry.key} is built on this machine, not downloaded.",
-            f"Run `{entry.install_command}`.",
+            f"Run `{entry.build_command}`.",
         )
     if entry.own_file is not None:
         return cache.installed_path(entry)

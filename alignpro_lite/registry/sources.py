@@ -94,7 +94,7 @@ class JoinedSource:
     @property
     def path(self) -> str:
         """A name for the whole: that of its parts, without their numbers."""
-        return _RANGE.sub("", re.split("[/#]", self.pattern)[-1])
+        return _RANGE.sub("", re.split("[/#]", self.pattern)[-1]) or "joined"
 
     def __str__(self) -> str:
         return self.pattern

@@ -23,6 +23,7 @@ else:
 
 CHUNK_BYTES = 1 << 20
 LOCK_POLL_SECONDS = 0.2
+ASSEMBLING, DOOMED = ".assembling", ".deleted"
 
 _MOVE_CURE = (
     "Check its permissions, or choose another folder; --cache DIR or ALIGNPRO_LITE_CACHE moves the "
@@ -160,6 +161,19 @@ def leftovers_of(path: Path) -> tuple[Path, ...]:
     """Return what interrupted downloads of a file may leave beside it."""
     growing = (partial_of(path), joining_of(path), part_of(path), partial_of(part_of(path)))
     return (*growing, *map(etag_of, growing), parts_of(joining_of(path)))
+
+
+def hidden_beside(folder: Path, ending: str) -> Path:
+    """Return where a folder is while it is made or deleted; `ending` is one of the two."""
+    return folder.with_name(f".{folder.name}{ending}")
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder, a file or a link (not what it leads to), if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def commit(partial: Path, path: Path) -> None:

@@ -98,31 +98,42 @@ class ModelStore:
             return self.default(kind)
         if os.path.exists(os.path.expanduser(name)):  # noqa: PTH110, PTH111 - see `_path`
             return None
+        name = name.removeprefix(f"{kind}/")  # as `models list` writes it
         found = [
             entry for entry in self.registry.entries if (entry.kind, entry.name) == (kind, name)
         ]
         return found[0] if found else None
 
+    def installed(self, entry: Entry) -> Path:
+        """What is opened of the model of a row, intact.
+
+        Raises:
+            RegistryError, ModelFileError: See `path`.
+        """
+        with disk_errors(self.cache.root):
+            path = self.cache.installed_path(entry)
+        require_intact(self.cache, entry)
+        return path
+
     def _path(self, kind: ModelKind, name: str) -> Path:
-        if name == DEFAULT:
-            return self._installed(self.default(kind))
+        entry = self.entry(kind, name)
+        if entry is not None:
+            return self.installed(entry)
         # os.path answers no where pathlib raises: an over-long text, an unknown ~user.
         path = os.path.expanduser(name)  # noqa: PTH111
         if os.path.exists(path):  # noqa: PTH110
             for entry in self.registry.entries if self.cache.folder else ():
                 if entry.files and self.cache.path(entry) == Path(path).absolute():
-                    return self._installed(entry)
+                    return self.installed(entry)
             return Path(path)
         if is_reference(name):
-            return self._installed(self._referenced(kind, name))
-        name = name.removeprefix(f"{kind}/")  # as `models list` writes it
+            return self.installed(self._referenced(kind, name))
+        name = name.removeprefix(f"{kind}/")
         names = [entry.name for entry in self.registry.entries if entry.kind == kind]
-        if name not in names:
-            raise RegistryError(
-                f"{name!r} is neither a file here nor a {kind} in models.toml{near(name, names)}.",
-                "Check the path, or run `alignpro-lite models list` to see all names.",
-            )
-        return self._installed(self.registry.find(kind, name))
+        raise RegistryError(
+            f"{name!r} is neither a file here nor a {kind} in models.toml{near(name, names)}.",
+            "Check the path, or run `alignpro-lite models list` to see all names.",
+        )
 
     def _referenced(self, kind: ModelKind, text: str) -> Entry:
         with disk_errors(self.cache.root):
@@ -132,8 +143,3 @@ class ModelStore:
                 f"{text} is not installed.", f"Run `alignpro-lite models pull {text}`."
             )
         return entry
-
-    def _installed(self, entry: Entry) -> Path:
-        path = self.cache.installed_path(entry)
-        require_intact(self.cache, entry)
-        return path

@@ -246,7 +246,7 @@ def test_pulling_a_preset_brings_all_its_models(capsys, hub):
     assert listed["prompter/p"]["installed"]
     assert listed["target/t"]["presets"] == listed["bundle/b"]["presets"] == ["mine"]
     assert run(capsys, "path", "target/mine")[1] == run(capsys, "path", "target/t")[1]
-    assert "Run `alignpro-lite export bundle b" in run(capsys, "path", "bundle/mine")[2]
+    assert "Run `alignpro-lite models pull bundle/b" in run(capsys, "path", "bundle/mine")[2]
 
 
 def test_a_model_of_a_hub_needs_no_row(capsys, hub):
@@ -411,4 +411,18 @@ def test_verify_finds_a_flipped_bit_in_a_bundle_built_here(capsys, tmp_path):
     (folder / "model.onnx.data").write_bytes(graph)
     code, out, err = run(capsys, *arguments)
     assert (code, "altered" in out) == (1, True)
-    assert "alignpro-lite export bundle small" in err
+    assert "models rm bundle/small && alignpro-lite models pull bundle/small`" in err
+
+
+def test_a_bundle_of_another_version_does_not_end_the_check_of_the_others(capsys, hub):
+    """After an upgrade `models verify` checked nothing but the old bundle."""
+    run(capsys, "pull", "mine")
+    folder = Cache.open().path(load().find("bundle", "b"))
+    shutil.copytree(TINY_BUNDLE, folder)
+    sidecar = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(sidecar | {"format": 2}))
+    code, out, err = run(capsys, "verify")
+    assert code == 1
+    assert "bundle/b: unreadable: " in out
+    assert "target/t: ok" in out
+    assert "Run `alignpro-lite models rm bundle/b && alignpro-lite models pull bundle/b`." in err

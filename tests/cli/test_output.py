@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.cli.options import DrawOptions
-from alignpro_lite.cli.output import marked, show_certificate
+from alignpro_lite.cli.output import marked, show_certificate, show_plan_notes
 from alignpro_lite.rewriting.certificate import Certificate, word_changes
 from alignpro_lite.rewriting.guard import gain
 from alignpro_lite.rewriting.request import RhoStar
@@ -96,3 +98,12 @@ def test_the_risk_level_reaches_the_library(given, expected):
     options = DrawOptions("default", 8, None, 2, given, None, "scored")
     assert options.settings().guard == expected
     assert RhoStar().guard == "balanced"
+
+
+def test_a_note_is_one_line_that_no_terminal_obeys(capsys):
+    """The name of a prompter in its bundle wrote lines of its own, and cleared the screen."""
+    plan = SimpleNamespace(notes=("The prompter a\x1b[2J\nError: b\x07 was not trained.",))
+    show_plan_notes(cast(Any, SimpleNamespace(plan=plan)))
+    assert capsys.readouterr().err == (
+        "Note: The prompter a\\x1b[2J Error: b\\x07 was not trained.\n"
+    )

@@ -275,7 +275,7 @@ def place(trained, tmp_path, monkeypatch):
 
 def test_the_command_line_builds_a_recipe_and_exports_a_folder(place, trained, capsys):
     assert exit_code_of(["models", "path", "reward/tiny"]) == 1
-    assert "alignpro-lite export bundle reward/tiny" in capsys.readouterr().err
+    assert "alignpro-lite models pull reward/tiny" in capsys.readouterr().err
     assert exit_code_of(["export", "bundle", "reward/tiny"]) == 0
     built = Path(capsys.readouterr().out.strip())
     assert built.parent == place / "cache/rewards"

@@ -167,3 +167,11 @@ def test_a_file_that_is_only_joined_has_a_place_of_its_own(tmp_path):
     (tmp_path / "m.toml").write_text(ROW + row)
     entry = load_files([tmp_path / "m.toml"]).find("target", "t")
     assert Cache(Path("/c")).path(entry) == Path(f"/c/joined/{DIGEST[:16]}/p.bin")
+
+
+def test_what_is_joined_of_parts_that_are_only_numbers_has_a_name(tmp_path):
+    """Its file had an empty name, which is the folder around it."""
+    row = f"source='hf:a/b@c/d/{{1..2}}'\nsha256='{DIGEST}'"
+    (tmp_path / "m.toml").write_text(ROW + row)
+    entry = load_files([tmp_path / "m.toml"]).find("target", "t")
+    assert Cache(Path("/c")).path(entry) == Path(f"/c/joined/{DIGEST[:16]}/joined")

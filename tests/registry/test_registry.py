@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 import tomllib
 from dataclasses import replace
@@ -240,6 +241,21 @@ def test_a_wrong_row_is_refused_with_its_place(tmp_path, text, message):
     assert caught.value.cure
 
 
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [
+        ("preset.p", "bundle = 'x'\ntarget = 'y'"),
+        ("bundle.b", "prompter = 'no'\nmode = 'augment'\nprecision = 'int4'"),
+    ],
+)
+def test_a_name_that_points_nowhere_is_shown_where_it_is(tmp_path, key, row):
+    """Neither the file nor the row was named, and the cure was a list that fails likewise."""
+    path = write(tmp_path / "models.toml", f"[{key}]\n{row}")
+    with pytest.raises(RegistryError, match=re.escape(f"{path}, [{key}]: No ")) as caught:
+        load_files([registry.SHIPPED_FILE, path])
+    assert "models list" not in caught.value.cure
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "models.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RegistryError, match="expected UTF-8 text, found UTF-16"):
@@ -375,12 +391,33 @@ def test_removing_keeps_the_neighbours(tmp_path):
 def test_a_built_bundle_is_removed_as_a_whole(tmp_path):
     cache = Cache(tmp_path)
     bundle = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
-    assert cache.path(bundle) == tmp_path / "bundles/b"
-    for name in ("b", ".b.deleted"):  # the second: left by an interrupted removal
+    built = cache.path(bundle)
+    # By an interrupted removal, by other versions of the package and by a row that said otherwise.
+    left = (f".{built.name}.deleted", "b", "b-0123abcd", "b-4567cdef")
+    for name in (built.name, *left):
         (tmp_path / "bundles" / name / "sub").mkdir(parents=True)
         (tmp_path / "bundles" / name / "sub/x").write_bytes(b"123")
-    assert cache.remove(bundle) == 3
-    assert not any((tmp_path / "bundles").iterdir())
+    (tmp_path / "bundles/b-b").mkdir()  # another row's
+    assert cache.remove(bundle) == 12
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["b-b"]
+
+
+def test_a_row_that_says_otherwise_does_not_find_what_was_built_before(tmp_path):
+    """A row without an adapter kept its bundle when its precision, mode or prompter changed."""
+    recipes: list[BundleRecipe | RewardRecipe] = [
+        BundleRecipe("p", "augment", "int4"),
+        BundleRecipe("q", "augment", "int4"),
+        BundleRecipe("p", "rewrite", "int4"),
+        BundleRecipe("p", "augment", "fp32"),
+        RewardRecipe("p", tmp_path / "adapter", "int8"),
+        RewardRecipe("q", tmp_path / "adapter", "int8"),
+        RewardRecipe("p", tmp_path / "adapter", "fp32"),
+        RewardRecipe("p", tmp_path / "adapter", "fp32", {"kind": 0.5}),
+    ]
+    entries = [Entry("bundle", "b", is_folder=True, recipe=recipe) for recipe in recipes]
+    assert len({Cache(tmp_path).path(entry) for entry in entries}) == len(recipes)
+    said = Entry("bundle", "b", recipe=structs.replace(recipes[0], description="x"))
+    assert Cache(tmp_path).path(said) == Cache(tmp_path).path(entries[0])
 
 
 def test_the_users_own_file_is_used_in_place_and_never_removed(tmp_path):
@@ -452,11 +489,11 @@ def test_resolve_says_neither_file_nor_name(tmp_path, text):
         store(Cache(tmp_path), HUB_FILE).path("target", text)
 
 
-def test_a_bundle_that_is_not_built_names_the_command_that_builds_it(tmp_path):
+def test_a_bundle_that_is_not_built_names_the_command_that_needs_no_torch(tmp_path):
     bundle = Entry("bundle", "b", is_folder=True, recipe=BundleRecipe("p", "augment", "int4"))
     with pytest.raises(RegistryError) as caught:
         store(Cache(tmp_path), bundle).path("bundle", "b")
-    assert "alignpro-lite export bundle b" in caught.value.cure
+    assert "alignpro-lite models pull bundle/b" in caught.value.cure
 
 
 RECIPES = """
@@ -496,8 +533,8 @@ def test_recipes_name_their_adapter_by_package_or_by_folder(tmp_path, monkeypatc
     assert bundle.recipe == BundleRecipe("p", "augment", "int4", tmp_path / "adapters/learned")
     assert reward.recipe == RewardRecipe("r", tmp_path / "own", "int8", {"kind": 0.5})
     assert known.downloadable(reward).name == "r"
-    assert reward.install_command == "alignpro-lite export bundle reward/mine"
-    assert Cache(tmp_path).path(reward) == tmp_path / "rewards/mine"
+    assert reward.build_command == "alignpro-lite export bundle reward/mine"
+    assert Cache(tmp_path).path(reward).parent == tmp_path / "rewards"
     (tmp_path / "own").mkdir()
     first = Cache(tmp_path).path(reward)
     (tmp_path / "own/weights").write_bytes(b"1")

@@ -34,6 +34,7 @@ def stray(cache: Cache, path: str) -> Path:
         "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl.partial",
         "pypi/my.pkg/1.0/my_pkg-1.0-py3-none-any.whl.partial.etag",
         "bundles/.default-0123.deleted/model.onnx",
+        "bundles/.qwen2.5-0123.assembling/model.onnx.data",
         "rewards/.r.deleted/sub/model.onnx",
     ],
 )
