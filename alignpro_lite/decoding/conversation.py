@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from alignpro_lite.decoding.markers import Rendered
+from alignpro_lite.decoding.markers import Rendered, Stretch
 from alignpro_lite.decoding.sandbox import render_template
 from alignpro_lite.errors import InputError
 
@@ -88,14 +88,18 @@ class _Told:
     variables: tuple[tuple[str, Variable], ...]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        turns = [turn.as_dict() for turn in messages]
-        text, own = render_template(
-            self.template, turns, dict(self.special_tokens), dict(self.variables)
-        )
+        text, own = self._written(messages)
         if own is None:
             typed = "\n".join(f"{turn.reasoning}\n{turn.content}" for turn in messages)
-            return Rendered(text, ((0, len(text)),), typed)
+            harmless, _ = self._written([_harmless(turn) for turn in messages])
+            return Rendered(text, ((0, len(text)),), typed, harmless)
         return Rendered(text, own)
+
+    def _written(self, messages: Sequence[Message]) -> tuple[str, tuple[Stretch, ...] | None]:
+        turns = [turn.as_dict() for turn in messages]
+        return render_template(
+            self.template, turns, dict(self.special_tokens), dict(self.variables)
+        )
 
 
 @functools.lru_cache(maxsize=256)
@@ -123,6 +127,12 @@ def _replaced(messages: Sequence[Message], place: int) -> list[Message]:
 def _marked(role: Role) -> Message:
     """A message that no template knows."""
     return Message(role, f"message{secrets.token_hex(16)}")
+
+
+def _harmless(message: Message) -> Message:
+    """A message of the same shape that holds no marker."""
+    marked = _marked(message.role)
+    return replace(marked, reasoning=marked.content if message.reasoning else "")
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
