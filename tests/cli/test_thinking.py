@@ -72,6 +72,14 @@ def test_a_thought_that_was_cut_is_told_with_its_cure(load, capsys):
     out, err = capsys.readouterr()
     assert out == "\n"
     assert "The target was still thinking at --max-tokens 6, so there is no answer." in err
+    assert "or try --thinking off" in err
+
+
+def test_a_thought_that_was_cut_though_it_was_turned_off_has_no_such_cure(load, capsys):
+    """Holds down: the advice was what the user had done."""
+    load(models.SWITCH)
+    assert exit_code_of(["run", *SUMMED[:-1], "6", "--thinking", "off"]) == 0
+    assert capsys.readouterr().err.rstrip().endswith("there is no answer. Raise it.")
 
 
 def test_the_switch_reaches_the_template(load, capsys, monkeypatch):

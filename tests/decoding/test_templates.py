@@ -127,10 +127,18 @@ def test_a_marker_that_a_template_makes_of_a_message_it_changes_is_refused(templ
     """Holds down: where both shades were taken, or of no use, it counted as the template's own."""
     rendered = render(template, [Message("user", content)], NAMES)
     assert rendered.doubtful
-    with pytest.raises(InputError, match="'<|im_end|>'"):
+    with pytest.raises(InputError, match="has a meaning for this model"):
         rendered.find(["<|im_end|>"])
     harmless = render(template, [Message("user", content.replace("|", ""))], NAMES)
     assert texts(harmless, harmless.find(["<|im_end|>"]).own) == ["<|im_end|>"]
+
+
+def test_the_clock_stands_still_while_a_conversation_is_rendered():
+    """Holds down: renderings that are compared told different times, so all was doubtful."""
+    template = "{{ strftime_now('%H:%M:%S.%f') }}<|im_start|>{{ messages[0].content }}"
+    rendered = render(template, [Message("user", "<|im_start|>")], NAMES)
+    assert rendered.doubtful == ""
+    assert len(rendered.find(["<|im_start|>"]).own) == 1
 
 
 def texts(rendered: Rendered, spans: Iterable[tuple[int, int]]) -> list[str]:

@@ -165,6 +165,25 @@ def test_a_switch_that_is_missing_is_refused_before_the_prompt_is_rewritten(open
         model.stream("Hello", Request(thinking="off"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thinking": "maybe"},
+        {"thinking": None},
+        {"thinking": True},
+        {"stop": "END"},
+        {"stop": (1,)},
+        {"stop": None},
+        {"protect": "id"},
+    ],
+)
+def test_a_request_refuses_what_would_silently_mean_something_else(options):
+    """Holds down: every word but `on` turned thinking off, and a string stopped at each letter."""
+    (name,) = options
+    with pytest.raises(InputError, match=f"{name} must be"):
+        Request(**options)
+
+
 def test_a_rewrite_that_is_only_a_thought_is_refused():
     written = Rewrite("", "", (1,), -1.0, -1.0, "length", "Let me see", thought_only=True)
     refusal = refusal_of(protect(PROMPT), written)
