@@ -61,8 +61,12 @@ def render(
 
     Raises:
         ModelFileError: The template is broken or too slow.
-        InputError: The template refuses the conversation or loses a message.
+        InputError: The template refuses the conversation or loses a message, or a message is not
+            text.
     """
+    for message in messages:
+        _require_text("message", message.content)
+        _require_text("message", message.reasoning)
     if template is None:
         return Rendered("\n\n".join(message.content for message in messages))
     told = _Told(template, tuple(special_tokens.items()), tuple((variables or {}).items()))
@@ -152,10 +156,17 @@ def check_prompt(prompt: str) -> None:
     """
     if not prompt.strip():
         raise InputError("A prompt needs text, found none.", "Pass it as an argument or on stdin.")
+    _require_text("prompt", prompt)
+
+
+def _require_text(name: str, found: object) -> None:
+    """Refuse what cannot be written as UTF-8."""
+    if not isinstance(found, str):
+        raise InputError(f"A {name} must be text, found {found!r:.80}.", "Pass a string.")
     try:
-        prompt.encode("utf-8")
+        found.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The prompt is not valid text: half a surrogate pair at character {error.start}.",
+            f"The {name} is not valid text: half a surrogate pair at character {error.start}.",
             "Convert it to UTF-8.",
         ) from error

@@ -106,7 +106,12 @@ def _rendered(template: Template, values: Mapping[str, Any]) -> str:
         if left < 0:
             raise TemplateError(f"it writes more than {most} characters")
         pieces.append(piece)
-    return "".join(pieces)
+    text = "".join(pieces)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TemplateError("it writes half a surrogate pair") from error
+    return text
 
 
 @functools.lru_cache(maxsize=32)
