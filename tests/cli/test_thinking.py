@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -106,6 +107,14 @@ def test_a_switch_that_is_missing_is_one_line(load, capsys):
         "Error: Thinking cannot be turned on: the model's chat template has no switch for it, it "
         "does not think. Leave --thinking out, or use another model.\n"
     )
+
+
+def test_a_chat_is_refused_once_and_not_line_by_line(load, capsys, monkeypatch):
+    """Holds down: a chat began that answered every line with the same error."""
+    load(models.PLAIN)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nHello\n"))
+    assert exit_code_of(["chat", "--thinking", "on"]) == 1
+    assert capsys.readouterr().err.count("Thinking cannot be turned on") == 1
 
 
 def test_a_file_of_prompts_is_refused_once_and_not_line_by_line(load, tmp_path, capsys):
