@@ -56,6 +56,7 @@ class AlignedStream:
         self._marks: dict[str, float] = {}
         self._finish: FinishReason | None = None
         self._tokens = 0
+        self._thought_only = False
         self._written = self._generate()
 
     @property
@@ -112,6 +113,7 @@ class AlignedStream:
             answer.cancel()
             self._finish = answer.finish_reason or "cancelled"
             self._tokens = answer.token_count
+            self._thought_only = answer.thought_only
             self._marks["total"] = self._elapsed()
 
     def _was_cut(self, trial: Trial) -> bool:
@@ -148,6 +150,7 @@ class AlignedStream:
             choice=self.choice or unchanged(self._protected.prompt, "cancelled"),
             answer=self._said(thought=False),
             reasoning=self._said(thought=True).strip(),
+            thought_only=self._thought_only,
             finish_reason=self._finish or "cancelled",
             answer_tokens=self._tokens,
             timings=Timings(

@@ -64,6 +64,7 @@ def chat(
     _enable_line_editing()
     request = answer.request(drawing.settings())
     with models.load(reward=drawing.reward) as model:
+        model.target.thinking.values(request.thinking)  # refused once, not line by line
         output.show_plan_notes(model)
         click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
         Conversation(model, request, show_thinking=show_thinking).loop()

@@ -207,12 +207,11 @@ def show_cut(result: Result, request: Request) -> None:
     """Say so if there is no answer but a thought, or if --max-tokens cut the answer."""
     limit = f"--max-tokens {request.max_tokens}"
     if result.thought_only and result.finish_reason == "length":
-        note(
-            f"The target was still thinking at {limit}, so there is no answer. Raise it, or pass "
-            "--thinking off."
-        )
+        # Not every template has the switch; the target refuses it where there is none.
+        cure = "" if request.thinking == "off" else ", or try --thinking off"
+        note(f"The target was still thinking at {limit}, so there is no answer. Raise it{cure}.")
     elif result.thought_only and result.finish_reason == "stop":
-        note("The target ended within its thought, so there is no answer.")
+        note("The target thought, and ended without an answer.")
     elif result.finish_reason == "length":
         note(f"The answer was cut at {limit}.")
 

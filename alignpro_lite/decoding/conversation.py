@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from alignpro_lite.decoding.markers import Rendered
+from alignpro_lite.decoding.markers import Rendered, Stretch
 from alignpro_lite.decoding.sandbox import render_template
 from alignpro_lite.errors import InputError
 
@@ -61,8 +61,12 @@ def render(
 
     Raises:
         ModelFileError: The template is broken or too slow.
-        InputError: The template refuses the conversation or loses a message.
+        InputError: The template refuses the conversation or loses a message, or a message is not
+            text.
     """
+    for message in messages:
+        _require_text("message", message.content)
+        _require_text("message", message.reasoning)
     if template is None:
         return Rendered("\n\n".join(message.content for message in messages))
     told = _Told(template, tuple(special_tokens.items()), tuple((variables or {}).items()))
@@ -88,14 +92,18 @@ class _Told:
     variables: tuple[tuple[str, Variable], ...]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        turns = [turn.as_dict() for turn in messages]
-        text, own = render_template(
-            self.template, turns, dict(self.special_tokens), dict(self.variables)
-        )
+        text, own = self._written(messages)
         if own is None:
             typed = "\n".join(f"{turn.reasoning}\n{turn.content}" for turn in messages)
-            return Rendered(text, ((0, len(text)),), typed)
+            harmless, _ = self._written([_harmless(turn) for turn in messages])
+            return Rendered(text, ((0, len(text)),), typed, harmless)
         return Rendered(text, own)
+
+    def _written(self, messages: Sequence[Message]) -> tuple[str, tuple[Stretch, ...] | None]:
+        turns = [turn.as_dict() for turn in messages]
+        return render_template(
+            self.template, turns, dict(self.special_tokens), dict(self.variables)
+        )
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,6 +133,12 @@ def _marked(role: Role) -> Message:
     return Message(role, f"message{secrets.token_hex(16)}")
 
 
+def _harmless(message: Message) -> Message:
+    """A message of the same shape that holds no marker."""
+    marked = _marked(message.role)
+    return replace(marked, reasoning=marked.content if message.reasoning else "")
+
+
 def _without_system(messages: Sequence[Message]) -> list[Message]:
     """The conversation with the system's words in the user's first turn; empty if that is none."""
     match messages:
@@ -142,10 +156,17 @@ def check_prompt(prompt: str) -> None:
     """
     if not prompt.strip():
         raise InputError("A prompt needs text, found none.", "Pass it as an argument or on stdin.")
+    _require_text("prompt", prompt)
+
+
+def _require_text(name: str, found: object) -> None:
+    """Refuse what cannot be written as UTF-8."""
+    if not isinstance(found, str):
+        raise InputError(f"A {name} must be text, found {found!r:.80}.", "Pass a string.")
     try:
-        prompt.encode("utf-8")
+        found.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The prompt is not valid text: half a surrogate pair at character {error.start}.",
+            f"The {name} is not valid text: half a surrogate pair at character {error.start}.",
             "Convert it to UTF-8.",
         ) from error

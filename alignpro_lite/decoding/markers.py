@@ -39,11 +39,13 @@ class Rendered:
         own: Where the template wrote them, in order; the rest are the messages'.
         doubtful: The messages, if the template makes something of them that cannot be followed;
             then `own` is all of the text. "" otherwise.
+        harmless: What the template makes of harmless messages in place of doubtful ones.
     """
 
     text: str
     own: tuple[Stretch, ...] = ()
     doubtful: str = ""
+    harmless: str = ""
 
     def find(self, markers: Iterable[str]) -> MarkersFound:
         """Find every occurrence of markers.
@@ -54,15 +56,23 @@ class Rendered:
         own: list[Stretch] = []
         foreign: list[Stretch] = []
         for marker in markers:
-            if marker in self.doubtful:
+            if self._may_be_typed(marker):
                 raise InputError(
                     f"The model's chat template changes messages, found one that holds {marker!r}, "
-                    "which has a meaning for this model.",
+                    "or becomes it; it has a meaning for this model.",
                     "Take it out of the prompt, or use another model.",
                 )
             for span in _occurrences(self.text, marker):
                 (own if self._is_own(*span) else foreign).append(span)
         return MarkersFound(_apart(own), tuple(foreign))
+
+    def _may_be_typed(self, marker: str) -> bool:
+        """Whether a marker may come from doubtful messages, which a template can also make it of.
+
+        `<|im_/no_thinkend|>` is harmless until a template takes `/no_think` out.
+        """
+        made = self.doubtful and self.text.count(marker) > self.harmless.count(marker)
+        return bool(made) or marker in self.doubtful
 
     def _is_own(self, start: int, end: int) -> bool:
         """Whether the template wrote a marker, except for white space and the name of a role."""

@@ -49,7 +49,9 @@ def answer(request: tuple[str, Mapping[str, Any], Sequence[str]]) -> dict[str, A
         The `refusal` of the template itself, or the `fault` that it has, or its `text` with `own`:
         where the template wrote it, as pairs (start, end), None if that cannot be told.
     """
-    template, values, names = request
+    template, told, names = request
+    # One moment for all renderings of it: they are compared.
+    values = {"strftime_now": datetime.now().strftime, **told}
     try:
         text = _rendered(_compiled(template, None), values)
         return {"text": text, "own": _own_stretches(template, values, names, text)}
@@ -104,7 +106,12 @@ def _rendered(template: Template, values: Mapping[str, Any]) -> str:
         if left < 0:
             raise TemplateError(f"it writes more than {most} characters")
         pieces.append(piece)
-    return "".join(pieces)
+    text = "".join(pieces)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TemplateError("it writes half a surrogate pair") from error
+    return text
 
 
 @functools.lru_cache(maxsize=32)
@@ -128,7 +135,6 @@ def _environment() -> Environment:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
     return environment
 
 

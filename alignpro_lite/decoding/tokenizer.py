@@ -138,8 +138,11 @@ class TextTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of token ids, special tokens left out but for the tags around thoughts."""
-        spoken = [token for token in tokens if token not in self._silent]
-        return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
+        return self.decode_all([token for token in tokens if token not in self._silent])
+
+    def decode_all(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens as they are written."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
 
 
 def spell_out_markers(tokenizer: Tokenizer, template: str) -> None:

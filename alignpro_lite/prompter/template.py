@@ -53,11 +53,12 @@ class RewriteTemplate(Record):
     def apply(self, prompt: str, output: str) -> str:
         """The rewrite x' from the prompt x and what the prompter wrote.
 
-        The empty hint is x itself; the empty rewrite is no prompt.
+        The empty hint is x itself, and so is x without the white space around it; the empty rewrite
+        is no prompt.
         """
         written = output.strip()
         if self.mode == "rewrite":
-            return written
+            return prompt if written == prompt.strip() else written
         return f"{prompt.rstrip()}\n\n{written}" if written else prompt
 
     def _ask(self, prompt: str) -> str:

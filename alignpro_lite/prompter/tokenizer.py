@@ -78,5 +78,5 @@ class PrompterTokenizer:
         """Whether requests end with the tag that begins a thought."""
         if self._reasoning is None:
             return False
-        end = self._text.decode(self.request("Hello")[-LONGEST_OPENING:])
+        end = self._text.decode_all(self.request("Hello")[-LONGEST_OPENING:])
         return opens_thought(end, self._reasoning)

@@ -88,11 +88,8 @@ class RhoStar:
         _require_from(1, "trial_tokens", self.trial_tokens)
         if self.strength is not None and not 0 < self.strength < math.inf:
             raise InputError(f"λ must be above 0, found {self.strength}.", "Pass a larger λ.")
-        if self.guard not in get_args(Guard):
-            raise InputError(
-                f"guard must be {', '.join(get_args(Guard))}, found {self.guard!r}.",
-                'Pass one of them, for example "balanced".',
-            )
+        _require_one_of(get_args(Guard), "guard", self.guard)
+        _require_one_of(get_args(Returns), "returns", self.returns)
         if not 0 < self.tolerance < 1:
             raise InputError(
                 f"tolerance must be between 0 and 1, found {self.tolerance}.",
@@ -103,6 +100,22 @@ class RhoStar:
 def _require_from(least: int, name: str, value: int) -> None:
     if value < least:
         raise InputError(f"{name} must be at least {least}, found {value}.", f"Raise {name}.")
+
+
+def _require_one_of(known: tuple[str, ...], name: str, value: object) -> None:
+    if value not in known:
+        raise InputError(
+            f"{name} must be {', '.join(known)}, found {value!r}.",
+            f'Pass one of them, for example "{known[0]}".',
+        )
+
+
+def _require_texts(name: str, value: object) -> None:
+    """Refuse a single string, whose characters would be taken one by one."""
+    if not isinstance(value, tuple | list) or not all(isinstance(text, str) for text in value):
+        raise InputError(
+            f"{name} must be a tuple of strings, found {value!r}.", f'Pass {name}=("...",).'
+        )
 
 
 @dataclass(frozen=True)
@@ -135,11 +148,14 @@ class Request:
     thinking: Thinking = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse patterns that cannot be used, before anything is loaded.
+        """Refuse what cannot be used, before anything is loaded.
 
         Raises:
-            InputError: Names the pattern.
+            InputError: Names the setting or the pattern.
         """
+        _require_one_of(get_args(Thinking), "thinking", self.thinking)
+        _require_texts("stop", self.stop)
+        _require_texts("protect", self.protect)
         compile_patterns(self.protect)
 
     def with_seed(self, seed: int) -> Request:

@@ -56,6 +56,7 @@ class Result:
         choice: The prompt and its rewrite.
         answer: y, the target's text.
         reasoning: What the target thought before it, without tags; empty if it did not think.
+        thought_only: Whether the target thought and did not come to an answer.
         finish_reason: `stop`, `length` (cut at max_tokens) or `cancelled`.
         answer_tokens: Tokens of thought and answer, the stop token included.
         timings: How long it took.
@@ -64,6 +65,7 @@ class Result:
     choice: Choice
     answer: str
     reasoning: str
+    thought_only: bool
     finish_reason: FinishReason
     answer_tokens: int
     timings: Timings
@@ -72,8 +74,3 @@ class Result:
     def certificate(self) -> Certificate:
         """How the prompt was chosen."""
         return self.choice.certificate
-
-    @property
-    def thought_only(self) -> bool:
-        """Whether the target thought and did not come to an answer."""
-        return bool(self.reasoning) and not self.answer

@@ -187,7 +187,7 @@ def _reply(message: dict[str, Any]) -> Reply:
     # JSON can spell halves of characters, which no file or tokenizer takes.
     text = (message["content"] or "").encode("utf-8", errors="replace").decode("utf-8")
     thought = _thought(message)
-    return Reply(thought, text, thought_only=bool(thought) and not text)
+    return Reply(thought, text, thought_only=bool(thought) and not text.strip())
 
 
 def _thought(message: dict[str, Any]) -> str:

@@ -263,7 +263,11 @@ class LlamaTarget:
     def _splitter(self, prompt: Sequence[int], question: Question) -> ReasoningSplitter:
         """Tells thoughts from the answer to a prompt, which may open the first thought itself."""
         asked = prompt[: len(prompt) - len(question.begun)]
-        end = b"".join(map(self.spoken, asked[-LONGEST_OPENING:]))
+        # Special tokens count: behind a user's `<think>`, one of them may be all that follows.
+        end = b"".join(
+            self.piece(token) or self._native.special_text(token).encode()
+            for token in asked[-LONGEST_OPENING:]
+        )
         inside = opens_thought(end.decode("utf-8", errors="replace"), self._reasoning)
         return ReasoningSplitter(self._reasoning, inside=inside)
 

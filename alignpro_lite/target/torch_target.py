@@ -177,7 +177,7 @@ class HfTarget:
         stops = (place for place, token in enumerate(drawn) if token in self._special.stop)
         end = next(stops, None)
         kept = drawn[:end]
-        asked = self._tokenizer.decode(prompt[-LONGEST_OPENING:])
+        asked = self._tokenizer.decode_all(prompt[-LONGEST_OPENING:])
         inside = opens_thought(asked, self._reasoning)
         return answer_of(
             split_reply(self._tokenizer.decode(kept), self._reasoning, inside=inside),

@@ -22,7 +22,10 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from alignpro_lite import cli
 from alignpro_lite.cli import chat, options
-model = SimpleNamespace(plan=SimpleNamespace(notes=()))
+thinking = SimpleNamespace(values=lambda position: {})
+model = SimpleNamespace(
+    plan=SimpleNamespace(notes=()), target=SimpleNamespace(thinking=thinking)
+)
 options.ModelOptions.load = lambda *_, **__: nullcontext(model)
 chat.Conversation._answer = lambda self, prompt: print(ascii(prompt), flush=True)
 sys.argv = ["alignpro-lite", "chat"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -72,6 +73,14 @@ def test_a_thought_that_was_cut_is_told_with_its_cure(load, capsys):
     out, err = capsys.readouterr()
     assert out == "\n"
     assert "The target was still thinking at --max-tokens 6, so there is no answer." in err
+    assert "or try --thinking off" in err
+
+
+def test_a_thought_that_was_cut_though_it_was_turned_off_has_no_such_cure(load, capsys):
+    """Holds down: the advice was what the user had done."""
+    load(models.SWITCH)
+    assert exit_code_of(["run", *SUMMED[:-1], "6", "--thinking", "off"]) == 0
+    assert capsys.readouterr().err.rstrip().endswith("there is no answer. Raise it.")
 
 
 def test_the_switch_reaches_the_template(load, capsys, monkeypatch):
@@ -98,6 +107,14 @@ def test_a_switch_that_is_missing_is_one_line(load, capsys):
         "Error: Thinking cannot be turned on: the model's chat template has no switch for it, it "
         "does not think. Leave --thinking out, or use another model.\n"
     )
+
+
+def test_a_chat_is_refused_once_and_not_line_by_line(load, capsys, monkeypatch):
+    """Holds down: a chat began that answered every line with the same error."""
+    load(models.PLAIN)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nHello\n"))
+    assert exit_code_of(["chat", "--thinking", "on"]) == 1
+    assert capsys.readouterr().err.count("Thinking cannot be turned on") == 1
 
 
 def test_a_file_of_prompts_is_refused_once_and_not_line_by_line(load, tmp_path, capsys):

@@ -295,11 +295,32 @@ def test_what_a_template_is_told_cannot_replace_the_conversation():
     assert rendered == Rendered("Hello")
 
 
-def test_half_a_surrogate_pair_reaches_the_template_and_comes_back():
-    rendered = render(
-        "{{ bos_token }}{{ messages[0].content }}", TALK[1:2], {"bos_token": "\udcff"}
-    )
-    assert rendered.text == "\udcffHello"
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("{{ bos_token }}{{ messages[0].content }}", {"bos_token": "\udcff"}),
+        (r"{{ '\ud800' }}{{ messages[0].content }}", {}),
+    ],
+)
+def test_a_template_that_writes_half_a_surrogate_pair_is_refused(template, names):
+    """Holds down: no tokenizer takes it, so it was a traceback."""
+    with pytest.raises(ModelFileError, match="it writes half a surrogate pair"):
+        render(template, TALK[1:2], names)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Message("user", "\ud800"), "half a surrogate pair at character 0"),
+        (Message("assistant", "a", "b\udfff"), "half a surrogate pair at character 1"),
+        (Message("user", None), "must be text, found None"),  # type: ignore[arg-type]
+    ],
+)
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_a_message_that_is_not_text_is_refused(template, message, reason):
+    """Holds down: the prompt was looked at, and earlier turns were a traceback."""
+    with pytest.raises(InputError, match=reason):
+        render(template, [message, *TALK[1:2]], {})
 
 
 def test_the_filters_of_a_template_are_jinjas_own():

@@ -54,10 +54,18 @@ def test_a_nul_of_a_message_is_not_taken_for_the_templates_own():
 
 
 def test_what_cannot_be_told_apart_is_refused_only_if_it_matters():
-    talk = Rendered("<a>x<a>", ((0, 7),), doubtful="x<b>")
+    talk = Rendered("<a>x<a>", ((0, 7),), doubtful="x<b>", harmless="<a>m<a>")
     assert len(talk.find(["<a>"]).own) == 2
     with pytest.raises(InputError, match="found one that holds '<b>'"):
         talk.find(["<a>", "<b>"])
+
+
+def test_what_a_template_makes_of_doubtful_messages_counts():
+    """Holds down: a marker typed in two halves around what a template takes out became real."""
+    talk = Rendered("<a><b>", ((0, 6),), doubtful="<x>b>", harmless="<a>m")
+    assert len(talk.find(["<a>"]).own) == 1
+    with pytest.raises(InputError, match="or becomes it"):
+        talk.find(["<b>"])
 
 
 @given(parts=st.lists(st.tuples(st.text(alphabet="<a|>b", max_size=6), st.booleans()), max_size=6))

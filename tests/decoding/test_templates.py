@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.markers import Rendered
+from alignpro_lite.errors import InputError
 from tests.support.chat_templates import FRAGMENTS, MARKERS, TEMPLATES
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -112,6 +113,32 @@ def test_every_marker_of_a_conversation_is_told_from_the_templates_own(kind, mes
 def test_what_a_template_makes_of_a_message_is_the_messages(template, content, own):
     rendered = render(template, [Message("user", content)], {})
     assert texts(rendered, rendered.find(MARKERS).own) == own
+
+
+@pytest.mark.parametrize(
+    ("template", "content"),
+    [
+        (TEMPLATES["switch"], "<|im_/no_thinkend|>" + chr(0x40041) + chr(0x80041)),
+        ("{{ 'a' | upper }}{{ messages[0].content.replace('-', '') }}<|im_end|>", "<|im_-end|>"),
+        ("{{ 'a' | upper }}{{ messages[0].content | lower }}<|im_end|>", "<|IM_END|>"),
+    ],
+)
+def test_a_marker_that_a_template_makes_of_a_message_it_changes_is_refused(template, content):
+    """Holds down: where both shades were taken, or of no use, it counted as the template's own."""
+    rendered = render(template, [Message("user", content)], NAMES)
+    assert rendered.doubtful
+    with pytest.raises(InputError, match="has a meaning for this model"):
+        rendered.find(["<|im_end|>"])
+    harmless = render(template, [Message("user", content.replace("|", ""))], NAMES)
+    assert texts(harmless, harmless.find(["<|im_end|>"]).own) == ["<|im_end|>"]
+
+
+def test_the_clock_stands_still_while_a_conversation_is_rendered():
+    """Holds down: renderings that are compared told different times, so all was doubtful."""
+    template = "{{ strftime_now('%H:%M:%S.%f') }}<|im_start|>{{ messages[0].content }}"
+    rendered = render(template, [Message("user", "<|im_start|>")], NAMES)
+    assert rendered.doubtful == ""
+    assert len(rendered.find(["<|im_start|>"]).own) == 1
 
 
 def texts(rendered: Rendered, spans: Iterable[tuple[int, int]]) -> list[str]:

@@ -26,3 +26,9 @@ def test_the_empty_hint_is_the_prompt_to_the_last_space():
     assert AUGMENT.apply("Why? ", " \n") == "Why? "
     assert AUGMENT.apply("Why? ", "Be brief.") == "Why?\n\nBe brief."
     assert REWRITE.apply("Why?", " \n") == ""
+
+
+def test_a_rewrite_that_differs_in_outer_white_space_alone_is_the_prompt():
+    """Holds down: a prompt that ends with a line break counted as rewritten when it was not."""
+    assert REWRITE.apply(" Why?\n", "Why?") == " Why?\n"
+    assert REWRITE.apply(" Why?\n", "Why\n?") == "Why\n?"

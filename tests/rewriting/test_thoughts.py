@@ -159,10 +159,41 @@ def test_a_cut_thought_is_told(opened):
     assert (result.answer, result.finish_reason, result.thought_only) == ("", "length", True)
 
 
+def test_an_answer_that_a_stop_string_ends_at_once_is_no_thought(opened):
+    """Holds down: a result told it by its empty text, unlike the stream it came from."""
+    model = aligned(opened(models.ALWAYS))
+    result = model.run("What is 12 + 345?", Request(max_tokens=200, stop=("It",)))
+    assert (result.answer, result.finish_reason, result.thought_only) == ("", "stop", False)
+
+
+def test_a_thought_that_is_empty_is_a_thought(opened):
+    result = aligned(opened(models.OPENED, "")).run("What is 12 + 345?", Request(max_tokens=9))
+    assert (result.answer, result.reasoning, result.thought_only) == ("", "", True)
+
+
 def test_a_switch_that_is_missing_is_refused_before_the_prompt_is_rewritten(opened):
     model = aligned(opened(models.ALWAYS))
     with pytest.raises(InputError, match="Thinking cannot be turned off"):
         model.stream("Hello", Request(thinking="off"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thinking": "maybe"},
+        {"thinking": None},
+        {"thinking": True},
+        {"stop": "END"},
+        {"stop": (1,)},
+        {"stop": None},
+        {"protect": "id"},
+    ],
+)
+def test_a_request_refuses_what_would_silently_mean_something_else(options):
+    """Holds down: every word but `on` turned thinking off, and a string stopped at each letter."""
+    (name,) = options
+    with pytest.raises(InputError, match=f"{name} must be"):
+        Request(**options)
 
 
 def test_a_rewrite_that_is_only_a_thought_is_refused():

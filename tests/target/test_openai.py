@@ -354,7 +354,7 @@ def test_what_a_server_keeps_apart_as_a_thought_is_no_answer(chat, name):
     assert ask(chat.url, count=1) == [[Answer("It is 357.", None, "stop")]]
 
 
-@pytest.mark.parametrize("content", [None, ""])
+@pytest.mark.parametrize("content", [None, "", "\n\n"])
 def test_a_thought_without_an_answer_is_a_failure(chat, content):
     """Holds down: an answer cut inside its thought was an empty answer, and was scored."""
     chat.raw = json.dumps(message(content, reasoning_content="It is")).encode()

@@ -64,6 +64,16 @@ def test_a_thought_is_kept_apart_from_the_answer(opened, template, tags, text, t
     assert stream.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("typed", ["<think>", "a <think>\n"])
+def test_a_tag_at_the_end_of_a_prompt_opens_no_thought(opened, typed):
+    """Holds down: where but a special token follows, the whole answer was taken for a thought."""
+    tags = (*models.THINK_TAGS, "<|assistant|>")
+    template = "{{ messages[0].content }}<|assistant|>{# </think> #}"
+    target = opened(template, "It is 357.", tags=tags, token_type=models.CONTROL)
+    (stream,) = target.answer(Question([Message("user", typed)], max_tokens=200))
+    assert ("".join(stream), stream.reasoning) == ("It is 357.", "")
+
+
 def test_a_thought_is_streamed_as_it_comes(opened):
     target = opened(models.ALWAYS)
     (stream,) = target.answer(Question(ASK, max_tokens=200))
@@ -192,3 +202,14 @@ def test_a_model_in_torch_thinks_in_the_same_way(tmp_path, monkeypatch):
     rows = rows[:, :-3]
     ((failure,),) = target.answers([ASK], AnswerPlan(1, 9), 0)
     assert isinstance(failure, TargetFailure)
+
+
+def test_a_tag_at_the_end_of_a_prompt_opens_no_thought_in_torch(tmp_path, monkeypatch):
+    """As above: special tokens were left out of the text whose end was looked at."""
+    template = "{{ messages[0].content }}<|im_start|>{# </think> #}"
+    target = HfTarget(load_torch_model(models.write(tmp_path / "m.gguf", template)))
+    ask = [Message("user", "a <think>")]
+    asked = target.prompt_tokens(ask)
+    rows = torch.tensor([[*asked, *target.prompt_tokens([Message("user", "b")])[:-1]]])
+    monkeypatch.setattr(target._model, "generate", lambda *_, **__: rows)
+    assert target.answers([ask], AnswerPlan(1, 9), 0)[0][0].text == "b"
