@@ -62,7 +62,7 @@ def measure(trained: Path, base: Path | None) -> None:
 
 
 def base_bundle(folder: Path) -> Path:
-    """The base of the small prompter as a bundle of its own, with the same template."""
+    """The base of the small prompter as a bundle of its own, in the same mode."""
     from alignpro_lite.export.bundle import BundleRequest, export_bundle
 
     store = ModelStore.open(preset="small")

