@@ -17,12 +17,12 @@ class GgufSection(Record, tag_field="kind", tag="gguf"):
     """[target] of kind gguf: the deployed file itself, decoded in batches.
 
     Attributes:
-        source: A target of models.toml or a GGUF file.
+        source: A target of models.toml or a GGUF file; `default` is that of the preset.
         context: Tokens that a prompt and its answer may have. Answers that are decoded together
             share room for as many or more.
     """
 
-    source: str = "smollm2-135m-instruct"
+    source: str = "default"
     context: Annotated[int, Meta(ge=256)] = 8192
 
 
