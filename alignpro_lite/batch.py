@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from alignpro_lite.errors import ContextOverflowError, InputError
+from alignpro_lite.errors import ContextOverflowError, InputError, NoAnswerError
 from alignpro_lite.registry.storage import commit, disk_errors, try_locked
 from alignpro_lite.registry.text import decode_input
 
@@ -85,8 +85,8 @@ def answer_lines(
 
     Args:
         batch: What `open_batch` found.
-        answer: Called from several threads. An InputError or ContextOverflowError that it raises
-            becomes the line's `error`.
+        answer: Called from several threads. An InputError, ContextOverflowError or
+            NoAnswerError that it raises becomes the line's `error`.
         cancel: Stops the answers under way; called when the work ends early.
 
     Yields:
@@ -158,7 +158,7 @@ def _record(number: int, line: str, answer: AnswerLine) -> dict[str, Any]:
         prompt = _prompt_of(value)
         # As it is in the input, by which a later run knows the record; marks in it may be gone.
         return record | answer(number, prompt) | {"prompt": prompt}
-    except (InputError, ContextOverflowError) as error:
+    except (InputError, ContextOverflowError, NoAnswerError) as error:
         return record | {"input": line, "error": str(error)}
 
 

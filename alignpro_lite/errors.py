@@ -90,6 +90,10 @@ class ContextOverflowError(AlignProError):
     """More tokens than the context of a model can hold."""
 
 
+class NoAnswerError(AlignProError):
+    """A target that thought and came to no answer."""
+
+
 class DeviceError(AlignProError):
     """A device that was asked for and cannot be used, or an engine that crashed."""
 

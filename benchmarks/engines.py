@@ -3,13 +3,15 @@
     python benchmarks/engines.py [--target TARGET] [--prompter PROMPTER] [--base GGUF]
                                  [--rounds 7] [--tokens 128]
 
+- Target: the shortest possible loop on llama.cpp's C functions. Both sides use one load of the
+  weights, because where weights lie in memory changes the speed by several per cent; each round
+  opens a context of its own.
 - Prompter: onnxruntime-genai's own C++ loop on the same graph, and with --base the loop on
-  llama.cpp's C functions on the file that the prompter was made from.
-- Target: the shortest possible loop on llama.cpp's C functions.
+  llama.cpp's C functions on the file that the prompter was made from. Each side runs in a process
+  of its own, because two teams of threads in one process slow each other down.
 
-Each side runs in a process of its own, because two teams of OpenMP threads in one process slow each
-other down. The sides alternate, and medians are printed. The ratio must be at least 0.70 for the
-prompter and 0.95 for the target.
+The sides alternate, and medians are printed. The ratio must be at least 0.70 for the prompter and
+0.95 for the target.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import os
 import statistics
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,23 +37,24 @@ import click
 import numpy as np
 
 from alignpro_lite import AlignedModel, Message, Sampling
+from alignpro_lite.decoding.engine import Engine
 from alignpro_lite.decoding.sampling import GivenTokens
+from alignpro_lite.decoding.text import decoded
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.target.llama import MICRO_BATCH
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.llama import MICRO_BATCH, LlamaStepper, TargetSettings, new_sampler
 
 PROMPT = "How do I stay safe online when I use a public network?"
 
-Sides = tuple[Executor, Executor]
-"""A process for our engine, and one for its peer."""
+Round = Callable[[], tuple[float, float]]
+"""Decodes with our engine and with its peer; tokens per second of both."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What both sides decode.
+    """What both sides of the prompter decode.
 
     Attributes:
         model: Name or path of the model.
@@ -63,10 +67,6 @@ class Load:
     tokens: int
 
 
-Measure = Callable[[Load], float]
-"""Decodes and returns tokens per second."""
-
-
 @click.command()
 @click.option("--target", default="default", help="GGUF or name of the target.")
 @click.option("--prompter", default="default", help="Bundle or name of the prompter.")
@@ -75,99 +75,93 @@ Measure = Callable[[Load], float]
 @click.option("--tokens", default=128, help="Tokens of each sequence.")
 def main(target: str, prompter: str, base: str | None, rounds: int, tokens: int) -> None:
     """Measure each pair and print a line for it."""
-    with two_processes() as sides:
-        report("target", sides, our_target, plain_target, Load(target, 1, tokens), rounds)
-    with two_processes() as sides:
+    report("target", 1, functools.partial(LlamaWeights(target).both, tokens), rounds)
+    with two_processes(our_prompter, genai_prompter) as measure:
         for count in (1, 4, 8):
             load = Load(prompter, count, tokens)
-            report("prompter", sides, our_prompter, genai_prompter, load, rounds)
+            report("prompter", count, functools.partial(measure, load), rounds)
     if base is not None:
-        with two_processes() as sides:
-            peer = functools.partial(plain_base, base)
-            report("base", sides, our_prompter, peer, Load(prompter, 1, tokens), rounds)
+        with two_processes(our_prompter, functools.partial(plain_base, base)) as measure:
+            report("base", 1, functools.partial(measure, Load(prompter, 1, tokens)), rounds)
 
 
 @contextmanager
-def two_processes() -> Iterator[Sides]:
-    """A process for each side."""
+def two_processes(
+    ours: Callable[[Load], float], peer: Callable[[Load], float]
+) -> Iterator[Callable[[Load], tuple[float, float]]]:
+    """A process for each side, one of which works at a time."""
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as our_side,
         ProcessPoolExecutor(1, mp_context=spawn) as peer_side,
     ):
-        yield our_side, peer_side
+        yield lambda load: (
+            our_side.submit(ours, load).result(),
+            peer_side.submit(peer, load).result(),
+        )
 
 
-def report(name: str, sides: Sides, ours: Measure, peer: Measure, load: Load, rounds: int) -> None:
+def report(name: str, count: int, measure: Round, rounds: int) -> None:
     """Alternate both sides and print the medians and the median of their ratios."""
-    our_side, peer_side = sides
-    speeds = [
-        (our_side.submit(ours, load).result(), peer_side.submit(peer, load).result())
-        for _ in range(rounds + 1)
-    ][1:]  # the first round warms up
+    speeds = [measure() for _ in range(rounds + 1)][1:]  # the first round warms up
     our_speed, peer_speed = (statistics.median(side) for side in zip(*speeds, strict=True))
     ratio = statistics.median(a / b for a, b in speeds)
-    click.echo(
-        f"{name:8} x {load.count} {our_speed:7.1f} tok/s, peer {peer_speed:7.1f} tok/s, "
-        f"ratio {ratio:.3f}"
-    )
+    speed = f"{our_speed:7.1f} tok/s, peer {peer_speed:7.1f} tok/s"
+    click.echo(f"{name:8} x {count} {speed}, ratio {ratio:.3f}")
 
 
-@functools.cache
-def loaded_target(target: str) -> LlamaTarget:
-    """The target in this process, without a prompter."""
-    return AlignedModel.load(target, None).target
+class LlamaWeights:
+    """One load of a model in llama.cpp, for our engine and for the plain loop.
 
+    Each side opens its context on a thread that ends with it: OpenMP keeps a team for each thread,
+    and as soon as there are more threads than cores, none of them waits actively any more.
+    """
 
-def our_target(load: Load) -> float:
-    """Our engine, greedy: tokens per second after the first."""
-    greedy = Sampling(temperature=0)
-    question = Question([Message("user", PROMPT)], load.tokens, greedy, count=load.count)
-    (stream,) = loaded_target(load.model).answer(question)
-    pieces = iter(stream)
-    next(pieces)
-    start, first = time.perf_counter(), stream.token_count
-    for _ in pieces:
-        pass
-    return (stream.token_count - first) / (time.perf_counter() - start)
+    def __init__(self, target: str) -> None:
+        with AlignedModel.load(target, None) as model:
+            self._prompt = model.target.prompt_tokens([Message("user", PROMPT)])
+            self._settings = model.target.settings
+            self._model = model.target._native  # stays open while it is referred to
 
+    def both(self, tokens: int) -> tuple[float, float]:
+        """One round of both sides."""
+        return self.ours(tokens), self.plain(tokens)
 
-def plain_target(load: Load) -> float:
-    """The plain loop on the same file and prompt."""
-    return plain_loop(load.model).decode(load.tokens)
+    def ours(self, tokens: int) -> float:
+        """Our engine, greedy: tokens per second after the first."""
+        engine = Engine(LlamaStepper(self._model, self._settings), "target", "")
+        sampler = new_sampler(self._model, Sampling(temperature=0))
+        (stream,) = engine.submit(self._prompt, [sampler], tokens)
+        draws = iter(stream)
+        next(draws)
+        start = time.perf_counter()
+        count = sum(1 for _ in decoded(self._model.piece(draw.token) for draw in draws)) - 1
+        seconds = time.perf_counter() - start
+        engine.close()
+        return count / seconds
 
-
-def plain_base(base: str, load: Load) -> float:
-    """The plain loop on the file that a prompter was made from."""
-    return plain_loop(base).decode(load.tokens)
-
-
-@functools.cache
-def plain_loop(target: str) -> PlainLlamaLoop:
-    """The plain loop of this process; our engine only tokenises the prompt and is closed."""
-    with AlignedModel.load(target, None) as model:
-        prompt = model.target.prompt_tokens([Message("user", PROMPT)])
-        return PlainLlamaLoop(model.target, prompt)
+    def plain(self, tokens: int) -> float:
+        """The plain loop on the same prompt."""
+        loop = PlainLlamaLoop(self._model.pointer, self._prompt, self._settings)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(loop.decode, tokens).result()
 
 
 class PlainLlamaLoop:
     """The obvious loop on llama.cpp's C functions: decode, sample, repeat."""
 
-    def __init__(self, target: LlamaTarget, prompt: list[int]) -> None:
+    def __init__(self, model: Any, prompt: list[int], settings: TargetSettings) -> None:
         import llama_cpp
 
         self._lib: Any = llama_cpp
         self._prompt = prompt
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(target.path).encode(), llama_cpp.llama_model_default_params()
-        )
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = target.settings.context
+        params.n_ctx = settings.context
         params.n_batch = params.n_ubatch = MICRO_BATCH
-        params.n_threads = params.n_threads_batch = target.settings.threads
-        assert self._model is not None
-        self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
+        params.n_threads = params.n_threads_batch = settings.threads
+        self._context: Any = llama_cpp.llama_init_from_model(model, params)
         self._sampler: Any = llama_cpp.llama_sampler_init_greedy()
+        weakref.finalize(self, llama_cpp.llama_free, self._context)
 
     def decode(self, count: int) -> float:
         """Tokens per second after the first, of so many tokens."""
@@ -181,6 +175,17 @@ class PlainLlamaLoop:
             lib.llama_decode(self._context, lib.llama_batch_get_one(token, 1))
             token[0] = lib.llama_sampler_sample(self._sampler, self._context, -1)
         return (count - 1) / (time.perf_counter() - start)
+
+
+def plain_base(base: str, load: Load) -> float:
+    """The plain loop on the file that a prompter was made from."""
+    return loaded_base(base).plain(load.tokens)
+
+
+@functools.cache
+def loaded_base(base: str) -> LlamaWeights:
+    """The file in this process."""
+    return LlamaWeights(base)
 
 
 @functools.cache

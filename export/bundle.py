@@ -11,7 +11,7 @@ from alignpro_lite.export.folder import refuse_loss, whole_folder
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle, open_bundle
 from alignpro_lite.prompter.card import card_of, write_sidecar
-from alignpro_lite.registry.models_toml import Precision, RewriteMode
+from alignpro_lite.registry.entries import Precision, RewriteMode
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
 from alignpro_lite.prompter.card import MadeDecoder
-from alignpro_lite.registry.models_toml import Precision
+from alignpro_lite.registry.entries import Precision
 
 BARS: dict[Precision, Bar] = {
     "fp32": Bar(0.99, 1.01),

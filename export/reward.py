@@ -23,7 +23,7 @@ from alignpro_lite.export.low_rank import UNCHANGED
 from alignpro_lite.export.quantise import eight_bits, quantise_graph
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.registry.digests import digests_of
-from alignpro_lite.registry.models_toml import RewardPrecision
+from alignpro_lite.registry.entries import RewardPrecision
 from alignpro_lite.reward.bundle import (
     REWARD_BUNDLE,
     RewardModel,

@@ -14,7 +14,7 @@ from msgspec import Meta
 from alignpro_lite.assembly.packing import Bits, BlockSize
 from alignpro_lite.errors import BundleError
 from alignpro_lite.prompter.bundle import Graph, Parity, Size, Tokens
-from alignpro_lite.registry.models_toml import Sha256
+from alignpro_lite.registry.entries import Sha256
 from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 
 MANIFEST = "graph.json"

@@ -150,6 +150,7 @@ class Conversation:
             click.echo("\n[stopped]", err=True)
         result = stream.result()
         self._last = result.choice
+        output.require_answer(result, request)
         output.show_cut(result, request)
         if result.answer:
             # What the target read and wrote, so that its cache of the conversation stays valid.

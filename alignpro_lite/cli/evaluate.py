@@ -22,6 +22,15 @@ config_option = click.option(
     help="What to compare; docs/configuration-keys.md lists all keys.",
 )
 
+models_option = click.option(
+    "--models",
+    "preset",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The preset of models.toml whose models the name `default` stands for in a configuration.",
+)
+
 
 def output_option(folder: str) -> Callable[[Any], Any]:
     """The option for the folder of an evaluation."""
@@ -39,10 +48,16 @@ def output_option(folder: str) -> Callable[[Any], Any]:
 @config_option
 @data_option
 @output_option("evaluation")
+@models_option
 @cache_option
 @click.pass_context
 def evaluation(
-    context: click.Context, config: Path | None, data: Path | None, folder: Path, cache: Path | None
+    context: click.Context,
+    config: Path | None,
+    data: Path | None,
+    folder: Path,
+    preset: str,
+    cache: Path | None,
 ) -> None:
     """Compare ways to get answers from your own models, and write a report.
 
@@ -55,7 +70,7 @@ def evaluation(
         return
     if config is None:
         raise click.UsageError("Missing option '--config', or the command 'quick'.")
-    _evaluate(config, data or config.parent, folder, cache)
+    _evaluate(config, data or config.parent, folder, cache, preset)
 
 
 def _refuse_lost_options(context: click.Context) -> None:
@@ -71,21 +86,25 @@ def _refuse_lost_options(context: click.Context) -> None:
 
 @evaluation.command("quick")
 @output_option("evaluation-quick")
+@models_option
 @cache_option
-def eval_quick(folder: Path, cache: Path | None) -> None:
-    """Evaluate the default bundle on 16 prompts that come with the package."""
+def eval_quick(folder: Path, preset: str, cache: Path | None) -> None:
+    """Evaluate the default bundle, or that of --models, on 16 prompts of the package."""
     require_extra("eval")
     from alignpro_lite.eval import QUICK
 
-    _evaluate(QUICK / "eval.toml", QUICK, folder, cache)
+    _evaluate(QUICK / "eval.toml", QUICK, folder, cache, preset)
 
 
 @evaluation.command("bound")
 @config_option
 @data_option
 @output_option("evaluation")
+@models_option
 @cache_option
-def eval_bound(config: Path | None, data: Path | None, folder: Path, cache: Path | None) -> None:
+def eval_bound(
+    config: Path | None, data: Path | None, folder: Path, preset: str, cache: Path | None
+) -> None:
     """Measure the terms of theorem 6.1: how far ρ* may be from the best target.
 
     Reads the section [bound] of --config. The term of the best target needs a
@@ -93,14 +112,14 @@ def eval_bound(config: Path | None, data: Path | None, folder: Path, cache: Path
     """
     if config is None:
         raise click.UsageError("Missing option '--config'.")
-    wanted, places = _read_evaluation(config, data or config.parent, folder, cache)
+    wanted, places = _read_evaluation(config, data or config.parent, folder, cache, preset)
     from alignpro_lite.eval.bound import evaluate_bound
 
     click.echo(evaluate_bound(wanted, places, output.note))
 
 
-def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> None:
-    wanted, places = _read_evaluation(config, data, folder, cache)
+def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None, preset: str) -> None:
+    wanted, places = _read_evaluation(config, data, folder, cache, preset)
     from alignpro_lite.eval.evaluate import PAGE, TEXT, evaluate
 
     evaluate(wanted, places, output.note)
@@ -109,7 +128,7 @@ def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None) -> Non
 
 
 def _read_evaluation(
-    config: Path, data: Path, folder: Path, cache: Path | None
+    config: Path, data: Path, folder: Path, cache: Path | None, preset: str
 ) -> tuple[EvalConfig, Places]:
     require_extra("eval")
     from alignpro_lite.eval.config import EvalConfig
@@ -117,5 +136,5 @@ def _read_evaluation(
     from alignpro_lite.experiment.run_folder import Places
     from alignpro_lite.registry import ModelStore
 
-    places = Places(data, folder, ModelStore.open(cache))
+    places = Places(data, folder, ModelStore.open(cache, preset))
     return read_config(config, EvalConfig), places

@@ -18,13 +18,7 @@ from alignpro_lite.errors import BundleError, RegistryError
 from alignpro_lite.hardware.memory import format_bytes
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.digests import Check, check_files
-from alignpro_lite.registry.models_toml import (
-    KINDS,
-    BundleRecipe,
-    Entry,
-    ModelKind,
-    Recipe,
-)
+from alignpro_lite.registry.entries import KINDS, BundleRecipe, Entry, ModelKind, Recipe
 from alignpro_lite.registry.references import is_reference
 from alignpro_lite.registry.store import ModelStore
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alignpro_lite.errors import NoAnswerError
+
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.decoding.reasoning import Passage
@@ -185,7 +187,7 @@ def show_answer(passages: Iterable[Passage], *, show_thinking: bool, quiet: bool
         show_thinking: Whether the thought is printed, dimmed.
         quiet: Whether to keep silent about a thought that is not printed.
     """
-    thinking = False
+    thinking = answered = False
     for passage in passages:
         if passage.is_thought:
             if show_thinking:
@@ -196,24 +198,39 @@ def show_answer(passages: Iterable[Passage], *, show_thinking: bool, quiet: bool
             continue
         if thinking and show_thinking:
             note("")
-        thinking = False
+        thinking, answered = False, True
         click.echo(passage.text, nl=False)
     if thinking and show_thinking:
         note("")
-    click.echo()
+    if answered or not thinking:
+        click.echo()
+
+
+def require_answer(result: Result, request: Request) -> None:
+    """Refuse a result that has nothing but a thought: an empty answer would pass for one.
+
+    Raises:
+        NoAnswerError: The target thought up to --max-tokens, or ended behind its thought.
+    """
+    if not result.thought_only or result.finish_reason == "cancelled":
+        return
+    # Not every template has the switch; the target refuses it where there is none.
+    switch = "" if request.thinking == "off" else ", or try --thinking off"
+    if result.finish_reason == "length":
+        limit = f"--max-tokens {request.max_tokens}"
+        raise NoAnswerError(
+            f"The target was still thinking at {limit}, so there is no answer.",
+            f"Raise it{switch}.",
+        )
+    raise NoAnswerError(
+        "The target thought, and ended without an answer.", f"Try another --seed{switch}."
+    )
 
 
 def show_cut(result: Result, request: Request) -> None:
-    """Say so if there is no answer but a thought, or if --max-tokens cut the answer."""
-    limit = f"--max-tokens {request.max_tokens}"
-    if result.thought_only and result.finish_reason == "length":
-        # Not every template has the switch; the target refuses it where there is none.
-        cure = "" if request.thinking == "off" else ", or try --thinking off"
-        note(f"The target was still thinking at {limit}, so there is no answer. Raise it{cure}.")
-    elif result.thought_only and result.finish_reason == "stop":
-        note("The target thought, and ended without an answer.")
-    elif result.finish_reason == "length":
-        note(f"The answer was cut at {limit}.")
+    """Say so if --max-tokens cut the answer."""
+    if result.finish_reason == "length" and not result.thought_only:
+        note(f"The answer was cut at --max-tokens {request.max_tokens}.")
 
 
 def show_summary(result: Result, request: Request) -> None:

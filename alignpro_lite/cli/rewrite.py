@@ -6,7 +6,7 @@ import json
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,6 +19,10 @@ from alignpro_lite.cli.options import (
     prompter_option,
     read_prompt,
 )
+
+if TYPE_CHECKING:
+    from alignpro_lite.prompter.prompter import Rewrite
+    from alignpro_lite.rewriting.spans import Protected
 
 
 @click.command("rewrite")
@@ -54,7 +58,6 @@ def show_rewrites(
     from alignpro_lite.decoding.sampling import MAX_SEED
     from alignpro_lite.loading import load_prompter
     from alignpro_lite.registry import ModelStore
-    from alignpro_lite.rewriting.refusal import refusal_of
     from alignpro_lite.rewriting.spans import protect
 
     protected = protect(read_prompt(prompt))
@@ -77,8 +80,17 @@ def show_rewrites(
         if number:
             click.echo("---")
         click.echo(rewritten.text)
-        refusal = refusal_of(protected, rewritten)
-        unused = f" (`run` would not use it: {refusal.reason})" if refusal else ""
-        output.note(
-            f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens{unused}"
-        )
+        drawn = f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens"
+        output.note(drawn + _remark(protected, rewritten))
+
+
+def _remark(protected: Protected, rewritten: Rewrite) -> str:
+    """What cannot be seen of a rewrite: that it is the prompt itself, or will not be used."""
+    from alignpro_lite.rewriting.refusal import refusal_of
+
+    if refusal := refusal_of(protected, rewritten):
+        return f" (`run` would not use it: {refusal.reason})"
+    if rewritten.text != protected.prompt:
+        return ""
+    why = "" if rewritten.output.strip() else "the hint is empty: "
+    return f" ({why}the prompt goes out as it is)"

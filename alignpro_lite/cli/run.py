@@ -136,6 +136,7 @@ def rewrite_and_answer(
             click.echo(json.dumps(output.result_json(stream.result(), request)))
         else:
             _print_stream(stream, request, display)
+        output.require_answer(stream.result(), request)
 
 
 def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
@@ -206,9 +207,11 @@ def _answer_batch(
             stream = model.stream(prompt, numbered)
             running.add(stream)
             try:
-                return output.result_json(stream.result(), numbered)
+                result = stream.result()
             finally:
                 running.discard(stream)
+            output.require_answer(result, numbered)
+            return output.result_json(result, numbered)
 
         def cancel() -> None:
             for stream in list(running):

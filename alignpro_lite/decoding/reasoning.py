@@ -7,7 +7,7 @@ thought stands before the answer: behind the first word of an answer, a tag is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -23,26 +23,32 @@ class ReasoningFormat:
         closings: Tags that end it.
         answer: Tags around the answer, which are not part of it; None where it stands alone.
         separators: What stands between two thoughts, or between a thought and the answer.
+        header_end: What a beginning tag goes on to, so that there may be more in it, such as the
+            tool that a message is for; None where tags are whole.
     """
 
     openings: tuple[str, ...]
     closings: tuple[str, ...]
     answer: tuple[str, str] | None = None
     separators: tuple[str, ...] = ()
+    header_end: str | None = None
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """All of its tags."""
-        return (*self.openings, *self.closings, *(self.answer or ()), *self.separators)
+        """All of its tags, and what ends their headers."""
+        ends = () if self.header_end is None else (self.header_end,)
+        return (*self.openings, *self.closings, *(self.answer or ()), *self.separators, *ends)
 
 
 FORMATS: tuple[ReasoningFormat, ...] = (
-    # gpt-oss: channels, of which the last is the answer.
+    # gpt-oss: channels, of which the last is the answer. What is meant for a tool names it, as in
+    # `<|channel|>commentary to=functions.look_up <|constrain|>json<|message|>`, or before that.
     ReasoningFormat(
-        ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"),
-        ("<|end|>",),
-        ("<|channel|>final<|message|>", "<|end|>"),
-        ("<|start|>assistant",),
+        ("<|channel|>analysis", "<|channel|>commentary"),
+        ("<|end|>", "<|call|>"),
+        ("<|channel|>final", "<|end|>"),
+        ("<|start|>assistant", "to="),
+        "<|message|>",
     ),
     ReasoningFormat(("<|channel>thought",), ("<channel|>",)),  # Gemma 4
     ReasoningFormat(  # Cohere
@@ -73,8 +79,8 @@ FORMATS: tuple[ReasoningFormat, ...] = (
 """What published models use; the first that a template knows counts."""
 
 
-LONGEST_OPENING = 16
-"""Tokens at the end of a prompt among which `opens_thought` finds its tag."""
+_LONGEST_OPENING = 16
+"""Tokens at the end of a prompt among which `begins_inside` finds its tag."""
 
 
 def reasoning_format(template: str | None) -> ReasoningFormat | None:
@@ -113,7 +119,7 @@ class ReasoningSplitter:
     """Tells thoughts from the answer as text comes in, whatever pieces it comes in.
 
     It holds back nothing but what may be the beginning of a tag. Tags are in no passage, nor is the
-    white space behind them.
+    white space behind them. Between two thoughts there is an empty line.
     """
 
     def __init__(self, known: ReasoningFormat | None, *, inside: bool = False) -> None:
@@ -131,6 +137,10 @@ class ReasoningSplitter:
         self._has_thought = inside
         self._has_answer = False
         self._held = ""
+        self._gap = ""
+        """What the next piece of a thought begins with, to stand apart from an earlier one."""
+        self._space: str | None = None
+        """The white space that the thought ends with so far; None before its first piece."""
 
     @property
     def thought_only(self) -> bool:
@@ -157,11 +167,20 @@ class ReasoningSplitter:
                 shown, self._held = shown + self._held, ""
             if shown := shown.lstrip() if self._skips_space else shown:
                 self._skips_space = False
-                self._has_answer |= self._place is _Place.ANSWER
-                yield Passage(shown, self._place is _Place.THOUGHT)
+                yield self._passage(shown)
             if not found:
                 return
             self._go(_Place.BEFORE, ())
+
+    def _passage(self, text: str) -> Passage:
+        """A piece of the part that is being read."""
+        if self._place is _Place.ANSWER:
+            self._has_answer = True
+            return Passage(text, is_thought=False)
+        text, self._gap = self._gap + text, ""
+        kept = text.rstrip()
+        self._space = text[len(kept) :] if kept else (self._space or "") + text
+        return Passage(text, is_thought=True)
 
     def _leave_start(self, *, ended: bool) -> bool:
         """Read a tag that stands before the answer, or find that none comes; False to wait."""
@@ -174,15 +193,30 @@ class ReasoningSplitter:
                 return False
             self._place = self._without_tag
             return True
-        self._held = text.removeprefix(found)
-        if found in known.openings:
+        if known.header_end is None:
+            self._held = text.removeprefix(found)
+        elif known.header_end in text:
+            header, _, self._held = text.partition(known.header_end)
+            found = next((tag for tag in (*known.openings, *begins) if tag in header), found)
+        elif not ended:
+            return False
+        else:  # cut in a header, which is no text
+            self._held = text.removeprefix(found) if found in known.separators else ""
+        self._begin(found)
+        return True
+
+    def _begin(self, tag: str) -> None:
+        """Begin the part that a tag opens."""
+        known = self._known
+        if tag in known.openings:
             self._has_thought = True
+            if self._space is not None:
+                self._gap = "\n\n"[self._space.count("\n") :]
             self._go(_Place.THOUGHT, known.closings)
-        elif known.answer and found in begins:
+        elif known.answer and tag == known.answer[0]:
             self._go(_Place.ANSWER, known.answer[1:])
         else:
             self._go(_Place.BEFORE, ())
-        return True
 
     def _go(self, place: _Place, ends: tuple[str, ...]) -> None:
         """Go on behind a tag, up to one of those that end this part."""
@@ -217,9 +251,23 @@ def split_reply(text: str, known: ReasoningFormat | None, *, inside: bool = Fals
     )
 
 
-def opens_thought(prompt: str, known: ReasoningFormat | None) -> bool:
-    """Whether a prompt ends with the tag that begins a thought, so that the reply is inside it."""
-    return known is not None and prompt.rstrip().endswith(known.openings)
+def begins_inside(
+    prompt: Sequence[int],
+    known: ReasoningFormat | None,
+    spelled: Callable[[Sequence[int]], str],
+) -> bool:
+    """Whether a prompt ends with the tag that begins a thought, so that the reply is inside it.
+
+    Args:
+        prompt: Its token ids.
+        known: The tags of the model.
+        spelled: The text of token ids. Special tokens count: behind a user's `<think>`, one of
+            them may be all that follows.
+    """
+    if known is None:
+        return False
+    end = spelled(prompt[-_LONGEST_OPENING:]).rstrip()
+    return end.endswith(tuple(tag + (known.header_end or "") for tag in known.openings))
 
 
 def split_stream(

@@ -17,7 +17,7 @@ class GgufSection(Record, tag_field="kind", tag="gguf"):
     """[target] of kind gguf: the deployed file itself, decoded in batches.
 
     Attributes:
-        source: A target of models.toml or a GGUF file.
+        source: A target of models.toml or a GGUF file; `default` is that of the preset.
         context: Tokens that a prompt and its answer may have. Answers that are decoded together
             share room for as many or more.
     """

@@ -14,7 +14,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import Device
 from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.registry.models_toml import Precision
+from alignpro_lite.registry.entries import Precision
 from alignpro_lite.registry.record import Record, TokenId
 from alignpro_lite.registry.sidecar import SidecarFile
 

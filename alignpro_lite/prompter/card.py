@@ -20,7 +20,7 @@ from alignpro_lite.prompter.bundle import (
 from alignpro_lite.prompter.targets import NO_TARGET, TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.digests import digests_of
-from alignpro_lite.registry.models_toml import RewriteMode
+from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
 
 PROMPTER_CARD = "prompter_card.json"

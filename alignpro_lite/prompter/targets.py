@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignpro_lite.registry.models_toml import Sha256
+from alignpro_lite.registry.entries import Sha256
 from alignpro_lite.registry.record import NonEmpty, Record
 
 

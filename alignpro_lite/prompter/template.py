@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import InputError
-from alignpro_lite.registry.models_toml import RewriteMode
+from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import Record
 
 

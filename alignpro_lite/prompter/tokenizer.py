@@ -12,13 +12,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from alignpro_lite.decoding.conversation import render
-from alignpro_lite.decoding.reasoning import (
-    LONGEST_OPENING,
-    Reply,
-    opens_thought,
-    reasoning_format,
-    split_reply,
-)
+from alignpro_lite.decoding.reasoning import Reply, begins_inside, reasoning_format, split_reply
 from alignpro_lite.decoding.thinking import switch_values
 from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.prompter.bundle import Tokens
@@ -77,6 +71,5 @@ class PrompterTokenizer:
     def _begins_inside(self) -> bool:
         """Whether requests end with the tag that begins a thought."""
         if self._reasoning is None:
-            return False
-        end = self._text.decode_all(self.request("Hello")[-LONGEST_OPENING:])
-        return opens_thought(end, self._reasoning)
+            return False  # without asking the template
+        return begins_inside(self.request("Hello"), self._reasoning, self._text.decode_all)

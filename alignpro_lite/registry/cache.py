@@ -22,8 +22,8 @@ from msgspec.structs import asdict
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.digests import Check, check_file
+from alignpro_lite.registry.entries import BundleRecipe, Entry, File, Recipe, RewardRecipe
 from alignpro_lite.registry.hub_cache import blob_digest, is_readable, snapshot_of
-from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File, Recipe, RewardRecipe
 from alignpro_lite.registry.record import Origin, parse, read_json
 from alignpro_lite.registry.sources import HubSource, JoinedSource, LocalSource, WheelSource
 from alignpro_lite.registry.storage import (

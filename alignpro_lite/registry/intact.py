@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alignpro_lite.errors import ModelFileError
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import Entry
+from alignpro_lite.registry.entries import Entry
 from alignpro_lite.registry.stamps import Stamps, identity_of
 from alignpro_lite.registry.storage import disk_errors, sha256_of
 

@@ -12,10 +12,10 @@ from typing import assert_never
 from alignpro_lite.errors import DiskSpaceError, ModelFileError, RegistryError
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.download import ExpectedFile, download
+from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.hub import hub_file, list_repository
 from alignpro_lite.registry.intact import require_intact
 from alignpro_lite.registry.join import Join
-from alignpro_lite.registry.models_toml import Entry, File
 from alignpro_lite.registry.package_index import download_wheel
 from alignpro_lite.registry.references import HubReference, find_reference, is_whole
 from alignpro_lite.registry.sources import (

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
+from alignpro_lite.registry.entries import Entry, File, ModelKind
 from alignpro_lite.registry.hub_cache import files_below, snapshot_of
-from alignpro_lite.registry.models_toml import Entry, File, ModelKind
 from alignpro_lite.registry.record import near
 from alignpro_lite.registry.sources import HubSource, check_relative
 

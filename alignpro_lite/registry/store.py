@@ -8,8 +8,9 @@ from pathlib import Path
 
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry.cache import Cache
+from alignpro_lite.registry.entries import Entry, ModelKind, Registry
 from alignpro_lite.registry.intact import require_intact
-from alignpro_lite.registry.models_toml import Entry, ModelKind, Registry, load
+from alignpro_lite.registry.models_toml import load
 from alignpro_lite.registry.record import near
 from alignpro_lite.registry.references import find_reference, is_reference
 from alignpro_lite.registry.storage import disk_errors

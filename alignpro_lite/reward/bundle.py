@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.registry.models_toml import RewardPrecision
+from alignpro_lite.registry.entries import RewardPrecision
 from alignpro_lite.registry.record import Record, TokenId
 from alignpro_lite.registry.sidecar import SidecarFile
 from alignpro_lite.reward.exchange import ExchangeLayout

@@ -162,7 +162,7 @@ def _choices(answer: Any, shown: Callable[[Any], str]) -> list[AnswerOrFailure]:
     """
     try:
         choices = [
-            (choice["message"], choice["message"]["content"], choice.get("finish_reason"))
+            (choice["message"], choice["message"].get("content"), choice.get("finish_reason"))
             for choice in answer["choices"]
         ]
     except (TypeError, KeyError, AttributeError):
@@ -185,7 +185,7 @@ def _answer(reply: Reply, reason: Any, tokens: int | None) -> AnswerOrFailure:
 def _reply(message: dict[str, Any]) -> Reply:
     """What a message says and what was thought before it."""
     # JSON can spell halves of characters, which no file or tokenizer takes.
-    text = (message["content"] or "").encode("utf-8", errors="replace").decode("utf-8")
+    text = (message.get("content") or "").encode("utf-8", errors="replace").decode("utf-8")
     thought = _thought(message)
     return Reply(thought, text, thought_only=bool(thought) and not text.strip())
 

@@ -16,11 +16,10 @@ from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.reasoning import (
-    LONGEST_OPENING,
     Passage,
     ReasoningFormat,
     ReasoningSplitter,
-    opens_thought,
+    begins_inside,
     reasoning_format,
     split_stream,
 )
@@ -263,13 +262,14 @@ class LlamaTarget:
     def _splitter(self, prompt: Sequence[int], question: Question) -> ReasoningSplitter:
         """Tells thoughts from the answer to a prompt, which may open the first thought itself."""
         asked = prompt[: len(prompt) - len(question.begun)]
-        # Special tokens count: behind a user's `<think>`, one of them may be all that follows.
-        end = b"".join(
-            self.piece(token) or self._native.special_text(token).encode()
-            for token in asked[-LONGEST_OPENING:]
-        )
-        inside = opens_thought(end.decode("utf-8", errors="replace"), self._reasoning)
+        inside = begins_inside(asked, self._reasoning, self._spelled)
         return ReasoningSplitter(self._reasoning, inside=inside)
+
+    def _spelled(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, control tokens included."""
+        native = self._native
+        pieces = (native.piece(token) or native.special_text(token).encode() for token in tokens)
+        return b"".join(pieces).decode("utf-8", errors="replace")
 
     def require_room(self, question: Question) -> None:
         """Refuse a question that can never be answered in this context.

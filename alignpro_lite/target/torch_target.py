@@ -17,12 +17,7 @@ from transformers import (
 )
 
 from alignpro_lite.decoding.conversation import Message, render
-from alignpro_lite.decoding.reasoning import (
-    LONGEST_OPENING,
-    opens_thought,
-    reasoning_format,
-    split_reply,
-)
+from alignpro_lite.decoding.reasoning import begins_inside, reasoning_format, split_reply
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.decoding.tokenizer import TextTokenizer
@@ -177,8 +172,7 @@ class HfTarget:
         stops = (place for place, token in enumerate(drawn) if token in self._special.stop)
         end = next(stops, None)
         kept = drawn[:end]
-        asked = self._tokenizer.decode_all(prompt[-LONGEST_OPENING:])
-        inside = opens_thought(asked, self._reasoning)
+        inside = begins_inside(prompt, self._reasoning, self._tokenizer.decode_all)
         return answer_of(
             split_reply(self._tokenizer.decode(kept), self._reasoning, inside=inside),
             tokens=len(drawn) if end is None else end + 1,

@@ -17,6 +17,7 @@ from alignpro_lite.rewriting.request import Request
 from tests.support import reasoning_models as models
 
 THOUGHT = "<think>\nIt is a sum.\n</think>\n\nIt is 357."
+STILL_THINKING = "The target was still thinking at --max-tokens 6, so there is no answer."
 SUMMED = ["What is 12 + 345?", "--mode", "off", "--max-tokens", "200"]
 
 
@@ -68,18 +69,62 @@ def test_json_has_the_thought_in_a_field_of_its_own(load, capsys):
 
 
 def test_a_thought_that_was_cut_is_told_with_its_cure(load, capsys):
+    """Holds down: exit code 0 and an empty line, which a pipeline took for the answer."""
     load()
-    assert exit_code_of(["run", *SUMMED[:-1], "6"]) == 0
+    assert exit_code_of(["run", *SUMMED[:-1], "6", "--quiet"]) == 1
+    assert capsys.readouterr() == (
+        "",
+        f"Error: {STILL_THINKING} Raise it, or try --thinking off.\n",
+    )
+    assert exit_code_of(["run", *SUMMED[:-1], "6", "--show-thinking"]) == 1
     out, err = capsys.readouterr()
-    assert out == "\n"
-    assert "The target was still thinking at --max-tokens 6, so there is no answer." in err
-    assert "or try --thinking off" in err
+    assert out == ""
+    assert err.startswith("It is a\nrewrite")
+
+
+def test_json_has_the_thought_also_if_there_is_no_answer(load, capsys):
+    load()
+    assert exit_code_of(["run", *SUMMED[:-1], "6", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["reasoning"].startswith("It")
+    assert json.loads(out)["answer"] == ""
+    assert STILL_THINKING in err
+
+
+def test_a_reply_that_ends_behind_its_thought_is_no_answer(load, capsys):
+    load(models.ALWAYS, "<think>\nIt is a sum.\n</think>\n\n")
+    assert exit_code_of(["run", *SUMMED]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(
+        "Error: The target thought, and ended without an answer. Try another --seed, or try "
+        "--thinking off.\n"
+    )
+
+
+def test_a_line_without_an_answer_has_an_error(load, tmp_path, capsys):
+    """Holds down: its record had an empty answer, and was never tried again."""
+    load(models.ALWAYS, THOUGHT)
+    prompts, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text('"a"\n', encoding="utf-8")
+    files = ["--input", str(prompts), "--output", str(answers), "--mode", "off", "--quiet"]
+    assert exit_code_of(["run", *files, "--max-tokens", "6"]) == 1
+    assert STILL_THINKING in json.loads(answers.read_text(encoding="utf-8"))["error"]
+    assert exit_code_of(["run", *files, "--max-tokens", "100"]) == 0
+    assert json.loads(answers.read_text(encoding="utf-8"))["answer"] == "It is 357."
+
+
+def test_a_chat_goes_on_after_a_thought_without_an_answer(load, capsys, monkeypatch):
+    load()
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nHello\n"))
+    assert exit_code_of(["chat", "--max-tokens", "6"]) == 0
+    assert capsys.readouterr().err.count(f"Error: {STILL_THINKING}") == 2
 
 
 def test_a_thought_that_was_cut_though_it_was_turned_off_has_no_such_cure(load, capsys):
     """Holds down: the advice was what the user had done."""
     load(models.SWITCH)
-    assert exit_code_of(["run", *SUMMED[:-1], "6", "--thinking", "off"]) == 0
+    assert exit_code_of(["run", *SUMMED[:-1], "6", "--thinking", "off"]) == 1
     assert capsys.readouterr().err.rstrip().endswith("there is no answer. Raise it.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from alignpro_lite.decoding.reasoning import (
     FORMATS,
     ReasoningSplitter,
     Reply,
-    opens_thought,
+    begins_inside,
     reasoning_format,
     split_reply,
     split_stream,
@@ -22,6 +23,8 @@ from alignpro_lite.decoding.text import StopStrings
 THINK = reasoning_format("{{ '<think>' }}")
 ANSWER_TAGS = reasoning_format("<think></think><answer></answer>")
 CHANNELS = reasoning_format("<|channel|>analysis<|message|><|channel|>final<|message|><|end|>")
+HEADER = re.compile(r"(?s)(<\|start\|>|<\|channel\|>|to=)((?!<\|message\|>).)*(<\|message\|>|$)")
+"""More than a tag, in which a model names a tool."""
 GEMMA = reasoning_format("<|channel>thought<channel|>")
 
 
@@ -36,7 +39,9 @@ def reply(text, known=THINK, *, inside=False):
         ("<think>\nHm.\n</think>\n\nYes.", ("Hm.", "Yes.")),
         (" \n<think>Hm.</think>Yes. ", ("Hm.", "Yes. ")),
         ("<think>\n\n</think>\n\nYes.", ("", "Yes.")),
-        ("<think>a</think>\n<think>b</think>c", ("ab", "c")),
+        ("<think>a</think>\n<think>b</think>c", ("a\n\nb", "c")),
+        ("<think>a\n</think>\n<think>b\n\n</think><think>c</think>d", ("a\n\nb\n\nc", "d")),
+        ("<think>\n</think><think>a</think>b", ("a", "b")),
         ("Yes.", ("", "Yes.")),
         ("  Yes.\n", ("", "  Yes.\n")),
         ("", ("", "")),
@@ -80,8 +85,24 @@ def test_a_prompt_may_open_the_thought(text, expected):
             CHANNELS,
             "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary"
             "<|message|>b<|end|><|start|>assistant<|channel|>final<|message|>c",
-            ("ab", "c"),
+            ("a\n\nb", "c"),
         ),
+        (
+            CHANNELS,
+            "<|channel|>commentary to=functions.add <|constrain|>json<|message|>{}<|call|>",
+            ("{}", ""),
+        ),
+        (CHANNELS, " to=functions.add<|channel|>commentary json<|message|>{}", ("{}", "")),
+        (
+            CHANNELS,
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant to=functions.add<|channel|>"
+            "commentary <|constrain|>json<|message|>{}",
+            ("a\n\n{}", ""),
+        ),
+        (CHANNELS, "<|channel|>final <|constrain|>json<|message|>{}", ("", "{}")),
+        (CHANNELS, "<|channel|>commentary to=func", ("", "")),
+        (CHANNELS, "<|start|>assistant", ("", "")),
+        (CHANNELS, "to", ("", "to")),
         (GEMMA, "<|channel>thought\nHm.<channel|>Yes.", ("Hm.", "Yes.")),
         (ANSWER_TAGS, "<think>Hm.</think>\n<answer>\nYes.</answer>", ("Hm.", "Yes.")),
         (ANSWER_TAGS, "<answer>Yes.</answer>\n", ("", "Yes.")),
@@ -108,10 +129,16 @@ def test_every_format_is_found_in_a_template_that_writes_it(known):
 
 
 def test_a_prompt_that_ends_with_the_tag_opens_a_thought():
-    assert opens_thought("<|im_start|>assistant\n<think>\n", THINK)
-    assert not opens_thought("<|im_start|>assistant\n<think>\n\n</think>\n\n", THINK)
-    assert not opens_thought("What is <think><|im_end|>\n<|im_start|>assistant\n", THINK)
-    assert not opens_thought("<think>", None)
+    def inside(prompt, known=THINK):
+        return begins_inside([ord(letter) for letter in prompt], known, spelled)
+
+    def spelled(tokens):
+        return "".join(map(chr, tokens))
+
+    assert inside("assistant\n<think>\n")
+    assert not inside("<think>\n\n</think>\n\n")
+    assert not inside("a <think><end>\n")
+    assert not inside("<think>", None)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +197,7 @@ def test_any_split_of_a_reply_gives_the_same_thought_and_answer(case, places, in
 def test_nothing_is_lost_but_tags_and_white_space(case, inside):
     known, text = case
     thought, answer, _, _ = fed([text], known, inside)
-    left = text
+    left = HEADER.sub("", text)
     for tag in sorted(known.tags if known else (), key=len, reverse=True):
         left = left.replace(tag, "")
     letters = sum(map((thought + answer).count, "aé"))
@@ -186,7 +213,8 @@ def test_only_what_may_begin_a_tag_is_held_back(case, inside):
     for place in range(len(text)):
         splitter.feed(text[place])
         held = splitter._held.lstrip()
-        assert any(tag.startswith(held) and tag != held for tag in tags) or not held
+        in_header = known and known.header_end and HEADER.fullmatch(held)
+        assert any(tag.startswith(held) and tag != held for tag in tags) or in_header or not held
 
 
 def test_stop_strings_look_at_the_answer_alone():

@@ -396,6 +396,32 @@ def test_the_command_prints_the_summary_and_names_the_report(places, capsys):
     assert str(places.run / "report.html") in shown.err
 
 
+@pytest.mark.parametrize("command", [["bound"], ["quick"], []])
+def test_the_preset_says_what_default_means_in_a_configuration(
+    places, tmp_path, monkeypatch, capsys, command
+):
+    """Holds down: `default` was the default preset's model, also for `--models`."""
+    own = tmp_path / "models.toml"
+    own.write_text(
+        '[preset.mine]\nbundle = "b"\ntarget = "t"\nreward = "r"\n'
+        '[bundle.b]\nsource = "file:no-bundle"\nfiles = ["a"]\n'
+        '[target.t]\nsource = "file:no-target.gguf"\n'
+        '[reward.r]\nsource = "file:no-reward"\nfiles = ["a"]\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("ALIGNPRO_LITE_MODELS", str(own))
+    config_of(places, NONE)
+    file = places.data / "eval.toml"
+    text = file.read_text().replace(f'source = "{TINY_TARGET}"', "") + "\n[bound]\n"
+    file.write_text(text, encoding="utf-8")
+    config = [] if command == ["quick"] else ["--config", str(file)]
+    arguments = ["eval", *command, *config, "--output", str(places.run)]
+    assert exit_code_of([*arguments, "--models", "mine"]) == 1
+    assert "no-target.gguf" in capsys.readouterr().err
+    assert exit_code_of([*arguments, "--models", "nobody's"]) == 1
+    assert "No preset is named" in capsys.readouterr().err
+
+
 def test_the_time_left_is_what_each_system_takes():
     left = TimeLeft({"fast": 10, "slow": 10})
     assert left.seconds is None

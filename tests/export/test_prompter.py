@@ -26,7 +26,7 @@ from alignpro_lite.gguf import pretokenizers
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.bundle import Graph
 from alignpro_lite.prompter.card import MadeDecoder
-from alignpro_lite.registry.models_toml import Precision
+from alignpro_lite.registry.entries import Precision
 from tests.support.tiny_models import (
     BOS,
     CHAT_TEMPLATE,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alignpro_lite.errors import DiskSpaceError, RegistryError
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import Entry, File
+from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, JoinedSource, WheelSource, parse_source
 from alignpro_lite.registry.storage import Progress

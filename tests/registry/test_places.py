@@ -11,7 +11,8 @@ import pytest
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import http
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import Entry, File, load_files
+from alignpro_lite.registry.entries import Entry, File
+from alignpro_lite.registry.models_toml import load_files
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, WheelSource
 from tests.support.hub_server import DATA, DIGEST, HALF, HUB_PATH

@@ -23,7 +23,7 @@ from alignpro_lite.errors import InputError, RegistryError
 from alignpro_lite.registry import download as download_module
 from alignpro_lite.registry import storage
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import BundleRecipe, Entry, File
+from alignpro_lite.registry.entries import BundleRecipe, Entry, File
 from alignpro_lite.registry.package_index import _fits, download_wheel
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource

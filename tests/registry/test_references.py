@@ -9,7 +9,7 @@ import pytest
 
 from alignpro_lite.errors import ModelFileError, RegistryError
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import Registry
+from alignpro_lite.registry.entries import Registry
 from alignpro_lite.registry.pull import pull_model, pull_reference
 from alignpro_lite.registry.references import HubReference
 from alignpro_lite.registry.storage import sha256_of

@@ -17,15 +17,16 @@ from msgspec import structs
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import models_toml as registry
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import (
+from alignpro_lite.registry.entries import (
+    KINDS,
     BundleRecipe,
     Entry,
     File,
     Preset,
     Registry,
     RewardRecipe,
-    load_files,
 )
+from alignpro_lite.registry.models_toml import load_files
 from alignpro_lite.registry.sources import HubSource, LocalSource, WheelSource, parse_source
 from alignpro_lite.registry.store import ModelStore
 
@@ -295,10 +296,7 @@ def test_every_key_of_the_shipped_file_is_documented_at_its_top():
     text = registry.SHIPPED_FILE.read_text(encoding="utf-8")
     header = text[: text.index("[preset.default]")]
     keys = {
-        key
-        for kind in registry.KINDS
-        for row in tomllib.loads(text).get(kind, {}).values()
-        for key in row
+        key for kind in KINDS for row in tomllib.loads(text).get(kind, {}).values() for key in row
     }
     assert all(key in header for key in keys)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignpro_lite.registry.cache import Cache
-from alignpro_lite.registry.models_toml import Entry, File
+from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource
 from tests.support.hub_server import DATA, HUB_PATH, hub_entry, leftovers

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from alignpro_lite.registry.models_toml import Entry, File
+from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.sources import HubSource
 
 DATA = bytes(range(256)) * 4096  # 1 MiB

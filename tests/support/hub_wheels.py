@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 
-from alignpro_lite.registry.models_toml import Entry, File
+from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.sources import WheelSource
 from tests.support.hub_server import DATA, DIGEST
 

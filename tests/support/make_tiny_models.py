@@ -18,7 +18,7 @@ from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.export.target import export_target
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE
 from alignpro_lite.prompter.targets import KnownTarget, TargetClaim
-from alignpro_lite.registry.models_toml import Precision
+from alignpro_lite.registry.entries import Precision
 from alignpro_lite.registry.storage import sha256_of
 from tests.support import DATA, ROOT
 from tests.support.tiny_models import configurations, write_adapter, write_model

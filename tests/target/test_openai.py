@@ -354,10 +354,16 @@ def test_what_a_server_keeps_apart_as_a_thought_is_no_answer(chat, name):
     assert ask(chat.url, count=1) == [[Answer("It is 357.", None, "stop")]]
 
 
-@pytest.mark.parametrize("content", [None, "", "\n\n"])
+MISSING = "no field of that name"
+
+
+@pytest.mark.parametrize("content", [None, "", "\n\n", MISSING])
 def test_a_thought_without_an_answer_is_a_failure(chat, content):
     """Holds down: an answer cut inside its thought was an empty answer, and was scored."""
-    chat.raw = json.dumps(message(content, reasoning_content="It is")).encode()
+    said = message(content, reasoning_content="It is")
+    if content is MISSING:
+        del said["choices"][0]["message"]["content"]
+    chat.raw = json.dumps(said).encode()
     ((outcome,),) = ask(chat.url, count=1)
     assert isinstance(outcome, TargetFailure)
     assert "the target was still thinking" in outcome.reason

@@ -14,7 +14,7 @@ from alignpro_lite.experiment.sections import (
     TargetSection,
     TwoOrMore,
 )
-from alignpro_lite.registry.models_toml import RewriteMode
+from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import Count, Positive, Record
 from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.target.rollout import AnswerPlan
