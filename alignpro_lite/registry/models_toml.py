@@ -41,6 +41,8 @@ KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
 SHIPPED_FILE = Path(__file__).parents[1] / "models.toml"
 SHIPPED_ADAPTERS = Path(__file__).parents[1] / "adapters"
 USER_FILE_VARIABLE = "ALIGNPRO_LITE_MODELS"
+SELF = "self"
+"""Begins the name of a prompter that has no bundle: the target's own weights."""
 
 _UNREADABLE = f"Create it, or unset {USER_FILE_VARIABLE}."
 _FIRST_OF_SPLIT = re.compile(r"-00001-of-[0-9]{5}\.gguf\Z")
@@ -143,7 +145,7 @@ class Preset(Record):
     """Models that belong together, by their names.
 
     Attributes:
-        bundle: Of the prompter.
+        bundle: Of the prompter; `self` for none, so that the target's own weights rewrite.
         target: The model that answers.
         reward: What scores answers where a reward is asked for; None for none.
         description: One line for people.
@@ -153,6 +155,15 @@ class Preset(Record):
     target: NonEmpty
     reward: NonEmpty | None = None
     description: str = ""
+
+    @property
+    def rows(self) -> Iterator[tuple[ModelKind, str]]:
+        """Kind and name of each row that it stands for."""
+        if self.bundle.partition(":")[0] != SELF:
+            yield "bundle", self.bundle
+        yield "target", self.target
+        if self.reward is not None:
+            yield "reward", self.reward
 
 
 class ModelsFile(Record):
@@ -292,9 +303,7 @@ class Registry:
                 f"No preset is named {name!r}{near(name, self.presets)}.",
                 f"models.toml has: {', '.join(self.presets)}.",
             )
-        preset = self.presets[name]
-        reward = () if preset.reward is None else (self.find("reward", preset.reward),)
-        return (self.find("bundle", preset.bundle), self.find("target", preset.target), *reward)
+        return tuple(self.find(*row) for row in self.presets[name].rows)
 
     def downloadable(self, entry: Entry) -> Entry:
         """Return what has to be downloaded for a row: for a recipe, its base model.
