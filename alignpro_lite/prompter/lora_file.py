@@ -94,7 +94,8 @@ def _require_fitting(file: GgufFile, base: GgufFile) -> None:
         raise _misfit(file, base, f"the architecture {file.architecture!r}", base.architecture)
     weights = {tensor.name: tensor for tensor in base.tensors}
     factors = {tensor.name: tensor for tensor in file.tensors}
-    for name in sorted({name.removesuffix(end) for name in factors for end in _FACTORS}):
+    down, up = _FACTORS
+    for name in sorted({name.removesuffix(down).removesuffix(up) for name in factors}):
         if name not in weights:
             raise _misfit(file, base, f"factors of {name!r:.60}", "no such weight")
         _require_pair(file, base, weights[name], factors)
