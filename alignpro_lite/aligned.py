@@ -24,7 +24,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.loading import plan_models
-from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.reward.loading import open_reward, scorer_named
@@ -184,7 +184,7 @@ class AlignedModel:
     def __init__(
         self,
         target: LlamaTarget,
-        prompter: OnnxPrompter | None,
+        prompter: Prompter | None,
         plan: Plan,
         reward: Reward | None = None,
     ) -> None:
@@ -210,8 +210,8 @@ class AlignedModel:
         Args:
             target: A GGUF file, a name of models.toml, a pulled model of a hub as
                 `hf:owner/repo:Q4_K_M`, or `default`.
-            prompter: A bundle folder, a name of models.toml, `default`, or None
-                to answer prompts as they are.
+            prompter: A bundle folder, a name of models.toml, `self` for the target's own
+                weights, `default`, or None to answer prompts as they are.
             reward: A reward bundle, a name of models.toml, `default`, a Python function as
                 `package.module:function`, or None.
             models: The preset of models.toml whose models `default` stands for.
@@ -227,7 +227,7 @@ class AlignedModel:
         planned.require_working()  # on this thread, which Ctrl-C interrupts
         with ThreadPoolExecutor(max_workers=4) as pool:
             answering = pool.submit(planned.load_target)
-            rewriting = pool.submit(planned.load_prompter)
+            rewriting = pool.submit(planned.load_prompter, answering)
             scoring = pool.submit(_load_reward, reward, store, planned.plan.threads)
             # Refusals need it: loaded here, the first rewrite does not wait for it.
             reading = [] if prompter is None else [pool.submit(language_model)]
@@ -269,7 +269,7 @@ class AlignedModel:
             raise InputError("No prompter is loaded.", "Load the model with a prompter.")
         bare = protect(prompt).prompt
         check_prompt(bare)
-        chosen = request.rewrite_sampling or self.prompter.bundle.sidecar.sampling
+        chosen = request.rewrite_sampling or self.prompter.profile.sampling
         return self.prompter.rewrite(bare, n, replace(chosen, seed=request.sampling.seed))
 
     def stream(self, prompt: str, request: Request = Request()) -> AlignedStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +20,10 @@ from alignpro_lite.hardware.llama_build import (
     install_command,
     unused_sets,
 )
-from alignpro_lite.loading import plan_models, plan_prompter, probed_prompter
+from alignpro_lite.loading import plan_models, plan_prompter
+from alignpro_lite.prompters import probed_bundle
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.registry.self_prompter import self_name
 
 EngineName = Literal["target", "prompter"]
 _PACKAGES = (
@@ -101,24 +104,32 @@ def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def probe(engine: EngineName, model: str, devices: DeviceRequest, store: ModelStore) -> Probe:
-    """Let an engine try its model, found by name, in a process of its own."""
+def probe_target(target: str, devices: DeviceRequest, store: ModelStore) -> Probe:
+    """Let llama.cpp try the target, found by name, in a process of its own."""
+    return _probe("target", lambda: plan_models(target, None, store, devices).probed_target)
+
+
+def probe_prompter(prompter: str, target: str, devices: DeviceRequest, store: ModelStore) -> Probe:
+    """Let the engine of the prompter try it, in a process of its own; a bundle needs no target."""
+
+    def probed() -> ProbedModel:
+        if self_name(store.prompter_name(prompter)) is None:
+            return probed_bundle(*plan_prompter(prompter, store, devices.device))
+        planned = plan_models(target, prompter, store, devices)
+        return planned.probed_prompter or planned.probed_target
+
+    return _probe("prompter", probed)
+
+
+def _probe(engine: EngineName, find: Callable[[], ProbedModel]) -> Probe:
     try:
-        probed = _probed(engine, model, devices, store)
+        probed = find()
         outcome = probe_model(probed)
     except AlignProError as error:
         return Probe(engine, False, None, 0.0, str(error))
     if outcome.error is not None:
         return Probe(engine, False, None, outcome.seconds, str(outcome.error))
     return Probe(engine, True, probed.device, outcome.seconds, "")
-
-
-def _probed(
-    engine: EngineName, model: str, devices: DeviceRequest, store: ModelStore
-) -> ProbedModel:
-    if engine == "target":
-        return plan_models(model, None, store, devices).probed_target
-    return probed_prompter(*plan_prompter(model, store, devices.device))
 
 
 def _version(package: str) -> str | None:

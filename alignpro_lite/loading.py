@@ -1,17 +1,21 @@
 """From names and options to loaded models: find the files, make one plan, load both.
 
 Planning and loading are two steps, so that `doctor` can plan without loading;
-`load_prompter` loads a prompter alone, for `rewrite`. A model is loaded only after it has worked
+`load_prompter` loads a bundle alone, for `rewrite`. A model is loaded only after it has worked
 in a child process; see `decoding/probe.py`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from alignpro_lite.assembly.shipped import bundle_path, row_path
+from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.decoding import ort
 from alignpro_lite.decoding.backends import find_llama_devices
 from alignpro_lite.decoding.probe import ProbedModel, require_working
@@ -20,24 +24,29 @@ from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.hardware.device import Device, DeviceChoice, DeviceRequest
-from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
-from alignpro_lite.hardware.plan import Plan, PlanningCase
+from alignpro_lite.hardware.memory import TargetNeeds
+from alignpro_lite.hardware.plan import Plan, PlanningCase, usual_conversation
 from alignpro_lite.hardware.planner import make_plan
 from alignpro_lite.hardware.system import find_hardware
-from alignpro_lite.matching import bundle_for, mismatch
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
-from alignpro_lite.prompter.kv_cache import cache_bytes
-from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.registry import DEFAULT, Cache, ModelStore
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
+from alignpro_lite.prompter.prompter import Prompter
+from alignpro_lite.prompters import (
+    SEQUENCES,
+    FoundPrompter,
+    NamedTarget,
+    find_prompter,
+    probed_bundle,
+)
+from alignpro_lite.registry import Cache, ModelStore
+from alignpro_lite.registry.self_prompter import self_name
 from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.target import llama
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
 
 _LOG = logging.getLogger("alignpro_lite")
-SEQUENCES = 16
-"""Sequences that each engine decodes together at most."""
 _PROBE_CONTEXT = 1024
 """The most tokens of context in a probe, which needs few."""
 
@@ -50,7 +59,7 @@ def load_prompter(
     adapter: float = 1.0,
     on_progress: OnProgress = no_progress,
 ) -> OnnxPrompter:
-    """Load a prompter alone, to rewrite without answering.
+    """Load a bundle alone, to rewrite without answering.
 
     Args:
         prompter: A bundle folder, a name of models.toml, or `default`.
@@ -63,8 +72,45 @@ def load_prompter(
         AlignProError: The bundle or the device is missing or unusable.
     """
     bundle, settings = plan_prompter(prompter, store, device, on_progress)
-    require_working(probed_prompter(bundle, settings), store.cache)
+    require_working(probed_bundle(bundle, settings), store.cache)
     return OnnxPrompter(bundle, settings, adapter)
+
+
+def open_prompter(
+    prompter: str | Path,
+    target: str | Path,
+    store: ModelStore,
+    device: DeviceChoice,
+    on_progress: OnProgress = no_progress,
+) -> AbstractContextManager[Prompter]:
+    """Load a prompter alone, whatever its weights are.
+
+    Args:
+        prompter: See `find_prompter`.
+        target: Whose weights write if the prompter is `self`; otherwise it is not looked at.
+        store: Where both are.
+        device: Where it runs; see `load_prompter`.
+        on_progress: Told how far the assembly of a bundle is, on its first use.
+
+    Returns:
+        The loaded prompter, to be entered; leaving it frees all that was loaded.
+
+    Raises:
+        AlignProError: Something is missing or unusable.
+    """
+    if self_name(store.prompter_name(prompter)) is None:
+        return load_prompter(prompter, store, device=device, on_progress=on_progress)
+    planned = plan_models(target, prompter, store, DeviceRequest(device))
+    return _opened(planned.load_target(), planned)
+
+
+@contextmanager
+def _opened(target: LlamaTarget, planned: PlannedModels) -> Iterator[Prompter]:
+    """The prompter of a target that is closed with it."""
+    loaded: Future[LlamaTarget] = Future()
+    loaded.set_result(target)
+    with target, cast(Prompter, planned.load_prompter(loaded)) as prompter:  # one was planned
+        yield prompter
 
 
 def plan_prompter(
@@ -89,11 +135,6 @@ def plan_prompter(
     return bundle, DecoderSettings(used, 0, SEQUENCES, hardware.cores)
 
 
-def probed_prompter(bundle: Bundle, settings: DecoderSettings) -> ProbedModel:
-    """How a bundle is tried before it is loaded."""
-    return ProbedModel("prompter", bundle.path, settings.device, asdict(settings))
-
-
 @dataclass(frozen=True)
 class PlannedModels:
     """Both models, checked and planned but not loaded.
@@ -101,14 +142,14 @@ class PlannedModels:
     Attributes:
         target: The GGUF file.
         target_file: Its header.
-        bundle: The prompter; None if there is none.
+        prompter: What rewrites; None if there is none.
         plan: Where each of them runs.
         cache: Remembers which models need no probe.
     """
 
     target: Path
     target_file: GgufFile
-    bundle: Bundle | None
+    prompter: FoundPrompter | None
     plan: Plan
     cache: Cache
 
@@ -134,17 +175,11 @@ class PlannedModels:
         return ProbedModel("target", self.target, self.plan.device, asdict(small))
 
     @property
-    def prompter_settings(self) -> DecoderSettings | None:
-        """How the prompter is loaded; None if there is none to load."""
-        plan = self.plan
-        if self.bundle is None or plan.prompter_device is None:
+    def probed_prompter(self) -> ProbedModel | None:
+        """How the prompter is tried before it is loaded; None if there is none."""
+        if self.prompter is None:
             return None
-        return DecoderSettings(
-            device=plan.prompter_device,
-            gpu=plan.prompter_gpu.index if plan.prompter_gpu else 0,
-            sequences=SEQUENCES,
-            threads=plan.threads,
-        )
+        return self.prompter.probed(self.plan, self.probed_target)
 
     def require_working(self) -> None:
         """Try both models in child processes, if they were not tried before.
@@ -152,9 +187,9 @@ class PlannedModels:
         Raises:
             ModelFileError, BundleError, DeviceError: See `probe.require_working`.
         """
-        require_working(self.probed_target, self.cache)
-        if self.bundle is not None and self.prompter_settings is not None:
-            require_working(probed_prompter(self.bundle, self.prompter_settings), self.cache)
+        for probed in (self.probed_target, self.probed_prompter):
+            if probed is not None:
+                require_working(probed, self.cache)
 
     def load_target(self) -> LlamaTarget:
         """Load the target where the plan puts it, after a probe.
@@ -165,18 +200,19 @@ class PlannedModels:
         require_working(self.probed_target, self.cache)
         return LlamaTarget(self.target, self.target_file, self.target_settings)
 
-    def load_prompter(self) -> OnnxPrompter | None:
+    def load_prompter(self, target: Future[LlamaTarget]) -> Prompter | None:
         """Load the prompter where the plan puts it, after a probe; None if there is none to load.
 
+        Args:
+            target: The target, which may still be loading.
+
         Raises:
-            BundleError, DeviceError, MissingDependencyError: See `probe.require_working` and
-                `OnnxPrompter`.
+            AlignProError: See `probe.require_working` and `FoundPrompter.load`.
         """
-        settings = self.prompter_settings
-        if self.bundle is None or settings is None:
+        if self.prompter is None or (probed := self.probed_prompter) is None:
             return None
-        require_working(probed_prompter(self.bundle, settings), self.cache)
-        return OnnxPrompter(self.bundle, settings)
+        require_working(probed, self.cache)
+        return self.prompter.load(self.plan, target)
 
 
 def plan_models(
@@ -190,8 +226,7 @@ def plan_models(
 
     Args:
         target: A GGUF file, a name of models.toml, or `default`.
-        prompter: A bundle folder, a name of models.toml, or None for no prompter; `default` takes
-            one that was made for the target, else that of the preset.
+        prompter: See `find_prompter`; None for no prompter.
         store: Where they are.
         request: Where to run and how long a context.
         on_progress: Told how far the assembly of a bundle is, on its first use.
@@ -204,23 +239,12 @@ def plan_models(
     path = store.path("target", target)
     target_file = read_header(path)
     require_text_generation(target_file)
-    bundle = None
-    if prompter is not None:
-        if prompter == DEFAULT:
-            folder = row_path(store, bundle_for(store, target, path), on_progress)
-        else:
-            folder = bundle_path(store, prompter, on_progress)
-        bundle = open_bundle(folder)
-    target_needs = TargetNeeds(target_file, find_llama_devices(), llama.MICRO_BATCH, SEQUENCES)
-    prompter_needs = None if bundle is None else _needs(bundle)
-    plan = make_plan(PlanningCase(request, target_needs, prompter_needs, find_hardware()))
-    if bundle is not None and (said := mismatch(store, bundle, target, path)):
+    named = NamedTarget(target, path, target_file, usual_conversation(request, target_file))
+    found = None if prompter is None else find_prompter(prompter, store, named, on_progress)
+    needs = TargetNeeds(target_file, find_llama_devices(), llama.MICRO_BATCH, SEQUENCES)
+    rewriting = found.needs(needs) if found is not None else None
+    plan = make_plan(PlanningCase(request, needs, rewriting, find_hardware()))
+    if found is not None and (said := found.mismatch(store, named)):
         _LOG.info(said)
         plan = replace(plan, notes=(*plan.notes, said))
-    return PlannedModels(path, target_file, bundle, plan, store.cache)
-
-
-def _needs(bundle: Bundle) -> PrompterNeeds:
-    graph = bundle.sidecar.graph
-    cache = cache_bytes(graph, rows=1, length=bundle.sidecar.max_tokens)
-    return PrompterNeeds(bundle.n_bytes + cache, graph.device == "cuda", ort.supports_cuda())
+    return PlannedModels(path, target_file, found, plan, store.cache)

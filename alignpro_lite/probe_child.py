@@ -23,11 +23,11 @@ from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.exchange import Exchange, encode, text_only
 from alignpro_lite.reward.onnx_reward import OnnxScorer
-from alignpro_lite.target.llama import TargetSettings
+from alignpro_lite.target.llama import LoraAdapter, TargetSettings
 from alignpro_lite.target.target import LlamaTarget, Question
 
 _SURROGATES = range(0xD800, 0xE000)
@@ -67,6 +67,8 @@ def _try(kind: ProbedKind, path: Path, settings: Mapping[str, Any]) -> None:
     match kind:
         case "target":
             _try_target(path, TargetSettings(**settings))
+        case "adapter":
+            _try_adapter(path, Path(settings["base"]), TargetSettings(**settings["target"]))
         case "prompter":
             _try_prompter(path, DecoderSettings(**settings))
         case "reward":
@@ -85,6 +87,18 @@ def _try_target(path: Path, settings: TargetSettings) -> None:
         question = Question([Message("user", HARD_TEXTS[1])], _NEW_TOKENS, count=count)
         for stream in target.answer(question):
             list(stream)
+
+
+def _try_adapter(path: Path, base: Path, settings: TargetSettings) -> None:
+    """The base passed a probe of its own, so that its weights alone can be trusted."""
+    with LlamaTarget(base, read_header(base), settings) as target:
+        adapted = target.adapted(LoraAdapter(path), settings.context)
+        try:
+            tokens = target.encode(HARD_TEXTS[1])
+            for stream in adapted.submit(tokens, [Sampler(Sampling(), 0)], _NEW_TOKENS):
+                list(stream)
+        finally:
+            adapted.close()
 
 
 def _try_prompter(path: Path, settings: DecoderSettings) -> None:

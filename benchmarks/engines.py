@@ -42,7 +42,7 @@ from alignpro_lite.decoding.sampling import GivenTokens
 from alignpro_lite.decoding.text import decoded
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.target.llama import MICRO_BATCH, LlamaStepper, TargetSettings, new_sampler
 

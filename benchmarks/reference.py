@@ -20,7 +20,7 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
 
 PROMPT = "How do I stay safe online?"

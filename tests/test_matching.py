@@ -83,12 +83,12 @@ def test_a_prompter_made_for_another_target_is_not_used_in_silence(store):
 
 def test_who_names_a_target_gets_the_bundle_that_was_made_for_it(store):
     made = store.cache.path(store.registry.find("bundle", "made"))
-    assert planned(store, TINY_TARGET).bundle.path.name == "other-bundle"  # it is not built yet
+    assert planned(store, TINY_TARGET).prompter.bundle.path.name == "other-bundle"  # it is not built yet
     shutil.copytree(TINY_BUNDLE, made)
     found = planned(store, TINY_TARGET)
-    assert found.bundle.path == made
+    assert found.prompter.bundle.path == made
     assert not [note for note in found.plan.notes if "prompter" in note]
-    assert planned(store, "default").bundle.path.name == "other-bundle"
+    assert planned(store, "default").prompter.bundle.path.name == "other-bundle"
 
 
 def test_a_folder_named_as_the_bundle_is_not_taken_for_it(store, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_folder_named_as_the_bundle_is_not_taken_for_it(store, tmp_path, monke
     shutil.copytree(TINY_BUNDLE, made)
     (tmp_path / "here/made").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    assert planned(store, TINY_TARGET).bundle.path == made
+    assert planned(store, TINY_TARGET).prompter.bundle.path == made
 
 
 def test_a_digest_is_remembered_until_the_file_changes(store, tmp_path, monkeypatch):

@@ -171,7 +171,8 @@ class TestPython:
     @pytest.mark.parametrize("model", ["target", "prompter"])
     def test_cancel_in_a_long_prompt_frees_the_engine_soon(self, small_model, model):
         """It took half a second on 2 cores, because 256 tokens were computed to their end."""
-        engine = getattr(small_model, model)._engine
+        own = {"target": small_model.target.engine, "prompter": small_model.prompter._engine}
+        engine = own[model]
         for moment in (0.05, 0.2, 0.35):
             (stream,) = engine.submit(range(100, 1600), [GivenTokens([0])], 1, fresh=True)
             time.sleep(moment)

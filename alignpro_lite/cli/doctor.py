@@ -39,8 +39,8 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
     devices, store = options.devices(), options.open_store()
     cache = store.cache.root
     probes = (
-        library.probe("target", options.target, devices, store),
-        library.probe("prompter", options.prompter, devices, store),
+        library.probe_target(options.target, devices, store),
+        library.probe_prompter(options.prompter, options.target, devices, store),
     )
     return {
         "versions": library.versions(),
@@ -157,7 +157,9 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
         f"{plan['n_layers'] + 1} layers on the GPU, {plan['threads']} threads",
         f"  context of {plan['longest']} tokens for a conversation, {plan['context']} for all that "
         "run together",
-        f"  prompter on {plan['prompter_device']}",
+        f"  prompter on {plan['prompter_device']}"
+        if plan["prompter_device"]
+        else "  the target is its own prompter",
     ]
     for place, name in (("on_gpu", "GPU"), ("on_cpu", "memory")):
         parts = {key.removesuffix("_bytes"): size for key, size in plan[place].items() if size}

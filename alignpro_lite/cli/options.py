@@ -205,8 +205,18 @@ prompter_option = click.option(
     "--prompter",
     "-p",
     default="default",
-    metavar="BUNDLE|NAME",
-    help="The model that rewrites prompts: a bundle folder or a name from models.toml.",
+    metavar="BUNDLE|NAME|self",
+    help="The model that rewrites prompts: a bundle folder or a name from models.toml; or self, "
+    "the target's own weights, which takes no more memory: self:rewrite replaces prompts instead "
+    "of adding a hint, self+LORA.gguf adds what an adapter was trained to do.",
+)
+target_option = click.option(
+    "--target",
+    "-t",
+    default="default",
+    metavar="GGUF|NAME|hf:...",
+    help="The model that answers: a GGUF file, a name from models.toml, or a pulled model of a "
+    "hub as hf:owner/repo:Q4_K_M.",
 )
 device_option = click.option(
     "--device",
@@ -251,14 +261,7 @@ model_options = grouped(
     "models",
     ModelOptions,
     preset_option,
-    click.option(
-        "--target",
-        "-t",
-        default="default",
-        metavar="GGUF|NAME|hf:...",
-        help="The model that answers: a GGUF file, a name from models.toml, or a pulled model of a "
-        "hub as hf:owner/repo:Q4_K_M.",
-    ),
+    target_option,
     prompter_option,
     click.option(
         "--device",

@@ -18,6 +18,7 @@ from alignpro_lite.cli.options import (
     preset_option,
     prompter_option,
     read_prompt,
+    target_option,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("prompt", type=UTF8_TEXT, required=False)
 @preset_option
 @prompter_option
+@target_option
 @device_option
 @cache_option
 @click.option(
@@ -41,6 +43,7 @@ def show_rewrites(
     prompt: str | None,
     preset: str,
     prompter: str,
+    target: str,
     device: Literal["auto", "cuda", "cpu"],
     cache: Path | None,
     count: int,
@@ -50,13 +53,13 @@ def show_rewrites(
 ) -> None:
     """Sample rewrites of PROMPT and print them without answering it.
 
-    Loads only the prompter. Without PROMPT, the prompt is read from stdin. Lines
+    Loads only the prompter; --target says which one --prompter self is. Without PROMPT, the prompt is read from stdin. Lines
     of three dashes separate several rewrites.
     """
     from alignpro_lite.cli.meter import Meter
     from alignpro_lite.decoding.conversation import check_prompt
     from alignpro_lite.decoding.sampling import MAX_SEED
-    from alignpro_lite.loading import load_prompter
+    from alignpro_lite.loading import open_prompter
     from alignpro_lite.registry import ModelStore
     from alignpro_lite.rewriting.spans import protect
 
@@ -64,9 +67,9 @@ def show_rewrites(
     check_prompt(protected.prompt)
     with Meter() as meter:
         store = ModelStore.open(cache, preset)
-        loaded = load_prompter(prompter, store, device=device, on_progress=meter)
-    with loaded:
-        usual = loaded.bundle.sidecar.sampling
+        opened = open_prompter(prompter, target, store, device, meter)
+    with opened as loaded:
+        usual = loaded.profile.sampling
         sampling = replace(
             usual,
             temperature=usual.temperature if temperature is None else temperature,

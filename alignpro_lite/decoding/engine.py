@@ -306,6 +306,16 @@ class Engine(Generic[S]):
                 self._overflow_cure,
             )
 
+    def together(self, prompt: int, max_tokens: int) -> int:
+        """How many sequences that continue a prompt it decodes at once; at least 1.
+
+        Args:
+            prompt: Tokens of the prompt.
+            max_tokens: The most tokens of each sequence.
+        """
+        fitting = (self._stepper.capacity - prompt) // max(1, max_tokens)
+        return max(1, min(self._stepper.rows, fitting))
+
     def _interrupt_unwanted(self) -> None:
         """Stop the native call under way if nobody waits for it. Safe from any thread."""
         if not self._home.is_here:

@@ -422,6 +422,27 @@ class LlamaContext:
         self._is_interrupted = lib.ggml_abort_callback(_address_of_strlen())
         lib.llama_set_abort_callback(self.pointer, self._is_interrupted, self._interrupted)
 
+    def adapt(self, adapter: Path, scale: float) -> None:
+        """Add a LoRA adapter to the weights, for this context alone; the model frees it.
+
+        Args:
+            adapter: A GGUF file of such an adapter.
+            scale: What its update is multiplied by.
+
+        Raises:
+            ModelFileError: llama.cpp cannot open it, or it does not fit the model.
+        """
+        lib = self._lib
+        opened = lib.llama_adapter_lora_init(self._model.pointer, os.fsencode(adapter))
+        adapters, scales = (lib.llama_adapter_lora_p_ctypes * 1)(), (ctypes.c_float * 1)(scale)
+        adapters[0] = opened
+        if not opened or lib.llama_set_adapters_lora(self.pointer, adapters, 1, scales):
+            self.close()
+            raise ModelFileError(
+                f"llama.cpp cannot use the adapter {adapter} with this model: {_last_line()}.",
+                "Use an adapter that was made for it, as a GGUF file.",
+            )
+
     def interrupt(self) -> None:
         """Make the `decode` under way, and every later one, fail; from any thread, also if closed.
 

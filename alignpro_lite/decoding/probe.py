@@ -35,7 +35,7 @@ from alignpro_lite.hardware.llama_build import (
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.stamps import FileIdentity, Stamps, identity_of
 
-ProbedKind = Literal["target", "prompter", "reward"]
+ProbedKind = Literal["target", "adapter", "prompter", "reward"]
 
 PROBE_SECONDS = 60.0
 """For a small model, which takes one or two where nothing else is slow; see `_seconds`."""
@@ -57,7 +57,7 @@ class ProbedModel:
 
     Attributes:
         kind: What the model is.
-        path: A GGUF file, or the folder of a bundle.
+        path: A GGUF file, of a model or of an adapter to one; or the folder of a bundle.
         device: Where it runs: `cpu`, or the name of a GPU.
         settings: How it is loaded, as JSON.
     """
@@ -66,6 +66,12 @@ class ProbedModel:
     path: Path
     device: str
     settings: Mapping[str, Any]
+
+    @property
+    def settings_of_target(self) -> Mapping[str, Any]:
+        """How the target is loaded: that of an adapter is among its settings, with its path."""
+        found: Mapping[str, Any] = self.settings.get("target", self.settings)
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ _ONNXRUNTIME = _Runtime(
 )
 _RUNTIMES: dict[ProbedKind, _Runtime] = {
     "target": _LLAMA_CPP,
+    "adapter": _LLAMA_CPP,
     "prompter": _ONNXRUNTIME,
     "reward": _ONNXRUNTIME,
 }
@@ -214,8 +221,9 @@ def _works(model: ProbedModel) -> bool:
 
 
 def _known_good(model: ProbedModel) -> ProbedModel:
-    if model.kind == "target":
-        return replace(model, path=_KNOWN_GOOD / "target.gguf")
+    if _RUNTIMES[model.kind] is _LLAMA_CPP:
+        path = _KNOWN_GOOD / "target.gguf"
+        return replace(model, kind="target", path=path, settings=model.settings_of_target)
     settings = {"device": "cpu", "gpu": 0, "sequences": 1, "threads": 1, **model.settings}
     return ProbedModel("prompter", _KNOWN_GOOD / "bundle", model.device, settings)
 

@@ -35,7 +35,7 @@ from alignpro_lite.measure.bound import (
     total_variation,
 )
 from alignpro_lite.measure.statistics import FloatArray
-from alignpro_lite.prompter.prompter import OnnxPrompter, require_reference
+from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.registry.record import Origin, parse_written
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.exchange import Exchange
@@ -77,7 +77,7 @@ class BoundRun:
     """
 
     target: LlamaTarget
-    reference: OnnxPrompter
+    reference: Prompter
     reward: Reward
     oracle: LlamaTarget | None
     draws: BoundSection
@@ -100,7 +100,7 @@ class BoundRun:
                 f"{self.strength:g}, {rewrites}, {answers} and {self.max_tokens}.",
                 "Raise the number that is too small.",
             )
-        require_reference(self.reference.bundle)
+        self.reference.require_reference()
         if self.oracle is not None and not self.target.is_like(self.oracle):
             raise InputError(
                 f"The oracle {self.oracle.path} has other tokens than the target "
@@ -268,7 +268,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
 
 
 def _strength(section: BoundSection, loaded: Loaded) -> float:
-    strength = section.strength or loaded.bundle(section.bundle).sidecar.provenance.strength
+    strength = section.strength or loaded.profile(section.bundle).strength
     if strength is None:
         raise InputError(
             "The bound needs λ, and this prompter was trained with none.",

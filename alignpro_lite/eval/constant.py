@@ -18,7 +18,7 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.evaluation import Evaluation
 from alignpro_lite.eval.journal import CURE, Journal
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.record import Origin, Record, parse_written, plain
 from alignpro_lite.reward.exchange import Exchange
@@ -173,9 +173,9 @@ def _chosen(
     return best_constant(bench, prompter.template, spare, hints, stream_seed(seed, _TRIALS))
 
 
-def _hints(prompter: OnnxPrompter, prompts: Sequence[str], seed: int) -> list[str]:
+def _hints(prompter: Prompter, prompts: Sequence[str], seed: int) -> list[str]:
     """What a prompter adds to each prompt as users get it, where it may be used."""
-    usual = prompter.bundle.sidecar.sampling
+    usual = prompter.profile.sampling
     hints = []
     for number, prompt in enumerate(prompts):
         request = Request().with_seed(stream_seed(seed, number))

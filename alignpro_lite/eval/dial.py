@@ -29,7 +29,7 @@ from alignpro_lite.eval.summary import DialCurve, DialPoint
 from alignpro_lite.eval.systems import send_rewrites
 from alignpro_lite.measure.draws import draw_kl, draw_shares
 from alignpro_lite.measure.statistics import FloatArray, bootstrap_mean
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.posterior import posterior, tally
 from alignpro_lite.rewriting.request import Request, RhoStar
@@ -110,12 +110,12 @@ def _candidates(evaluation: Evaluation, section: DialSection, place: int, prompt
     }
 
 
-def _gated(evaluation: Evaluation, place: int, prompt: str, prompter: OnnxPrompter) -> Measured:
+def _gated(evaluation: Evaluation, place: int, prompt: str, prompter: Prompter) -> Measured:
     """Measure one prompt at the gate that a prompter was loaded with."""
     loaded, config = evaluation.loaded, evaluation.config
     seed = stream_seed(stream_seed(config.seed, _GATE_SEED), place)
     bench = Bench(loaded.target, {"reward": loaded.reward}, config.answers)
-    sampling = prompter.bundle.sidecar.sampling
+    sampling = prompter.profile.sampling
     response = send_rewrites(bench, [prompt], seed, prompter, sampling)
     (ratios,) = response.log_ratios
     kl = float(np.mean(ratios)) if ratios else None

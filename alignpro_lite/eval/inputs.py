@@ -29,6 +29,7 @@ from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection
 from alignpro_lite.registry import ModelKind
 from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.registry.self_prompter import self_name
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.loading import ScorerSource
 
@@ -132,6 +133,13 @@ def given_rewrites(
     return rewrites
 
 
+def prompters_of(config: EvalConfig) -> Iterator[str]:
+    """The prompters that take part, as they are named."""
+    for section in (*config.system, config.dial, config.bound):
+        if isinstance(section, _WITH_BUNDLE):
+            yield section.bundle
+
+
 def models_used(config: EvalConfig, places: Places) -> tuple[ModelUsed, ...]:
     """Every model that takes part, with its digest.
 
@@ -155,11 +163,14 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
             yield _scorer(f"judge {judge.name}", part, used)
     if config.pair_judge is not None:
         yield used("pair judge", "target", config.pair_judge.source)
-    for section in (*config.system, config.dial, config.bound):
-        if isinstance(section, _WITH_BUNDLE):
+    for name in prompters_of(config):
+        own = self_name(places.store.prompter_name(name))
+        if own is None:
             # Assembled now if it must be: what is loaded later is what the report says.
-            folder = bundle_path(places.store, section.bundle)
-            yield _model("prompter", section.bundle, folder)
+            yield _model("prompter", name, bundle_path(places.store, name))
+        elif own.adapter is not None:
+            yield _model("prompter", name, own.adapter)
+    for section in config.system:
         if isinstance(section, OracleSystemSection):
             yield used("oracle", "target", section.source)
 

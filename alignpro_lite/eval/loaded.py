@@ -21,16 +21,20 @@ from alignpro_lite.eval.config import (
     ReferenceSystemSection,
     RhoStarSection,
 )
-from alignpro_lite.eval.inputs import given_rewrites
+from alignpro_lite.eval.inputs import given_rewrites, prompters_of
 from alignpro_lite.eval.systems import draw_rewrites, keep_best, send_fixed, send_rewrites
 from alignpro_lite.experiment.models import open_llama, open_target
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import load_prompter
-from alignpro_lite.prompter.bundle import Bundle, open_bundle
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.bundle import open_bundle
+from alignpro_lite.prompter.own_weights import SelfPrompter
+from alignpro_lite.prompter.profile import PrompterProfile
+from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.prompters import FoundSelf, NamedTarget, find_self
+from alignpro_lite.registry.self_prompter import SelfName, self_name
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels
@@ -56,7 +60,7 @@ class Loaded:
         self.config = config
         self._places = places
         self._stack = stack
-        self._prompters: dict[tuple[str, float], OnnxPrompter] = {}
+        self._prompters: dict[tuple[str, float], Prompter] = {}
         self.llama: LlamaTarget | None = None
         self.target = self._open_target()
         self.judges: dict[str, Reward] = {
@@ -67,7 +71,9 @@ class Loaded:
     def _open_target(self) -> Target:
         section, store = self.config.target, self._places.store
         if isinstance(section, GgufSection):
-            self.llama = self._stack.enter_context(open_llama(section, store))
+            names = map(store.prompter_name, prompters_of(self.config))
+            own = next(filter(self_name, names), None)
+            self.llama = self._stack.enter_context(open_llama(section, store, own))
             return GgufTarget(self.llama)
         target = open_target(section, store)
         self._stack.callback(target.close)
@@ -97,24 +103,41 @@ class Loaded:
             )
         return self.llama
 
-    def bundle(self, name: str) -> Bundle:
-        """A bundle by name or path."""
-        return open_bundle(bundle_path(self._places.store, name))
+    def profile(self, name: str) -> PrompterProfile:
+        """How a prompter is asked, and what it was trained with."""
+        if own := self_name(self._places.store.prompter_name(name)):
+            return self._own(name, own).own.profile
+        return open_bundle(bundle_path(self._places.store, name)).profile
 
     def template(self, name: str) -> RewriteTemplate:
-        """How the prompter of a bundle is asked."""
-        return self.bundle(name).sidecar.template
+        """What a prompter is asked."""
+        return self.profile(name).template
 
-    def prompter(self, name: str, adapter: float = 1.0) -> OnnxPrompter:
-        """A bundle that stays loaded, its adapter multiplied: 1 is ρ_θ, 0 is ρ_sft."""
+    def prompter(self, name: str, adapter: float = 1.0) -> Prompter:
+        """A prompter that stays loaded, its adapter multiplied: 1 is ρ_θ, 0 is ρ_sft."""
         key = name, adapter
         if key not in self._prompters:
             self._prompters[key] = self._stack.enter_context(self.gated(name, adapter))
         return self._prompters[key]
 
-    def gated(self, name: str, adapter: float) -> OnnxPrompter:
-        """Load a bundle with its adapter multiplied; the caller closes it."""
+    def gated(self, name: str, adapter: float) -> Prompter:
+        """Load a prompter with its adapter multiplied; the caller closes it."""
+        if own := self_name(self._places.store.prompter_name(name)):
+            found = self._own(name, own)
+            return SelfPrompter(self._own_target(name), found.own, found.context, adapter)
         return load_prompter(name, self._places.store, adapter=adapter)
+
+    def _own(self, name: str, own: SelfName) -> FoundSelf:
+        """The target's own weights as a prompter."""
+        target = self._own_target(name)
+        room = target.settings.longest or target.settings.context
+        named = NamedTarget(target.path, target.path, target.file, room)
+        return find_self(own, self._places.store, named)
+
+    def _own_target(self, name: str) -> LlamaTarget:
+        return self.require_llama(
+            f"The prompter {name}, which is the target and needs its exact log-probabilities,"
+        )
 
     def oracle(self, section: OracleSystemSection) -> LlamaTarget:
         """The oracle."""
@@ -147,7 +170,7 @@ def open_system(
             # ρ_sft is the same prompter with its adapter off, drawn with the same settings.
             adapter = 0.0 if isinstance(section, ReferenceSystemSection) else 1.0
             prompter = loaded.prompter(section.bundle, adapter)
-            sampling = prompter.bundle.sidecar.sampling
+            sampling = prompter.profile.sampling
             return partial(send_rewrites, prompter=prompter, sampling=sampling)
         case RhoStarSection():
             settings = RhoStar(

@@ -15,7 +15,7 @@ from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import RewardError
 from alignpro_lite.eval.bench import Bench, Response
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.request import Request, RhoStar
@@ -67,7 +67,7 @@ def send_rewrites(
     bench: Bench,
     prompts: Sequence[str],
     seed: int,
-    prompter: OnnxPrompter,
+    prompter: Prompter,
     sampling: Sampling,
 ) -> Response:
     """Rewrite as users do; see `System`. A prompt whose rewrite may not be used is sent as it is.

@@ -58,14 +58,21 @@ def target_of(section: TargetSection, store: ModelStore) -> KnownTarget:
             return KnownTarget(Path(source).name, None)
 
 
-def open_llama(section: GgufSection, store: ModelStore) -> LlamaTarget:
+def open_llama(
+    section: GgufSection, store: ModelStore, prompter: str | None = None
+) -> LlamaTarget:
     """Load a GGUF file.
+
+    Args:
+        section: Which one.
+        store: Where it is.
+        prompter: What else will take some of its context or of the memory; None for nothing.
 
     Raises:
         AlignProError: It is missing or damaged.
     """
     request = DeviceRequest("auto", None, section.context)
-    return plan_models(section.source, None, store, request).load_target()
+    return plan_models(section.source, prompter, store, request).load_target()
 
 
 def load_prompts(

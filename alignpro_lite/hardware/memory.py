@@ -76,14 +76,16 @@ class PrompterNeeds:
     """What the prompter needs, and where it can run.
 
     Attributes:
-        n_bytes: Weights, KV buffers and activations together.
+        n_bytes: Weights, KV buffers and activations together, without what the target has anyway.
         built_for_cuda: Its graph has kernels for CUDA.
         engine_has_cuda: The installed onnxruntime can run on CUDA.
+        target_context: Tokens that it takes of the target's context, 0 unless it is the target.
     """
 
     n_bytes: int
-    built_for_cuda: bool
-    engine_has_cuda: bool
+    built_for_cuda: bool = False
+    engine_has_cuda: bool = False
+    target_context: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.hardware.device import Accelerator, Device, DeviceRequest
 from alignpro_lite.hardware.memory import (
     CONTEXT_STEP,
@@ -48,7 +49,7 @@ class Plan:
         n_layers: Blocks of the target, without its output layer.
         context: Tokens of context that all sequences share which run together.
         longest: Tokens that one conversation and its answer may have.
-        prompter_device: Where the prompter runs, None without a prompter.
+        prompter_device: Where the prompter runs; None without one, or if it is the target itself.
         prompter_gpu: The GPU that the prompter runs on, None on the CPU.
         on_gpu: What the target's GPU holds, the prompter's part too if that is the same one.
         on_cpu: What RAM holds.
@@ -149,12 +150,18 @@ class PlanningCase:
     @property
     def wanted_context(self) -> int:
         """Tokens of context that are worth fewer layers on the GPU."""
-        return self.request.ctx or min(BASE_CONTEXT, self.target.gguf.context_length)
+        return usual_conversation(self.request, self.target.gguf) + self.prompter_context
+
+    @property
+    def prompter_context(self) -> int:
+        """Tokens of context that a prompter takes which is the target itself."""
+        return self.prompter.target_context if self.prompter else 0
 
     @property
     def shortest_context(self) -> int:
         """The least that a plan may have: what was asked for, or enough for one short answer."""
-        return self.request.ctx or min(MIN_CONTEXT, self.wanted_context)
+        usual = usual_conversation(self.request, self.target.gguf)
+        return (self.request.ctx or min(MIN_CONTEXT, usual)) + self.prompter_context
 
     def free_bytes(self, gpu: Accelerator) -> int:
         """Memory that can be allocated on a GPU, also by what the rest of the machine leaves."""
@@ -182,23 +189,29 @@ class PlanningCase:
         on_cpu = self.target.in_ram(n_gpu_layers, context)
         prompter_gpu = self._prompter_gpu(gpu, on_gpu)
         n_bytes = self.prompter.n_bytes if self.prompter else 0
-        if prompter_gpu is None:
-            on_cpu = replace(on_cpu, prompter_bytes=n_bytes)
-        elif gpu and _same_card(prompter_gpu, gpu):
+        is_target = self.prompter_context > 0
+        if gpu and (is_target or (prompter_gpu and _same_card(prompter_gpu, gpu))):
             on_gpu = replace(on_gpu, prompter_bytes=n_bytes)
+        elif prompter_gpu is None:
+            on_cpu = replace(on_cpu, prompter_bytes=n_bytes)
+        device: Device = "cuda" if prompter_gpu else "cpu"
         return Plan(
             gpu=gpu,
             n_gpu_layers=n_gpu_layers,
             n_layers=self.target.gguf.n_layers,
             context=context,
-            longest=self.request.ctx or min(context, self.target.gguf.context_length),
-            prompter_device=None if not self.prompter else "cuda" if prompter_gpu else "cpu",
+            longest=min(self._longest(context), self.target.gguf.context_length),
+            prompter_device=None if is_target or not self.prompter else device,
             prompter_gpu=prompter_gpu,
             on_gpu=on_gpu,
             on_cpu=on_cpu,
             mapped=self._mapped(gpu, on_cpu),
             threads=self.hardware.cores,
         )
+
+    def _longest(self, context: int) -> int:
+        """Tokens of one sequence, a request to the prompter included."""
+        return self.request.ctx + self.prompter_context if self.request.ctx else context
 
     def gpu_left(self, plan: Plan) -> int:
         """Bytes that a plan leaves of the room on its GPU; the prompter is there only if it fits.
@@ -302,6 +315,11 @@ class PlanningCase:
 
         roomiest = max(self.hardware.gpus, key=room, default=None)
         return roomiest if roomiest and room(roomiest) >= needs.n_bytes else None
+
+
+def usual_conversation(request: DeviceRequest, gguf: GgufFile) -> int:
+    """Tokens of a conversation that there should be room for."""
+    return request.ctx or min(BASE_CONTEXT, gguf.context_length)
 
 
 def _same_card(card: Gpu, gpu: Accelerator) -> bool:

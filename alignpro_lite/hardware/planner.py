@@ -37,7 +37,7 @@ def make_plan(case: PlanningCase) -> Plan:
     longest = case.longest_context()
     plan = case.best(longest) if longest >= case.shortest_context else None
     if plan is None:
-        raise shortage(case, longest)
+        raise shortage(case, max(0, longest - case.prompter_context))
     plan = case.with_more_context(plan)
     return replace(plan, notes=tuple(plan_notes(case, plan)))
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import Device
+from alignpro_lite.prompter.profile import PrompterProfile
 from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.entries import Precision
@@ -197,6 +198,19 @@ class Bundle:
     def tokenizer_file(self) -> Path:
         """The tokenizer."""
         return self.path / self.sidecar.tokens.file
+
+    @property
+    def profile(self) -> PrompterProfile:
+        """How its prompter is asked."""
+        sidecar, made = self.sidecar, self.sidecar.provenance
+        return PrompterProfile(
+            name=made.adapter or made.base_model,
+            template=sidecar.template,
+            sampling=sidecar.sampling,
+            max_tokens=sidecar.max_tokens,
+            is_trained=made.adapter is not None,
+            strength=made.strength,
+        )
 
     @property
     def n_bytes(self) -> int:

@@ -17,6 +17,7 @@ from alignpro_lite.prompter.bundle import (
     Sidecar,
     Tokens,
 )
+from alignpro_lite.prompter.profile import PrompterProfile
 from alignpro_lite.prompter.targets import NO_TARGET, TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.digests import digests_of
@@ -52,6 +53,17 @@ class PrompterCard(Record):
     max_tokens: Count
     targets: TargetClaim
     metrics: Mapping[str, Any]
+
+    def profile(self, name: str, *, is_trained: bool) -> PrompterProfile:
+        """How a prompter with this card is asked.
+
+        Args:
+            name: What people call it.
+            is_trained: Whether it has an adapter.
+        """
+        return PrompterProfile(
+            name, self.template, self.sampling, self.max_tokens, is_trained, self.strength
+        )
 
 
 def read_prompter_card(adapter: Path) -> PrompterCard | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -23,8 +23,10 @@ RewriteMode = Literal["rewrite", "augment"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 RewardPrecision = Literal["fp32", "int8"]
 
-
 KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
+
+SELF = "self"
+"""Begins the name of a prompter that has no bundle: the target's own weights."""
 
 _FIRST_OF_SPLIT = re.compile(r"-00001-of-[0-9]{5}\.gguf\Z")
 _LIST_CURE = "Run `alignpro-lite models list` to see all names."
@@ -126,7 +128,7 @@ class Preset(Record):
     """Models that belong together, by their names.
 
     Attributes:
-        bundle: Of the prompter.
+        bundle: Of the prompter; `self` for none, so that the target's own weights rewrite.
         target: The model that answers.
         reward: What scores answers where a reward is asked for; None for none.
         description: One line for people.
@@ -136,6 +138,15 @@ class Preset(Record):
     target: NonEmpty
     reward: NonEmpty | None = None
     description: str = ""
+
+    @property
+    def rows(self) -> Iterator[tuple[ModelKind, str]]:
+        """Kind and name of each row that it stands for."""
+        if self.bundle.partition(":")[0] != SELF:
+            yield "bundle", self.bundle
+        yield "target", self.target
+        if self.reward is not None:
+            yield "reward", self.reward
 
 
 @dataclass(frozen=True)
@@ -265,9 +276,7 @@ class Registry:
                 f"No preset is named {name!r}{near(name, self.presets)}.",
                 f"models.toml has: {', '.join(self.presets)}.",
             )
-        preset = self.presets[name]
-        reward = () if preset.reward is None else (self.find("reward", preset.reward),)
-        return (self.find("bundle", preset.bundle), self.find("target", preset.target), *reward)
+        return tuple(self.find(*row) for row in self.presets[name].rows)
 
     def downloadable(self, entry: Entry) -> Entry:
         """Return what has to be downloaded for a row: for a recipe, its base model.

@@ -62,6 +62,11 @@ class ModelStore:
             f"Name one, or add {kind} to [preset.{self.preset}] in models.toml.",
         )
 
+    def prompter_name(self, name_or_path: str | Path) -> str:
+        """What `default` stands for as the name of a prompter; any other name as it is."""
+        name = str(name_or_path)
+        return self.registry.presets[self.preset].bundle if name == DEFAULT else name
+
     def named(self, name: str) -> tuple[Entry, ...]:
         """What a name stands for: see `Registry.named`, or an installed model as `hf:...`.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.rewriting.refusal import Refusal, refusal_of
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import Protected
@@ -45,7 +45,7 @@ class CandidateSource:
 
     def __init__(
         self,
-        prompter: OnnxPrompter,
+        prompter: Prompter,
         protected: Protected,
         request: Request,
         usual: Sampling,
@@ -108,10 +108,16 @@ class CandidateSource:
         usable = [(number, rewrite) for number, rewrite in numbered if self._may_be_used(rewrite)]
         references = [0.0] * len(usable)
         if weighed and usable and not self.cancellation.asked:
-            outputs = [rewrite.tokens for _, rewrite in usable]
-            references = self.prompter.reference_score(self.prompt, outputs)
+            references = self._references([rewrite for _, rewrite in usable])
         for (number, rewrite), reference in zip(usable, references, strict=True):
             yield Candidate(number, rewrite, reference)
+
+    def _references(self, rewrites: Sequence[Rewrite]) -> list[float]:
+        """log ρ_sft of each; an untrained prompter is ρ_sft, and has said it as it drew them."""
+        if not self.prompter.profile.is_trained:
+            return [rewrite.log_prob for rewrite in rewrites]
+        outputs = [rewrite.tokens for rewrite in rewrites]
+        return self.prompter.reference_score(self.prompt, outputs)
 
     def _may_be_used(self, rewrite: Rewrite) -> bool:
         refusal = refusal_of(self.protected, rewrite)

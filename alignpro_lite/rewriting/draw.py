@@ -23,7 +23,7 @@ from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.sampling import Consumer, Sampling, random_stream
 from alignpro_lite.errors import InputError
-from alignpro_lite.prompter.prompter import OnnxPrompter, Rewrite
+from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.candidates import Candidate, CandidateSource
 from alignpro_lite.rewriting.certificate import Certificate, estimate_reward, word_changes
@@ -56,7 +56,7 @@ _RAW = 0
 class DrawModels:
     """The models of a draw; without a prompter the prompt stays as it is."""
 
-    prompter: OnnxPrompter | None
+    prompter: Prompter | None
     target: LlamaTarget
     reward: Reward | None
 
@@ -83,7 +83,7 @@ def draw(
     if models.prompter is None:
         return unchanged(protected.prompt, "no prompter is loaded")
     if models.reward is None:
-        usual = models.prompter.bundle.sidecar.sampling
+        usual = models.prompter.profile.sampling
         source = CandidateSource(models.prompter, protected, request, usual, cancellation)
         return _without_reward(source, models.target)
     # ρ_θ itself: filters would exclude rewrites that ρ* may want, and a low temperature would draw
@@ -106,7 +106,7 @@ def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
             "--samples auto needs a reward: without one, no distance to ρ* can be estimated.",
             "Pass --reward, or a number of samples.",
         )
-    if count > 1 and source.prompter.bundle.sidecar.provenance.adapter is None:
+    if count > 1 and not source.prompter.profile.is_trained:
         raise InputError(
             f"{count} samples need a reward or a trained prompter, found an untrained prompter, "
             "whose implicit reward is the same for all rewrites.",
@@ -362,7 +362,7 @@ class _WithReward:
 
 
 def _strength_for(source: CandidateSource) -> float:
-    trained = source.prompter.bundle.sidecar.provenance.strength
+    trained = source.prompter.profile.strength
     strength = source.settings.strength or trained
     if strength is None:
         raise InputError(

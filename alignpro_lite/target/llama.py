@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from alignpro_lite.decoding.backends import offload_devices
 from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
-from alignpro_lite.decoding.sampling import Draw, GivenTokens, Sampling, token_log_prob
+from alignpro_lite.decoding.sampling import Draw, Sampling, TokenSource, token_log_prob
 
 MICRO_BATCH = 256
 """Prompt tokens of one call. Cancelling does not wait for its end, but other sequences do."""
@@ -51,8 +51,22 @@ class SamplerChain:
     pointer: Any
 
 
-TargetSampler: TypeAlias = SamplerChain | GivenTokens
-"""Where the tokens of a sequence come from: drawn by llama.cpp, or given to be scored."""
+TargetSampler: TypeAlias = SamplerChain | TokenSource
+"""Where the tokens of a sequence come from: drawn by llama.cpp, or chosen by Python from the scores,
+where they are given to be scored, or are the prompter's and need exact log-probabilities."""
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """A LoRA adapter for one context.
+
+    Attributes:
+        path: A GGUF file that holds nothing else.
+        scale: What its update is multiplied by; 1 as it was trained.
+    """
+
+    path: Path
+    scale: float = 1.0
 
 
 def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
@@ -98,7 +112,7 @@ def new_sampler(model: LlamaModel, sampling: Sampling) -> SamplerChain:
 
 
 def free_sampler(model: LlamaModel, sampler: TargetSampler) -> None:
-    """Free what `new_sampler` made; given tokens hold nothing."""
+    """Free what `new_sampler` made; samplers in Python hold nothing."""
     if isinstance(sampler, SamplerChain):
         model.lib.llama_sampler_free(sampler.pointer)
 
@@ -106,11 +120,14 @@ def free_sampler(model: LlamaModel, sampler: TargetSampler) -> None:
 class LlamaStepper:
     """llama.cpp as the engine's loop sees it; called on the loop's thread only."""
 
-    def __init__(self, model: LlamaModel, settings: TargetSettings) -> None:
+    def __init__(
+        self, model: LlamaModel, settings: TargetSettings, adapter: LoraAdapter | None = None
+    ) -> None:
         """Make an empty context.
 
         Raises:
             DeviceError: There is not enough memory for it.
+            ModelFileError: llama.cpp cannot use the adapter with this model.
         """
         self._model = model
         self._lib = model.lib
@@ -126,6 +143,8 @@ class LlamaStepper:
         params.n_threads = params.n_threads_batch = settings.threads
         params.no_perf = True
         self._context = LlamaContext(model, params)
+        if adapter is not None:
+            self._context.adapt(adapter.path, adapter.scale)
         self._outputs: Sequence[int] = ()
 
     @property
@@ -173,7 +192,7 @@ class LlamaStepper:
         """Draw a token from an output of the last `prefill` or `decode`."""
         place = self._outputs[output]
         logits = self._context.logits(place)
-        if isinstance(sampler, GivenTokens):
+        if not isinstance(sampler, SamplerChain):
             return sampler.draw(logits)
         pointer = self._context.pointer
         token = int(self._lib.llama_sampler_sample(sampler.pointer, pointer, place))

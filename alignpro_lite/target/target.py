@@ -31,6 +31,7 @@ from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.target.llama import (
     LlamaStepper,
+    LoraAdapter,
     TargetSampler,
     TargetSettings,
     free_sampler,
@@ -142,6 +143,12 @@ class LlamaTarget:
     """A loaded target. All answers are decoded together, whichever caller asked for them.
 
     Use it as a context manager, or call `close`, to free its memory.
+
+    Attributes:
+        thinking: The switch of its thoughts.
+        reasoning: How it writes thoughts; None if it writes none.
+        engine: Where they are decoded; a prompter that is the target itself has its rewrites
+            decoded there too.
     """
 
     def __init__(self, path: Path, file: GgufFile, settings: TargetSettings) -> None:
@@ -166,9 +173,9 @@ class LlamaTarget:
                 "eos_token": model.special_text(model.eos),
             }
             self.thinking = ThinkingSwitch(file.chat_template, names)
-            self._reasoning = reasoning_format(file.chat_template)
-            self._tags = dict(_silent_tags(model, self._reasoning))
-            self._engine: Engine[TargetSampler] = Engine(
+            self.reasoning = reasoning_format(file.chat_template)
+            self._tags = dict(_silent_tags(model, self.reasoning))
+            self.engine: Engine[TargetSampler] = Engine(
                 LlamaStepper(model, settings),
                 "target",
                 "Shorten the prompt, lower --max-tokens, or raise --ctx.",
@@ -186,7 +193,7 @@ class LlamaTarget:
 
     def close(self) -> None:
         """Cancel what is running and free the memory."""
-        self._engine.close()
+        self.engine.close()
         if self._model is not None:
             release_renderer()
         self._model = None
@@ -217,6 +224,24 @@ class LlamaTarget:
             tokens.insert(0, native.bos)
         return tokens
 
+    def adapted(self, adapter: LoraAdapter, context: int) -> Engine[TargetSampler]:
+        """A second context on the same weights, with an adapter on them; the caller closes it.
+
+        Args:
+            adapter: A GGUF LoRA.
+            context: Tokens that all of its sequences together may hold.
+
+        Raises:
+            DeviceError: There is not enough memory.
+            ModelFileError: llama.cpp cannot use the adapter with these weights.
+        """
+        settings = replace(self.settings, context=context, longest=None)
+        return Engine(
+            LlamaStepper(self._native, settings, adapter),
+            "adapted target",
+            "Shorten the prompt, or raise --ctx.",
+        )
+
     def answer(self, question: Question) -> list[AnswerStream]:
         """Start the answers to one question; they are decoded together."""
         (streams,) = self.answer_together([question])
@@ -244,7 +269,7 @@ class LlamaTarget:
                 batches.append([])
                 batches[-1].extend(self._submissions(question))
             every = [submission for batch in batches for submission in batch]
-            started = iter(self._engine.submit_together(every, fresh=fresh))
+            started = iter(self.engine.submit_together(every, fresh=fresh))
         except AlignProError:
             for submission in (submission for batch in batches for submission in batch):
                 for sampler in submission.samplers:
@@ -262,8 +287,11 @@ class LlamaTarget:
     def _splitter(self, prompt: Sequence[int], question: Question) -> ReasoningSplitter:
         """Tells thoughts from the answer to a prompt, which may open the first thought itself."""
         asked = prompt[: len(prompt) - len(question.begun)]
-        inside = begins_inside(asked, self._reasoning, self._spelled)
-        return ReasoningSplitter(self._reasoning, inside=inside)
+        return ReasoningSplitter(self.reasoning, inside=self.begins_thought(asked))
+
+    def begins_thought(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends with the tag that begins a thought."""
+        return begins_inside(prompt, self.reasoning, self._spelled)
 
     def _spelled(self, tokens: Sequence[int]) -> str:
         """The text of tokens, control tokens included."""
@@ -278,12 +306,12 @@ class LlamaTarget:
             ContextOverflowError: The conversation and an answer can never fit.
         """
         tokens = [*self._prompt(question), *question.begun]
-        self._engine.require_room(Submission(tokens, [GivenTokens([0])], _left(question)))
+        self.engine.require_room(Submission(tokens, [GivenTokens([0])], _left(question)))
 
     def _submissions(self, question: Question) -> Iterator[Submission[TargetSampler]]:
         """The answers to a question, in as few batches as rows and context allow."""
         prompt = [*self._prompt(question), *question.begun]
-        together = self._together(prompt, _left(question))
+        together = self.engine.together(len(prompt), _left(question))
         numbers = range(question.first, question.first + question.count)
         for start in range(0, len(numbers), together):
             seeds = [
@@ -297,11 +325,6 @@ class LlamaTarget:
 
     def _prompt(self, question: Question) -> list[int]:
         return self.prompt_tokens(question.messages, question.thinking)
-
-    def _together(self, prompt: Sequence[int], tokens: int) -> int:
-        """How many continuations of so many tokens the engine holds at once; at least 1."""
-        fitting = (self.settings.context - len(prompt)) // max(1, tokens)
-        return max(1, min(self.settings.sequences, fitting))
 
     def choice_log_probs(
         self, messages: Sequence[Message], choices: Sequence[str]
@@ -329,7 +352,7 @@ class LlamaTarget:
             )
         prompt = self.prompt_tokens(messages, self.thinking.briefly("auto"))
         given: list[TargetSampler] = [GivenTokens(first) for first in firsts]
-        streams = self._engine.submit(prompt, given, 1, fresh=True)
+        streams = self.engine.submit(prompt, given, 1, fresh=True)
         return np.array([draw.log_prob for stream in streams for draw in stream])
 
     def score(
@@ -393,7 +416,7 @@ class LlamaTarget:
             for submission in self._scoring_submissions(prompt, written)
         ]
         # Fresh: the same answers must get the same score, whatever was computed before.
-        started = self._engine.submit_together(submissions, fresh=True)
+        started = self.engine.submit_together(submissions, fresh=True)
         streams = [stream for batch in started for stream in batch]
         lengths = [len(tokens) for tokens in written] * len(prompts)
         try:
@@ -409,7 +432,7 @@ class LlamaTarget:
         self, prompt: Sequence[int], written: Sequence[Sequence[int]]
     ) -> Iterator[Submission[TargetSampler]]:
         """The answers to one prompt, in as few batches as rows and context allow."""
-        together = self._together(prompt, max(map(len, written), default=1))
+        together = self.engine.together(len(prompt), max(map(len, written), default=1))
         for start in range(0, len(written), together):
             batch = written[start : start + together]
             samplers = [GivenTokens(tokens) for tokens in batch]
@@ -423,6 +446,16 @@ class LlamaTarget:
             and ours.is_stop(token) == theirs.is_stop(token)
             for token in range(ours.n_vocab)
         )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text as the target would write it, with the token that ends it."""
+        native = self._native
+        end = native.stop[0] if native.eos is None else native.eos
+        return [*native.tokenize(text, special=False), end]
+
+    def template_tokens(self, text: str) -> list[int]:
+        """Token ids of a text that belongs to a template: markers in it are special tokens."""
+        return self._native.tokenize(text, special=True)
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""

@@ -21,7 +21,7 @@ from alignpro_lite import Sampling
 from alignpro_lite.cli import cli, main
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 
 def ask():
     settings = DecoderSettings("cpu", gpu=0, sequences=1, threads=1)

@@ -23,7 +23,8 @@ from alignpro_lite.errors import (
     ModelFileError,
 )
 from alignpro_lite.hardware.device import DeviceRequest
-from alignpro_lite.loading import load_prompter, plan_prompter, probed_prompter
+from alignpro_lite.loading import load_prompter, plan_prompter
+from alignpro_lite.prompters import probed_bundle
 from alignpro_lite.registry import Cache, ModelStore
 from alignpro_lite.reward.loading import open_reward, scorer_named
 from tests.support import TINY_BUNDLE, TINY_TARGET
@@ -411,7 +412,7 @@ def test_the_doors_of_the_library_and_the_commands_are_one(tmp_path, monkeypatch
     load_prompter(TINY_BUNDLE, store).close()
     assert seen == ["prompter"]
     bundle, settings = plan_prompter(TINY_BUNDLE, store, "cpu")
-    assert probed_prompter(bundle, settings).path == TINY_BUNDLE
+    assert probed_bundle(bundle, settings).path == TINY_BUNDLE
     with pytest.raises(AlignProError):
         open_reward([scorer_named(tmp_path)], store, 1)
 
@@ -427,9 +428,9 @@ def test_the_known_good_models_pass_in_every_role(kind):
 
 def test_doctor_probes_anew_and_says_what_is_wrong(tmp_path):
     store = ModelStore.open(tmp_path)
-    good = doctor.probe("prompter", str(TINY_BUNDLE), DEVICES, store)
+    good = doctor.probe_prompter(str(TINY_BUNDLE), "default", DEVICES, store)
     assert (good.works, good.device, good.trouble) == (True, "cpu", "")
     (tmp_path / "odd.gguf").write_bytes(b"GGUF")
-    bad = doctor.probe("target", str(tmp_path / "odd.gguf"), DEVICES, store)
+    bad = doctor.probe_target(str(tmp_path / "odd.gguf"), DEVICES, store)
     assert not bad.works
     assert "odd.gguf" in bad.trouble

@@ -16,7 +16,7 @@ from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.measure.bound import PromptTerms
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 from alignpro_lite.reward.reward import CallableScorer, Reward
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
@@ -73,8 +73,8 @@ class Unchanging:
 
     sequences = 8
 
-    def __init__(self, bundle):
-        self.bundle = bundle
+    def require_reference(self):
+        pass
 
     def start(self, prompt, count, sampling, first):
         result = SimpleNamespace(text=prompt)
@@ -86,7 +86,7 @@ def test_rewrites_that_change_nothing_do_not_move_the_target_and_another_templat
     template = "Answer in verse: {{ messages[0].content }}"
     other = replace(file, metadata={**file.metadata, "tokenizer.chat_template": template})
     with LlamaTarget(TINY_TARGET, other, tiny.target.settings) as oracle:
-        models = replace(tiny, reference=Unchanging(tiny.reference.bundle), oracle=oracle)
+        models = replace(tiny, reference=Unchanging(), oracle=oracle)
         found = models.measure(PROMPTS, [], ignore)
     assert found.rewrite_variation.high < 0.02
     assert found.oracle_variation.low > 0.1

@@ -60,7 +60,7 @@ def test_the_untrained_prompter_is_drawn_as_the_trained_one(sampling):
     """Holds down: ρ_sft was drawn at temperature 1 beside a prompter at 0.4."""
     loaded: Any = SimpleNamespace(
         prompter=lambda bundle, adapter=1.0: SimpleNamespace(
-            adapter=adapter, bundle=SimpleNamespace(sidecar=SimpleNamespace(sampling=sampling))
+            adapter=adapter, profile=SimpleNamespace(sampling=sampling)
         )
     )
     nowhere: Any = None

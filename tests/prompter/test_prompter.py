@@ -15,7 +15,7 @@ from alignpro_lite.decoding.sampling import log_softmax
 from alignpro_lite.errors import BundleError, ContextOverflowError, DeviceError
 from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
-from alignpro_lite.prompter.prompter import OnnxPrompter
+from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 from tests.support import TINY_BUNDLE
 
 SETTINGS = DecoderSettings(device="cpu", gpu=0, sequences=8, threads=1)

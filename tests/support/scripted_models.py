@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,15 @@ from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import Sampler, stream_seed
 from alignpro_lite.decoding.thinking import ThinkingSwitch
 from alignpro_lite.errors import ContextOverflowError
+from alignpro_lite.prompter.profile import PrompterProfile
 from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.target.target import Question
 
 PROMPT = "How do I stay safe online?"
-
-
-@dataclass(frozen=True)
-class Provenance:
-    adapter: str | None = "adapter"
-    strength: float | None = 0.5
 
 
 class FakePrompter:
@@ -37,7 +32,7 @@ class FakePrompter:
 
     sequences = 16
 
-    def __init__(self, outputs, ratios=None, finish="stop", chances=None, **provenance):
+    def __init__(self, outputs, ratios=None, finish="stop", chances=None, adapter="adapter", strength=0.5):
         self.outputs = outputs
         self.ratios = ratios or [0.0] * len(outputs)
         self.finish = finish
@@ -45,10 +40,9 @@ class FakePrompter:
         self.started = []
         self.sampling = Sampling()
         self.scored = 0
-        sidecar = type("Sidecar", (), {})()
-        sidecar.sampling = Sampling(temperature=0.4)
-        sidecar.provenance = Provenance(**provenance)
-        self.bundle = type("Bundle", (), {"sidecar": sidecar, "path": "bundle"})()
+        self.profile = PrompterProfile(
+            "scripted", AUGMENT, Sampling(temperature=0.4), 64, adapter is not None, strength
+        )
 
     def start(self, prompt, count, sampling, first=0):
         self.started.append((first, count))

@@ -1,0 +1,153 @@
+"""A prompter of its own weights: those of a bundle, decoded in onnxruntime."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+
+from alignpro_lite.decoding.engine import Engine, Stream
+from alignpro_lite.decoding.reasoning import Reply
+from alignpro_lite.decoding.sampling import GivenTokens, TokenSource
+from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
+from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
+from alignpro_lite.errors import BundleError, DeviceError
+from alignpro_lite.hardware.system import trim_heap
+from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
+from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
+from alignpro_lite.prompter.prompter import Prompter, read_score
+from alignpro_lite.prompter.tokenizer import PrompterTokenizer
+
+_OUTPUTS_SCORED_TOGETHER = 4
+"""Each takes a row of the cache, 30 MB for the default prompter; more are hardly faster."""
+
+
+class OnnxPrompter(Prompter):
+    """A bundle, loaded."""
+
+    def __init__(self, bundle: Bundle, settings: DecoderSettings, adapter: float = 1.0) -> None:
+        """Load the graph and the tokenizer of a bundle.
+
+        Args:
+            bundle: What to load.
+            settings: Sizes and devices.
+            adapter: What the adapter is multiplied with, if it has a gate: 1 loads ρ_θ, 0 its
+                reference ρ_sft.
+
+        Raises:
+            BundleError: The graph or the tokenizer cannot be read, or the adapter has no gate.
+            DeviceError: CUDA was asked for and cannot be used.
+            MissingDependencyError: onnxruntime is not installed.
+        """
+        self.bundle = bundle
+        if adapter != 1:
+            self.require_reference()
+        self.profile = bundle.profile
+        tokenizer = read_tokenizer(bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
+        self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
+        self.device = settings.device
+        self._settings = settings
+        with ExitStack() as failing:
+            keep_renderer()  # it starts while the weights are loaded
+            failing.callback(release_renderer)
+            self._session = open_graph(bundle, settings)
+            self._engine = self._new_engine("prompter", adapter)
+            failing.pop_all()
+        self._reference: Engine[TokenSource] | None = None
+        self._starting = threading.Lock()
+
+    @property
+    def sequences(self) -> int:
+        """How many rewrites it samples together at most."""
+        return self._settings.sequences
+
+    def close(self) -> None:
+        """Cancel what is running and free the memory."""
+        with self._starting:
+            for engine in (self._engine, self._reference):
+                if engine is not None:
+                    engine.close()
+            if self._session is not None:
+                release_renderer()
+            self._session = None
+            trim_heap()
+
+    def _new_engine(self, name: str, adapter: float) -> Engine[TokenSource]:
+        if self._session is None:
+            raise DeviceError("The prompter is closed.", "Load the model again.")
+        decoder = OnnxDecoder(self.bundle, self._settings, self._session, adapter)
+        cure = "Shorten the prompt, or pass --mode off to send it as it is."
+        return Engine(decoder, name, cure)
+
+    def score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+        """Score given outputs with ρ_θ; see `Prompter.score`."""
+        return self._scored(self._engine, prompt, outputs)
+
+    def reference_score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+        """Score given outputs with ρ_sft; see `Prompter.reference_score`.
+
+        ρ_sft is the same graph with its adapter switched off. It needs a cache of its own, which
+        is allocated at the first call.
+
+        Raises:
+            BundleError: The adapter of this bundle is merged into its weights.
+        """
+        if not self.profile.is_trained:
+            return self.score(prompt, outputs)
+        self.require_reference()
+        with self._starting:
+            if self._reference is None:
+                self._reference = self._new_engine("reference prompter", adapter=0.0)
+        return self._scored(self._reference, prompt, outputs)
+
+    def require_reference(self) -> None:
+        """Refuse a bundle whose adapter cannot be switched off.
+
+        Raises:
+            BundleError: Its adapter is merged into its weights.
+        """
+        sidecar = self.bundle.sidecar
+        if sidecar.provenance.adapter is not None and sidecar.graph.gate is None:
+            raise BundleError(
+                f"{self.bundle.path} cannot score rewrites with its base: its adapter changes more "
+                "than linear layers and is merged.",
+                "Draw a single rewrite, or train an adapter of linear layers only.",
+            )
+
+    def _scored(
+        self, engine: Engine[TokenSource], prompt: str, outputs: Sequence[Sequence[int]]
+    ) -> list[float]:
+        tokens = self.prompt_tokens(prompt)
+        scores: list[float] = []
+        together = min(_OUTPUTS_SCORED_TOGETHER, self.sequences)
+        for start in range(0, len(outputs), together):
+            batch = outputs[start : start + together]
+            samplers = [GivenTokens(output) for output in batch]
+            streams = engine.submit(tokens, samplers, max(map(len, batch)))
+            scores.extend(map(read_score, streams, map(len, batch)))
+        return scores
+
+    def submit(
+        self, prompt: Sequence[int], samplers: Sequence[TokenSource], max_tokens: int
+    ) -> list[Stream[TokenSource]]:
+        """Decode token ids through the engine, one sequence a sampler; see `Engine.submit`."""
+        return self._engine.submit(prompt, samplers, max_tokens)
+
+    def prompt_tokens(self, prompt: str) -> list[int]:
+        """Token ids that ask the prompter for a rewrite of x."""
+        with self._tokenizer_errors():
+            return self._tokenizer.request(prompt)
+
+    def encode(self, output: str) -> list[int]:
+        """Token ids of an output as the prompter would write it, stop token included."""
+        with self._tokenizer_errors():
+            return self._tokenizer.encode(output)
+
+    def split(self, tokens: Sequence[int]) -> Reply:
+        """An output and what was thought before it, without special tokens."""
+        with self._tokenizer_errors():
+            return self._tokenizer.split(tokens)
+
+    def _tokenizer_errors(self) -> AbstractContextManager[None]:
+        return tokenizer_errors(self.bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
+

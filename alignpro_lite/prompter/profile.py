@@ -1,0 +1,29 @@
+"""The profile of a prompter: all that its callers must know, whatever weights it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.prompter.template import RewriteTemplate
+
+
+@dataclass(frozen=True)
+class PrompterProfile:
+    """How a prompter is asked, and what it was trained with.
+
+    Attributes:
+        name: What people call it.
+        template: The rewrite template.
+        sampling: How rewrites are drawn unless the caller says otherwise.
+        max_tokens: The most tokens of a rewrite, the stop token included.
+        is_trained: Whether ρ_θ differs from ρ_sft.
+        strength: The prompter tuning parameter λ it was trained with; None if it is not known.
+    """
+
+    name: str
+    template: RewriteTemplate
+    sampling: Sampling
+    max_tokens: int
+    is_trained: bool
+    strength: float | None
