@@ -97,7 +97,9 @@ def train_policy(
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
         trained, watch = _set_apart(prompts.train, task)
         opened = stack.enter_context(closing(task.open_target()))
-        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
+        reward = stack.enter_context(
+            open_reward(config.reward, places.store, usable_cores(), prompts.references)
+        )
         learner = Learner(policy, opened, reward, task.plan, task.sampling, trained, accelerator)
         trainer = PolicyTrainer(learner, config.objective, config.training, places.run, watch)
         done = _train_to_the_end(trainer, places.run) if is_main else trainer.train(_stay_silent)

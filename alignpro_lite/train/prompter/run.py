@@ -124,7 +124,9 @@ def _finish(
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
-            second = open_reward(config.second_reward, places.store, usable_cores())
+            second = open_reward(
+                config.second_reward, places.store, usable_cores(), prompts.references
+            )
             judges[SECOND] = stack.enter_context(second)
         bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
         held_out = prompts.held_out[: config.report.prompts]
