@@ -23,7 +23,7 @@ from alignpro_lite.target.rollout import AnswerPlan
 SystemName = Annotated[str, Meta(max_length=40, pattern=r"^[^|\x00-\x1f]+\Z")]
 
 
-class DataSetSection(PromptFileSection):
+class DataSetSection(PromptFileSection, kw_only=True):
     """[[data]]: a set of prompts.
 
     Attributes:

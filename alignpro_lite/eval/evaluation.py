@@ -21,6 +21,7 @@ from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import locked, write_text
+from alignpro_lite.reward.exchange import References
 
 _LOCK = "evaluation.lock"
 _MODELS = "models.json"
@@ -37,6 +38,7 @@ class Evaluation:
         lineup: Which systems answer which prompts.
         constants: The systems that were added, see `arms.constant_systems`.
         spare: Prompts that are not judged, for what has to be chosen.
+        references: What is known about right answers, by the prompt.
         notes: A sentence for every row that was left out.
         models: What takes part.
         identity: Names the configuration and the models; results of two identities never mix.
@@ -48,6 +50,7 @@ class Evaluation:
     lineup: Lineup
     constants: Mapping[str, PrompterSystemSection]
     spare: Sequence[str]
+    references: References
     notes: tuple[str, ...]
     models: tuple[ModelUsed, ...]
     identity: str
@@ -84,15 +87,23 @@ def open_evaluation(
         for sentence in prompts.notes:
             note(sentence)
         models = models_used(config, places)
-        texts = texts_of(config, places, prompts.judged)
+        texts = texts_of(config, places, prompts)
         # Before the folder is claimed, so that a mistake that shows here can be corrected.
-        loaded = Loaded(config, places, stack)
+        loaded = Loaded(config, places, prompts.references, stack)
         identity = _identify(config, places.run, models, texts)
         constants = constant_systems(config.system, loaded.template)
         lineup = lineup_of(config, prompts.judged, constants)
-        notes = tuple(prompts.notes)
         yield Evaluation(
-            config, places, lineup, constants, prompts.spare, notes, models, identity, loaded
+            config=config,
+            places=places,
+            lineup=lineup,
+            constants=constants,
+            spare=prompts.spare,
+            references=prompts.references,
+            notes=tuple(prompts.notes),
+            models=models,
+            identity=identity,
+            loaded=loaded,
         )
 
 

@@ -23,7 +23,7 @@ from alignpro_lite.eval.config import (
     RhoStarSection,
 )
 from alignpro_lite.eval.summary import ModelUsed
-from alignpro_lite.experiment.prompts import prompt_position, read_prompts
+from alignpro_lite.experiment.prompts import Task, prompt_position, read_tasks, references_of
 from alignpro_lite.experiment.rows import Row, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection
@@ -31,6 +31,7 @@ from alignpro_lite.registry import ModelKind
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.self_prompter import self_name
 from alignpro_lite.registry.storage import sha256_of
+from alignpro_lite.reward.exchange import References
 from alignpro_lite.reward.loading import ScorerSource
 
 _WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
@@ -44,11 +45,13 @@ class EvalPrompts:
         judged: Those that systems answer, by data set, without duplicates.
         spare: Others of the same files, taken from all of them in turn. Nothing is judged on them,
             so a choice may look at their answers.
+        references: What is known about right answers, by the prompt.
         notes: A sentence for every row that was left out.
     """
 
     judged: Mapping[str, Sequence[str]]
     spare: Sequence[str]
+    references: References
     notes: Sequence[str]
 
 
@@ -60,11 +63,14 @@ def prompts_of(config: EvalConfig, places: Places) -> EvalPrompts:
     """
     chosen: dict[str, list[str]] = {}
     others: list[list[str]] = []
+    tasks: list[Task] = []
     notes: list[str] = []
     for section in config.data:
-        rows, bad = read_prompts(places.data / section.path, section.format)
+        rows, bad = read_tasks(places.data / section.path, section.format, section.reference)
+        tasks += rows
         notes += [f"{section.path}: {row}" for row in bad]
-        short = [row for row in dict.fromkeys(rows) if len(row) <= config.longest_prompt]
+        texts = dict.fromkeys(row.prompt for row in rows)
+        short = [text for text in texts if len(text) <= config.longest_prompt]
         usable = [prompt for prompt in short if _is_wanted(config, section, prompt)]
         random.Random(config.seed).shuffle(usable)
         chosen[section.name] = usable[: section.prompts]
@@ -78,7 +84,25 @@ def prompts_of(config: EvalConfig, places: Places) -> EvalPrompts:
             )
     judged = {prompt for prompts in chosen.values() for prompt in prompts}
     spare = [prompt for prompt in mixed(others) if prompt not in judged]
-    return EvalPrompts(chosen, spare, notes)
+    found = EvalPrompts(chosen, spare, references_of(tasks), notes)
+    _require_references(config, found)
+    return found
+
+
+def _require_references(config: EvalConfig, prompts: EvalPrompts) -> None:
+    """Refuse a check of answers to prompts of which nothing is known: it would call them wrong."""
+    checking = [
+        judge.name for judge in config.judge if any(part.kind == "check" for part in judge.reward)
+    ]
+    for name, rows in prompts.judged.items():
+        missing = [prompt for prompt in rows if prompt not in prompts.references]
+        if checking and missing:
+            raise InputError(
+                f"The judge {checking[0]} checks answers against a reference, and {len(missing)} "
+                f"of {len(rows)} prompts of {name} have none, the first: {missing[0]!r:.60}.",
+                f"Set reference or a format with references in data {name}, or judge that data "
+                "in an evaluation of its own.",
+            )
 
 
 def mixed(lists: Sequence[Sequence[str]]) -> list[str]:
@@ -92,17 +116,22 @@ def _is_wanted(config: EvalConfig, section: DataSetSection, prompt: str) -> bool
 
 
 def texts_of(
-    config: EvalConfig, places: Places, prompts: Mapping[str, Sequence[str]]
+    config: EvalConfig, places: Places, prompts: EvalPrompts
 ) -> dict[str, Sequence[object]]:
-    """All texts that answers depend on: the prompts, and given rewrites with their prompts.
+    """All texts that results depend on: prompts, their references, given rewrites of them.
 
     Raises:
         InputError: A given rewrite is missing.
     """
-    texts: dict[str, Sequence[object]] = {f"data {name}": rows for name, rows in prompts.items()}
+    texts: dict[str, Sequence[object]] = {}
+    for name, rows in prompts.judged.items():
+        texts[f"data {name}"] = rows
+        known = [(row, prompts.references[row]) for row in rows if row in prompts.references]
+        if known:
+            texts[f"references {name}"] = [(row, found.check, found.text) for row, found in known]
     for section in config.system:
         if isinstance(section, GivenSection):
-            rewrites = given_rewrites(section, places, prompts)
+            rewrites = given_rewrites(section, places, prompts.judged)
             texts[f"rewrites {section.name}"] = sorted(rewrites.items())
     return texts
 
@@ -185,7 +214,7 @@ def _scorer(
             return used(role, "target", part.source)
         case "huggingface":
             return _model(role, part.source, Path(part.source))
-        case "python":
+        case "python" | "check":
             return ModelUsed(role, part.source, "", 0)
 
 

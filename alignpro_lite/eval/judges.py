@@ -15,9 +15,9 @@ from alignpro_lite.reward.loading import ScorerSource
 def judge_accuracies(
     judges: Mapping[str, Sequence[ScorerSource]], store: ModelStore
 ) -> tuple[JudgeAccuracy, ...]:
-    """Look up the accuracy of every judge; each has at least one row.
+    """Look up the accuracy of every judge; each part has at least one row, but for checks.
 
-    Reward bundles carry what their training measured on held-out pairs. Of judges of another kind,
+    A check compares with the right answer, so there is nothing to know about it. Reward bundles carry what their training measured on held-out pairs. Of judges of another kind,
     and of parts that were never measured, nothing is known, and their row says so.
 
     Args:
@@ -36,6 +36,8 @@ def judge_accuracies(
 
 
 def _rows(judge: str, source: ScorerSource, store: ModelStore) -> Iterator[JudgeAccuracy]:
+    if source.kind == "check":
+        return
     weights, card = dict(source.weights), {}
     if source.kind == "onnx":
         sidecar = REWARD_BUNDLE.open(store.path("reward", source.source))

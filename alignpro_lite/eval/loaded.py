@@ -35,6 +35,7 @@ from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.prompters import FoundSelf, NamedTarget, find_self
 from alignpro_lite.registry.self_prompter import SelfName, self_name
+from alignpro_lite.reward.exchange import References
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels
@@ -46,12 +47,15 @@ from alignpro_lite.target.target import LlamaTarget
 class Loaded:
     """Models of an evaluation, each loaded once, at its first use."""
 
-    def __init__(self, config: EvalConfig, places: Places, stack: ExitStack) -> None:
+    def __init__(
+        self, config: EvalConfig, places: Places, references: References, stack: ExitStack
+    ) -> None:
         """Load the target and the judges.
 
         Args:
             config: What to load.
             places: Where things are.
+            references: What is known about right answers, by the prompt.
             stack: Closes what is loaded.
 
         Raises:
@@ -64,7 +68,9 @@ class Loaded:
         self.llama: LlamaTarget | None = None
         self.target = self._open_target()
         self.judges: dict[str, Reward] = {
-            judge.name: stack.enter_context(open_reward(judge.reward, places.store, usable_cores()))
+            judge.name: stack.enter_context(
+                open_reward(judge.reward, places.store, usable_cores(), references)
+            )
             for judge in config.judge
         }
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from alignpro_lite.experiment.prompts import Prompts, read_prompts, split_prompts
+from alignpro_lite.experiment.prompts import (
+    Prompts,
+    Task,
+    read_tasks,
+    references_of,
+    split_prompts,
+)
 from alignpro_lite.experiment.sections import (
     EndpointSection,
     GgufSection,
@@ -94,15 +101,15 @@ def load_prompts(
     Raises:
         InputError: A file cannot be read, or there are too few prompts.
     """
-    rows: list[str] = []
+    tasks: list[Task] = []
     for file in section.prompts:
-        found, bad = read_prompts(folder / file.path, file.format)
-        rows += found
+        found, bad = read_tasks(folder / file.path, file.format, file.reference)
+        tasks += found
         for row in bad:
             note(f"{file.path}: {row}")
     empty = len(request(""))
     prompts = split_prompts(
-        rows,
+        [task.prompt for task in tasks],
         section.held_out,
         seed,
         lambda prompt: len(request(prompt)) - empty,
@@ -112,4 +119,4 @@ def load_prompts(
         f"{len(prompts.train)} prompts to train on, {len(prompts.held_out)} held out, "
         f"{prompts.too_long} too long."
     )
-    return prompts
+    return replace(prompts, references=references_of(tasks))

@@ -1,19 +1,44 @@
-"""The prompts a prompter is trained and measured on."""
+"""The prompts a prompter is trained and measured on, some with a reference to check answers by."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.data_file import BadRowError
 from alignpro_lite.experiment.messages import first_prompt_of
-from alignpro_lite.experiment.rows import Row, optional_text_of, read_rows, text_of
+from alignpro_lite.experiment.rows import (
+    Row,
+    answer_of_row,
+    lists_of,
+    optional_text_of,
+    read_rows,
+    text_of,
+)
+from alignpro_lite.reward.exchange import References, TaskReference
+from alignpro_lite.reward.ifeval import CONSTRAINT_KEYS, constraints_as_text
 
-PromptFormat = Literal["instruction", "prompt"]
+PromptFormat = Literal["instruction", "prompt", "gsm8k", "ifeval"]
+OWN_REFERENCE: tuple[PromptFormat, ...] = ("gsm8k", "ifeval")
+"""Formats of published tasks: they say themselves where the reference is."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt, and what a right answer is recognised by.
+
+    Attributes:
+        prompt: x.
+        reference: None where nothing is known.
+    """
+
+    prompt: str
+    reference: TaskReference | None = None
 
 
 @dataclass(frozen=True)
@@ -24,23 +49,45 @@ class Prompts:
         train: What training sees, in an order fixed by the seed.
         held_out: What it never sees, likewise.
         too_long: How many were left out because of their length.
+        references: What is known about right answers, by the prompt.
     """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
     too_long: int
+    references: References = field(default_factory=dict)
 
 
-def read_prompts(path: Path, form: PromptFormat) -> tuple[list[str], list[str]]:
-    """Read prompts; see `read_rows` for what is returned and raised.
+def read_tasks(
+    path: Path, form: PromptFormat, reference: str | None = None
+) -> tuple[list[Task], list[str]]:
+    """Read prompts with their references; see `read_rows` for what is returned and raised.
 
     Args:
         path: JSON, JSON lines, CSV or Parquet; see `numbered_rows`.
         form: `instruction` (Self-Instruct, Dolly, Alpaca: an instruction and a context, or input,
-            that may be empty) or `prompt` (UltraFeedback, ShareGPT: a prompt, or a conversation,
-            of which the first message of the user counts).
+            that may be empty), `prompt` (UltraFeedback, ShareGPT: a prompt, or a conversation,
+            of which the first message of the user counts), or `gsm8k` or `ifeval`, as published.
+        reference: Key of the right answer, in formats that do not say where it is.
     """
-    return read_rows(path, _READERS[form])
+    reader = _READERS[form]
+
+    def task(row: Row) -> Task:
+        read = reader(row)
+        if reference is None:
+            return read
+        return Task(read.prompt, TaskReference("exact", answer_of_row(row, reference)))
+
+    return read_rows(path, task)
+
+
+def references_of(tasks: Iterable[Task]) -> References:
+    """What is known about right answers, by the prompt; of a repeated prompt the first counts."""
+    found: dict[str, TaskReference] = {}
+    for task in tasks:
+        if task.reference is not None:
+            found.setdefault(task.prompt, task.reference)
+    return found
 
 
 def prompt_position(prompt: str) -> float:
@@ -87,17 +134,33 @@ def split_prompts(
     return Prompts(train, kept, len(unique) - len(short))
 
 
-def _instruction(row: Row) -> str:
+def _instruction(row: Row) -> Task:
     instruction = text_of(row, "instruction").strip()
     context = optional_text_of(row, "context") or optional_text_of(row, "input")
-    return f"{instruction}\n{context}" if context else instruction
+    return Task(f"{instruction}\n{context}" if context else instruction)
 
 
-def _prompt(row: Row) -> str:
-    return first_prompt_of(row).strip()
+def _prompt(row: Row) -> Task:
+    return Task(first_prompt_of(row).strip())
 
 
-_READERS: dict[PromptFormat, Callable[[Row], str]] = {
+def _gsm8k(row: Row) -> Task:
+    question = text_of(row, "question").strip()
+    return Task(question, TaskReference("gsm8k", text_of(row, "answer").strip()))
+
+
+def _ifeval(row: Row) -> Task:
+    prompt = text_of(row, "prompt").strip()
+    lists_of(row, *CONSTRAINT_KEYS)
+    try:
+        return Task(prompt, TaskReference("ifeval", constraints_as_text(row)))
+    except (TypeError, ValueError) as error:  # Parquet holds what JSON does not
+        raise BadRowError(f"expected constraints that JSON can hold ({error})") from error
+
+
+_READERS: dict[PromptFormat, Callable[[Row], Task]] = {
     "instruction": _instruction,
     "prompt": _prompt,
+    "gsm8k": _gsm8k,
+    "ifeval": _ifeval,
 }

@@ -77,6 +77,23 @@ def optional_text_of(row: Row, key: str) -> str:
     return value.strip()
 
 
+def answer_of_row(row: Row, key: str) -> str:
+    """The right answer under a key: a text, or a number as JSON has it; otherwise BadRowError."""
+    value = row.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value)
+    return text_of(row, key).strip()
+
+
+def lists_of(row: Row, *keys: str) -> None:
+    """Refuse a row whose keys do not hold lists of one length; BadRowError names them."""
+    found = [row.get(key) for key in keys]
+    lengths = {len(value) for value in found if isinstance(value, list)}
+    if len(lengths) != 1 or not all(isinstance(value, list) for value in found):
+        named = " and ".join(map(repr, keys))
+        raise BadRowError(f"expected lists of one length under {named}, found {found!r:.60}")
+
+
 def _is_unicode(text: str) -> bool:
     """JSON can spell halves of surrogate pairs, which no tokenizer and no hash takes."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from alignpro_lite.registry.record import Count, Record
+from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.prompts import OWN_REFERENCE, PromptFormat
+from alignpro_lite.registry.record import Count, NonEmpty, Record
 from alignpro_lite.target.endpoint import require_plain_address
 
 TwoOrMore = Annotated[int, Meta(ge=2)]
@@ -73,11 +75,27 @@ class PromptFileSection(Record):
 
     Attributes:
         path: JSON, JSON lines, CSV or Parquet, plain or gzipped; relative to the data folder.
-        format: instruction (rows with an instruction and a context) or prompt (rows with a prompt).
+        format: instruction (rows with an instruction and a context), prompt (rows with a prompt),
+            or gsm8k or ifeval (as published, with references).
+        reference: Key of the right answer in a row, for rewards of kind check.
     """
 
     path: str
-    format: Literal["instruction", "prompt"]
+    format: PromptFormat
+    reference: NonEmpty | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a key for a format that has its own.
+
+        Raises:
+            InputError: Names both.
+        """
+        if self.reference is not None and self.format in OWN_REFERENCE:
+            raise InputError(
+                f"format {self.format} says itself where the reference is, found reference = "
+                f"{self.reference!r}.",
+                "Remove reference.",
+            )
 
 
 class PromptDataSection(Record):

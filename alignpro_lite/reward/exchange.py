@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,29 @@ from alignpro_lite.decoding.tokenizer import spell_out_markers
 from alignpro_lite.registry.record import Count, Record, TokenId
 
 
+CheckName: TypeAlias = Literal["exact", "gsm8k", "ifeval"]
+"""How an answer is compared with a reference; see `alignpro_lite/reward/check.py`."""
+
+
+@dataclass(frozen=True)
+class TaskReference:
+    """What a right answer to a prompt is recognised by.
+
+    Attributes:
+        check: How the data say that answers are compared with it.
+        text: The right answer, with whatever its published form has before it; for ifeval the
+            constraints that an answer has to follow, as JSON.
+    """
+
+    check: CheckName
+    text: str
+
+
+References: TypeAlias = Mapping[str, TaskReference]
+"""What is known about right answers, by the prompt x."""
+NO_REFERENCES: References = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Exchange:
     """What a reward scores.
@@ -20,10 +45,12 @@ class Exchange:
     Attributes:
         prompt: The original prompt x, never its rewrite.
         answer: The answer y.
+        reference: What a right answer is recognised by; None where nothing is known.
     """
 
     prompt: str
     answer: str
+    reference: TaskReference | None = None
 
 
 class ExchangeLayout(Record):

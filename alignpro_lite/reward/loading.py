@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from msgspec import Meta
 
@@ -14,6 +14,8 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import Label, Record
 from alignpro_lite.reward.bundle import REWARD_BUNDLE
+from alignpro_lite.reward.check import CHECK_SOURCES, CheckScorer, CheckSource
+from alignpro_lite.reward.exchange import NO_REFERENCES, References
 from alignpro_lite.reward.judge import load_judge
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
@@ -27,16 +29,31 @@ class ScorerSource(Record):
 
     Attributes:
         kind: onnx (a reward bundle), huggingface (a classifier folder), judge (a GGUF under a
-            rubric) or python (package.module:function).
+            rubric), python (package.module:function) or check (of the answer against the
+            reference of its prompt).
         source: A reward of models.toml or its folder (onnx), a folder (huggingface), a target of
-            models.toml or a GGUF file (judge), or the function (python).
-        weights: Weight of each named part; a judge and a function have one part each. Those of a
-            reward bundle that is given by its name alone are empty: it brings its own.
+            models.toml or a GGUF file (judge), the function (python), or exact, gsm8k, ifeval, or
+            task for the one of these that the data of each prompt name (check).
+        weights: Weight of each named part; a judge, a function and a check have one part each.
+            Those of a reward bundle that is given by its name alone are empty: it brings its own.
     """
 
-    kind: Literal["onnx", "huggingface", "judge", "python"]
+    kind: Literal["onnx", "huggingface", "judge", "python", "check"]
     source: str
     weights: Annotated[dict[Label, float], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        """Refuse a check that does not exist.
+
+        Raises:
+            InputError: Names those that do.
+        """
+        if self.kind == "check" and self.source not in CHECK_SOURCES:
+            raise InputError(
+                f"source of a check must be {', '.join(CHECK_SOURCES[:-1])} or "
+                f"{CHECK_SOURCES[-1]}, found {self.source!r:.40}.",
+                "Correct source.",
+            )
 
 
 def scorer_named(reward: str | Path) -> ScorerSource:
@@ -51,15 +68,22 @@ def scorer_named(reward: str | Path) -> ScorerSource:
     return ScorerSource("onnx", str(reward), {})
 
 
-def open_reward(sources: Iterable[ScorerSource], store: ModelStore, threads: int) -> Reward:
+def open_reward(
+    sources: Iterable[ScorerSource],
+    store: ModelStore,
+    threads: int,
+    references: References = NO_REFERENCES,
+) -> Reward:
     """Load scorers as one weighted sum of their parts.
 
     Args:
         sources: The scorers; their parts have different names.
         store: Where models are.
         threads: CPU threads of each.
+        references: What is known about right answers to the prompts.
 
     Raises:
+        InputError: There is a check, and no reference or one that it cannot use.
         RegistryError: A name is unknown or its model is not installed.
         AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
     """
@@ -67,17 +91,17 @@ def open_reward(sources: Iterable[ScorerSource], store: ModelStore, threads: int
     weights: dict[str, float] = {}
     with ExitStack() as closing:  # what did load must not outlive the failure of another one
         for source in sources:
-            scorer, own = _open_scorer(source, store, threads)
+            scorer, own = _open_scorer(source, store, threads, references)
             closing.callback(scorer.close)
             scorers.append(scorer)
             weights |= source.weights or own
-        reward = Reward(scorers, weights)
+        reward = Reward(scorers, weights, references)
         closing.pop_all()
     return reward
 
 
 def _open_scorer(
-    source: ScorerSource, store: ModelStore, threads: int
+    source: ScorerSource, store: ModelStore, threads: int, references: References
 ) -> tuple[Scorer, Mapping[str, float]]:
     """A scorer and the weights that it brings itself."""
     match source.kind:
@@ -96,6 +120,9 @@ def _open_scorer(
             return load_judge(path, store.cache, _only_part(source), threads=threads), {}
         case "python":
             return CallableScorer(source.source, _only_part(source)), {}
+        case "check":
+            check = cast(CheckSource, source.source)
+            return CheckScorer(check, _only_part(source), references), {}
 
 
 def _only_part(source: ScorerSource) -> str:
@@ -103,5 +130,5 @@ def _only_part(source: ScorerSource) -> str:
         return next(iter(source.weights))
     raise InputError(
         f"A reward of kind {source.kind} has one part, found {len(source.weights)} weights.",
-        "Give each function or judge a [[reward]] of its own.",
+        "Give each function, judge or check a [[reward]] of its own.",
     )

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from alignpro_lite.errors import InputError, RewardError
-from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.exchange import NO_REFERENCES, Exchange, References
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,14 +61,24 @@ class Reward:
     """A weighted sum of named parts.
 
     Use it as a context manager, or call `close`, to free the memory of its scorers.
+
+    Attributes:
+        names: The parts.
+        weights: One number per part.
     """
 
-    def __init__(self, scorers: Sequence[Scorer], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        weights: Mapping[str, float],
+        references: References = NO_REFERENCES,
+    ) -> None:
         """Put scorers together.
 
         Args:
             scorers: Whose parts have different names.
             weights: One number per part.
+            references: What is known about right answers; exchanges about these prompts get it.
 
         Raises:
             InputError: A name occurs twice, or weights and parts differ.
@@ -77,6 +87,7 @@ class Reward:
         _check_weights(self.names, weights)
         self.weights = dict(weights)
         self._scorers = tuple(scorers)
+        self._references = references
 
     def __enter__(self) -> Reward:
         return self
@@ -96,13 +107,26 @@ class Reward:
         Raises:
             RewardError: A scorer failed, or its scores have another shape.
         """
+        asked = [self._with_reference(exchange) for exchange in exchanges]
         parts: dict[str, NDArray[np.float64]] = {}
         for scorer in self._scorers:
-            parts |= zip(scorer.names, _table(scorer, exchanges).T, strict=True)
+            parts |= zip(scorer.names, _table(scorer, asked).T, strict=True)
         total = np.zeros(len(exchanges))
         for name, values in parts.items():
             total += self.weights[name] * values
         return Scores(total, parts)
+
+    def weighted(self, weights: Mapping[str, float]) -> Reward:
+        """The same scorers under other weights; closing either of the two closes them for both.
+
+        Raises:
+            InputError: Weights and parts differ.
+        """
+        return Reward(self._scorers, weights, self._references)
+
+    def _with_reference(self, exchange: Exchange) -> Exchange:
+        known = self._references.get(exchange.prompt)
+        return replace(exchange, reference=exchange.reference or known) if known else exchange
 
 
 class CallableScorer:

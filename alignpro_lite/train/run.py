@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import InputError, TrainingError
 from alignpro_lite.experiment.models import load_prompts
 from alignpro_lite.experiment.prompts import Prompts, prompt_position
@@ -26,8 +26,13 @@ from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.oracle.config import OracleConfig, StoppingSection
 from alignpro_lite.train.plateau import Watch
 from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.prompter.config import PrompterConfig, ScalingSection
 from alignpro_lite.train.rollout import Learner
+from alignpro_lite.train.scaling import RewardScales, measure_scales, remembered_scales
+
+
+_SCALES_SEED = 2**31 + 1
+"""Number of the random stream of the answers that rewards are scaled by; no step has it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class PolicyTask:
         sampling: How the policy is drawn from in training.
         stopping: When training ends before its last step; None for never.
         watched: Outputs drawn for each prompt that decides about that.
+        scaling: What the parts of the reward are divided by; None for nothing.
         finish: Writes the result, in the main process, from what was trained and the prompts.
     """
 
@@ -52,6 +58,7 @@ class PolicyTask:
     sampling: Sampling
     stopping: StoppingSection | None
     watched: int
+    scaling: ScalingSection | None
     finish: Callable[[PolicyTrainer, Learner, Prompts], None]
 
 
@@ -97,8 +104,14 @@ def train_policy(
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
         trained, watch = _set_apart(prompts.train, task)
         opened = stack.enter_context(closing(task.open_target()))
-        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
+        reward = stack.enter_context(
+            open_reward(config.reward, places.store, usable_cores(), prompts.references)
+        )
         learner = Learner(policy, opened, reward, task.plan, task.sampling, trained, accelerator)
+        if task.scaling is not None and task.scaling.by == "spread":
+            scales = _scales(config, task.scaling, places.run, learner, prompts)
+            note(scales.note())
+            learner = replace(learner, reward=reward.weighted(scales.weights))
         trainer = PolicyTrainer(learner, config.objective, config.training, places.run, watch)
         done = _train_to_the_end(trainer, places.run) if is_main else trainer.train(_stay_silent)
         if not done:
@@ -106,6 +119,33 @@ def train_policy(
         elif is_main:
             task.finish(trainer, learner, prompts)
     return done
+
+
+def _scales(
+    config: PrompterConfig | OracleConfig,
+    section: ScalingSection,
+    run: Path,
+    learner: Learner,
+    prompts: Prompts,
+) -> RewardScales:
+    """What this run divides its rewards by: measured once by the main process, read by all."""
+    checked = [name for source in config.reward if source.kind == "check" for name in source.weights]
+    known = [prompt for prompt in learner.prompts if prompt in prompts.references]
+
+    def measure() -> RewardScales:
+        some = learner.prompts[: section.prompts]
+        both = dict.fromkeys([*some, *(known[: section.prompts] if checked else ())])
+        return measure_scales(
+            learner.reward,
+            learner.target,
+            learner.plan.with_count(section.answers),
+            list(both),
+            dict.fromkeys(checked, known),
+            stream_seed(config.training.seed, _SCALES_SEED),
+        )
+
+    with learner.accelerator.main_process_first():
+        return remembered_scales(run, measure)
 
 
 def _set_apart(train: tuple[str, ...], task: PolicyTask) -> tuple[tuple[str, ...], Watch | None]:

@@ -14,7 +14,7 @@ from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.models import load_prompts
-from alignpro_lite.experiment.prompts import prompt_position, read_prompts, split_prompts
+from alignpro_lite.experiment.prompts import Task, prompt_position, read_tasks, split_prompts
 from alignpro_lite.experiment.sections import PromptDataSection, PromptFileSection
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.reward.config import RewardConfig
@@ -260,7 +260,7 @@ def test_the_rows_and_prompts_of_a_run_are_told(tmp_path):
 def test_a_prompt_that_does_not_parse_is_listed_with_its_line(tmp_path, line, reason):
     good = json.dumps({"prompt": "Name a river."})
     (tmp_path / "p.jsonl").write_text("\n".join([good, "", line, *[good] * 30]), "utf-8-sig")
-    rows, bad = read_prompts(tmp_path / "p.jsonl", "prompt")
+    rows, bad = read_tasks(tmp_path / "p.jsonl", "prompt")
     assert len(rows) == 31
     assert [row.split(" left out, ")[0] for row in bad] == ["row 3"]
     assert reason in bad[0]
@@ -273,8 +273,8 @@ def test_an_instruction_takes_its_context(tmp_path):
     ]
     rows += rows[1:] * 30 + [{"instruction": "Sum up.", "context": ["Long."]}]
     (tmp_path / "p.json").write_text(json.dumps(rows))
-    read, bad = read_prompts(tmp_path / "p.json", "instruction")
-    assert read[:2] == ["Sum up.\nLong.", "Sing."]
+    read, bad = read_tasks(tmp_path / "p.json", "instruction")
+    assert read[:2] == [Task("Sum up.\nLong."), Task("Sing.")]
     assert [row.split(" left out, ")[0] for row in bad] == ["row 33"]
 
 
@@ -301,4 +301,4 @@ def test_a_damaged_archive_is_one_line(tmp_path):
     content[12] ^= 0xFF
     (tmp_path / "p.jsonl.gz").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read"):
-        read_prompts(tmp_path / "p.jsonl.gz", "prompt")
+        read_tasks(tmp_path / "p.jsonl.gz", "prompt")

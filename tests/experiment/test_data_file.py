@@ -15,7 +15,7 @@ import pytest
 
 from alignpro_lite.errors import InputError, MissingDependencyError
 from alignpro_lite.experiment.data_file import numbered_rows
-from alignpro_lite.experiment.prompts import read_prompts
+from alignpro_lite.experiment.prompts import Task, read_tasks
 from alignpro_lite.train.reward.preferences import Preference, read_preferences
 
 ROWS = [
@@ -69,7 +69,7 @@ def test_a_format_is_read_whatever_the_name(tmp_path, content, name):
     """All but JSON and gzip in their own names, in UTF-8, used to be: Check the path."""
     (tmp_path / name).write_bytes(content)
     assert read_preferences(tmp_path / name, "jsonl") == (PAIRS, [])
-    assert read_prompts(tmp_path / name, "prompt") == ([row["prompt"] for row in ROWS], [])
+    assert read_tasks(tmp_path / name, "prompt") == ([Task(row["prompt"]) for row in ROWS], [])
 
 
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress], ids=["plain", "gzipped"])
@@ -96,7 +96,7 @@ def test_parquet_without_pyarrow_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
     with pytest.raises(MissingDependencyError, match="is a Parquet file") as caught:
-        read_prompts(tmp_path / "p.parquet", "prompt")
+        read_tasks(tmp_path / "p.parquet", "prompt")
     assert caught.value.cure == "Run `pip install pyarrow`."
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_read_is_named(tmp_path, found, content):
     (tmp_path / "pairs.jsonl").write_bytes(content)
     for read in (
         lambda path: read_preferences(path, "jsonl"),
-        lambda path: read_prompts(path, "prompt"),
+        lambda path: read_tasks(path, "prompt"),
     ):
         with pytest.raises(InputError) as caught:
             read(tmp_path / "pairs.jsonl")
@@ -172,7 +172,7 @@ def test_places_that_are_no_files_are_named(tmp_path):
         (tmp_path / "a\0b", "null"),
     ):
         with pytest.raises(InputError, match=found):
-            read_prompts(path, "prompt")
+            read_tasks(path, "prompt")
 
 
 def test_cells_are_numbers_where_numbers_are_wanted(tmp_path):
@@ -184,7 +184,7 @@ def test_cells_are_numbers_where_numbers_are_wanted(tmp_path):
 
 def test_a_long_cell_and_a_table_of_one_column_are_read(tmp_path):
     (tmp_path / "p.csv").write_text("prompt\n" + "x" * 200_000 + "\n")
-    assert read_prompts(tmp_path / "p.csv", "prompt") == (["x" * 200_000], [])
+    assert read_tasks(tmp_path / "p.csv", "prompt") == ([Task("x" * 200_000)], [])
 
 
 @pytest.mark.parametrize("cell", ["{x}", "{% if x %}", "{ }", "{'a': 1}"])
@@ -351,11 +351,11 @@ def test_messages_that_make_no_pair_are_bad_rows(tmp_path, row, reason):
 def test_a_conversation_is_a_prompt_by_its_first_question(tmp_path, key):
     said = shared(("s", "Be kind."), ("h", "Name a river. "), ("g", "Elbe."), ("h", "Another."))
     (tmp_path / "p.json").write_text(json.dumps([{key: said}]))
-    assert read_prompts(tmp_path / "p.json", "prompt") == (["Name a river."], [])
+    assert read_tasks(tmp_path / "p.json", "prompt") == ([Task("Name a river.")], [])
 
 
 def test_the_input_of_an_instruction_is_its_context(tmp_path):
     """Alpaca's key: its instructions used to be read without what they are about."""
     row = {"instruction": "Sum up.", "input": "Long.", "output": "L."}
     (tmp_path / "a.json").write_text(json.dumps([row]))
-    assert read_prompts(tmp_path / "a.json", "instruction") == (["Sum up.\nLong."], [])
+    assert read_tasks(tmp_path / "a.json", "instruction") == ([Task("Sum up.\nLong.")], [])

@@ -145,9 +145,9 @@ def judge_verdicts(judge: str, accuracies: Sequence[JudgeAccuracy]) -> Iterator[
             tone="worse",
         )
     unknown = [found.part for found in rows if found.accuracy is None]
-    if unknown or not rows:
-        what = f"its {', '.join(unknown)}" if unknown else "it"
+    if unknown:
         yield Shown(
-            f"How often the judge {judge} is right is not known: {what} was not measured.",
+            f"How often the judge {judge} is right is not known: its {', '.join(unknown)} was not "
+            "measured.",
             tone="same",
         )

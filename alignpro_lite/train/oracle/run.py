@@ -92,6 +92,7 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
         sampling=config.answers.seeded(config.training.seed),
         stopping=config.stopping,
         watched=config.answers.count,
+        scaling=None,
         finish=finish,
     )
     done = train_policy(config, places, note, task)

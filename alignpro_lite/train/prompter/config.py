@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.sections import (
@@ -98,6 +98,21 @@ class OptimisationSection(Record):
     seed: Seed = 0
 
 
+class ScalingSection(Record):
+    """[scaling]: what each part of the reward is divided by.
+
+    Attributes:
+        by: spread, the part's deviation over the answers to one raw prompt, measured when the run
+            starts; or nothing, which leaves each part in its own unit.
+        prompts: Training prompts that it is measured on.
+        answers: Answers to each of them.
+    """
+
+    by: Literal["spread", "nothing"] = "spread"
+    prompts: Count = 32
+    answers: TwoOrMore = 4
+
+
 class ReportSection(Record):
     """[report]: the measurement on held-out prompts after training.
 
@@ -121,6 +136,8 @@ class PrompterConfig(Record, kw_only=True):
         answers: How the target is sampled.
         reward: What training raises: the weighted sum of all parts.
         second_reward: A reward that only the report uses, best trained on other data.
+        scaling: What each part of reward is divided by. Left out, nothing for a single [[reward]],
+            and for several their spreads.
         objective: λ, and how rewrites are grouped and replayed.
         training: The optimiser and the limits of a run.
         data: The prompts.
@@ -132,17 +149,20 @@ class PrompterConfig(Record, kw_only=True):
     answers: AnswerPlan = AnswerPlan()
     reward: Annotated[tuple[ScorerSource, ...], Meta(min_length=1)]
     second_reward: tuple[ScorerSource, ...] = ()
+    scaling: ScalingSection | None = None
     objective: ObjectiveSection
     training: OptimisationSection = OptimisationSection()
     data: PromptDataSection
     report: ReportSection = ReportSection()
 
     def __post_init__(self) -> None:
-        """Refuse a part that two scorers have.
+        """Refuse a part that two scorers have; scale several rewards unless told otherwise.
 
         Raises:
             InputError: Names the parts.
         """
+        if self.scaling is None and len(self.reward) > 1:
+            structs.force_setattr(self, "scaling", ScalingSection())
         for rewards in (self.reward, self.second_reward):
             names = [name for section in rewards for name in section.weights]
             if len(set(names)) < len(names):

@@ -78,6 +78,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         sampling=Sampling(),
         stopping=None,
         watched=0,
+        scaling=config.scaling,
         finish=finish,
     )
     return train_policy(config, places, note, task)
@@ -120,18 +121,20 @@ def _finish(
     policy, run = learner.policy, places.run
     # First without figures: a failure while measuring must not cost the adapter.
     claim = TargetClaim((target_of(config.target, places.store),))
-    _write_adapter(config, run, policy, claim, {})
+    _write_adapter(config, run, learner, claim, {})
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
-            second = open_reward(config.second_reward, places.store, usable_cores())
+            second = open_reward(
+                config.second_reward, places.store, usable_cores(), prompts.references
+            )
             judges[SECOND] = stack.enter_context(second)
         bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
         held_out = prompts.held_out[: config.report.prompts]
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
     write_summary(run, summary)
-    _write_adapter(config, run, policy, claim, figures_of(summary, LEARNED))
+    _write_adapter(config, run, learner, claim, figures_of(summary, LEARNED))
     exchanges = exchanges_as_markdown(summary, records, LEARNED)
     # Last: the report marks a run that is done.
     write_text(run / REPORT, f"{as_markdown(summary)}\n{exchanges}")
@@ -140,22 +143,18 @@ def _finish(
 def _write_adapter(
     config: PrompterConfig,
     run: Path,
-    policy: Policy,
+    learner: Learner,
     claim: TargetClaim,
     figures: dict[str, Any],
 ) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
-    folder = run / ADAPTER_FOLDER
+    folder, policy = run / ADAPTER_FOLDER, learner.policy
     save_adapter(policy.model, config.prompter.base, folder)
     card = PrompterCard(
         base=config.prompter.base,
         template=policy.tokens.template,
         strength=config.objective.strength,
-        reward=" + ".join(
-            f"{weight:g} {name}"
-            for section in config.reward
-            for name, weight in section.weights.items()
-        ),
+        reward=" + ".join(f"{weight:g} {name}" for name, weight in learner.reward.weights.items()),
         sampling=Sampling(temperature=config.prompter.temperature),
         max_tokens=config.prompter.max_tokens,
         targets=claim,
