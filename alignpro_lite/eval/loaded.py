@@ -12,17 +12,25 @@ from alignpro_lite.eval.bench import Bench, System
 from alignpro_lite.eval.config import (
     AnySystem,
     BestOfSection,
+    ConstantSystemSection,
     EvalConfig,
     GivenSection,
     InstructionSection,
     NoPrompterSection,
     OracleSystemSection,
     PrompterSystemSection,
+    ReadTwiceSection,
     ReferenceSystemSection,
     RhoStarSection,
 )
 from alignpro_lite.eval.inputs import given_rewrites
-from alignpro_lite.eval.systems import draw_rewrites, keep_best, send_fixed, send_rewrites
+from alignpro_lite.eval.systems import (
+    draw_rewrites,
+    keep_best,
+    read_twice,
+    send_fixed,
+    send_rewrites,
+)
 from alignpro_lite.experiment.models import open_llama, open_target
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection
@@ -30,7 +38,7 @@ from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle, open_bundle
 from alignpro_lite.prompter.prompter import OnnxPrompter
-from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.prompter.template import AUGMENT, RewriteTemplate
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels
@@ -123,9 +131,20 @@ class Loaded:
 
 
 def open_system(
-    section: AnySystem, loaded: Loaded, places: Places, prompts: Mapping[str, Sequence[str]]
+    section: AnySystem,
+    loaded: Loaded,
+    places: Places,
+    prompts: Mapping[str, Sequence[str]],
+    hint: str,
 ) -> System:
     """Load a system.
+
+    Args:
+        section: The system.
+        loaded: The models.
+        places: Where things are.
+        prompts: The prompts of each data set.
+        hint: The best constant hint.
 
     Raises:
         AlignProError: Its model is missing or damaged, or a given rewrite is.
@@ -135,6 +154,10 @@ def open_system(
             return send_fixed
         case InstructionSection():
             return partial(send_fixed, rewrite=lambda prompt: f"{section.text}\n\n{prompt}")
+        case ReadTwiceSection():
+            return partial(send_fixed, rewrite=read_twice)
+        case ConstantSystemSection():
+            return partial(send_fixed, rewrite=lambda prompt: AUGMENT.apply(prompt, hint))
         case GivenSection():
             rewrites = given_rewrites(section, places, prompts)
             return partial(send_fixed, rewrite=rewrites.__getitem__)
