@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from alignpro_lite.eval.answers import Answers
+from alignpro_lite.eval.breakdown import adaptations, results_by_kind, segments
 from alignpro_lite.eval.frontier import Pools, equal_calls_of, frontier_of
 from alignpro_lite.eval.lineup import ALL, Lineup
 from alignpro_lite.eval.records import ResultRow
@@ -84,6 +85,10 @@ def summarise(
         versus=_against_baseline(answers),
         controls=tuple(name for name in lineup.controls if name in answers.rows),
         differences=tuple(_differences(answers)),
+        constant=lineup.constant if lineup.constant in answers.rows else None,
+        by_kind=tuple(results_by_kind(answers)),
+        adaptations=adaptations(answers),
+        segments=segments(answers),
         frontier=tuple(frontier_of(answers, pools)),
         equal_calls=tuple(equal_calls_of(answers, pools)),
         accuracies=tuple(accuracies),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from alignpro_lite.decoding.conversation import Message
@@ -29,6 +29,7 @@ class Response:
         log_ratios: For each prompt, log q(x'|x) - log ρ_sft(x'|x) of rewrites whose q is known, in
             nats; empty if the system has none.
         reasons: For each prompt, why that rewrite was sent; empty if the system chooses nothing.
+        cut: Whether each answer was cut at the most tokens that it may have; prompts x answers.
     """
 
     sent: Sequence[Sequence[str]]
@@ -36,6 +37,7 @@ class Response:
     rewards: Mapping[str, FloatArray]
     log_ratios: Sequence[Sequence[float]] = ()
     reasons: Sequence[str] = ()
+    cut: Sequence[Sequence[bool]] = ()
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,17 @@ class Bench:
             RewardError: An answer failed or has no score; a comparison needs them all.
         """
         flat = [rewrite for row in sent for rewrite in row]
-        answers: list[str] = []
+        answers: list[Answer] = []
         once = self.plan.with_count(1)
         for start in range(0, len(flat), _ASKED_TOGETHER):
             conversations = [[Message("user", x)] for x in flat[start : start + _ASKED_TOGETHER]]
             outcomes = self.target.answers(conversations, once, stream_seed(seed, start))
-            answers.extend(_text(outcome[0]) for outcome in outcomes)
+            answers.extend(_answered(outcome[0]) for outcome in outcomes)
         width = len(sent[0])
         rows = [answers[at : at + width] for at in range(0, len(answers), width)]
-        return self.score(prompts, sent, rows)
+        response = self.score(prompts, sent, [[answer.text for answer in row] for row in rows])
+        cut = [[answer.finish_reason == "length" for answer in row] for row in rows]
+        return replace(response, cut=cut)
 
     def score(
         self,
@@ -105,9 +109,9 @@ System: TypeAlias = Callable[[Bench, Sequence[str], int], Response]
 the seed of everything that is drawn is the same for all systems."""
 
 
-def _text(outcome: object) -> str:
+def _answered(outcome: object) -> Answer:
     if isinstance(outcome, Answer):
-        return outcome.text
+        return outcome
     raise RewardError(
         f"The target failed to answer a held-out prompt ({outcome}).",
         "Fix the target; a comparison needs every answer.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -30,11 +31,14 @@ class DataSetSection(PromptFileSection, kw_only=True):
         name: What the report calls it.
         part: held_out takes only prompts that training never sees, all takes every one.
         prompts: The most prompts that are used.
+        kind_key: Key of a row that names the kind of its prompt, for the table by kind; where it is
+            left out, or a row has none, rules decide (docs/evaluation.md).
     """
 
     name: Label
     part: Literal["held_out", "all"] = "held_out"
     prompts: TwoOrMore = 50
+    kind_key: NonEmpty | None = None
 
 
 class JudgeSection(Record):
@@ -83,6 +87,14 @@ class PrompterSystemSection(SystemSection, tag="prompter"):
     """
 
     bundle: str = "default"
+
+
+class ReadTwiceSection(SystemSection, tag="re2"):
+    """[[system]] of kind re2: the prompt twice, RE2; added by itself where a prompter is judged."""
+
+
+class ConstantSystemSection(SystemSection, tag="constant"):
+    """[[system]] of kind constant: the best constant hint; added by itself like re2."""
 
 
 class ReferenceSystemSection(PrompterSystemSection, tag="reference"):
@@ -170,12 +182,35 @@ AnySystem = (
     NoPrompterSection
     | PrompterSystemSection
     | ReferenceSystemSection
+    | ReadTwiceSection
+    | ConstantSystemSection
     | RhoStarSection
     | BestOfSection
     | InstructionSection
     | GivenSection
     | OracleSystemSection
 )
+
+
+class ConstantSection(Record):
+    """[constant]: how the best constant hint is chosen, on prompts that are not judged.
+
+    Attributes:
+        hints: TOML file of the hints to try, relative to the data folder; left out, those of the
+            package. The prompters' own most frequent hints are tried too.
+        prompts: Files of the prompts to choose on; without any, the training prompts of [[data]].
+            Prompts that are judged are left out of them.
+        first_round: Prompts that each hint answers in the first round. The best third then answers
+            twice as many others, and so on: in all, about twice this number for each hint.
+    """
+
+    hints: str | None = None
+    prompts: tuple[PromptFileSection, ...] = ()
+    first_round: Count = 8
+
+    def file(self, data: Path) -> Path | None:
+        """The file of hints, None for those of the package."""
+        return None if self.hints is None else data / self.hints
 
 
 class DialSection(Record):
@@ -228,7 +263,9 @@ class EvalConfig(Record, kw_only=True):
         data: The prompts.
         judge: What scores the answers.
         pair_judge: A chat model that also compares pairs of answers.
-        system: What is compared; the first one of kind none is the baseline.
+        system: What is compared; the first one of kind none is the baseline. A baseline is added
+            where there is none, and re2 and constant where a prompter is judged.
+        constant: How the best constant hint is chosen.
         dial: Reward against KL as λ moves; left out, it is not measured.
         bound: What `eval bound` measures; left out, it has nothing to measure.
     """
@@ -242,13 +279,9 @@ class EvalConfig(Record, kw_only=True):
     judge: Annotated[tuple[JudgeSection, ...], Meta(min_length=1)]
     pair_judge: PairJudgeSection | None = None
     system: Annotated[tuple[AnySystem, ...], Meta(min_length=1)]
+    constant: ConstantSection = ConstantSection()
     dial: DialSection | None = None
     bound: BoundSection | None = None
-
-    @property
-    def baseline(self) -> str:
-        """Name of the system that the others are compared with."""
-        return self._without_prompter().name
 
     @property
     def oracle(self) -> OracleSystemSection | None:
@@ -257,14 +290,14 @@ class EvalConfig(Record, kw_only=True):
         return next(oracles, None)
 
     def __post_init__(self) -> None:
-        """Refuse names that clash or point nowhere, and a comparison without a baseline.
+        """Refuse names that clash or point nowhere, and a baseline for some data sets only.
 
         Raises:
             InputError: Names them, and what is needed.
         """
         self._require_unique_names()
-        baseline = self._without_prompter()
-        if baseline.data:
+        baseline = next((s for s in self.system if isinstance(s, NoPrompterSection)), None)
+        if baseline is not None and baseline.data:
             raise InputError(
                 f"system {baseline.name} must answer all data sets, because the others are "
                 f"compared with it, found data = {list(baseline.data)}.",
@@ -287,15 +320,6 @@ class EvalConfig(Record, kw_only=True):
                     f"system {system.name} names unknown data {sorted(unknown)}.",
                     f"Choose from {', '.join(sorted(known))}.",
                 )
-
-    def _without_prompter(self) -> NoPrompterSection:
-        for system in self.system:
-            if isinstance(system, NoPrompterSection):
-                return system
-        raise InputError(
-            "a system of kind none is needed, to compare the others with, found none.",
-            'Add a [[system]] with kind = "none".',
-        )
 
     def _require_unique_names(self) -> None:
         tables = {

@@ -1,15 +1,18 @@
 """The best constant hint: what a prompter is worth that gives every prompt the same hint.
 
 A learned prompter that does no better has learned one sentence. So this system is measured beside
-it, whether somebody asked for it or not.
+every prompter, whether somebody asked for it or not. The hint is chosen on prompts that are not
+judged, by successive halving (Karnin, Koren and Somekh 2013, with thirds for halves): all hints
+answer a few prompts, the best third answers twice as many others, and so on until one is left. All
+hints of a round answer the same prompts with the same seeds.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+
+import numpy as np
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
@@ -17,9 +20,11 @@ from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.evaluation import Evaluation
+from alignpro_lite.eval.hints import HintCandidate, hint_candidates, read_hints
 from alignpro_lite.eval.journal import CURE, Journal
+from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.prompter.prompter import Prompter
-from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.registry.record import Origin, Record, parse_written, plain
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.rewriting.candidates import CandidateSource
@@ -27,153 +32,189 @@ from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.target.rollout import Answer
 
-CONSTANTS = "constants.jsonl"
-"""Which hints were chosen, so that a resumed evaluation goes on with the same."""
-CHOSEN_ON = 24
-"""The most prompts that a hint is chosen on; none of them is judged."""
-_TRIED = 4
-"""Hints that are tried: those that the prompter wrote most often."""
-_ANSWERS = 2
-"""Answers to each of those prompts with each of those hints."""
-_WRITTEN, _TRIALS = 1, 2
+CANDIDATES = "hints.jsonl"
+"""Which hints are tried, so that a resumed run goes on with the same."""
+TRIALS = "hint-trials.jsonl"
+"""The rewards of every hint in every round; what is in it is not tried again."""
+SHOWN = 24
+"""The most prompts that a prompter writes hints for, to see which it writes most often."""
+_KEPT = 3
+"""One in so many hints goes on to the next round."""
+_WRITTEN, _TRIED = 1, 2
 """Numbers of the random streams of a choice."""
 
 
-class ConstantHint(Record):
+class HintTrial(Record):
+    """How a hint did in one round.
+
+    Attributes:
+        round: Number of the round, from 0.
+        text: The hint.
+        rewards: Of its answers, one for each prompt of the round; None for one without a score.
+    """
+
+    round: int
+    text: str
+    rewards: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class ConstantHint:
     """One hint for every prompt.
 
     Attributes:
-        text: The hint; empty if the prompter wrote none that may be used.
-        written: How often the prompter wrote just this.
-        of: How many hints it wrote for the prompts of the choice.
-        tried: How many of its most frequent hints were tried; at most 1 if no reward chose.
+        text: The hint.
+        origin: Where it comes from; see `HintCandidate`.
+        tried: How many hints were tried; 1 if there was no prompt to choose on.
+        answers: How many answers chose it.
     """
 
     text: str
-    written: int
-    of: int
+    origin: str
     tried: int
+    answers: int
 
     def note(self, system: str) -> str:
         """What a reader of the report has to know."""
-        if not self.text:
-            why = "its best frequent hint is the empty one" if self.of else "it wrote none to use"
-            return f"{system} adds nothing: of the hints of its prompter, {why}."
         how = (
-            f"the best of the {self.tried} hints that its prompter writes most often, chosen on "
-            "prompts that are not judged"
+            f"the best of {self.tried}, chosen by {self.answers} answers to prompts that are not "
+            "judged"
             if self.tried > 1
-            else "the hint that its prompter writes most often"
+            else "not chosen by any reward, because all prompts are judged"
         )
         return (
-            f"{system} adds the same hint to every prompt, {how} ({self.written} of {self.of} "
-            f"times): “{self.text}”"
+            f"{system} adds the same hint to every prompt, {how}: “{self.text}” ({self.origin})."
         )
 
-    def rewrite(self, template: RewriteTemplate) -> Callable[[str], str]:
-        """What turns a prompt into the one with this hint."""
-        return lambda prompt: template.apply(prompt, self.text)
 
+@dataclass(frozen=True)
+class HintRace:
+    """What a hint is chosen with.
 
-def best_constant(
-    bench: Bench,
-    template: RewriteTemplate,
-    prompts: Sequence[str],
-    hints: Sequence[str],
-    seed: int,
-) -> ConstantHint:
-    """Of the hints that were written most often, the one whose answers score best.
-
-    Args:
+    Attributes:
         bench: Answers; its first judge decides.
-        template: Adds a hint to a prompt.
-        prompts: What the hints are tried on; none of them may be judged. If there is none, the
-            most frequent hint is taken, because its choice looks at no reward.
-        hints: What the prompter wrote and may be used.
+        prompts: What the hints are tried on; none of them may be judged.
+        first: Prompts of the first round; every further one has twice as many. Where there are not
+            so many, prompts are answered again.
         seed: Seed of the trial answers, the same for all hints.
-
-    Raises:
-        AlignProError: The target or the judge failed altogether.
+        journal: `TRIALS` of a run.
     """
-    counts = Counter(hints)
-    often = [hint for hint, _ in counts.most_common(_TRIED if prompts else 1)]
 
-    def worth(hint: str) -> float:
-        return _tried(bench, prompts, [template.apply(prompt, hint) for prompt in prompts], seed)
+    bench: Bench
+    prompts: Sequence[str]
+    first: int
+    seed: int
+    journal: Journal
 
-    best = max(often, key=worth) if len(often) > 1 else next(iter(often), "")
-    return ConstantHint(best, counts[best], len(hints), len(often))
+    def winner(self, candidates: Sequence[HintCandidate]) -> ConstantHint:
+        """Of these hints, the one whose answers score best; without prompts, the first one.
+
+        Raises:
+            InputError: The file of trials is damaged.
+            AlignProError: The target or the judge failed altogether.
+        """
+        origin = Origin(self.journal.file, InputError, CURE)
+        rows = [parse_written(HintTrial, row, origin) for row in self.journal.read()]
+        known = {(row.round, row.text): row for row in rows}
+        if not self.prompts or len(candidates) == 1:
+            return ConstantHint(candidates[0].text, candidates[0].origin, 1, 0)
+        alive, number, answers = list(candidates), 0, 0
+        seen: dict[str, list[float | None]] = {candidate.text: [] for candidate in candidates}
+        while len(alive) > 1:
+            for candidate in alive:
+                trial = known.get((number, candidate.text)) or self._tried(number, candidate.text)
+                seen[candidate.text] += trial.rewards
+                answers += len(trial.rewards)
+            best = sorted(alive, key=lambda candidate: _worth(seen[candidate.text]), reverse=True)
+            alive, number = best[: -(-len(alive) // _KEPT)], number + 1
+        return ConstantHint(alive[0].text, alive[0].origin, len(candidates), answers)
+
+    def _tried(self, number: int, text: str) -> HintTrial:
+        """Let the target answer the prompts of a round with a hint, and keep the rewards.
+
+        A trial is no comparison that is reported, so it need not stop at a single failure.
+        """
+        start, count = self.first * (2**number - 1), self.first * 2**number
+        prompts = [self.prompts[place % len(self.prompts)] for place in range(start, start + count)]
+        conversations = [[Message("user", AUGMENT.apply(prompt, text))] for prompt in prompts]
+        plan = self.bench.plan.with_count(1)
+        outcomes = self.bench.target.answers(conversations, plan, stream_seed(self.seed, number))
+        rewards: list[float | None] = [None] * count
+        answered = [
+            (place, Exchange(prompt, outcome[0].text))
+            for place, (prompt, outcome) in enumerate(zip(prompts, outcomes, strict=True))
+            if isinstance(outcome[0], Answer)
+        ]
+        if answered:
+            judge = next(iter(self.bench.judges.values()))
+            scores = judge.score([exchange for _, exchange in answered])
+            for (place, _), total, failed in zip(
+                answered, scores.total, scores.failed, strict=True
+            ):
+                rewards[place] = None if failed else float(total)
+        trial = HintTrial(round=number, text=text, rewards=tuple(rewards))
+        self.journal.append([plain(trial)])
+        return trial
 
 
-def _tried(bench: Bench, prompts: Sequence[str], sent: Sequence[str], seed: int) -> float:
-    """Mean reward of a few answers to each text, without those that failed or have no score.
-
-    A trial is no comparison that is reported, so it need not stop at a single failure.
-    """
-    conversations = [[Message("user", text)] for text in sent]
-    outcomes = bench.target.answers(conversations, bench.plan.with_count(_ANSWERS), seed)
-    exchanges = [
-        Exchange(prompt, answer.text)
-        for prompt, answers in zip(prompts, outcomes, strict=True)
-        for answer in answers
-        if isinstance(answer, Answer)
-    ]
-    if not exchanges:
-        return -math.inf
-    scores = next(iter(bench.judges.values())).score(exchanges)
-    known = scores.total[~scores.failed]
-    return float(known.mean()) if known.size else -math.inf
+def _worth(rewards: Sequence[float | None]) -> float:
+    """Mean of the rewards that there are; the lowest worth if there is none."""
+    known: FloatArray = np.array([reward for reward in rewards if reward is not None])
+    return float(known.mean()) if known.size else -np.inf
 
 
-def choose_constants(
-    evaluation: Evaluation, note: Callable[[str], None]
-) -> Mapping[str, ConstantHint]:
-    """Choose the hint of every constant system, or read what an earlier run chose.
-
-    Raises:
-        InputError: The file of choices is damaged.
-        AlignProError: A model is missing or failed.
-    """
-    journal, bundles = evaluation.journal(CONSTANTS), evaluation.constants
-    return {
-        name: remembered(journal, name, partial(_chosen, evaluation, name, section.bundle, note))
-        for name, section in bundles.items()
-    }
-
-
-def remembered(journal: Journal, name: str, choose: Callable[[], ConstantHint]) -> ConstantHint:
-    """The hint of a system, chosen once and kept.
+def remembered(
+    journal: Journal, find: Callable[[], Sequence[HintCandidate]]
+) -> list[HintCandidate]:
+    """The hints to try, found once and kept.
 
     Args:
-        journal: `CONSTANTS` of a run.
-        name: Name of the system.
-        choose: Chooses it, the first time.
+        journal: `CANDIDATES` of a run.
+        find: Finds them, the first time.
 
     Raises:
-        InputError: The file of choices is damaged.
+        InputError: The file is damaged.
     """
     origin = Origin(journal.file, InputError, CURE)
-    for row in journal.read():
-        if row.pop("system", None) == name:
-            return parse_written(ConstantHint, row, origin)
-    found = choose()
-    journal.append([{"system": name} | plain(found)])
+    known = [parse_written(HintCandidate, row, origin) for row in journal.read()]
+    if known:
+        return known
+    found = list(find())
+    journal.append([plain(candidate) for candidate in found])
     return found
 
 
-def _chosen(
-    evaluation: Evaluation, name: str, bundle: str, note: Callable[[str], None]
-) -> ConstantHint:
-    note(f"Choosing the hint of {name}.")
-    prompter, seed = evaluation.loaded.prompter(bundle), evaluation.config.seed
-    spare = evaluation.spare[:CHOSEN_ON]
-    shown = spare or evaluation.mixed(CHOSEN_ON)
-    hints = _hints(prompter, shown, stream_seed(seed, _WRITTEN))
-    bench = evaluation.loaded.bench
-    return best_constant(bench, prompter.template, spare, hints, stream_seed(seed, _TRIALS))
+def choose_constant(evaluation: Evaluation, note: Callable[[str], None]) -> ConstantHint | None:
+    """Choose the hint of the constant system, or read what an earlier run tried; None without one.
+
+    Raises:
+        InputError: A file of hints or trials is damaged.
+        AlignProError: A model is missing or failed.
+    """
+    if evaluation.lineup.constant is None:
+        return None
+    config, seed = evaluation.config, evaluation.config.seed
+
+    def found() -> Sequence[HintCandidate]:
+        shown = evaluation.spare[:SHOWN] or evaluation.mixed(SHOWN)
+        written = {
+            bundle: _written(evaluation.loaded.prompter(bundle), shown, stream_seed(seed, _WRITTEN))
+            for bundle in evaluation.hinting
+        }
+        return hint_candidates(read_hints(config.constant.file(evaluation.places.data)), written)
+
+    note("Choosing the best constant hint.")
+    race = HintRace(
+        bench=evaluation.loaded.bench,
+        prompts=evaluation.spare,
+        first=config.constant.first_round,
+        seed=stream_seed(seed, _TRIED),
+        journal=evaluation.journal(TRIALS),
+    )
+    return race.winner(remembered(evaluation.journal(CANDIDATES), found))
 
 
-def _hints(prompter: Prompter, prompts: Sequence[str], seed: int) -> list[str]:
+def _written(prompter: Prompter, prompts: Sequence[str], seed: int) -> list[str]:
     """What a prompter adds to each prompt as users get it, where it may be used."""
     usual = prompter.profile.sampling
     hints = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from alignpro_lite.eval.analysis import summarise
 from alignpro_lite.eval.bench import System
 from alignpro_lite.eval.config import EvalConfig, RhoStarSection
-from alignpro_lite.eval.constant import ConstantHint, choose_constants
+from alignpro_lite.eval.constant import ConstantHint, choose_constant
 from alignpro_lite.eval.dial import dial_curves
 from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
 from alignpro_lite.eval.frontier import FRONTIER, answer_pools
@@ -23,7 +22,6 @@ from alignpro_lite.eval.report.markdown import as_markdown
 from alignpro_lite.eval.report.page import as_page
 from alignpro_lite.eval.runner import answer_all
 from alignpro_lite.eval.summary import DialCurve, Summary, write_summary
-from alignpro_lite.eval.systems import send_fixed
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import write_text
@@ -48,11 +46,11 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
         loaded, lineup = evaluation.loaded, evaluation.lineup
         if config.dial is not None:
             loaded.require_llama("The dial")
-        hints = choose_constants(evaluation, note)
+        hint = choose_constant(evaluation, note)
         records = answer_all(
             lineup,
             loaded.bench,
-            lambda name: _open_system(evaluation, hints, name),
+            lambda name: _open_system(evaluation, hint, name),
             evaluation.journal(RESULTS),
             note,
         )
@@ -62,7 +60,7 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
         if config.dial is not None:
             note("Turning the λ dial.")
             dial = dial_curves(evaluation, config.dial)
-        added = [hint.note(name) for name, hint in hints.items()]
+        added = [hint.note(lineup.constant)] if hint and lineup.constant else []
         oracle = _oracle_notes(config, places)
         summary = summarise(
             lineup,
@@ -78,14 +76,13 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
     return summary
 
 
-def _open_system(evaluation: Evaluation, hints: Mapping[str, ConstantHint], name: str) -> System:
+def _open_system(evaluation: Evaluation, hint: ConstantHint | None, name: str) -> System:
     """Load a system of the configuration, or one that was added."""
-    loaded = evaluation.loaded
-    if name in hints:
-        template = loaded.template(evaluation.constants[name].bundle)
-        return partial(send_fixed, rewrite=hints[name].rewrite(template))
-    section = next(section for section in evaluation.config.system if section.name == name)
-    return open_system(section, loaded, evaluation.places, evaluation.lineup.prompts)
+    section = next(section for section in evaluation.systems if section.name == name)
+    text = hint.text if hint else ""
+    return open_system(
+        section, evaluation.loaded, evaluation.places, evaluation.lineup.prompts, text
+    )
 
 
 def _oracle_notes(config: EvalConfig, places: Places) -> Iterator[str]:

@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.eval.arms import constant_systems, lineup_of
-from alignpro_lite.eval.config import EvalConfig, PrompterSystemSection
+from alignpro_lite.eval.arms import lineup_of, with_controls
+from alignpro_lite.eval.config import (
+    AnySystem,
+    EvalConfig,
+    PrompterSystemSection,
+    ReferenceSystemSection,
+    RhoStarSection,
+)
 from alignpro_lite.eval.inputs import mixed, models_used, prompts_of, texts_of
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.lineup import Lineup
@@ -36,7 +42,8 @@ class Evaluation:
         config: What to compare.
         places: Where things are.
         lineup: Which systems answer which prompts.
-        constants: The systems that were added, see `arms.constant_systems`.
+        systems: Those of the configuration, and the controls that were added.
+        hinting: Bundles whose frequent hints are tried as constant ones.
         spare: Prompts that are not judged, for what has to be chosen.
         references: What is known about right answers, by the prompt.
         notes: A sentence for every row that was left out.
@@ -48,7 +55,8 @@ class Evaluation:
     config: EvalConfig
     places: Places
     lineup: Lineup
-    constants: Mapping[str, PrompterSystemSection]
+    systems: Sequence[AnySystem]
+    hinting: Sequence[str]
     spare: Sequence[str]
     references: References
     notes: tuple[str, ...]
@@ -91,13 +99,13 @@ def open_evaluation(
         # Before the folder is claimed, so that a mistake that shows here can be corrected.
         loaded = Loaded(config, places, prompts.references, stack)
         identity = _identify(config, places.run, models, texts)
-        constants = constant_systems(config.system, loaded.template)
-        lineup = lineup_of(config, prompts.judged, constants)
+        systems = with_controls(config.system)
         yield Evaluation(
             config=config,
             places=places,
-            lineup=lineup,
-            constants=constants,
+            lineup=lineup_of(config, prompts.judged, prompts.kinds, systems),
+            systems=systems,
+            hinting=_hinting(systems, loaded),
             spare=prompts.spare,
             references=prompts.references,
             notes=tuple(prompts.notes),
@@ -105,6 +113,19 @@ def open_evaluation(
             identity=identity,
             loaded=loaded,
         )
+
+
+def _hinting(systems: Sequence[AnySystem], loaded: Loaded) -> tuple[str, ...]:
+    """The bundles that are judged and write hints; whole rewrites fit no other prompt."""
+    bundles = [
+        section.bundle
+        for section in systems
+        if isinstance(section, PrompterSystemSection | RhoStarSection)
+        and not isinstance(section, ReferenceSystemSection)
+    ]
+    return tuple(
+        bundle for bundle in dict.fromkeys(bundles) if loaded.template(bundle).mode == "augment"
+    )
 
 
 def _identify(

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.errors import InputError
+from alignpro_lite.eval.arms import with_controls
 from alignpro_lite.eval.config import (
     BoundSection,
+    ConstantSystemSection,
     DataSetSection,
     DialSection,
     EvalConfig,
@@ -22,13 +24,25 @@ from alignpro_lite.eval.config import (
     PrompterSystemSection,
     RhoStarSection,
 )
+from alignpro_lite.eval.hints import read_hints
 from alignpro_lite.eval.summary import ModelUsed
-from alignpro_lite.experiment.prompts import Task, prompt_position, read_tasks, references_of
+from alignpro_lite.experiment.prompts import (
+    Task,
+    prompt_position,
+    read_labels,
+    read_tasks,
+    references_of,
+)
 from alignpro_lite.experiment.rows import Row, read_rows, text_of
 from alignpro_lite.experiment.run_folder import Places
-from alignpro_lite.experiment.sections import GgufSection, HuggingFaceSection
+from alignpro_lite.experiment.sections import (
+    GgufSection,
+    HuggingFaceSection,
+    PromptFileSection,
+)
 from alignpro_lite.registry import ModelKind
 from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.self_prompter import self_name
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.exchange import References
@@ -43,15 +57,17 @@ class EvalPrompts:
 
     Attributes:
         judged: Those that systems answer, by data set, without duplicates.
-        spare: Others of the same files, taken from all of them in turn. Nothing is judged on them,
-            so a choice may look at their answers.
+        spare: Training prompts, taken from all files in turn: those of [constant], else others of
+            the same files. Nothing is judged on them, so a choice may look at their answers.
         references: What is known about right answers, by the prompt.
+        kinds: Kinds of prompts, as rows name them under the key of their data set.
         notes: A sentence for every row that was left out.
     """
 
     judged: Mapping[str, Sequence[str]]
     spare: Sequence[str]
     references: References
+    kinds: Mapping[str, str]
     notes: Sequence[str]
 
 
@@ -64,29 +80,48 @@ def prompts_of(config: EvalConfig, places: Places) -> EvalPrompts:
     chosen: dict[str, list[str]] = {}
     others: list[list[str]] = []
     tasks: list[Task] = []
+    kinds: dict[str, str] = {}
     notes: list[str] = []
     for section in config.data:
-        rows, bad = read_tasks(places.data / section.path, section.format, section.reference)
-        tasks += rows
-        notes += [f"{section.path}: {row}" for row in bad]
-        texts = dict.fromkeys(row.prompt for row in rows)
-        short = [text for text in texts if len(text) <= config.longest_prompt]
+        read = _short_tasks(config, places, section, notes)
+        tasks += read
+        short = _prompts_of(read)
         usable = [prompt for prompt in short if _is_wanted(config, section, prompt)]
         random.Random(config.seed).shuffle(usable)
         chosen[section.name] = usable[: section.prompts]
-        random.Random(config.seed).shuffle(short)
-        others.append(short)
+        others.append([prompt for prompt in short if not _is_held_out(config, section, prompt)])
+        if section.kind_key is not None:
+            kinds |= read_labels(places.data / section.path, section.format, section.kind_key)
         if len(usable) < 2:
             raise InputError(
                 f"{section.name} needs at least 2 prompts, found {len(usable)} of at most "
                 f"{config.longest_prompt} characters.",
                 'Add data, raise longest_prompt, or set part = "all".',
             )
+    if config.constant.prompts:
+        training = [_short_tasks(config, places, file, notes) for file in config.constant.prompts]
+        tasks += [task for file in training for task in file]
+        others = [_prompts_of(file) for file in training]
+    for texts in others:
+        random.Random(config.seed).shuffle(texts)
     judged = {prompt for prompts in chosen.values() for prompt in prompts}
     spare = [prompt for prompt in mixed(others) if prompt not in judged]
-    found = EvalPrompts(chosen, spare, references_of(tasks), notes)
+    found = EvalPrompts(chosen, spare, references_of(tasks), kinds, notes)
     _require_references(config, found)
     return found
+
+
+def _short_tasks(
+    config: EvalConfig, places: Places, file: PromptFileSection, notes: list[str]
+) -> list[Task]:
+    """The rows of a file whose prompts are not too long; adds a note for every bad row."""
+    rows, bad = read_tasks(places.data / file.path, file.format, file.reference)
+    notes += [f"{file.path}: {row}" for row in bad]
+    return [row for row in rows if len(row.prompt) <= config.longest_prompt]
+
+
+def _prompts_of(tasks: Sequence[Task]) -> list[str]:
+    return list(dict.fromkeys(task.prompt for task in tasks))
 
 
 def _require_references(config: EvalConfig, prompts: EvalPrompts) -> None:
@@ -115,13 +150,18 @@ def _is_wanted(config: EvalConfig, section: DataSetSection, prompt: str) -> bool
     return section.part == "all" or prompt_position(prompt) < config.held_out
 
 
+def _is_held_out(config: EvalConfig, section: DataSetSection, prompt: str) -> bool:
+    """Whether a prompt is one that training never sees, in a data set that tells them apart."""
+    return section.part == "held_out" and prompt_position(prompt) < config.held_out
+
+
 def texts_of(
     config: EvalConfig, places: Places, prompts: EvalPrompts
 ) -> dict[str, Sequence[object]]:
-    """All texts that results depend on: prompts, their references, given rewrites of them.
+    """All texts that results depend on: prompts, their references, given rewrites, and hints.
 
     Raises:
-        InputError: A given rewrite is missing.
+        InputError: A given rewrite is missing, or the hints cannot be read.
     """
     texts: dict[str, Sequence[object]] = {}
     for name, rows in prompts.judged.items():
@@ -129,10 +169,14 @@ def texts_of(
         known = [(row, prompts.references[row]) for row in rows if row in prompts.references]
         if known:
             texts[f"references {name}"] = [(row, found.check, found.text) for row, found in known]
-    for section in config.system:
+    for section in with_controls(config.system):
         if isinstance(section, GivenSection):
             rewrites = given_rewrites(section, places, prompts.judged)
             texts[f"rewrites {section.name}"] = sorted(rewrites.items())
+        if isinstance(section, ConstantSystemSection):
+            hints = read_hints(config.constant.file(places.data))
+            texts["hints"] = [plain(hint) for hint in hints]
+            texts["prompts to choose a hint on"] = prompts.spare
     return texts
 
 

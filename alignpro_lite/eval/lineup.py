@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from alignpro_lite.measure.kinds import kind_of_prompt
+
 ALL = "all"
 """The data set that stands for all of them together, where there are several."""
 
@@ -25,6 +27,8 @@ class Lineup:
         calls: How often the target is asked for one answer, of systems that try several rewrites or
             answers and let the reward choose; a system that is not named asks once. The best of n
             answers to the unchanged prompt is not named: it is what the others are compared with.
+        constant: The system that gives all prompts the best constant hint, or None.
+        kinds: Kinds of prompts that their data set names; rules decide about the others.
     """
 
     prompts: Mapping[str, Sequence[str]]
@@ -35,6 +39,8 @@ class Lineup:
     seed: int
     controls: tuple[str, ...] = ()
     calls: Mapping[str, int] = field(default_factory=dict)
+    constant: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -45,6 +51,10 @@ class Lineup:
     def answers_everything(self, system: str) -> bool:
         """Whether a system answers every data set."""
         return set(self.systems[system]) == set(self.prompts)
+
+    def kind(self, prompt: str) -> str:
+        """The kind of a prompt, as its data set names it or `kind_of_prompt` finds it."""
+        return self.kinds.get(prompt) or kind_of_prompt(prompt)
 
     def searching(self, data: str) -> list[str]:
         """The systems that call the target several times for an answer to a data set."""

@@ -12,17 +12,25 @@ from alignpro_lite.eval.bench import Bench, System
 from alignpro_lite.eval.config import (
     AnySystem,
     BestOfSection,
+    ConstantSystemSection,
     EvalConfig,
     GivenSection,
     InstructionSection,
     NoPrompterSection,
     OracleSystemSection,
     PrompterSystemSection,
+    ReadTwiceSection,
     ReferenceSystemSection,
     RhoStarSection,
 )
 from alignpro_lite.eval.inputs import given_rewrites, prompters_of
-from alignpro_lite.eval.systems import draw_rewrites, keep_best, send_fixed, send_rewrites
+from alignpro_lite.eval.systems import (
+    draw_rewrites,
+    keep_best,
+    read_twice,
+    send_fixed,
+    send_rewrites,
+)
 from alignpro_lite.experiment.models import open_llama, open_target
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.experiment.sections import GgufSection
@@ -32,7 +40,7 @@ from alignpro_lite.prompter.bundle import open_bundle
 from alignpro_lite.prompter.own_weights import SelfPrompter
 from alignpro_lite.prompter.profile import PrompterProfile
 from alignpro_lite.prompter.prompter import Prompter
-from alignpro_lite.prompter.template import RewriteTemplate
+from alignpro_lite.prompter.template import AUGMENT, RewriteTemplate
 from alignpro_lite.prompters import FoundSelf, NamedTarget, find_self
 from alignpro_lite.registry.self_prompter import SelfName, self_name
 from alignpro_lite.reward.exchange import References
@@ -152,9 +160,20 @@ class Loaded:
 
 
 def open_system(
-    section: AnySystem, loaded: Loaded, places: Places, prompts: Mapping[str, Sequence[str]]
+    section: AnySystem,
+    loaded: Loaded,
+    places: Places,
+    prompts: Mapping[str, Sequence[str]],
+    hint: str,
 ) -> System:
     """Load a system.
+
+    Args:
+        section: The system.
+        loaded: The models.
+        places: Where things are.
+        prompts: The prompts of each data set.
+        hint: The best constant hint.
 
     Raises:
         AlignProError: Its model is missing or damaged, or a given rewrite is.
@@ -164,6 +183,10 @@ def open_system(
             return send_fixed
         case InstructionSection():
             return partial(send_fixed, rewrite=lambda prompt: f"{section.text}\n\n{prompt}")
+        case ReadTwiceSection():
+            return partial(send_fixed, rewrite=read_twice)
+        case ConstantSystemSection():
+            return partial(send_fixed, rewrite=lambda prompt: AUGMENT.apply(prompt, hint))
         case GivenSection():
             rewrites = given_rewrites(section, places, prompts)
             return partial(send_fixed, rewrite=rewrites.__getitem__)

@@ -27,6 +27,7 @@ class ResultRow(Record):
         log_ratios: log q(x'|x) - log ρ_sft(x'|x) of the rewrites; empty without a prompter.
         reason: Why that rewrite was sent, where something was chosen; otherwise empty.
         seconds: How long it took.
+        cut: Whether each answer was cut at the most tokens that it may have.
     """
 
     data: str
@@ -39,6 +40,7 @@ class ResultRow(Record):
     log_ratios: tuple[float, ...]
     reason: str
     seconds: float
+    cut: tuple[bool, ...]
 
     @property
     def key(self) -> tuple[str, str, int]:

@@ -108,6 +108,7 @@ def _answered(
             log_ratios=tuple(response.log_ratios[place]) if response.log_ratios else (),
             reason=response.reasons[place] if response.reasons else "",
             seconds=seconds,
+            cut=tuple(response.cut[place]),
         )
         for place, prompt in enumerate(prompts)
     ]

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from alignpro_lite.eval.lineup import ALL
+from alignpro_lite.measure.adaptation import Adaptation
+from alignpro_lite.measure.harm import Harm
+from alignpro_lite.measure.segments import Segments
 from alignpro_lite.measure.statistics import Estimate
 from alignpro_lite.measure.text import AnswerText, RewriteText
 from alignpro_lite.registry.storage import write_text
@@ -99,6 +102,30 @@ class Difference:
     judge: str
     prompts: int
     gain: Estimate
+
+
+@dataclass(frozen=True)
+class KindResult:
+    """A system on the prompts of one kind.
+
+    Attributes:
+        kind: The kind, or ALL.
+        system: Name of the system.
+        judge: Name of the reward.
+        prompts: How many prompts.
+        gain: Mean reward over the baseline's, paired by prompt; not corrected for many kinds.
+        over_constant: Mean reward over that of the best constant hint, likewise; None where there
+            is none, or for itself.
+        harm: How often all answers got worse.
+    """
+
+    kind: str
+    system: str
+    judge: str
+    prompts: int
+    gain: Estimate
+    over_constant: Estimate | None
+    harm: Harm
 
 
 @dataclass(frozen=True)
@@ -263,6 +290,10 @@ class Summary:
         versus: Against the baseline, likewise.
         controls: Systems that need neither training nor a search.
         differences: Every two systems other than the baseline, under every judge.
+        constant: Name of the system that gives all prompts the best constant hint, or None.
+        by_kind: System x kind of prompt under every judge.
+        adaptations: How rewrites depend on their prompts, by system; those that change any.
+        segments: What each system's answers are like further down.
         frontier: The best of several answers to the unchanged prompt, by their number.
         equal_calls: Systems that ask the target several times for an answer, beside the frontier.
         accuracies: How often the judges are right.
@@ -287,6 +318,10 @@ class Summary:
     versus: tuple[Versus, ...]
     controls: tuple[str, ...]
     differences: tuple[Difference, ...]
+    constant: str | None
+    by_kind: tuple[KindResult, ...]
+    adaptations: Mapping[str, Adaptation]
+    segments: Mapping[str, Segments]
     frontier: tuple[BestOf, ...]
     equal_calls: tuple[EqualCalls, ...]
     accuracies: tuple[JudgeAccuracy, ...]

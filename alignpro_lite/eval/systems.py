@@ -21,6 +21,7 @@ from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.rewriting.trials import Trial
 from alignpro_lite.target.rollout import Target
 
 
@@ -38,6 +39,13 @@ def send_fixed(
     bench = replace(bench, target=target or bench.target)
     sent = [[rewrite(prompt)] * bench.plan.count for prompt in prompts]
     return bench.answer(prompts, sent, seed)
+
+
+def read_twice(prompt: str) -> str:
+    """The prompt twice, in the form of RE2 (Xu et al., EMNLP 2024): whoever reads from left to
+    right has seen all of it when the second time begins."""
+    asked = prompt.strip()
+    return f"{asked}\nRead the question again: {asked}"
 
 
 def keep_best(
@@ -60,6 +68,7 @@ def keep_best(
         rewards={
             name: np.take_along_axis(values, kept, axis=1) for name, values in asked.rewards.items()
         },
+        cut=np.take_along_axis(np.array(asked.cut), kept, axis=1).tolist(),
     )
 
 
@@ -118,13 +127,15 @@ def draw_rewrites(
     if is_fresh:
         response = bench.answer(prompts, sent, seed)
     else:
-        answers = [[_scored_answer(choice) for choice in row] for row in draws]
-        response = bench.score(prompts, sent, answers)
+        trials = [[_scored_answer(choice) for choice in row] for row in draws]
+        response = bench.score(prompts, sent, [[trial.text for trial in row] for row in trials])
+        cut = [[trial.finish_reason == "length" for trial in row] for row in trials]
+        response = replace(response, cut=cut)
     reasons = ["; ".join(dict.fromkeys(choice.reason for choice in row)) for row in draws]
     return replace(response, reasons=reasons)
 
 
-def _scored_answer(choice: Choice) -> str:
+def _scored_answer(choice: Choice) -> Trial:
     """The best answer to the prompt in use.
 
     Raises:
@@ -135,4 +146,4 @@ def _scored_answer(choice: Choice) -> str:
             f"No answer to {choice.sent!r:.60} has a score.",
             'Fix the reward; if the target thinks, set answers.thinking = "off".',
         )
-    return choice.answer.text
+    return choice.answer

@@ -90,6 +90,29 @@ def references_of(tasks: Iterable[Task]) -> References:
     return found
 
 
+def read_labels(path: Path, form: PromptFormat, key: str) -> dict[str, str]:
+    """Read what the rows of a file say under a key, by their prompts; rows without it are left out.
+
+    Args:
+        path: See `read_tasks`.
+        form: Likewise.
+        key: The key of a text.
+
+    Raises:
+        InputError: The file cannot be read, or no row has the key.
+        MissingDependencyError: It is Parquet, and pyarrow is not installed.
+    """
+
+    def labelled(row: Row) -> tuple[str, str]:
+        return _READERS[form](row).prompt, optional_text_of(row, key)
+
+    rows, _ = read_rows(path, labelled)
+    labels = {prompt: label for prompt, label in rows if label}
+    if not labels:
+        raise InputError(f"{path} must hold rows with {key!r}, found none.", "Correct that key.")
+    return labels
+
+
 def prompt_position(prompt: str) -> float:
     """Where a prompt falls in [0, 1): its sha256, white space and case normalised, as a number.
 

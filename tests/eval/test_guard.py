@@ -23,7 +23,7 @@ def test_a_system_draws_under_its_guard(guard):
         reward=None,
     )
     places: Any = None
-    system: Any = open_system(section, loaded, places, {})
+    system: Any = open_system(section, loaded, places, {}, "")
     assert system.keywords["settings"].guard == (guard or "off")
 
 

@@ -31,11 +31,15 @@ from alignpro_lite.eval.summary import (
     Difference,
     EqualCalls,
     JudgeAccuracy,
+    KindResult,
     ModelUsed,
     Summary,
     Versus,
     WinMatrix,
 )
+from alignpro_lite.measure.adaptation import Adaptation, Information
+from alignpro_lite.measure.harm import Harm
+from alignpro_lite.measure.segments import Segments
 from alignpro_lite.measure.statistics import Estimate
 from alignpro_lite.measure.text import AnswerText, KeptShares, RewriteText
 from alignpro_lite.rewriting.certificate import word_changes
@@ -62,6 +66,7 @@ REWRITES = RewriteText(
     distinct_additions=0.125,
     repeated=0.0,
 )
+INFORMATION = Information(0.9, 0.6, 1.5, 0.012)
 
 
 def estimate(value: float) -> Estimate:
@@ -93,6 +98,9 @@ def versus(data: str, system: str, judge: str) -> Versus:
     )
 
 
+HARM = Harm(estimate(0.3), 0.0625, estimate(0.2), 1 / 70)
+
+
 @pytest.fixture(scope="module")
 def summary() -> Summary:
     places = [(data, system, j) for j in JUDGES for data in (*DATA, ALL) for system in SYSTEMS]
@@ -107,6 +115,14 @@ def summary() -> Summary:
         versus=tuple(versus(*place) for place in places if place[1] != "none"),
         controls=(),
         differences=tuple(Difference("learned", ODD_NAME, j, 8, estimate(0.05)) for j in JUDGES),
+        constant=ODD_NAME,
+        by_kind=tuple(
+            KindResult(kind, "learned", j, 4, estimate(0.4), estimate(0.05), HARM)
+            for j in JUDGES
+            for kind in (ALL, "maths")
+        ),
+        adaptations={"learned": Adaptation(8, 0.25, 0.5, 5, INFORMATION, INFORMATION)},
+        segments=dict.fromkeys(SYSTEMS, Segments((1.0, 0.5, 0.0, 0.0), (0.1, 0.3, None, None), 0.9)),
         frontier=tuple(BestOf(2, j, 8, estimate(0.3)) for j in JUDGES),
         equal_calls=tuple(
             EqualCalls("learned", j, 2, 8, *map(estimate, (0.4, 0.3, 0.1))) for j in JUDGES
@@ -147,6 +163,7 @@ def records() -> list[ResultRow]:
             log_ratios=(),
             reason="",
             seconds=1.0,
+            cut=(False, True),
         )
         for data in DATA
         for number, prompt in enumerate(PROMPTS)
@@ -321,17 +338,29 @@ def test_the_markdown_names_every_system_and_keeps_its_columns(folder):
     assert "<b>" not in text.replace("\\<", "")
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     results = len(JUDGES) * 3
-    widths = [10] * results + [len(SYSTEMS)] * len(JUDGES) + [6] * len(JUDGES) + [6, 11]
+    widths = [10] * results + [7] * len(JUDGES) + [len(SYSTEMS)] * len(JUDGES)
+    widths += [6] * len(JUDGES) + [6, 7, 6, 11]
     for table, columns in zip(tables, widths, strict=True):
         lines = table.splitlines()
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {columns + 1}
     assert "| +0.400 (+0.300 to +0.500) ▲ |" in text
     assert "| 9.9 | 1.50 | 50 % | 75 % | 90 % | – | 100 % | 12 % | 12.3 | 25 % |" in text
+    assert "| learned | all kinds | 4 | +0.400 (+0.300 to +0.500) ▲ | +0.050" in text
+    assert "| learned | 8 | 25 % | 50 % | 5 | 0.30 (0.90 − 0.60 by chance, of 1.50, p 0.012)" in text
+    assert "| none | 90 % | 10 % (reached by 100 %) | 30 % (reached by 50 %) | – (" in text
     assert text.count("\n## ") == len(tables) + 1
 
 
 def test_verdicts_follow_interval_and_p_together(summary):
-    better, worse, calls, oracle = verdicts(summary)
+    better, worse, constant, harm, calls, oracle = verdicts(summary)
+    assert constant.text == (
+        f"learned shows nothing beyond one hint for all prompts: +0.050 against {ODD_NAME} "
+        "(−0.050 to +0.150)."
+    )
+    assert harm.text == (
+        "learned does harm: on 30 % of 4 prompts each answer is worse than none's, where luck "
+        "makes 6 %."
+    )
     assert calls.text.startswith("learned asks 2 times for an answer.")
     assert oracle.tone == "worse"
     assert (better.tone, worse.tone) == ("better", "worse")
@@ -371,6 +400,9 @@ def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
             replace(versus, recovered=None) for versus in summary.versus if versus.data != ALL
         ),
         differences=(),
+        constant=None,
+        by_kind=(),
+        adaptations={},
         frontier=(),
         equal_calls=(),
         accuracies=(),
@@ -381,7 +413,7 @@ def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
     )
     write_report(tmp_path, bare, [record for record in records if record.data == "alpaca"])
     shown = Page((tmp_path / PAGE).read_text(encoding="utf-8"))
-    for gone in ("Agreement", "Notes", "Reward against KL", "The curves as numbers", "None"):
+    for gone in ("By kind of prompt", "How different", "does harm", "Agreement", "Notes", "Reward against KL", "The curves as numbers", "None"):
         assert gone not in shown.text
     assert "learned beats none" in shown.text
     assert not (tmp_path / FIGURES / "dial.svg").exists()

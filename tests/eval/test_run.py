@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import AlignProError, InputError
 from alignpro_lite.eval import QUICK, runner
+from alignpro_lite.eval.arms import BASELINE, CONSTANT, TWICE
 from alignpro_lite.eval.bound import TERMS, evaluate_bound
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.eval.evaluate import evaluate
@@ -119,9 +120,9 @@ def test_every_system_answers_every_prompt_and_the_report_says_so(finished):
     places, summary = finished
     assert summary.systems == (
         *("none", "base", "learned", "drawn", "scored", "best", "told", "given", "oracle"),
-        "constant hint",
+        *(CONSTANT, TWICE),
     )
-    assert len(lines_of(places)) == 9 * 13 + 3
+    assert len(lines_of(places)) == 10 * 13 + 3
     rows = [json.loads(line) for line in lines_of(places)]
     told = next(row for row in rows if row["system"] == "told")
     assert told["sent"] == [f"Be brief.\n\n{told['prompt']}"] * 2
@@ -178,9 +179,9 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
     before = len(lines_of(places)) - 1
     notes = []
     evaluate(config, places, notes.append)
-    assert any(f"{before} of 120" in note for note in notes)
-    assert len(lines_of(places)) == 120
-    assert len(calls) == 5 + 28 - 4
+    assert any(f"{before} of 133" in note for note in notes)
+    assert len(lines_of(places)) == 133
+    assert len(calls) == 5 + 31 - 4
 
     def bare(folder):
         rows = [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
@@ -188,7 +189,7 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
 
     assert bare(places.run) == bare(places.data / "whole")
     evaluate(config, places, silent)
-    assert len(calls) == 29, "a finished evaluation answers nothing again"
+    assert len(calls) == 32, "a finished evaluation answers nothing again"
 
 
 BOUND = """
@@ -324,7 +325,6 @@ def test_what_is_missing_is_named_before_anything_is_answered(places, systems, p
 @pytest.mark.parametrize(
     ("systems", "problem"),
     [
-        ('[[system]]\nname = "b"\nkind = "best_of"\n', "a system of kind none is needed"),
         (NONE + NONE, "system names must be unique"),
         (NONE + '[[system]]\nname = "b"\nkind = "best_of"\ndata = ["seas"]\n', "unknown data"),
         # Held down: "all data sets" then spoke for one of them.
@@ -356,12 +356,12 @@ def test_the_quick_evaluation_runs_on_the_small_models(tmp_path):
     few = replace(config, data=data, answers=replace(config.answers, count=2, max_tokens=24))
     places = Places(QUICK, tmp_path / "out", ModelStore.open(preset="small"))
     summary = evaluate(few, places, silent)
-    assert len(summary.systems) == 5
+    assert len(summary.systems) == 7
     cell = summary.cell("quick", "ρ_sft", "reward")
     assert cell.kl, "at the temperature of users it is not ρ_sft itself"
     assert summary.difference("learned ρ_θ", "ρ_sft", "reward").prompts == 2
-    assert summary.difference("learned ρ_θ", "constant hint", "reward").prompts == 2
-    assert [found.calls for found in summary.equal_calls] == [11]
+    assert summary.difference("learned ρ_θ", CONSTANT, "reward").prompts == 2
+    assert [found.calls for found in summary.equal_calls] == [11, 24]
     assert summary.accuracies[0].data == "ultrafeedback.jsonl"
     learned = [json.loads(line) for line in lines_of(places)]
     assert any(row["sent"][0] != row["prompt"] for row in learned)

@@ -85,6 +85,7 @@ def records_of(lineup: Lineup, rewards: Callable[[str, int], Sequence[float]]) -
             log_ratios=(),
             reason="",
             seconds=1.0,
+            cut=(False,) * len(rewards(system, number)),
         )
         for system, answered in lineup.systems.items()
         for data in answered

@@ -143,7 +143,8 @@ def finished(base, tmp_path_factory):
 def test_the_report_holds_what_the_reward_does_not_see(finished):
     found = summary_of(finished / "run")
     systems = [
-        *("no prompter", "learned", "untrained", "best of 2 from untrained", "constant hint"),
+        *("no prompter", "learned", "untrained", "best of 2 from untrained"),
+        *("best constant hint", "question read twice"),
     ]
     assert found["systems"] == systems
     assert found["baseline"] == systems[0]
@@ -208,7 +209,7 @@ def test_whatever_draws_rewrites_draws_them_alike(
     assert (kl["untrained"] == 0) == (temperature == 1), "ρ_sft at 0.4 is not ρ_sft"
     pairs = {(pair["first"], pair["second"]) for pair in found["differences"]}
     assert ("learned", "untrained") in pairs
-    assert ("learned", "constant hint") in pairs
+    assert ("learned", "best constant hint") in pairs
 
 
 def test_a_run_stopped_while_it_is_measured_answers_nothing_twice(finished, hashing, monkeypatch):

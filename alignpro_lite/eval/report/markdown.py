@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.report.breakdown import adaptation_table, kind_tables, segment_table
 from alignpro_lite.eval.report.tables import (
     MARKS,
     Shown,
@@ -31,9 +32,12 @@ def as_markdown(summary: Summary) -> str:
     parts += [f"- {MARKS[verdict.tone]} {_plain(verdict.text)}" for verdict in verdicts(summary)]
     tables = (
         *result_tables(summary),
+        *kind_tables(summary),
         *difference_tables(summary),
         *equal_calls_tables(summary),
         accuracy_table(summary),
+        adaptation_table(summary),
+        segment_table(summary),
         text_table(summary),
     )
     for table in (table for table in tables if table.rows):

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from alignpro_lite.eval.progress import duration
 from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.report.breakdown import adaptation_table, kind_tables, segment_table
 from alignpro_lite.eval.report.figures import inline_figures, looks
 from alignpro_lite.eval.report.tables import (
     MARKS,
@@ -78,6 +79,9 @@ def as_page(summary: Summary, records: Sequence[ResultRow]) -> str:
         results=result_tables(summary),
         drawings=list(_drawings(summary)),
         comparisons=comparison_tables(summary),
+        kinds=kind_tables(summary),
+        adaptations=adaptation_table(summary),
+        segments=segment_table(summary),
         differences=difference_tables(summary),
         equal_calls=equal_calls_tables(summary),
         accuracies=accuracy_table(summary),

@@ -15,7 +15,8 @@ SIGNIFICANT = 0.05
 MARKS = {"better": "▲", "worse": "▼", "same": "≈"}
 """The sign of each tone."""
 
-_NOTHING = "–"
+NOTHING = "–"
+"""What stands for a number that there is not."""
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -83,8 +84,8 @@ def difference_tables(summary: Summary) -> list[Table]:
 def _difference(summary: Summary, row: str, column: str, judge: str) -> Shown:
     found = summary.difference(row, column, judge)
     if found is None:
-        return Shown(_NOTHING)
-    return _difference_shown(found.gain)
+        return Shown(NOTHING)
+    return show_difference(found.gain)
 
 
 def equal_calls_tables(summary: Summary) -> list[Table]:
@@ -102,8 +103,8 @@ def equal_calls_tables(summary: Summary) -> list[Table]:
                         Shown(f"best of {best.calls} answers"),
                         Shown(str(best.calls)),
                         show_estimate(best.gain, signed=True),
-                        Shown(_NOTHING),
-                        Shown(_NOTHING),
+                        Shown(NOTHING),
+                        Shown(NOTHING),
                         Shown(str(best.prompts)),
                     )
                     for best in summary.frontier
@@ -115,7 +116,7 @@ def equal_calls_tables(summary: Summary) -> list[Table]:
                         Shown(str(found.calls)),
                         show_estimate(found.gain, signed=True),
                         show_estimate(found.best, signed=True),
-                        _difference_shown(found.difference),
+                        show_difference(found.difference),
                         Shown(str(found.prompts)),
                     )
                     for found in summary.equal_calls
@@ -127,7 +128,8 @@ def equal_calls_tables(summary: Summary) -> list[Table]:
     ]  # fmt: skip
 
 
-def _difference_shown(found: Estimate) -> Shown:
+def show_difference(found: Estimate) -> Shown:
+    """A difference with its interval, and its tone by that interval alone."""
     shown = show_estimate(found, signed=True)
     return Shown(shown.text, shown.detail, tone_of_gains([found]))
 
@@ -139,9 +141,9 @@ def accuracy_table(summary: Summary) -> Table:
             Shown(found.judge),
             Shown(f"{number(found.weight, digits=2)} {found.part}"),
             Shown(found.data or "not measured"),
-            Shown(str(found.pairs) if found.pairs else _NOTHING),
+            Shown(str(found.pairs) if found.pairs else NOTHING),
             _accuracy(found),
-            Shown(_NOTHING if found.length is None else number(found.length)),
+            Shown(NOTHING if found.length is None else number(found.length)),
         )
         for found in summary.accuracies
     ]
@@ -151,7 +153,7 @@ def accuracy_table(summary: Summary) -> Table:
 
 def _accuracy(found: JudgeAccuracy) -> Shown:
     if found.accuracy is None:
-        return Shown(_NOTHING)
+        return Shown(NOTHING)
     shown = show_estimate(found.accuracy)
     return Shown(shown.text, shown.detail, "worse" if found.is_below_length else "")
 
@@ -178,11 +180,11 @@ def _results(summary: Summary, data: str, judge: str) -> Table:
                 Shown(system),
                 show_estimate(cell.mean),
                 _gain(found),
-                Shown(show_p(found.p_adjusted).removeprefix("= ") if found else _NOTHING),
+                Shown(show_p(found.p_adjusted).removeprefix("= ") if found else NOTHING),
                 show_share(found.answer_win if found else None),
                 show_estimate(cell.within),
                 show_share(found.recovered if found else None),
-                Shown(_NOTHING if cell.kl is None else number(cell.kl)),
+                Shown(NOTHING if cell.kl is None else number(cell.kl)),
                 Shown(f"{cell.words:.0f}"),
                 Shown(f"{cell.prompts} × {cell.answers}"),
             )
@@ -233,7 +235,7 @@ def text_table(summary: Summary) -> Table:
                 Shown(f"{rewrites.words:.1f}"),
                 Shown(f"{rewrites.growth:.2f}"),
                 *map(
-                    _percent,
+                    percent,
                     (
                         rewrites.unchanged,
                         rewrites.similarity,
@@ -244,7 +246,7 @@ def text_table(summary: Summary) -> Table:
                     ),
                 ),
                 Shown(f"{answers.words:.1f}"),
-                _percent(answers.repeated),
+                percent(answers.repeated),
             )
         )
     head = (
@@ -260,7 +262,7 @@ def _title(data: str, judge: str) -> str:
 
 def _gain(found: Versus | None) -> Shown:
     if found is None:
-        return Shown(_NOTHING)
+        return Shown(NOTHING)
     plain = show_estimate(found.gain, signed=True)
     return Shown(plain.text, plain.detail, tone_of(found))
 
@@ -274,13 +276,14 @@ def show_estimate(found: Estimate, signed: bool = False) -> Shown:
 def show_share(found: Estimate | None) -> Shown:
     """A share in per cent with its interval; a dash where there is none."""
     if found is None:
-        return Shown(_NOTHING)
+        return Shown(NOTHING)
     low, high = (number(100 * end, digits=0) for end in (found.low, found.high))
     return Shown(f"{number(100 * found.value, digits=0)} %", f"{low} to {high}")
 
 
-def _percent(value: float | None) -> Shown:
-    return Shown(_NOTHING if value is None else f"{number(100 * value, digits=0)} %")
+def percent(value: float | None) -> Shown:
+    """A share in per cent; a dash where there is none."""
+    return Shown(NOTHING if value is None else f"{number(100 * value, digits=0)} %")
 
 
 def number(value: float, signed: bool = False, digits: int = 3) -> str:

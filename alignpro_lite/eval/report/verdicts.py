@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.eval.report.tables import (
     Shown,
     number,
+    percent,
     show_estimate,
     show_p,
+    show_share,
     tone_of,
     tone_of_gains,
 )
@@ -30,7 +33,9 @@ def verdicts(summary: Summary) -> tuple[Shown, ...]:
     others = [name for name in summary.systems if name != summary.baseline]
     return (
         *(verdict for name in others for verdict in _verdicts(summary, name)),
+        *_beyond_constant(summary),
         *_against_controls(summary),
+        *_harmful(summary),
         *_at_equal_calls(summary),
         *_weak_oracle(summary),
         *(
@@ -74,12 +79,50 @@ def _verdict(summary: Summary, found: Versus) -> Shown:
     return Shown(f"{where}{finding}: {numbers}{''.join(echoes)}.", tone=tone)
 
 
+def _judged(summary: Summary) -> list[str]:
+    """The systems that are no controls."""
+    plain = {summary.baseline, *summary.controls}
+    return [name for name in summary.systems if name not in plain]
+
+
+def _beyond_constant(summary: Summary) -> Iterator[Shown]:
+    """Every other system beside one hint for all prompts."""
+    judge, constant = summary.judges[0], summary.constant
+    for system in _judged(summary):
+        found = constant and summary.difference(system, constant, judge)
+        if found:
+            shown, tone = show_estimate(found.gain, signed=True), tone_of_gains([found.gain])
+            finding = {
+                "better": "is worth more than one hint for all prompts",
+                "worse": "is worth less than one hint for all prompts",
+                "same": "shows nothing beyond one hint for all prompts",
+            }[tone]
+            yield Shown(
+                f"{system} {finding}: {shown.text} against {constant} ({shown.detail}).", tone=tone
+            )
+
+
+def _harmful(summary: Summary) -> Iterator[Shown]:
+    """Systems under which all answers to a prompt get worse more often than by luck."""
+    for found in summary.by_kind:
+        is_shown = found.judge == summary.judges[0] and found.kind == ALL
+        harm = found.harm
+        is_harmful = harm.each.low > harm.each_by_luck or harm.every.low > harm.every_by_luck
+        if is_shown and is_harmful and found.system in _judged(summary):
+            yield Shown(
+                f"{found.system} does harm: on {show_share(harm.each).text} of {found.prompts} "
+                f"prompts each answer is worse than {summary.baseline}'s, where luck makes "
+                f"{percent(harm.each_by_luck).text}.",
+                tone="worse",
+            )
+
+
 def _against_controls(summary: Summary) -> Iterator[Shown]:
     """Every other system beside what needs no training and no search."""
     judge = summary.judges[0]
-    plain = {summary.baseline, *summary.controls}
-    for system in (name for name in summary.systems if name not in plain):
-        found = [summary.difference(system, name, judge) for name in summary.controls]
+    others = [name for name in summary.controls if name != summary.constant]
+    for system in _judged(summary):
+        found = [summary.difference(system, name, judge) for name in others]
         shown = [
             f"{show_estimate(pair.gain, signed=True).text} against {pair.second} "
             f"({show_estimate(pair.gain, signed=True).detail})"

@@ -7,35 +7,40 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.eval.analysis import summarise
-from alignpro_lite.eval.arms import CONSTANT
+from alignpro_lite.eval.arms import BASELINE, CONSTANT, TWICE
 from alignpro_lite.eval.bench import Bench, Response, System
+from alignpro_lite.eval.config import ConstantSection
 from alignpro_lite.eval.constant import (
-    CHOSEN_ON,
-    CONSTANTS,
+    CANDIDATES,
+    SHOWN,
+    TRIALS,
     ConstantHint,
-    best_constant,
+    HintRace,
     remembered,
 )
 from alignpro_lite.eval.frontier import FRONTIER, answer_pools
+from alignpro_lite.eval.hints import HintCandidate, hint_candidates, read_hints
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.judges import judge_accuracies
 from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.records import RESULTS, ResultRow
 from alignpro_lite.eval.runner import answer_all
 from alignpro_lite.eval.summary import Summary
-from alignpro_lite.eval.systems import send_fixed
+from alignpro_lite.eval.systems import read_twice, send_fixed
 from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.registry.record import plain
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
 
-PLAIN = "no prompter"
+PLAIN = BASELINE
 LEARNED = "learned"
 UNTRAINED = "untrained"
 REWARD = "reward"
@@ -164,7 +169,7 @@ def measure(
     note(f"Measuring on {len(measuring.held_out)} held-out prompts.")
     configuration = plain(config)
     identity = _identity(configuration, policy)
-    constant = _constant(measuring, Journal(places.run / CONSTANTS, identity))
+    constant = _constant(measuring, places.run, identity)
     systems = _systems(measuring, constant)
     best_of = _best_of(config)
     lineup = Lineup(
@@ -174,15 +179,16 @@ def measure(
         baseline=PLAIN,
         oracle=None,
         seed=config.training.seed,
-        controls=tuple(name for name in (UNTRAINED, CONSTANT) if name in systems),
+        controls=(UNTRAINED, CONSTANT, TWICE),
         calls={best_of: config.report.best_of + 1},
+        constant=CONSTANT,
     )
     journal = Journal(places.run / RESULTS, identity)
     records = answer_all(lineup, bench, systems.__getitem__, journal, note)
     pools = answer_pools(lineup, bench, records, Journal(places.run / FRONTIER, identity), note)
     judges = {REWARD: config.reward, SECOND: config.second_reward}
     judged = judge_accuracies({name: judges[name] for name in bench.judges}, places.store)
-    notes = [constant.note(CONSTANT)] if constant else []
+    notes = [constant.note(CONSTANT)]
     return summarise(lineup, records, pools, judged, configuration, notes=notes), records
 
 
@@ -190,39 +196,47 @@ def _best_of(config: PrompterConfig) -> str:
     return f"best of {config.report.best_of} from {UNTRAINED}"
 
 
-def _systems(measuring: Measuring, constant: ConstantHint | None) -> dict[str, System]:
+def _systems(measuring: Measuring, constant: ConstantHint) -> dict[str, System]:
     """Everything that is compared; all that draw rewrites draw them alike."""
     policy, sampling = measuring.policy, measuring.sampling
     drawn = partial(send_drawn, policy=policy, sampling=sampling)
     samples = measuring.config.report.best_of
-    systems: dict[str, System] = {
+    return {
         PLAIN: send_fixed,
         LEARNED: partial(drawn, is_trained=True),
         UNTRAINED: partial(drawn, is_trained=False),
         _best_of(measuring.config): partial(
             send_best, policy=policy, sampling=sampling, samples=samples
         ),
+        CONSTANT: partial(send_fixed, rewrite=lambda x: AUGMENT.apply(x, constant.text)),
+        TWICE: partial(send_fixed, rewrite=read_twice),
     }
-    if constant:
-        systems[CONSTANT] = partial(send_fixed, rewrite=constant.rewrite(policy.tokens.template))
-    return systems
 
 
-def _constant(measuring: Measuring, journal: Journal) -> ConstantHint | None:
-    """The best constant hint; None where the prompter writes whole rewrites instead of hints."""
-    if measuring.policy.tokens.template.mode != "augment":
-        return None
-    return remembered(journal, CONSTANT, partial(_chosen, measuring))
+def _constant(measuring: Measuring, run: Path, identity: str) -> ConstantHint:
+    """Choose the best constant hint on training prompts."""
+
+    def found() -> list[HintCandidate]:
+        return hint_candidates(read_hints(None), {LEARNED: _written(measuring)})
+
+    race = HintRace(
+        bench=measuring.bench,
+        prompts=measuring.train,
+        first=ConstantSection().first_round,
+        seed=stream_seed(measuring.config.training.seed, 1),
+        journal=Journal(run / TRIALS, identity),
+    )
+    return race.winner(remembered(Journal(run / CANDIDATES, identity), found))
 
 
-def _chosen(measuring: Measuring) -> ConstantHint:
-    """Choose a hint on training prompts."""
-    policy, template = measuring.policy, measuring.policy.tokens.template
-    seed, prompts = measuring.config.training.seed, measuring.train[:CHOSEN_ON]
-    drawn = _drawn(policy, prompts, 1, replace(measuring.sampling, seed=seed), is_trained=True)
-    written = [policy.tokens.decode(outputs[0]).strip() for outputs in drawn]
-    hints = [hint for hint in written if hint]
-    return best_constant(measuring.bench, template, prompts, hints, stream_seed(seed, 1))
+def _written(measuring: Measuring) -> list[str]:
+    """Hints of the trained prompter for training prompts; whole rewrites fit no other prompt."""
+    policy, seed = measuring.policy, measuring.config.training.seed
+    if policy.tokens.template.mode != "augment":
+        return []
+    prompts, sampling = measuring.train[:SHOWN], replace(measuring.sampling, seed=seed)
+    drawn = _drawn(policy, prompts, 1, sampling, is_trained=True)
+    return [policy.tokens.decode(outputs[0]) for outputs in drawn]
 
 
 def _identity(configuration: dict[str, Any], policy: Policy) -> str:
