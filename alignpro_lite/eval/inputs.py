@@ -18,6 +18,7 @@ from alignpro_lite.eval.config import (
     DialSection,
     EvalConfig,
     GivenSection,
+    HeadroomSection,
     OracleSystemSection,
     PrompterSystemSection,
     RhoStarSection,
@@ -32,7 +33,7 @@ from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.loading import ScorerSource
 
-_WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
+_WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection | HeadroomSection
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
             yield _scorer(f"judge {judge.name}", part, used)
     if config.pair_judge is not None:
         yield used("pair judge", "target", config.pair_judge.source)
-    for section in (*config.system, config.dial, config.bound):
+    for section in (*config.system, config.dial, config.bound, config.headroom):
         if isinstance(section, _WITH_BUNDLE):
             # Assembled now if it must be: what is loaded later is what the report says.
             folder = bundle_path(places.store, section.bundle)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.experiment.messages import first_prompt_of
+from alignpro_lite.experiment.data_file import BadRowError, numbered_rows
+from alignpro_lite.experiment.messages import PROMPT_KEYS, first_prompt_of
 from alignpro_lite.experiment.rows import Row, optional_text_of, read_rows, text_of
 
 PromptFormat = Literal["instruction", "prompt"]
@@ -41,6 +42,19 @@ def read_prompts(path: Path, form: PromptFormat) -> tuple[list[str], list[str]]:
             of which the first message of the user counts).
     """
     return read_rows(path, _READERS[form])
+
+
+def prompt_format(path: Path) -> PromptFormat:
+    """The format whose keys the first readable row of a file has.
+
+    Raises:
+        InputError: The file cannot be read.
+        MissingDependencyError: It is Parquet, and pyarrow is not installed.
+    """
+    rows = (row for _, row in numbered_rows(path) if not isinstance(row, BadRowError))
+    first = next(rows, {})
+    is_prompt = any(key in first for key in PROMPT_KEYS) or "instruction" not in first
+    return "prompt" if is_prompt else "instruction"
 
 
 def prompt_position(prompt: str) -> float:
