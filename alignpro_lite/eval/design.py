@@ -12,6 +12,7 @@ MORE = 2
 """How often the prompt itself is answered again, in answers to a rewrite: every gain is over it."""
 _WANTED_PROMPTS = 24
 """Prompts that a design should leave room for: intervals of fewer are wide."""
+_TINY = 1e-9
 
 
 class HeadroomDesign(Record):
@@ -64,7 +65,7 @@ def plan_design(calls: float, sources: int, section: HeadroomSection, hints: int
 
 @dataclass(frozen=True)
 class HeadroomBudget:
-    """What a run may cost, earlier parts of it included.
+    """What a run may cost, earlier parts of it included. At least one limit is set.
 
     Attributes:
         seconds: Time for rewrites, answers and scores; None for any.
@@ -74,24 +75,26 @@ class HeadroomBudget:
     seconds: float | None
     calls: int | None
 
-    def prompts(self, done: int, seconds: float, calls: int) -> int:
+    def prompts(self, done: int, seconds: float, calls: int, most: int) -> int:
         """How many prompts can be tried in all, at the cost so far; at least `FEWEST_PROMPTS`.
 
         Args:
             done: Prompts that were tried, at least one.
             seconds: What they took.
             calls: What they took.
+            most: What another one may take; calls are never more than allowed.
         """
-        limits = [
-            int(done * limit / spent)
-            for limit, spent in ((self.seconds, seconds), (self.calls, calls))
-            if limit is not None and spent > 0
-        ]
-        return max(FEWEST_PROMPTS, min(limits, default=done + 1))
+        limits = []
+        if self.seconds is not None:
+            limits.append(int(done * self.seconds / max(seconds, _TINY)))
+        if self.calls is not None:
+            left = self.calls - calls
+            limits.append(done + (max(1, left * done // max(calls, 1)) if left >= most else 0))
+        return max(FEWEST_PROMPTS, min(limits))
 
     def calls_at(self, seconds_a_call: float) -> float:
         """How many answers can be had at that pace."""
         limits = [] if self.calls is None else [float(self.calls)]
         if self.seconds is not None:
-            limits.append(self.seconds / max(seconds_a_call, 1e-9))
+            limits.append(self.seconds / max(seconds_a_call, _TINY))
         return min(limits)

@@ -165,7 +165,8 @@ def _design(
     journal = evaluation.journal(DESIGN)
     for row in journal.read():
         return parse_written(HeadroomDesign, row, Origin(journal.file, InputError, CURE))
-    allowed = budget.calls_at(_seconds_a_call(evaluation, note))
+    pace = 0.0 if budget.seconds is None else _seconds_a_call(evaluation, note)
+    allowed = budget.calls_at(pace)
     design = plan_design(allowed, sources, section, len(HINTS))
     journal.append([plain(design)])
     note(_plan_text(design, sources, allowed))
@@ -209,28 +210,27 @@ def _try_prompts(
     if rows:
         note(f"Resuming: {len(rows)} prompts are done.")
     prompts = evaluation.mixed(_MOST_PROMPTS)
-    with tqdm(total=len(prompts), initial=len(rows), unit="prompt", bar_format=_BAR) as bar:
-        while len(rows) < (total := _planned(rows, budget, len(prompts))):
-            bar.total = total
-            bar.refresh()
+    most = trying.design.calls(len(trying.sources))
+    total = _planned(rows, budget, most, len(prompts))
+    with tqdm(total=total, initial=len(rows), unit="prompt", bar_format=_BAR) as bar:
+        while len(rows) < bar.total:
             rows.append(trying.row(len(rows), prompts[len(rows)]))
             journal.append([plain(rows[-1])])
             _require_answers(rows)
+            bar.total = _planned(rows, budget, most, len(prompts))
             pace = sum(row.seconds for row in rows) / len(rows)
-            left = pace * max(_planned(rows, budget, len(prompts)) - len(rows), 0)
-            bar.set_postfix_str(f"{duration(left)} left", refresh=False)
+            left = duration(pace * (bar.total - len(rows)))
+            bar.set_postfix_str(f"{left} left", refresh=False)
             bar.update()
     return rows
 
 
-def _planned(rows: Sequence[TriedRow], budget: HeadroomBudget, prompts: int) -> int:
+def _planned(rows: Sequence[TriedRow], budget: HeadroomBudget, most: int, prompts: int) -> int:
     """How many prompts are to be tried, judged by what the first ones took."""
-    if not rows:
-        return min(FEWEST_PROMPTS, prompts)
     seconds, calls = sum(row.seconds for row in rows), sum(row.calls for row in rows)
     left_out = sum(bool(row.left_out) for row in rows)
-    wanted = max(budget.prompts(len(rows), seconds, calls), FEWEST_PROMPTS + left_out)
-    return min(wanted, prompts)
+    wanted = budget.prompts(len(rows), seconds, calls, most) if rows else FEWEST_PROMPTS
+    return max(len(rows), min(max(wanted, FEWEST_PROMPTS + left_out), prompts))
 
 
 def _require_prompts(count: int) -> None:

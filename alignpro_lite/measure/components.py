@@ -169,8 +169,9 @@ def student_mean(values: FloatArray) -> Estimate:
         InputError: There are fewer, or one is not finite.
     """
     require_numbers("values", ("prompts",), values, at_least=2)
-    (found,) = jackknife(lambda kept: values[kept].mean(keepdims=True), len(values))
-    return found
+    value, count = float(values.mean()), len(values)
+    half = student_quantile(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    return Estimate(value, value - half, value + half)
 
 
 def student_quantile(degrees: int) -> float:
