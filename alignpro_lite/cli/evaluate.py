@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,13 @@ import click
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.extras import require_extra
-from alignpro_lite.cli.options import cache_option, data_option
+from alignpro_lite.cli.options import (
+    cache_option,
+    data_option,
+    grouped,
+    preset_option,
+    prompter_option,
+)
 
 if TYPE_CHECKING:
     from alignpro_lite.eval.config import EvalConfig
@@ -116,6 +124,144 @@ def eval_bound(
     from alignpro_lite.eval.bound import evaluate_bound
 
     click.echo(evaluate_bound(wanted, places, output.note))
+
+
+@dataclass(frozen=True)
+class HeadroomInput:
+    """What `eval headroom` is tried on: a file of prompts, or what a configuration names."""
+
+    prompts: Path | None
+    config: Path | None
+    data: Path | None
+
+
+@dataclass(frozen=True)
+class HeadroomModels:
+    """What prompts without a configuration are tried with."""
+
+    preset: str
+    target: str
+    prompter: str
+    reward: str
+    max_tokens: int
+
+
+headroom_input = grouped(
+    "source",
+    HeadroomInput,
+    click.option(
+        "--prompts",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help='A file of your prompts, such as lines {"prompt": "..."}.',
+    ),
+    config_option,
+    data_option,
+)
+headroom_models = grouped(
+    "models",
+    HeadroomModels,
+    models_option,
+    click.option(
+        "--target",
+        "-t",
+        default="default",
+        metavar="GGUF|NAME|hf:...",
+        help="The model that answers: a GGUF file, or a name from models.toml.",
+    ),
+    prompter_option,
+    click.option(
+        "--reward",
+        default="default",
+        metavar="BUNDLE|NAME|MODULE:FUNCTION",
+        help="What scores the answers, as for run.",
+    ),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        default=128,
+        show_default=True,
+        help="The most tokens of an answer.",
+    ),
+)
+
+
+@evaluation.command("headroom")
+@headroom_input
+@headroom_models
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Time for rewrites and answers, in all runs into this folder together.",
+)
+@click.option(
+    "--calls", type=click.IntRange(min=1), help="Answers of the target, instead of --minutes."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@output_option("headroom")
+@cache_option
+def eval_headroom(
+    source: HeadroomInput,
+    models: HeadroomModels,
+    minutes: float,
+    calls: int | None,
+    as_json: bool,
+    folder: Path,
+    cache: Path | None,
+) -> None:
+    """Can rewriting pay on your target and your prompts at all?
+
+    Tries constant hints and a prompter's rewrites on --prompts, or on the prompts
+    and models of --config. Says what the best constant hint is worth, what a
+    choice for each prompt would add, what of it is luck, and how many answers
+    would tell more. The folder gets headroom.html, headroom.md and headroom.json.
+    The same command resumes, and one with more --minutes or --calls continues.
+    """
+    wanted, places = _read_headroom(source, models, folder, cache)
+    from alignpro_lite.eval.design import HeadroomBudget
+    from alignpro_lite.eval.headroom import HEADROOM_PAGE, evaluate_headroom
+    from alignpro_lite.eval.report.headroom import headroom_text
+
+    budget = HeadroomBudget(None if calls else 60 * minutes, calls)
+    report = evaluate_headroom(wanted, budget, places, output.note)
+    found = json.dumps(report.as_json(), ensure_ascii=False)
+    click.echo(found if as_json else headroom_text(report))
+    output.note(f"The report is {folder / HEADROOM_PAGE}.")
+
+
+def _read_headroom(
+    source: HeadroomInput, models: HeadroomModels, folder: Path, cache: Path | None
+) -> tuple[EvalConfig, Places]:
+    if source.prompts is None:
+        if source.config is None:
+            raise click.UsageError("Missing option '--prompts' or '--config'.")
+        named = {field.name for field in fields(HeadroomModels)} - {"preset"}
+        _refuse_beside_config(*named)
+        data = source.data or source.config.parent
+        return _read_evaluation(source.config, data, folder, cache, models.preset)
+    if source.config or source.data:
+        raise click.UsageError("--prompts goes without --config and --data.")
+    require_extra("eval")
+    from alignpro_lite.eval.headroom import headroom_config
+    from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
+    from alignpro_lite.target.rollout import AnswerPlan
+
+    store = ModelStore.open(cache, models.preset)
+    names = {"target": models.target, "prompter": models.prompter, "reward": models.reward}
+    plan = AnswerPlan(count=2, max_tokens=models.max_tokens)
+    config = headroom_config(source.prompts, names, plan, store)
+    return config, Places(source.prompts.parent, folder, store)
+
+
+def _refuse_beside_config(*names: str) -> None:
+    """Options whose place is taken by the configuration."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "")
+        if option.name in names and given is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} goes with --prompts; --config names it.")
 
 
 def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None, preset: str) -> None:

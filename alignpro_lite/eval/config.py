@@ -251,6 +251,25 @@ class BoundSection(Record):
     strength: Positive | None = None
 
 
+class HeadroomSection(Record):
+    """[headroom]: what `eval headroom` tries on each prompt; what is left out follows the budget.
+
+    Attributes:
+        bundle: A bundle of models.toml or a folder; its rewrites and those of its ρ_sft are tried.
+        hints: Constant hints, the first ones of the list that comes with the package.
+        rewrites: Rewrites that are drawn from ρ_θ, and as many from ρ_sft.
+        answers: Answers to each rewrite.
+        worth: The smallest gain that matters; without it, a fifth of the standard deviation of the
+            answers to a rewrite.
+    """
+
+    bundle: str = "default"
+    hints: Count | None = None
+    rewrites: TwoOrMore | None = None
+    answers: TwoOrMore | None = None
+    worth: Positive | None = None
+
+
 class EvalConfig(Record, kw_only=True):
     """eval.toml: systems x data sets under judges.
 
@@ -268,6 +287,7 @@ class EvalConfig(Record, kw_only=True):
         constant: How the best constant hint is chosen.
         dial: Reward against KL as λ moves; left out, it is not measured.
         bound: What `eval bound` measures; left out, it has nothing to measure.
+        headroom: What `eval headroom` tries; left out, it uses the default bundle.
     """
 
     seed: Seed = 0
@@ -282,6 +302,7 @@ class EvalConfig(Record, kw_only=True):
     constant: ConstantSection = ConstantSection()
     dial: DialSection | None = None
     bound: BoundSection | None = None
+    headroom: HeadroomSection | None = None
 
     @property
     def oracle(self) -> OracleSystemSection | None:

@@ -20,6 +20,7 @@ from alignpro_lite.eval.config import (
     DialSection,
     EvalConfig,
     GivenSection,
+    HeadroomSection,
     OracleSystemSection,
     PrompterSystemSection,
     RhoStarSection,
@@ -48,7 +49,7 @@ from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.exchange import References
 from alignpro_lite.reward.loading import ScorerSource
 
-_WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection
+_WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection | HeadroomSection
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def given_rewrites(
 
 def prompters_of(config: EvalConfig) -> Iterator[str]:
     """The prompters that take part, as they are named."""
-    for section in (*config.system, config.dial, config.bound):
+    for section in (*config.system, config.dial, config.bound, config.headroom):
         if isinstance(section, _WITH_BUNDLE):
             yield section.bundle
 

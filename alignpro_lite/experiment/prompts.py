@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from alignpro_lite.errors import InputError
-from alignpro_lite.experiment.data_file import BadRowError
-from alignpro_lite.experiment.messages import first_prompt_of
+from alignpro_lite.experiment.data_file import BadRowError, numbered_rows
+from alignpro_lite.experiment.messages import PROMPT_KEYS, first_prompt_of
 from alignpro_lite.experiment.rows import (
     Row,
     answer_of_row,
@@ -111,6 +111,19 @@ def read_labels(path: Path, form: PromptFormat, key: str) -> dict[str, str]:
     if not labels:
         raise InputError(f"{path} must hold rows with {key!r}, found none.", "Correct that key.")
     return labels
+
+
+def prompt_format(path: Path) -> PromptFormat:
+    """The format whose keys the first readable row of a file has.
+
+    Raises:
+        InputError: The file cannot be read.
+        MissingDependencyError: It is Parquet, and pyarrow is not installed.
+    """
+    rows = (row for _, row in numbered_rows(path) if not isinstance(row, BadRowError))
+    first = next(rows, {})
+    is_prompt = any(key in first for key in PROMPT_KEYS) or "instruction" not in first
+    return "prompt" if is_prompt else "instruction"
 
 
 def prompt_position(prompt: str) -> float:

@@ -210,6 +210,7 @@ class Bundle:
             max_tokens=sidecar.max_tokens,
             is_trained=made.adapter is not None,
             strength=made.strength,
+            has_reference=made.adapter is None or sidecar.graph.gate is not None,
         )
 
     @property

@@ -106,8 +106,7 @@ class OnnxPrompter(Prompter):
         Raises:
             BundleError: Its adapter is merged into its weights.
         """
-        sidecar = self.bundle.sidecar
-        if sidecar.provenance.adapter is not None and sidecar.graph.gate is None:
+        if not self.profile.has_reference:
             raise BundleError(
                 f"{self.bundle.path} cannot score rewrites with its base: its adapter changes more "
                 "than linear layers and is merged.",

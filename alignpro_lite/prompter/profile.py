@@ -19,6 +19,7 @@ class PrompterProfile:
         max_tokens: The most tokens of a rewrite, the stop token included.
         is_trained: Whether ρ_θ differs from ρ_sft.
         strength: The prompter tuning parameter λ it was trained with; None if it is not known.
+        has_reference: Whether its weights are ρ_sft too, with the adapter switched off.
     """
 
     name: str
@@ -27,3 +28,4 @@ class PrompterProfile:
     max_tokens: int
     is_trained: bool
     strength: float | None
+    has_reference: bool = True

@@ -29,7 +29,9 @@ _EXCHANGES = 20
 def as_markdown(summary: Summary) -> str:
     """Render the verdicts, the tables and the notes."""
     parts = ["# Evaluation", ""]
-    parts += [f"- {MARKS[verdict.tone]} {_plain(verdict.text)}" for verdict in verdicts(summary)]
+    parts += [
+        f"- {MARKS[verdict.tone]} {as_plain_text(verdict.text)}" for verdict in verdicts(summary)
+    ]
     tables = (
         *result_tables(summary),
         *kind_tables(summary),
@@ -41,9 +43,9 @@ def as_markdown(summary: Summary) -> str:
         text_table(summary),
     )
     for table in (table for table in tables if table.rows):
-        parts += ["", f"## {_plain(table.title)}", "", *_rows(table)]
+        parts += ["", *table_lines(table)]
     if summary.notes:
-        parts += ["", "## Notes", "", *(f"- {_plain(note)}" for note in summary.notes)]
+        parts += ["", "## Notes", "", *(f"- {as_plain_text(note)}" for note in summary.notes)]
     return "\n".join(parts) + "\n"
 
 
@@ -62,20 +64,22 @@ def exchanges_as_markdown(summary: Summary, records: Sequence[ResultRow], system
     )
     shared = [place for place in own if place in baseline]
     chosen = np.linspace(0, len(shared) - 1, min(_EXCHANGES, len(shared))).astype(int)
-    parts = [f"# {len(chosen)} exchanges of the system {_plain(system)}"]
+    parts = [f"# {len(chosen)} exchanges of the system {as_plain_text(system)}"]
     for place in (shared[index] for index in chosen):
         record, plain = own[place], baseline[place]
         parts.append(
             f"## {record.prompt}\n\n"
             f"**Sent:** {record.sent[0]}\n\n"
             f"**Answer ({number(record.rewards[judge][0], True, 2)}):** {record.answers[0]}\n\n"
-            f"**{_plain(summary.baseline).capitalize()} "
+            f"**{as_plain_text(summary.baseline).capitalize()} "
             f"({number(plain.rewards[judge][0], True, 2)}):** {plain.answers[0]}"
         )
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
+    """Render a table under its title."""
+    yield from (f"## {as_plain_text(table.title)}", "")
     yield _row(table.head)
     yield _row(["---"] + ["---:"] * (len(table.head) - 1))
     for row in table.rows:
@@ -83,7 +87,7 @@ def _rows(table: Table) -> Iterator[str]:
 
 
 def _row(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(_plain(text) for text in texts)} |"
+    return f"| {' | '.join(as_plain_text(text) for text in texts)} |"
 
 
 def _cell(shown: Shown) -> str:
@@ -91,7 +95,7 @@ def _cell(shown: Shown) -> str:
     return f"{text} {MARKS[shown.tone]}" if shown.tone else text
 
 
-def _plain(text: str) -> str:
+def as_plain_text(text: str) -> str:
     """Text that stays text in Markdown, on one line."""
     text = re.sub(r"[\\|&*`\[]|<(?=[\w/!?])", r"\\\g<0>", text)
     return " ".join(text.split())
