@@ -106,7 +106,6 @@ class Policy:
     def _weight(self, name: str) -> Tensor:
         return cast(Tensor, self._sampler.get_submodule(name).weight)
 
-    @torch.inference_mode()
     def sample(
         self, prompts: Sequence[str], count: int, sampling: Sampling
     ) -> list[list[tuple[int, ...]]]:
@@ -120,14 +119,22 @@ class Policy:
         Returns:
             For each prompt, `count` outputs as token ids, with the stop token unless they were cut.
         """
+        requests = [self.tokens.request(prompt) for prompt in prompts]
+        return self.continuations(requests, count, sampling)
+
+    @torch.inference_mode()
+    def continuations(
+        self, requests: Sequence[Sequence[int]], count: int, sampling: Sampling
+    ) -> list[list[tuple[int, ...]]]:
+        """Draw what follows requests given as token ids; see `sample`."""
         generator = torch.Generator().manual_seed(sampling.seed)
-        ids, mask = left_padded([self.tokens.request(prompt) for prompt in prompts], fill=0)
+        ids, mask = left_padded(requests, fill=0)
         mask = mask.to(self._device)
         cache = DynamicCache()
         logits = self._step(ids, mask, cache)
         cache.batch_repeat_interleave(count)
         mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
-        outputs: list[list[int]] = [[] for _ in range(len(prompts) * count)]
+        outputs: list[list[int]] = [[] for _ in range(len(requests) * count)]
         live = list(range(len(outputs)))
         while True:
             drawn = draw_tokens(logits, sampling, generator)

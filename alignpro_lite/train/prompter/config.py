@@ -36,8 +36,8 @@ class LoraSection(Record):
     modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
 
-class PrompterSection(LoraSection):
-    """[prompter]: what is trained.
+class AskedSection(LoraSection):
+    """[prompter]: what is trained, and how it is asked.
 
     Attributes:
         max_tokens: The most tokens of a rewrite, the stop token included.
@@ -56,6 +56,10 @@ class PrompterSection(LoraSection):
     mode: RewriteMode = "augment"
     template: str | None = None
     temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0
+
+
+class PrompterSection(AskedSection):
+    """[prompter]: what is trained, from where, and how it is asked."""
 
 
 class ObjectiveSection(Record):
