@@ -59,7 +59,28 @@ class AskedSection(LoraSection):
 
 
 class PrompterSection(AskedSection):
-    """[prompter]: what is trained, from where, and how it is asked."""
+    """[prompter]: what is trained, from where, and how it is asked.
+
+    Attributes:
+        reference: The adapter that makes ρ_sft of the base, as `train reference` writes it, by its
+            name in the package or as `file:path`. Training goes on from there, in the words of its
+            card. None: ρ_sft is the base.
+    """
+
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse words beside those of the reference.
+
+        Raises:
+            InputError: Both are given.
+        """
+        if self.reference is not None and self.template is not None:
+            raise InputError(
+                "A prompter is asked in the words of its reference, found a template too: "
+                f"{self.template!r:.80}.",
+                "Remove prompter.template.",
+            )
 
 
 class ObjectiveSection(Record):

@@ -35,8 +35,10 @@ class HintPair:
     @property
     def position(self) -> float:
         """Where it falls in [0, 1) by the hash of all that is said; see `prompt_position`."""
-        said = [Turn("assistant" if turn.role == "assistant" else "user", turn.content)
-                for turn in self.earlier]
+        said = [
+            Turn("assistant" if turn.role == "assistant" else "user", turn.content)
+            for turn in self.earlier
+        ]
         return prompt_position(transcript([*said, Turn("user", self.prompt)]))
 
 

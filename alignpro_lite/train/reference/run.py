@@ -22,7 +22,7 @@ from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.metrics import Metrics
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import AskedSection
-from alignpro_lite.train.prompter.run import template_of
+from alignpro_lite.train.prompter.run import words_of
 from alignpro_lite.train.reference.config import ReferenceConfig
 from alignpro_lite.train.reference.held_out import DrawnHint, HintFigures, measure_hints
 from alignpro_lite.train.reference.pairs import read_pairs
@@ -68,8 +68,9 @@ def _train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     template = asked_plainly(section, places.data)
     policy = Policy(base, template, section, section.max_tokens, device, training.seed)
-    train, held_out = ([lesson_of(policy, pair) for pair in some]
-                       for some in (pairs.train, pairs.held_out))
+    train, held_out = (
+        [lesson_of(policy, pair) for pair in some] for some in (pairs.train, pairs.held_out)
+    )
     trainer = ReferenceTrainer(policy, train, held_out, training, places.run)
     if not _train_to_the_end(trainer, places.run):
         note(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
@@ -82,10 +83,10 @@ def asked_plainly(section: AskedSection, folder: Path) -> RewriteTemplate:
     """What a supervised prompter is asked: examples are in its weights, and not in its request.
 
     Raises:
-        AlignProError: See `template_of`.
+        AlignProError: See `words_of`.
     """
     if section.template is not None:
-        return template_of(section, folder)
+        return words_of(section.template, "prompter.template", section.mode, folder)
     return msgspec.structs.replace(TEMPLATES[section.mode], examples=())
 
 
@@ -103,8 +104,9 @@ def _train_to_the_end(trainer: ReferenceTrainer, run: Path) -> bool:
             seen.update(values)
             names = {"loss": "loss", "held_out": "held out"}
             bar.set_postfix_str(
-                ", ".join(f"{label} {seen[name]:.3f}" for name, label in names.items()
-                          if name in seen),
+                ", ".join(
+                    f"{label} {seen[name]:.3f}" for name, label in names.items() if name in seen
+                ),
                 refresh=False,
             )
             bar.update()
@@ -128,6 +130,7 @@ def _finish(
     card = PrompterCard(
         base=section.base,
         template=policy.tokens.template,
+        reference_rank=section.rank,
         strength=None,
         reward=None,
         sampling=Sampling(temperature=section.temperature),
