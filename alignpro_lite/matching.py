@@ -62,12 +62,15 @@ def mismatch(store: ModelStore, bundle: Bundle, target: str | Path, file: Path) 
         return None
     if claim.known and claim.covers(known_target(store, target, file)):
         return None
-    base = bundle.sidecar.provenance
+    origin = bundle.sidecar.provenance
     made = " and ".join(known.name for known in claim.known)
     history = f"was trained for {made}" if made else "was not trained for any target"
+    if origin.reference and not origin.adapter:
+        history = "learned from examples, not by a reward, and so for no target"
+    name = origin.adapter or origin.reference or origin.base_model
     answering = store.default("target").name if target == DEFAULT else Path(target).name
     return (
-        f"The prompter {base.adapter or base.base_model} {history}, and {answering} answers: "
+        f"The prompter {name} {history}, and {answering} answers: "
         "--mode off sends prompts as they are, --prompter names another one, and "
         "`alignpro-lite train prompter` makes one for it."
     )

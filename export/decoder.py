@@ -40,7 +40,7 @@ from alignpro_lite.pretrained.folder import ARCHITECTURES
 from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import CacheLayout, Graph, IoDtype, Parity, Tokens
-from alignpro_lite.prompter.card import MadeDecoder
+from alignpro_lite.prompter.card import MadeDecoder, read_prompter_card
 from alignpro_lite.registry.entries import Precision
 
 BARS: dict[Precision, Bar] = {
@@ -223,7 +223,9 @@ def _float_graph_of(
     reference = reference_of(replace(source, model=cast(Any, adapted)))
     source = replace(source, model=merge_attached(adapted))
     graph, layout = _float_graph(source, half, work / "tuned")
-    changes = adapter_changes(base, graph, read_factors(adapter))
+    card = read_prompter_card(adapter)
+    rank = card.reference_rank if card else 0
+    changes = adapter_changes(base, graph, read_factors(adapter), rank)
     return _Floats(source, graph, layout, changes, reference)
 
 

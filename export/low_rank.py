@@ -6,8 +6,9 @@ back: the default prompter's adapter kept 0.15 of its 1.9 nats from the base tha
 it loses nothing.
 
 Kept apart, it also makes one graph serve as two models: a gate, an input of one number, multiplies
-what the adapter adds. At 1 the graph is the trained prompter ρ_θ, at 0 the base under the same
-template, ρ_sft.
+what the adapter adds. At 1 the graph is the trained prompter ρ_θ, at 0 ρ_sft. That is the base
+under the same template; or, where the first ranks of the adapter are those of a reference, the base
+with these, which the gate leaves on.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ class Update:
         base: [K, N].
         left: [K, r].
         right: [r, N].
+        learned: [r], bool: which ranks are ρ_θ's alone. The others are those of ρ_sft too.
     """
 
     base: Matrix32
     left: Matrix32
     right: Matrix32
+    learned: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class AdapterChanges:
 
     Attributes:
         updates: By name, the weights that differ by an update of low rank.
-        is_whole: Whether these are all changes, so that without them the graph is the base. False
-            if a weight was trained at full rank.
+        is_whole: Whether these are all changes, and it is known which of their ranks ρ_sft has, so
+            that without the others the graph is ρ_sft. False if a weight was trained at full rank.
     """
 
     updates: Mapping[str, Update]
@@ -65,7 +68,9 @@ UNCHANGED = AdapterChanges({}, is_whole=True)
 """The changes of a graph without an adapter."""
 
 
-def adapter_changes(base: Path, tuned: Path, known: Mapping[str, Factors]) -> AdapterChanges:
+def adapter_changes(
+    base: Path, tuned: Path, known: Mapping[str, Factors], reference_rank: int
+) -> AdapterChanges:
     """Compare the weights of two graphs of one architecture.
 
     Args:
@@ -73,6 +78,7 @@ def adapter_changes(base: Path, tuned: Path, known: Mapping[str, Factors]) -> Ad
         tuned: The float graph of the same model with its adapter merged.
         known: Factors of the adapter by module. Where they make up what changed, they are taken as
             they are: exact, and the same on every machine.
+        reference_rank: Leading ranks of each module that ρ_sft has too.
     """
     before, after = _initializers(base), _initializers(tuned)
     products = _product_weights(tuned)
@@ -82,28 +88,42 @@ def adapter_changes(base: Path, tuned: Path, known: Mapping[str, Factors]) -> Ad
         old = before.get(name)
         if old is None or np.array_equal(old, weight):
             continue
-        factors = None
+        update = None
         if name in products and old.shape == weight.shape and old.ndim == 2:
-            change = weight.astype(np.float32) - old.astype(np.float32)
-            factors = _known(change, modules_of(name), known) or factorise(change)
-        if factors is None:
+            parts = [known[module] for module in modules_of(name) if module in known]
+            is_known = len(parts) == len(modules_of(name)) > 0
+            update = _known(old, weight, parts, reference_rank) if is_known else None
+            if update is None:
+                update = _found(old, weight)
+                is_whole &= reference_rank == 0
+        if update is None:
             is_whole = False
         else:
-            updates[name] = Update(old.astype(np.float32), *factors)
+            updates[name] = update
     return AdapterChanges(updates, is_whole)
 
 
 def _known(
-    change: Matrix32, modules: Sequence[str], known: Mapping[str, Factors]
-) -> tuple[Matrix32, Matrix32] | None:
-    """The adapter's own factors of a change [K, N], None if it has none that make it up."""
-    if not modules or not known.keys() >= set(modules):
+    old: Matrix32, new: Matrix32, parts: Sequence[Factors], reference_rank: int
+) -> Update | None:
+    """A change [K, N] by the adapter's own factors, None if they do not make it up."""
+    update = fused(parts)
+    if (update.left.shape[0], update.right.shape[1]) != old.shape:
         return None
-    update = fused([known[module] for module in modules])
-    if (update.left.shape[0], update.right.shape[1]) != change.shape:
-        return None
+    change = new.astype(np.float32) - old.astype(np.float32)
     lost = float(np.linalg.norm(change - update.left @ update.right))
-    return (update.left, update.right) if lost <= _LOST * float(np.linalg.norm(change)) else None
+    if lost > _LOST * float(np.linalg.norm(change)):
+        return None
+    learned = [np.arange(part.left.shape[1]) >= reference_rank for part in parts]
+    return Update(old.astype(np.float32), update.left, update.right, np.concatenate(learned))
+
+
+def _found(old: Matrix32, new: Matrix32) -> Update | None:
+    """A change [K, N] by factors of its own, None if it is not of low rank."""
+    factors = factorise(new.astype(np.float32) - old.astype(np.float32))
+    if factors is None:
+        return None
+    return Update(old.astype(np.float32), *factors, np.ones(factors[0].shape[1], bool))
 
 
 class Adapter:
@@ -114,6 +134,7 @@ class Adapter:
         self._graph = graph
         self._gated = changes.is_whole and bool(changes.updates)
         self._gate: ir.Value | None = None
+        self._gates: dict[bytes, ir.Value] = {}
 
     def added_to(self, product: ir.Node, node: ir.Node) -> ir.Node:
         """Add (x left) right to what the base makes of x.
@@ -133,21 +154,33 @@ class Adapter:
         right = add_initializer(self._graph, f"{name}/right", update.right.astype(dtype))
         down = ir.node("MatMul", [inputs, left], name=f"{name}/down")
         added = [product, down]
-        if self._gated:
+        if self._gated and update.learned.any():
             # Between the factors, where the adapter's rank makes it cheapest.
-            added.append(
-                ir.node("Mul", [down.outputs[0], self._gate_of(dtype)], name=f"{name}/gated")
-            )
+            gate = self._gate_of(update.learned, dtype, node)
+            added.append(ir.node("Mul", [down.outputs[0], gate], name=f"{name}/gated"))
         added.append(ir.node("MatMul", [added[-1].outputs[0], right], name=f"{name}/up"))
         self._graph.insert_before(node, added)
         return ir.node("Add", [product.outputs[0], added[-1].outputs[0]], name=f"{name}/updated")
 
-    def _gate_of(self, dtype: np.dtype[np.generic]) -> ir.Value:
+    def _gate_of(
+        self, learned: NDArray[np.bool_], dtype: np.dtype[np.generic], node: ir.Node
+    ) -> ir.Value:
+        """What ranks are multiplied by: the gate, and 1 where ρ_sft has them too; shape (r,)."""
         if self._gate is None:
             kind = ir.TensorType(ir.DataType.from_numpy(dtype))
             self._gate = ir.Value(name=GATE, shape=ir.Shape([1]), type=kind)
             self._graph.inputs.append(self._gate)
-        return self._gate
+        if learned.all():
+            return self._gate
+        layout = learned.tobytes()
+        if layout not in self._gates:
+            name = f"{GATE}/{len(self._gates)}"
+            mask = add_initializer(self._graph, f"{name}/learned", learned)
+            one = add_initializer(self._graph, f"{name}/one", np.ones(1, dtype))
+            gates = ir.node("Where", [mask, self._gate, one], name=name)
+            self._graph.insert_before(node, gates)
+            self._gates[layout] = gates.outputs[0]
+        return self._gates[layout]
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:

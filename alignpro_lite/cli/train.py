@@ -1,4 +1,4 @@
-"""`alignpro-lite train`: a reward model, a prompter for the frozen target, or an oracle."""
+"""`alignpro-lite train`: a reward model, a reference, a prompter for the target, or an oracle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def train() -> None:
-    """Train a reward model, a prompter for the frozen target, or an oracle to compare with.
+    """Train a reward model, a reference prompter, a prompter for the frozen target, or an oracle.
 
     Needs the extra: pip install "alignpro-lite[cpu,train]".
     """
@@ -57,6 +57,29 @@ def learn_reward(config: Path, folder: Path, data: Path | None, cache: Path | No
     wanted = read_config(config, RewardConfig)
     places = Places(data or config.parent, folder, ModelStore.open(cache))
     click.echo(str(train_reward(wanted, places, output.note)))
+
+
+@train.command("reference")
+@_run_options
+def learn_reference(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:
+    """Teach a base model to write hints, from pairs of a prompt and its hint.
+
+    The result is ρ_sft, from which `train prompter` goes on, or a prompter of its own.
+    Ctrl-C saves the run; the same command resumes it. The folder gets the adapter
+    with its card, and hints.md: figures and hints for prompts it never saw.
+    """
+    require_extra("train")
+    from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
+    from alignpro_lite.train.reference.config import ReferenceConfig
+    from alignpro_lite.train.reference.run import train_reference
+
+    wanted = read_config(config, ReferenceConfig)
+    places = Places(data or config.parent, folder, ModelStore.open(cache))
+    if not train_reference(wanted, places, output.note):
+        raise click.Abort
+    click.echo(str(folder))
 
 
 @train.command("prompter")

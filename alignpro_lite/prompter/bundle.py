@@ -112,15 +112,19 @@ class Provenance(Record):
 
     Attributes:
         base_model: Name of the base model.
-        adapter: Name of the LoRA adapter merged into it, None for rho_sft itself.
-        strength: The prompter tuning parameter λ it was trained with, None if untrained.
-        reward: Name of the reward it was trained on, None if untrained.
+        adapter: Name of the LoRA adapter that makes ρ_θ of ρ_sft, None for ρ_sft itself.
+        strength: The prompter tuning parameter λ it was trained with, None without a reward.
+        reward: Name of the reward it was trained on, None if there was none.
+        reference: Name of the adapter that makes ρ_sft of the base model, None where ρ_sft is the
+            base model. Without an `adapter`, the prompter is supervised and knows no reward; with
+            one, both have the same name.
     """
 
     base_model: str
     adapter: str | None
     strength: float | None
     reward: str | None
+    reference: str | None = None
 
 
 class Sidecar(Record):
@@ -176,7 +180,7 @@ PROMPTER_BUNDLE = SidecarFile(
     kind=Sidecar,
     name="bundle.json",
     what="prompter bundle",
-    version=3,
+    version=4,
     cure="Make it again: one of the package with `alignpro-lite models rm` and `models pull`, "
     "others with `alignpro-lite export bundle` or `export prompter`.",
 )

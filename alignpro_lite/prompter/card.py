@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import BundleError, ExportError
@@ -37,8 +39,10 @@ class PrompterCard(Record):
     Attributes:
         base: Name of the base model.
         template: How it is asked; holds the mode.
-        strength: The prompter tuning parameter λ, None if untrained.
-        reward: Name of the reward it was trained on, None if untrained.
+        reference_rank: Leading ranks of the adapter that make ρ_sft of the base: what
+            `train reference` taught. The others make ρ_θ of ρ_sft. 0 where ρ_sft is the base.
+        strength: The prompter tuning parameter λ, None without a reward.
+        reward: Name of the reward it was trained on, None if there was none.
         sampling: How rewrites are drawn unless the caller says otherwise.
         max_tokens: The most tokens of a rewrite, the stop token included.
         targets: For which targets it was trained or measured.
@@ -47,12 +51,18 @@ class PrompterCard(Record):
 
     base: str
     template: RewriteTemplate
+    reference_rank: Annotated[int, Meta(ge=0)]
     strength: float | None
     reward: str | None
     sampling: Sampling
     max_tokens: Count
     targets: TargetClaim
     metrics: Mapping[str, Any]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the prompter is ρ_sft itself: supervised, and not trained by a reward."""
+        return self.reference_rank > 0 and self.reward is None
 
     def profile(self, name: str, *, is_trained: bool) -> PrompterProfile:
         """How a prompter with this card is asked.
@@ -97,6 +107,7 @@ def card_of(base: str, adapter: Path | None, mode: RewriteMode | None) -> Prompt
         return PrompterCard(
             base=base,
             template=TEMPLATES[mode],
+            reference_rank=0,
             strength=None,
             reward=None,
             sampling=SAMPLING,
@@ -139,6 +150,13 @@ def write_sidecar(
         base: Name of the base model.
         adapter: Name of the adapter, None for the base itself.
     """
+    provenance = Provenance(
+        base_model=base,
+        adapter=None if card.is_reference else adapter,
+        strength=card.strength,
+        reward=card.reward,
+        reference=adapter if card.reference_rank else None,
+    )
     sidecar = Sidecar(
         format=PROMPTER_BUNDLE.version,
         graph=made.graph,
@@ -147,7 +165,7 @@ def write_sidecar(
         sampling=card.sampling,
         max_tokens=card.max_tokens,
         parity=made.parity,
-        provenance=Provenance(base, adapter, card.strength, card.reward),
+        provenance=provenance,
         targets=card.targets,
         files=digests_of(folder),
         eval_card=card.metrics,

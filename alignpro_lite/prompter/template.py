@@ -7,10 +7,19 @@ they fit any base, and no adapter was trained into their words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import Record
+
+
+_EARLIER = "Earlier in the conversation:\n{turns}\n\n"
+_SPEAKERS = {"user": "User", "assistant": "Assistant"}
+_TURNS_SHOWN = 4
+_CHARACTERS_SHOWN = 400
+"""Of each earlier turn: a hint needs to know what was spoken of, not every word."""
 
 
 class RewriteTemplate(Record):
@@ -41,13 +50,19 @@ class RewriteTemplate(Record):
                 "Put {prompt} into it.",
             )
 
-    def messages(self, prompt: str) -> list[Message]:
-        """The conversation that asks the prompter to rewrite x."""
+    def messages(self, prompt: str, earlier: Sequence[Message] = ()) -> list[Message]:
+        """The conversation that asks the prompter to rewrite x.
+
+        Args:
+            prompt: x, the last message of the user.
+            earlier: What the user and the assistant said before. The last turns are shown, long
+                ones without their middle; they are context, and no part of what is rewritten.
+        """
         turns = [Message("system", self.system)] if self.system else []
         for example, output in self.examples:
             turns.append(Message("user", self._ask(example)))
             turns.append(Message("assistant", output))
-        turns.append(Message("user", self._ask(prompt)))
+        turns.append(Message("user", _so_far(earlier) + self._ask(prompt)))
         return turns
 
     def apply(self, prompt: str, output: str) -> str:
@@ -64,6 +79,21 @@ class RewriteTemplate(Record):
     def _ask(self, prompt: str) -> str:
         # Not str.format: a prompt may contain braces.
         return self.request.replace("{prompt}", prompt)
+
+
+def _so_far(earlier: Sequence[Message]) -> str:
+    """What precedes the request where something was said before."""
+    said = [turn for turn in earlier if turn.role in _SPEAKERS][-_TURNS_SHOWN:]
+    lines = [f"{_SPEAKERS[turn.role]}: {_shortened(turn.content.strip())}" for turn in said]
+    return _EARLIER.replace("{turns}", "\n".join(lines)) if lines else ""
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle if it is long."""
+    if len(text) <= _CHARACTERS_SHOWN:
+        return text
+    half = _CHARACTERS_SHOWN // 2
+    return f"{text[:half]} [...] {text[-half:]}"
 
 
 REWRITE = RewriteTemplate(

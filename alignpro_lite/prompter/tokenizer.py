@@ -11,7 +11,7 @@ from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from alignpro_lite.decoding.conversation import render
+from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.reasoning import Reply, begins_inside, reasoning_format, split_reply
 from alignpro_lite.decoding.thinking import switch_values
 from alignpro_lite.decoding.tokenizer import TextTokenizer
@@ -40,13 +40,13 @@ class PrompterTokenizer:
         """Ids that end a rewrite; the model's own end of turn comes first."""
         return self._known.stop
 
-    def request(self, prompt: str) -> list[int]:
-        """Token ids that ask the prompter for a rewrite of x."""
+    def request(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:
+        """Token ids that ask the prompter for a rewrite of x; see `RewriteTemplate.messages`."""
         known = self._known
         ids = self._text.encode(
             render(
                 known.chat_template,
-                self.template.messages(prompt),
+                self.template.messages(prompt, earlier),
                 known.names,
                 switch_values("off"),
             )

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TypeAlias
 
 import torch
@@ -22,10 +18,12 @@ from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.train import checkpoint
 from alignpro_lite.train.checkpoint import ProcessState
+from alignpro_lite.train.interrupts import finish_on_interrupt
 from alignpro_lite.train.objective import log_variance
 from alignpro_lite.train.plateau import Measurement, Plateau, Watch
 from alignpro_lite.train.prompter.config import ObjectiveSection, OptimisationSection
 from alignpro_lite.train.rollout import Group, Learner, Rollout, mean_reward, roll_out
+from alignpro_lite.train.schedule import learning_rate_at
 
 _FAILURE_WINDOW = 10
 """Steps over which failures are counted."""
@@ -121,7 +119,7 @@ class PolicyTrainer:
             TrainingError: Too many items failed, or the gradient is not finite.
             AlignProError: The target or the reward failed altogether.
         """
-        with _interrupts() as interrupted:
+        with finish_on_interrupt() as interrupted:
             if not self.plateau.history:
                 self._measured()
             while not self._is_over:
@@ -281,12 +279,8 @@ class PolicyTrainer:
         return float(torch.nn.utils.clip_grad_norm_(values, self._training.clip))
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine wave down to a tenth."""
         training = self._training
-        if self.step < training.warmup:
-            return training.learning_rate * (self.step + 1) / training.warmup
-        done = (self.step - training.warmup) / max(1, training.steps - training.warmup)
-        return training.learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
+        return learning_rate_at(self.step, training.steps, training.warmup, training.learning_rate)
 
     def _shared(
         self, rollout: Rollout, prompts: int, values: Mapping[str, float]
@@ -392,19 +386,3 @@ class PolicyTrainer:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, so that the step is finished and saved; a second stops."""
-    asked = threading.Event()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,8 @@
-"""The prompter in torch: ρ_θ is the base model with a LoRA adapter, ρ_sft the same without it."""
+"""The prompter in torch: ρ_θ is ρ_sft with a LoRA adapter, and ρ_sft the base model.
+
+A reference adapter, if there is one, is merged into the base first: ρ_sft is then the base with it,
+and the trained adapter adds to both.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from transformers import DynamicCache
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.export.decoder import tokens_of
 from alignpro_lite.pretrained.padding import left_padded
-from alignpro_lite.pretrained.torch_model import load_torch_model
+from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 from alignpro_lite.train.prompter.config import LoraSection
@@ -38,6 +42,7 @@ class Policy:
         max_tokens: int,
         device: str,
         seed: int,
+        reference: Path | None = None,
     ) -> None:
         """Load a base model and give it a fresh adapter, with which ρ_θ is ρ_sft.
 
@@ -48,12 +53,16 @@ class Policy:
             max_tokens: A rewrite that reaches it is cut there, and the cut text is the rewrite.
             device: A torch device, such as cpu or cuda:0.
             seed: Seed of the adapter's factors.
+            reference: The folder of the adapter that makes ρ_sft of the base; None if ρ_sft is the
+                base.
 
         Raises:
-            ExportError: The base cannot be read.
+            ExportError: The base cannot be read, or the reference does not fit it.
         """
         torch.manual_seed(seed)
         source = load_torch_model(base)
+        if reference is not None:
+            source = merge_adapter(source, reference)
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
         self.max_tokens = max_tokens
         self._device = torch.device(device)
@@ -106,7 +115,6 @@ class Policy:
     def _weight(self, name: str) -> Tensor:
         return cast(Tensor, self._sampler.get_submodule(name).weight)
 
-    @torch.inference_mode()
     def sample(
         self, prompts: Sequence[str], count: int, sampling: Sampling
     ) -> list[list[tuple[int, ...]]]:
@@ -120,14 +128,22 @@ class Policy:
         Returns:
             For each prompt, `count` outputs as token ids, with the stop token unless they were cut.
         """
+        requests = [self.tokens.request(prompt) for prompt in prompts]
+        return self.continuations(requests, count, sampling)
+
+    @torch.inference_mode()
+    def continuations(
+        self, requests: Sequence[Sequence[int]], count: int, sampling: Sampling
+    ) -> list[list[tuple[int, ...]]]:
+        """Draw what follows requests given as token ids; see `sample`."""
         generator = torch.Generator().manual_seed(sampling.seed)
-        ids, mask = left_padded([self.tokens.request(prompt) for prompt in prompts], fill=0)
+        ids, mask = left_padded(requests, fill=0)
         mask = mask.to(self._device)
         cache = DynamicCache()
         logits = self._step(ids, mask, cache)
         cache.batch_repeat_interleave(count)
         mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
-        outputs: list[list[int]] = [[] for _ in range(len(prompts) * count)]
+        outputs: list[list[int]] = [[] for _ in range(len(requests) * count)]
         live = list(range(len(outputs)))
         while True:
             drawn = draw_tokens(logits, sampling, generator)

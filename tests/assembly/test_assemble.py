@@ -30,6 +30,7 @@ from alignpro_lite.registry import Cache, ModelStore
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.models_toml import load_files
 from alignpro_lite.registry.storage import sha256_of
+from tests.support.reference_adapters import write_reference, write_stacked
 from tests.support.tiny_models import configurations, write_adapter, write_model
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -47,15 +48,23 @@ def models_toml(folder, gguf, adapter):
     return file
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "reference", "stacked"])
 def made(request, tmp_path_factory):
-    """A bundle by the export with torch, its graph without weights, and a store for its parts."""
+    """A bundle by the export with torch, its graph without weights, and a store for its parts.
+
+    Qwen's is the base alone, Llama's has an adapter: trained by a reward, by examples, or both.
+    """
     folder = tmp_path_factory.mktemp(request.param)
-    source = write_model(folder / "model", configurations()[request.param])
+    architecture = "qwen2" if request.param == "qwen2" else "llama"
+    source = write_model(folder / "model", configurations()[architecture])
     export_target(source, folder / "base.gguf", "F32")
     adapter = None
     if request.param == "llama":
         adapter = write_adapter(folder / "adapter", source, modules=ALL)
+    if request.param in ("reference", "stacked"):
+        adapter = write_reference(folder / "reference", source, ALL)
+    if request.param == "stacked":
+        adapter = write_stacked(folder / "adapter", source, folder / "reference", ALL)
     wanted = BundleRequest(
         folder / "base.gguf", "base", adapter, "augment", "int4", "cpu", allow_mismatch=True
     )

@@ -334,6 +334,7 @@ def test_the_card_of_an_adapter_decides_how_the_bundle_is_asked(tmp_path):
     card = PrompterCard(
         targets=NO_TARGET,
         base="tiny",
+        reference_rank=0,
         template=REWRITE,
         strength=0.2,
         reward="default",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.prompter.template import AUGMENT, REWRITE, TEMPLATES
 
 
@@ -32,3 +33,22 @@ def test_a_rewrite_that_differs_in_outer_white_space_alone_is_the_prompt():
     """Holds down: a prompt that ends with a line break counted as rewritten when it was not."""
     assert REWRITE.apply(" Why?\n", "Why?") == " Why?\n"
     assert REWRITE.apply(" Why?\n", "Why\n?") == "Why\n?"
+
+
+def test_earlier_turns_stand_before_the_request_and_leave_it_as_it_is():
+    turns = [Message("user", "Two soups?"), Message("assistant", "Lentil and leek.")]
+    plain, told = AUGMENT.messages("The first."), AUGMENT.messages("The first.", turns)
+    assert told[:-1] == plain[:-1]
+    assert told[-1].content == (
+        "Earlier in the conversation:\nUser: Two soups?\nAssistant: Lentil and leek.\n\n"
+        + plain[-1].content
+    )
+
+
+def test_only_the_last_turns_are_shown_and_long_ones_without_their_middle():
+    turns = [Message("user", f"turn {number} " + "x" * 900 + " end") for number in range(6)]
+    shown = AUGMENT.messages("More?", turns)[-1].content
+    assert "turn 1" not in shown
+    assert all(f"turn {number}" in shown for number in (2, 3, 4, 5))
+    assert shown.count(" end") == 4
+    assert len(shown) < 2_000

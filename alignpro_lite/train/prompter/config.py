@@ -36,8 +36,8 @@ class LoraSection(Record):
     modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
 
-class PrompterSection(LoraSection):
-    """[prompter]: what is trained.
+class AskedSection(LoraSection):
+    """[prompter]: what is trained, and how it is asked.
 
     Attributes:
         max_tokens: The most tokens of a rewrite, the stop token included.
@@ -56,6 +56,31 @@ class PrompterSection(LoraSection):
     mode: RewriteMode = "augment"
     template: str | None = None
     temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0
+
+
+class PrompterSection(AskedSection):
+    """[prompter]: what is trained, from where, and how it is asked.
+
+    Attributes:
+        reference: The adapter that makes ρ_sft of the base, as `train reference` writes it, by its
+            name in the package or as `file:path`. Training goes on from there, in the words of its
+            card. None: ρ_sft is the base.
+    """
+
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse words beside those of the reference.
+
+        Raises:
+            InputError: Both are given.
+        """
+        if self.reference is not None and self.template is not None:
+            raise InputError(
+                "A prompter is asked in the words of its reference, found a template too: "
+                f"{self.template!r:.80}.",
+                "Remove prompter.template.",
+            )
 
 
 class ObjectiveSection(Record):

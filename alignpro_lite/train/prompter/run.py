@@ -20,7 +20,7 @@ from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, read_prompter_card
 from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
-from alignpro_lite.registry.models_toml import adapter_folder
+from alignpro_lite.registry.models_toml import RewriteMode, adapter_folder
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
@@ -38,6 +38,7 @@ from alignpro_lite.train.prompter.held_out import (
 )
 from alignpro_lite.train.rollout import Learner
 from alignpro_lite.train.run import PolicyTask, train_policy
+from alignpro_lite.train.stacking import stack_on
 
 REPORT = "report.md"
 """Written last: it marks a run that is done."""
@@ -62,7 +63,8 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     def load_policy(device: str) -> Policy:
         base = places.store.path("prompter", section.base)
         template, seed = template_of(section, places.data), config.training.seed
-        return Policy(base, template, section, section.max_tokens, device, seed)
+        reference = _reference_of(section, places.data)
+        return Policy(base, template, section, section.max_tokens, device, seed, reference)
 
     def target() -> Target:
         return open_target(config.target, places.store)
@@ -92,22 +94,43 @@ def template_of(section: PrompterSection, folder: Path) -> RewriteTemplate:
         folder: What a relative path of it starts at.
 
     Raises:
+        AlignProError: See `words_of`.
+    """
+    for key in ("reference", "template"):
+        if (name := getattr(section, key)) is not None:
+            return words_of(name, f"prompter.{key}", section.mode, folder)
+    return TEMPLATES[section.mode]
+
+
+def words_of(name: str, key: str, mode: RewriteMode, folder: Path) -> RewriteTemplate:
+    """The words that an adapter was trained in.
+
+    Args:
+        name: Its name in the package, or `file:path`.
+        key: Where it is named, for messages.
+        mode: The mode that it must have.
+        folder: What a relative path starts at.
+
+    Raises:
         RegistryError: There is no such adapter.
         BundleError: Its card is damaged.
         InputError: It has no card, or was trained in another mode.
     """
-    if section.template is None:
-        return TEMPLATES[section.mode]
-    adapter = adapter_folder(section.template, folder)
+    adapter = adapter_folder(name, folder)
     card = read_prompter_card(adapter)
-    if card is None or card.template.mode != section.mode:
+    if card is None or card.template.mode != mode:
         found = "none" if card is None else f"the mode {card.template.mode}"
         raise InputError(
-            f"prompter.template must name an adapter with a card of the mode {section.mode}, found "
-            f"{found} in {adapter}.",
-            "Correct prompter.template or prompter.mode.",
+            f"{key} must name an adapter with a card of the mode {mode}, found {found} in "
+            f"{adapter}.",
+            f"Correct {key} or prompter.mode.",
         )
     return card.template
+
+
+def _reference_of(section: PrompterSection, folder: Path) -> Path | None:
+    """The folder of the adapter that makes ρ_sft of the base."""
+    return None if section.reference is None else adapter_folder(section.reference, folder)
 
 
 def _finish(
@@ -121,7 +144,7 @@ def _finish(
     policy, run = learner.policy, places.run
     # First without figures: a failure while measuring must not cost the adapter.
     claim = TargetClaim((target_of(config.target, places.store),))
-    _write_adapter(config, run, learner, claim, {})
+    _write_adapter(config, places, learner, claim, {})
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
@@ -134,7 +157,7 @@ def _finish(
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
     write_summary(run, summary)
-    _write_adapter(config, run, learner, claim, figures_of(summary, LEARNED))
+    _write_adapter(config, places, learner, claim, figures_of(summary, LEARNED))
     exchanges = exchanges_as_markdown(summary, records, LEARNED)
     # Last: the report marks a run that is done.
     write_text(run / REPORT, f"{as_markdown(summary)}\n{exchanges}")
@@ -142,17 +165,19 @@ def _finish(
 
 def _write_adapter(
     config: PrompterConfig,
-    run: Path,
+    places: Places,
     learner: Learner,
     claim: TargetClaim,
     figures: dict[str, Any],
 ) -> None:
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
-    folder, policy = run / ADAPTER_FOLDER, learner.policy
+    folder, policy = places.run / ADAPTER_FOLDER, learner.policy
     save_adapter(policy.model, config.prompter.base, folder)
+    reference = _reference_of(config.prompter, places.data)
     card = PrompterCard(
         base=config.prompter.base,
         template=policy.tokens.template,
+        reference_rank=0 if reference is None else stack_on(reference, folder),
         strength=config.objective.strength,
         reward=" + ".join(f"{weight:g} {name}" for name, weight in learner.reward.weights.items()),
         sampling=Sampling(temperature=config.prompter.temperature),
