@@ -93,27 +93,36 @@ def pull_models(names: tuple[str, ...], cache: Path | None) -> None:
     where it is. HF_TOKEN gives access to gated repositories; HF_ENDPOINT and
     PIP_INDEX_URL set mirrors.
     """
-    from alignpro_lite.assembly.shipped import assemble
-    from alignpro_lite.registry.pull import pull_model, pull_reference
+    from alignpro_lite.registry.download import outages_remembered
+    from alignpro_lite.registry.pull import pull_reference
 
     store = ModelStore.open(cache)
-    for name in names:
-        if is_reference(name):
-            with Meter() as meter:
-                path = pull_reference(name, store.cache, meter, meter.note)
-            click.echo(f"{name}: {path}", err=True)
-            continue
-        for entry in store.registry.named(name):
-            downloaded = store.registry.downloadable(entry)
-            with Meter() as meter:
-                path = pull_model(downloaded, store.cache, meter, meter.note)
-            click.echo(f"{downloaded.key}: {path}", err=True)
-            if isinstance(entry.recipe, BundleRecipe):
+    with outages_remembered():
+        for name in names:
+            if is_reference(name):
                 with Meter() as meter:
-                    assemble(entry, entry.recipe, store, meter)
-            if not store.cache.is_installed(entry):
-                click.echo(f"Build {entry.key} with `{entry.build_command}`.", err=True)
+                    path = pull_reference(name, store.cache, meter, meter.note)
+                click.echo(f"{name}: {path}", err=True)
+                continue
+            for entry in store.registry.named(name):
+                _pull_row(entry, store)
     _collect_strays(store)
+
+
+def _pull_row(entry: Entry, store: ModelStore) -> None:
+    """Download a row, or what it is made from, and build it where that needs no torch."""
+    from alignpro_lite.assembly.shipped import assemble
+    from alignpro_lite.registry.pull import pull_model
+
+    downloaded = store.registry.downloadable(entry)
+    with Meter() as meter:
+        path = pull_model(downloaded, store.cache, meter, meter.note)
+    click.echo(f"{downloaded.key}: {path}", err=True)
+    if isinstance(entry.recipe, BundleRecipe):
+        with Meter() as meter:
+            assemble(entry, entry.recipe, store, meter)
+    if not store.cache.is_installed(entry):
+        click.echo(f"Build {entry.key} with `{entry.build_command}`.", err=True)
 
 
 @models.command("show")

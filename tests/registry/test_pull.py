@@ -74,6 +74,24 @@ def test_a_hub_folder_fetches_only_what_is_missing(hub, tmp_path):
     assert [path for path, _ in hub.requests] == ["/o/r/resolve/v1/s/c"]
 
 
+def test_progress_of_a_folder_is_over_all_of_its_files(hub, tmp_path):
+    """Holds down: it began anew with each file, so nobody saw how long it takes."""
+    files = (File("a", None, 3), File("b", None, 2 * len(DATA)), File("c", None, len(DATA)))
+    size = 3 + 3 * len(DATA)
+    entry = Entry("prompter", "p", (HubSource("o/r", "v1", ""),), files, is_folder=True, size=size)
+    hub.files |= {"/o/r/resolve/v1/a": b"one", "/o/r/resolve/v1/b": DATA * 2}
+    with pytest.raises(RegistryError, match="prompter/p c: "):
+        pull_model(entry, Cache(tmp_path))
+    hub.files["/o/r/resolve/v1/c"] = DATA
+    (tmp_path / "hf/o/r/v1/a").unlink()
+    steps: list[storage.Progress] = []
+    pull_model(entry, Cache(tmp_path), steps.append)
+    fetching = [step for step in steps if step.label == "prompter/p"]
+    assert [step.total for step in fetching] == [size] * len(fetching)
+    assert [step.done for step in fetching] == sorted(step.done for step in fetching)
+    assert (fetching[0].done, fetching[-1].done) == (2 * len(DATA) + 3, size)
+
+
 def test_the_token_of_the_environment_is_sent(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     hub.files[HUB_PATH] = DATA
