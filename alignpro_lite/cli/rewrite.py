@@ -53,8 +53,9 @@ def show_rewrites(
 ) -> None:
     """Sample rewrites of PROMPT and print them without answering it.
 
-    Loads only the prompter; --target says which one --prompter self is. Without PROMPT, the prompt is read from stdin. Lines
-    of three dashes separate several rewrites.
+    Loads only the prompter; --target says which model --prompter self is. Without
+    PROMPT, the prompt is read from stdin. Lines of three dashes separate several
+    rewrites.
     """
     from alignpro_lite.cli.meter import Meter
     from alignpro_lite.decoding.conversation import check_prompt

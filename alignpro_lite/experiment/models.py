@@ -65,9 +65,7 @@ def target_of(section: TargetSection, store: ModelStore) -> KnownTarget:
             return KnownTarget(Path(source).name, None)
 
 
-def open_llama(
-    section: GgufSection, store: ModelStore, prompter: str | None = None
-) -> LlamaTarget:
+def open_llama(section: GgufSection, store: ModelStore, prompter: str | None = None) -> LlamaTarget:
     """Load a GGUF file.
 
     Args:

@@ -106,7 +106,7 @@ def _require_pair(
 ) -> None:
     """Refuse two factors whose product has another shape than their weight."""
     shapes = [factors[weight.name + end].shape for end in _FACTORS if weight.name + end in factors]
-    if len(shapes) == 2 and all(len(shape) == 2 for shape in (*shapes, weight.shape)):  # noqa: PLR2004
+    if len(shapes) == 2 and all(len(shape) == 2 for shape in (*shapes, weight.shape)):
         (inner, rank), (same_rank, outer) = shapes
         if rank == same_rank and (inner, outer) == weight.shape:
             return

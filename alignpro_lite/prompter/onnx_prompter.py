@@ -149,4 +149,3 @@ class OnnxPrompter(Prompter):
 
     def _tokenizer_errors(self) -> AbstractContextManager[None]:
         return tokenizer_errors(self.bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
-

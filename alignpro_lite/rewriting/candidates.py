@@ -113,7 +113,7 @@ class CandidateSource:
             yield Candidate(number, rewrite, reference)
 
     def _references(self, rewrites: Sequence[Rewrite]) -> list[float]:
-        """log ρ_sft of each; an untrained prompter is ρ_sft, and has said it as it drew them."""
+        """Log ρ_sft of each; an untrained prompter is ρ_sft, and has said it as it drew them."""
         if not self.prompter.profile.is_trained:
             return [rewrite.log_prob for rewrite in rewrites]
         outputs = [rewrite.tokens for rewrite in rewrites]

@@ -52,8 +52,8 @@ class SamplerChain:
 
 
 TargetSampler: TypeAlias = SamplerChain | TokenSource
-"""Where the tokens of a sequence come from: drawn by llama.cpp, or chosen by Python from the scores,
-where they are given to be scored, or are the prompter's and need exact log-probabilities."""
+"""Where the tokens of a sequence come from: drawn by llama.cpp, or chosen in Python. Those are given
+to be scored, or a prompter's, whose probability under its filters must be known."""
 
 
 @dataclass(frozen=True)

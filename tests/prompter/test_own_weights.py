@@ -20,7 +20,7 @@ from alignpro_lite.prompter.template import REWRITE
 from alignpro_lite.registry.record import plain
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget, Question
-from tests.support import TINY_TARGET, lora, reasoning_models
+from tests.support import TINY_TARGET, gguf_edit, lora, reasoning_models
 
 SETTINGS = TargetSettings(context=2048, sequences=16, n_gpu_layers=0, gpu=None, threads=1)
 PROMPT = "Explain why the sky is blue."
@@ -120,9 +120,12 @@ def test_template_and_conversation_stay_cached_beside_each_other(monkeypatch):
         prompter, stepper = asked_of(target, max_tokens=4), target.engine._stepper
         computed = []
         inner = stepper.prefill
-        monkeypatch.setattr(
-            stepper, "prefill", lambda *call: (computed.append(len(call[1])), inner(*call))
-        )
+
+        def prefill(row, tokens, start):
+            computed.append(len(tokens))
+            inner(row, tokens, start)
+
+        monkeypatch.setattr(stepper, "prefill", prefill)
 
         def cost(work):
             computed.clear()
@@ -252,10 +255,10 @@ class TestLora:
             parts["blk.9.attn_q.weight"] = parts.pop(lora.WEIGHTS[0])
         path = lora.write_lora(tmp_path / "a.gguf", parts)
         if change == "half":
-            file = lora.gguf_edit.read(path)
+            file = gguf_edit.read(path)
             del file.tensors[0]
             file.write(path)
-        with pytest.raises(BundleError, match="does not fit tiny.gguf"):
+        with pytest.raises(BundleError, match=r"does not fit tiny\.gguf"):
             open_lora(path, FILE, TINY)
 
     def test_what_llama_cpp_refuses_is_an_error(self, target, tmp_path):

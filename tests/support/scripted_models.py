@@ -32,7 +32,9 @@ class FakePrompter:
 
     sequences = 16
 
-    def __init__(self, outputs, ratios=None, finish="stop", chances=None, adapter="adapter", strength=0.5):
+    def __init__(
+        self, outputs, ratios=None, finish="stop", chances=None, adapter="adapter", strength=0.5
+    ):
         self.outputs = outputs
         self.ratios = ratios or [0.0] * len(outputs)
         self.finish = finish
