@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from alignpro_lite.eval.analysis import summarise
 from alignpro_lite.eval.bench import System
 from alignpro_lite.eval.config import EvalConfig, RhoStarSection
 from alignpro_lite.eval.constant import ConstantHint, choose_constants
+from alignpro_lite.eval.constraints import constraint_accuracies
 from alignpro_lite.eval.dial import dial_curves
 from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
 from alignpro_lite.eval.frontier import FRONTIER, answer_pools
@@ -74,6 +76,8 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
             dial,
             (*evaluation.notes, *added, *oracle, *judged, *_scope(config)),
         )
+        followed = constraint_accuracies(lineup, records, evaluation.references)
+        summary = replace(summary, constraints=followed)
         write_report(places.run, summary, records)
     return summary
 

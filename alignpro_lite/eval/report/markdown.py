@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.report.constraints import constraint_table
 from alignpro_lite.eval.report.tables import (
     MARKS,
     Shown,
@@ -31,6 +32,7 @@ def as_markdown(summary: Summary) -> str:
     parts += [f"- {MARKS[verdict.tone]} {_plain(verdict.text)}" for verdict in verdicts(summary)]
     tables = (
         *result_tables(summary),
+        constraint_table(summary),
         *difference_tables(summary),
         *equal_calls_tables(summary),
         accuracy_table(summary),
