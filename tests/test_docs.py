@@ -36,6 +36,8 @@ CONFIGURATIONS: dict[str, type[Record]] = {
     "eval-bpo.toml": EvalConfig,
     "eval-controls.toml": EvalConfig,
     "eval-paper.toml": EvalConfig,
+    "eval-tasks.toml": EvalConfig,
+    "prompter-tasks.toml": PrompterConfig,
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alignpro_lite.eval.analysis import summarise
 from alignpro_lite.eval.bench import System
 from alignpro_lite.eval.config import EvalConfig, RhoStarSection
 from alignpro_lite.eval.constant import ConstantHint, choose_constant
+from alignpro_lite.eval.constraints import constraint_accuracies
 from alignpro_lite.eval.dial import dial_curves
 from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
 from alignpro_lite.eval.frontier import FRONTIER, answer_pools
@@ -72,6 +74,8 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
             dial,
             (*evaluation.notes, *added, *oracle, *judged, *_scope(config)),
         )
+        followed = constraint_accuracies(lineup, records, evaluation.references)
+        summary = replace(summary, constraints=followed)
         write_report(places.run, summary, records)
     return summary
 

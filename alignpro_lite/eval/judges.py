@@ -17,8 +17,9 @@ def judge_accuracies(
 ) -> tuple[JudgeAccuracy, ...]:
     """Look up the accuracy of every judge; each part has at least one row, but for checks.
 
-    A check compares with the right answer, so there is nothing to know about it. Reward bundles carry what their training measured on held-out pairs. Of judges of another kind,
-    and of parts that were never measured, nothing is known, and their row says so.
+    A check compares with the right answer, so there is nothing to know about it. Reward bundles
+    carry what their training measured on held-out pairs. Of judges of another kind, and of parts
+    that were never measured, nothing is known, and their row says so.
 
     Args:
         judges: What each judge is made of, by its name.

@@ -277,6 +277,31 @@ class ModelUsed:
 
 
 @dataclass(frozen=True)
+class ConstraintAccuracy:
+    """How often a system's answers follow the constraints in their prompts, as IFEval counts.
+
+    Attributes:
+        data: Name of the data set.
+        system: Name of the system.
+        prompts: How many prompts.
+        constraints: How many constraints they have together.
+        prompt_strict: Share of answers that follow all constraints of their prompt.
+        prompt_loose: The same by the loose rule; see `reward.ifeval.Followed`.
+        constraint_strict: Share of all constraints that are followed.
+        constraint_loose: The same by the loose rule.
+    """
+
+    data: str
+    system: str
+    prompts: int
+    constraints: int
+    prompt_strict: Estimate
+    prompt_loose: Estimate
+    constraint_strict: Estimate
+    constraint_loose: Estimate
+
+
+@dataclass(frozen=True)
 class Summary:
     """All that an evaluation found.
 
@@ -307,6 +332,7 @@ class Summary:
         versions: Versions of packages, and the machine.
         cost: Seconds by system.
         notes: What a reader has to know, one sentence each.
+        constraints: IFEval's accuracies, of data that have constraints.
     """
 
     baseline: str
@@ -335,6 +361,7 @@ class Summary:
     versions: Mapping[str, str]
     cost: Mapping[str, float]
     notes: tuple[str, ...]
+    constraints: tuple[ConstraintAccuracy, ...] = ()
 
     def cell(self, data: str, system: str, judge: str) -> Cell | None:
         """The cell of a system, or None if it was not run on that data set."""

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from alignpro_lite.decoding.tokenizer import spell_out_markers
 from alignpro_lite.registry.record import Count, Record, TokenId
 
-
 CheckName: TypeAlias = Literal["exact", "gsm8k", "ifeval"]
 """How an answer is compared with a reference; see `alignpro_lite/reward/check.py`."""
 

@@ -16,7 +16,7 @@ _MARK = "####"
 _CURRENCY = "$€£¥₹"
 _NUMBER = re.compile(
     rf"""
-    (?P<sign> (?<![\w)\]]) [-−][{_CURRENCY}]? )?   # between two numbers it is a dash
+    (?P<sign> (?<![\w)\]]) [-\N{{MINUS SIGN}}][{_CURRENCY}]? )?   # between two numbers it is a dash
     (?P<digits>
         (?: \d{{1,3}} (?: ,\d{{3}} )+ (?!\d) | \d+ ) (?: \.\d+ )?
         | (?<!\d) \.\d+
@@ -40,10 +40,8 @@ class NumberCheck:
 
 def last_number(text: str) -> Decimal | None:
     """The last number of a text; None where there is none."""
-    found = None
-    for found in _NUMBER.finditer(text):
-        pass
-    return _value(found) if found else None
+    found = list(_NUMBER.finditer(text))
+    return _value(found[-1]) if found else None
 
 
 def _reference_number(reference: str) -> Decimal:

@@ -30,7 +30,6 @@ from alignpro_lite.train.prompter.config import PrompterConfig, ScalingSection
 from alignpro_lite.train.rollout import Learner
 from alignpro_lite.train.scaling import RewardScales, measure_scales, remembered_scales
 
-
 _SCALES_SEED = 2**31 + 1
 """Number of the random stream of the answers that rewards are scaled by; no step has it."""
 
@@ -129,7 +128,9 @@ def _scales(
     prompts: Prompts,
 ) -> RewardScales:
     """What this run divides its rewards by: measured once by the main process, read by all."""
-    checked = [name for source in config.reward if source.kind == "check" for name in source.weights]
+    checked = [
+        name for source in config.reward if source.kind == "check" for name in source.weights
+    ]
     known = [prompt for prompt in learner.prompts if prompt in prompts.references]
 
     def measure() -> RewardScales:

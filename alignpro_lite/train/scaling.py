@@ -20,7 +20,7 @@ from alignpro_lite.errors import InputError, TrainingError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.registry.record import Origin, Record, parse_written, plain, read_json
 from alignpro_lite.registry.storage import write_text
-from alignpro_lite.reward.exchange import Exchange, References
+from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.target.rollout import Answer, AnswerPlan, Target
 
@@ -106,9 +106,7 @@ def remembered_scales(run: Path, measure: Callable[[], RewardScales]) -> RewardS
     return parse_written(RewardScales, read_json(origin, "run"), origin)
 
 
-def _spread(
-    name: str, owners: Sequence[str], values: FloatArray, scope: Collection[str]
-) -> float:
+def _spread(name: str, owners: Sequence[str], values: FloatArray, scope: Collection[str]) -> float:
     """Root of the mean variance over the answers to a prompt, of those that have two scores."""
     scored: dict[str, list[float]] = {prompt: [] for prompt in scope}
     for owner, value in zip(owners, values, strict=True):
@@ -120,6 +118,6 @@ def _spread(
         raise TrainingError(
             f"The part {name!r} of the reward needs a spread over the answers to a prompt, found "
             f"none on {len(variances)} prompts with two scores.",
-            'Raise scaling.prompts or scaling.answers, remove that part, or set scaling.by = "nothing".',
+            'Raise scaling.prompts or scaling.answers, remove it, or set scaling.by = "nothing".',
         )
     return spread

@@ -89,5 +89,5 @@ def test_the_prompts_of_a_run_keep_their_references(tmp_path):
 
 
 def test_a_file_in_which_no_row_has_the_key_is_refused(tmp_path):
-    with pytest.raises(InputError, match="found 1 bad ones of 1.*'label'"):
+    with pytest.raises(InputError, match=r"found 1 bad ones of 1.*'label'"):
         read_tasks(written(tmp_path, {"prompt": "p"}), "prompt", "label")

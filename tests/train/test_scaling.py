@@ -76,7 +76,7 @@ def test_a_check_is_measured_on_the_prompts_that_have_a_reference():
 
 
 def test_a_part_that_scores_all_answers_alike_is_refused():
-    with pytest.raises(TrainingError, match="part 'right' .* found none on 1 prompts") as caught:
+    with pytest.raises(TrainingError, match=r"part 'right' .* found none on 1 prompts") as caught:
         measured(["a1"], {"right": ["a1"]})
     assert "scaling.prompts" in caught.value.cure
 
@@ -99,7 +99,7 @@ def test_scales_are_measured_once_and_kept(tmp_path):
     assert remembered_scales(tmp_path, measure) == remembered_scales(tmp_path, measure)
     assert len(calls) == 1
     (tmp_path / SCALES).write_text('{"spreads": {}}')
-    with pytest.raises(InputError, match="scales.json lacks the key weights"):
+    with pytest.raises(InputError, match=r"scales\.json lacks the key weights"):
         remembered_scales(tmp_path, measure)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.eval.report.breakdown import adaptation_table, kind_tables, segment_table
+from alignpro_lite.eval.report.constraints import constraint_table
 from alignpro_lite.eval.report.tables import (
     MARKS,
     Shown,
@@ -34,6 +35,7 @@ def as_markdown(summary: Summary) -> str:
     ]
     tables = (
         *result_tables(summary),
+        constraint_table(summary),
         *kind_tables(summary),
         *difference_tables(summary),
         *equal_calls_tables(summary),

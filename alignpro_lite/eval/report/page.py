@@ -16,6 +16,7 @@ from markupsafe import Markup
 from alignpro_lite.eval.progress import duration
 from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.eval.report.breakdown import adaptation_table, kind_tables, segment_table
+from alignpro_lite.eval.report.constraints import constraint_table
 from alignpro_lite.eval.report.figures import inline_figures, looks
 from alignpro_lite.eval.report.tables import (
     MARKS,
@@ -78,6 +79,7 @@ def as_page(summary: Summary, records: Sequence[ResultRow]) -> str:
         verdicts=verdicts(summary),
         results=result_tables(summary),
         drawings=list(_drawings(summary)),
+        constraints=constraint_table(summary),
         comparisons=comparison_tables(summary),
         kinds=kind_tables(summary),
         adaptations=adaptation_table(summary),
