@@ -15,7 +15,11 @@ from tests.test_layers import LAYERS, MODULES, RUNTIMES, imported_modules, room_
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 TOP = "The public API and what joins the rooms."
-DATA = (Path("alignpro_lite/models.toml"), Path("alignpro_lite/eval/quick/eval.toml"))
+DATA = (
+    Path("alignpro_lite/models.toml"),
+    Path("alignpro_lite/eval/hints.toml"),
+    Path("alignpro_lite/eval/quick/eval.toml"),
+)
 """Files that ship with the package and are read by people too."""
 
 FILES = sorted({*MODULES, *DATA, Path("alignpro_lite/__main__.py")})

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 FIGURES = PAGE.with_name("results")
-LEARNED, UNTRAINED, CONSTANT = "learned ρ_θ", "ρ_sft", "constant hint"
+LEARNED, UNTRAINED, CONSTANT = "learned ρ_θ", "ρ_sft", "best constant hint"
 ORACLE, PLAIN, OTHER = "oracle", "no prompter", "BPO"
 CLAIMS = re.compile(r"(?<=<!-- generated: results -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 """The paragraph of the README that this script writes, if the README has its markers."""
@@ -121,6 +121,12 @@ def _evaluation(found: Found) -> Iterator[str]:
         "judge, and beside it every system that asks as often for an answer:"
     )
     yield "\n".join(_equal_calls(found))
+    yield f"By kind of prompt, judged by {found['judges'][0]}:"
+    yield "\n".join(_kinds(found))
+    yield "How different the rewrites are, one a prompt (see [evaluation.md](evaluation.md)):"
+    yield "\n".join(_adaptations(found))
+    yield "Runs of four words that occurred earlier in the same answer:"
+    yield "\n".join(_segments(found))
     yield "How often the judges are right on pairs that their training did not see:"
     yield "\n".join(_accuracies(found))
     yield from _weak_judges(found)
@@ -147,7 +153,7 @@ def claims(main: Found) -> str:
         f"{_plain(pair['gain'], signed=True)} over {what}"
         for control, what in (
             (UNTRAINED, "the untrained prompter"),
-            (CONSTANT, "its own most frequent hints given to every prompt alike"),
+            (CONSTANT, "the best of many hints given to every prompt alike"),
         )
         if (pair := _difference(main, LEARNED, control, judge))
     ]
@@ -304,6 +310,55 @@ def _equal_calls(found: Found) -> Iterator[str]:
         if row["judge"] == judge:
             gains = (_plain(row[key], signed=True) for key in ("gain", "best", "difference"))
             yield _row([row["system"], str(row["calls"]), *gains, str(row["prompts"])])
+
+
+def _kinds(found: Found) -> Iterator[str]:
+    harm = next((row["harm"] for row in found["by_kind"]), None)
+    if harm is None:
+        return
+    yield (
+        "| system | kind | prompts | gain (95 %) | minus the constant hint | each answer worse "
+        f"(luck: {harm['each_by_luck']:.0%}) | every answer worse than all "
+        f"(luck: {harm['every_by_luck']:.0%}) |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for row in found["by_kind"]:
+        if row["judge"] == found["judges"][0]:
+            over = row["over_constant"]
+            yield _row(
+                [
+                    row["system"],
+                    row["kind"],
+                    str(row["prompts"]),
+                    _plain(row["gain"], signed=True),
+                    "" if over is None else _plain(over, signed=True),
+                    _share(row["harm"]["each"]),
+                    _share(row["harm"]["every"]),
+                ]
+            )
+
+
+def _adaptations(found: Found) -> Iterator[str]:
+    yield (
+        "| system | prompts | unchanged | rewrite of their own | different additions | bits about "
+        "the kind, whole | bits, first word |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for system, row in found["adaptations"].items():
+        bits = [
+            f"{part['plain'] - part['by_chance']:.2f} (p {part['p']:.3f})"
+            for part in (row["whole"], row["opening"])
+        ]
+        shares = [f"{row[key]:.0%}" for key in ("unchanged", "own")]
+        yield _row([system, str(row["prompts"]), *shares, str(row["distinct"]), *bits])
+
+
+def _segments(found: Found) -> Iterator[str]:
+    yield "| system | cut | words 1 to 48 | 49 to 96 | 97 to 144 | from 145 |"
+    yield "|---|---|---|---|---|---|"
+    for system, row in found["segments"].items():
+        repeated = ["" if share is None else f"{share:.0%}" for share in row["repeated"]]
+        yield _row([system, f"{row['cut']:.0%}", *repeated])
 
 
 def _accuracies(found: Found) -> Iterator[str]:

@@ -97,7 +97,9 @@ def lineup_of(
         seed=config.seed,
         controls=tuple(section.name for section in systems if isinstance(section, _UNTRAINED)),
         calls={
-            section.name: section.calls for section in systems if isinstance(section, RhoStarSection)
+            section.name: section.calls
+            for section in systems
+            if isinstance(section, RhoStarSection)
         },
         constant=next(iter(_names(systems, ConstantSystemSection)), None),
         kinds=kinds,

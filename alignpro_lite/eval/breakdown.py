@@ -9,7 +9,7 @@ from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.eval.summary import KindResult
 from alignpro_lite.measure.adaptation import Adaptation, describe_adaptation
 from alignpro_lite.measure.harm import harm
-from alignpro_lite.measure.kinds import KINDS
+from alignpro_lite.measure.kinds import PROMPT_KINDS
 from alignpro_lite.measure.segments import Segments, describe_segments
 from alignpro_lite.measure.statistics import Estimate, mean_difference
 
@@ -34,7 +34,7 @@ def results_by_kind(answers: Answers) -> Iterator[KindResult]:
 def _by_kind(answers: Answers, places: list[PromptPlace]) -> dict[str, list[PromptPlace]]:
     """The prompts of each kind, all of them first, then the known kinds in their order."""
     named = [(place, _kind(answers, place)) for place in places]
-    kinds = dict.fromkeys((*KINDS, *(kind for _, kind in named)))
+    kinds = dict.fromkeys((*PROMPT_KINDS, *(kind for _, kind in named)))
     return {ALL: places} | {kind: [p for p, own in named if own == kind] for kind in kinds}
 
 
@@ -47,9 +47,7 @@ def _result(
     answers: Answers, kind: str, system: str, judge: str, places: list[PromptPlace]
 ) -> KindResult:
     lineup = answers.lineup
-    own, plain = (
-        answers.rewards(name, places, judge) for name in (system, lineup.baseline)
-    )
+    own, plain = (answers.rewards(name, places, judge) for name in (system, lineup.baseline))
     return KindResult(
         kind=kind,
         system=system,

@@ -9,7 +9,7 @@ hints of a round answer the same prompts with the same seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,9 +82,7 @@ class ConstantHint:
             if self.tried > 1
             else "not chosen by any reward, because all prompts are judged"
         )
-        return (
-            f"{system} adds the same hint to every prompt, {how}: “{self.text}” ({self.origin})."
-        )
+        return f"{system} adds the same hint to every prompt, {how}: “{self.text}” ({self.origin})."
 
 
 @dataclass(frozen=True)

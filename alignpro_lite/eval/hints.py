@@ -1,4 +1,4 @@
-"""The hints that the best constant hint is chosen from: a file of general ones, and frequent ones."""
+"""The hints that the best constant hint is chosen from: general ones, and frequent ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class HintFile(Record):
         texts = Counter(hint.text.strip() for hint in self.hint)
         text, times = texts.most_common(1)[0]
         if times > 1:
-            raise InputError(f"every hint must be there once, found {text!r:.60} twice.", "Drop one.")
+            raise InputError(
+                f"every hint must be there once, found {text!r:.60} twice.", "Drop one."
+            )
 
 
 class HintCandidate(Record):

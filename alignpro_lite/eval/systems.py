@@ -42,8 +42,10 @@ def send_fixed(
 
 
 def read_twice(prompt: str) -> str:
-    """The prompt twice, in the form of RE2 (Xu et al., EMNLP 2024): whoever reads from left to
-    right has seen all of it when the second time begins."""
+    """The prompt twice, in the form of RE2 (Xu et al., EMNLP 2024).
+
+    Whoever reads from left to right has seen all of it when the second time begins.
+    """
     asked = prompt.strip()
     return f"{asked}\nRead the question again: {asked}"
 

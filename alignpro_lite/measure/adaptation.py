@@ -112,9 +112,7 @@ def added_words(prompt: str, rewrite: str) -> tuple[str, ...]:
     return tuple(split_words(rest.removesuffix(asked)))
 
 
-def mutual_information(
-    first: Sequence[object], second: Sequence[object], seed: int
-) -> Information:
+def mutual_information(first: Sequence[object], second: Sequence[object], seed: int) -> Information:
     """Mutual information of two labels of the same things, with what chance alone would show.
 
     Args:
@@ -138,9 +136,7 @@ def mutual_information(
     base = _entropy(rows) + most
     plain = base - _entropy(_joined(rows, columns))
     random = np.random.default_rng(seed)
-    dealt = [
-        base - _entropy(_joined(rows, random.permutation(columns))) for _ in range(_SHUFFLES)
-    ]
+    dealt = [base - _entropy(_joined(rows, random.permutation(columns))) for _ in range(_SHUFFLES)]
     as_much = sum(found >= plain - 1e-12 for found in dealt)
     return Information(
         plain=max(plain, 0.0),

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 from alignpro_lite.measure.text import split_words
 
 PromptKind: TypeAlias = Literal["short answer", "extraction", "code", "maths", "open"]
-KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
+PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
 """In the order in which reports list them."""
 
 _SHORT_QUESTION = 14
@@ -60,7 +60,8 @@ _ASKED_SHORT = _any(
     r"\bwithout (?:any )?(?:explanation|explaining|other (?:text|words))\b",
     r"\bja oder nein\b|\bs[ií] o no\b|\boui ou non\b|\bsì o no\b|\bsim ou não\b|\bда или нет\b",
     r"\b(?:antworte|gib|schreibe?|nenne)\b[^.?!\n]{0,40}\bnur\b|\bmit einem wort\b",
-    r"\b(?:responde|escribe|contesta|da)\b[^.?!\n]{0,40}\b(?:s[oó]lo|solamente)\b|\ben una palabra\b",
+    r"\b(?:responde|escribe|contesta|da)\b[^.?!\n]{0,40}\b(?:s[oó]lo|solamente)\b",
+    r"\ben una palabra\b",
     r"\b(?:répond\w*|donne|écri\w*)\b[^.?!\n]{0,40}\b(?:uniquement|seulement|que)\b|\ben un mot\b",
     r"\b(?:rispondi|scrivi)\b[^.?!\n]{0,40}\bsolo\b|\b(?:responda|escreva)\b[^.?!\n]{0,40}\bapenas\b",
     r"\bтолько\b[^.?!\n]{0,30}\b(?:слов|числ|букв|ответ|имя)\w*|\bодним словом\b",
@@ -80,11 +81,12 @@ _MATHS = _any(
 )
 _AMOUNT_ASKED = _any(
     r"\bhow (?:many|much|long|far|old|fast|often|tall|high|big|large|heavy|few)\b",
-    r"\bwhat(?:'s|’s| is| was| are| were| will be| would be)[^.?!]{0,60}\b(?:total|average|sum|cost|"
-    r"price|profit|percent(?:age)?|difference|number|amount|area|volume|speed|age|ratio|fraction|"
+    r"\bwhat(?:'s|’s| is| was| are| were| will be| would be)[^.?!]{0,60}\b(?:total|average|sum|"
+    r"cost|price|profit|percent(?:age)?|difference|number|amount|area|volume|speed|age|ratio|fraction|"
     r"rate|chance|salary|weight|length|distance|pension|change|maximum|minimum|result)\b",
     r"\bwhat (?:percentage|fraction|number)\b|\b(?:calculate|determine|find) (?:the|how)\b",
-    r"\bwie ?(?:viele?|lange|alt|weit|schnell|hoch)\b|\bcu[aá]nt[oa]s?\b|\bcombien\b|\bquant[aeio]\b",
+    r"\bwie ?(?:viele?|lange|alt|weit|schnell|hoch)\b|\bcu[aá]nt[oa]s?\b|\bcombien\b",
+    r"\bquant[aeio]\b",
     r"\bсколько\b|多少|几个|いくつ|いくら|何(?:個|人|枚|円|本)|몇|얼마",
 )
 _NUMBER_SIGN = re.compile(r"\d+(?:[.,/]\d+)*")
@@ -96,12 +98,14 @@ _EXTRACTION = _any(
     r"\b(?:extract|classify|categori[sz]e|paraphrase|proofread|summari[sz]e|translate|tag)\b",
     r"\bsum up\b|\bsummary of (?:the|this) (?:text|article|passage|paragraph|email|story|review)\b",
     r"\b(?:which|out) of (?:these|the following)\b|\bwhether (?:each|these|the following)\b",
-    r"\b(?:from|in|of|to) the (?:following|above|given|passage|paragraph|text|sentence|article|email|"
-    r"review|table|reference text)\b",
+    r"\b(?:from|in|of|to) the (?:following|above|given|passage|paragraph|text|sentence|article|"
+    r"email|review|table|reference text)\b",
     r"\b(?:according to|based on|using|given|read) (?:the|this|these)(?: (?:following|above|given|"
-    r"reference|provided))? (?:text|passage|paragraph|article|sentences?|table|data|email|review)\b",
+    r"reference|provided))? (?:text|passage|paragraph|article|sentences?|table|data|email|"
+    r"review)\b",
     r"\b(?:identify|find|list|pick out|name|select|underline|highlight)\b[^.?!\n]{0,60}"
-    r"\b(?:in|from) (?:the|this|these) (?:\w+ )?(?:text|sentences?|passage|paragraph|article|list)\b",
+    r"\b(?:in|from) (?:the|this|these) (?:\w+ )?(?:text|sentences?|passage|paragraph|article|"
+    r"list)\b",
     r"\b(?:correct|fix|rewrite|rephrase|edit|reword)\b[^.?!\n]{0,60}"
     r"\b(?:sentence|text|paragraph|passage|grammar|spelling|email)s?\b",
     r"\b(?:übersetze?|extrahiere|klassifiziere|fasse)\b|\b(?:traduce|traduc[ei]r|resume|extrae|"

@@ -50,9 +50,7 @@ def test_frequent_hints_are_tried_with_the_general_ones_each_once():
     ]
     assert found[0].origin == "small wrote it 3 of 8 times"
     assert [candidate.text for candidate in found[4:]] == ["Rare 0.", "Rare 1.", "Rare 2."]
-    assert hint_candidates([GeneralHint("a", "Be brief.")], {}) == [
-        HintCandidate("Be brief.", "a")
-    ]
+    assert hint_candidates([GeneralHint("a", "Be brief.")], {}) == [HintCandidate("Be brief.", "a")]
 
 
 def test_the_best_hint_wins_with_what_it_takes(tmp_path):
@@ -117,9 +115,13 @@ def test_an_answer_without_a_score_does_not_stop_a_trial(tmp_path, score):
     """Training survives such answers, so the choice of a hint after it must."""
     scored = race(tmp_path, reward=lambda answer: score if "B" in answer else 1.0)
     assert scored.winner(candidates("B.", "A.")).text == "A."
-    assert json.loads((tmp_path / "trials.jsonl").read_text().splitlines()[0])["rewards"] == [None] * 2
+    assert (
+        json.loads((tmp_path / "trials.jsonl").read_text().splitlines()[0])["rewards"] == [None] * 2
+    )
     (tmp_path / "trials.jsonl").unlink()
-    assert race(tmp_path, reward=lambda answer: math.nan).winner(candidates("A.", "B.")).text == "A."
+    assert (
+        race(tmp_path, reward=lambda answer: math.nan).winner(candidates("A.", "B.")).text == "A."
+    )
 
 
 def test_only_the_first_judge_chooses(tmp_path):

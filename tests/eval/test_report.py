@@ -122,7 +122,9 @@ def summary() -> Summary:
             for kind in (ALL, "maths")
         ),
         adaptations={"learned": Adaptation(8, 0.25, 0.5, 5, INFORMATION, INFORMATION)},
-        segments=dict.fromkeys(SYSTEMS, Segments((1.0, 0.5, 0.0, 0.0), (0.1, 0.3, None, None), 0.9)),
+        segments=dict.fromkeys(
+            SYSTEMS, Segments((1.0, 0.5, 0.0, 0.0), (0.1, 0.3, None, None), 0.9)
+        ),
         frontier=tuple(BestOf(2, j, 8, estimate(0.3)) for j in JUDGES),
         equal_calls=tuple(
             EqualCalls("learned", j, 2, 8, *map(estimate, (0.4, 0.3, 0.1))) for j in JUDGES
@@ -346,7 +348,10 @@ def test_the_markdown_names_every_system_and_keeps_its_columns(folder):
     assert "| +0.400 (+0.300 to +0.500) ▲ |" in text
     assert "| 9.9 | 1.50 | 50 % | 75 % | 90 % | – | 100 % | 12 % | 12.3 | 25 % |" in text
     assert "| learned | all kinds | 4 | +0.400 (+0.300 to +0.500) ▲ | +0.050" in text
-    assert "| learned | 8 | 25 % | 50 % | 5 | 0.30 (0.90 − 0.60 by chance, of 1.50, p 0.012)" in text
+    assert (
+        "| learned | 8 | 25 % | 50 % | 5 | 0.30 (0.90 less 0.60 by chance, of 1.50, p 0.012)"
+        in text
+    )
     assert "| none | 90 % | 10 % (reached by 100 %) | 30 % (reached by 50 %) | – (" in text
     assert text.count("\n## ") == len(tables) + 1
 
@@ -355,7 +360,7 @@ def test_verdicts_follow_interval_and_p_together(summary):
     better, worse, constant, harm, calls, oracle = verdicts(summary)
     assert constant.text == (
         f"learned shows nothing beyond one hint for all prompts: +0.050 against {ODD_NAME} "
-        "(−0.050 to +0.150)."
+        "(\N{MINUS SIGN}0.050 to +0.150)."
     )
     assert harm.text == (
         "learned does harm: on 30 % of 4 prompts each answer is worse than none's, where luck "
@@ -413,7 +418,16 @@ def test_what_was_not_measured_leaves_no_gap(tmp_path, summary, records):
     )
     write_report(tmp_path, bare, [record for record in records if record.data == "alpaca"])
     shown = Page((tmp_path / PAGE).read_text(encoding="utf-8"))
-    for gone in ("By kind of prompt", "How different", "does harm", "Agreement", "Notes", "Reward against KL", "The curves as numbers", "None"):
+    for gone in (
+        "By kind of prompt",
+        "How different",
+        "does harm",
+        "Agreement",
+        "Notes",
+        "Reward against KL",
+        "The curves as numbers",
+        "None",
+    ):
         assert gone not in shown.text
     assert "learned beats none" in shown.text
     assert not (tmp_path / FIGURES / "dial.svg").exists()

@@ -26,7 +26,7 @@ GAINS = {
     "ρ*": 0.2,
     "oracle": 0.1,
     "BPO": 0.04,
-    "constant hint": 0.068,
+    "best constant hint": 0.068,
 }
 ACCURACIES = (
     JudgeAccuracy("reward", "helpful", 1.0, "pairs", 251, Estimate(0.6, 0.54, 0.66), 0.52),
@@ -42,8 +42,11 @@ def scores(system, number):
 @pytest.fixture(scope="module")
 def found():
     """A summary as it is read from summary.json."""
-    lineup = lineup_of(dict.fromkeys(GAINS, DATA), prompts=6, controls=("ρ_sft", "constant hint"))
+    lineup = lineup_of(
+        dict.fromkeys(GAINS, DATA), prompts=6, controls=("ρ_sft", "best constant hint")
+    )
     lineup = replace(lineup, judges=("reward", "second"), oracle="oracle", calls={"ρ*": 4})
+    lineup = replace(lineup, constant="best constant hint")
     records = records_of(lineup, scores)
     pools = {
         (data, n): dict.fromkeys(lineup.judges, np.array(scores("no prompter", n)))
@@ -74,8 +77,11 @@ def test_every_evaluation_is_shown_with_all_it_has_to_be_read_with(found, sectio
     for needed in (
         "Judged by reward:",
         "Judged by second:",
-        "minus ρ_sft | minus constant hint | minus BPO",
+        "minus ρ_sft | minus best constant hint | minus BPO",
         "| best of 4 | 4 |",
+        "| learned ρ_θ | open | 12 |",
+        "each answer worse (luck: 6%)",
+        "| system | cut | words 1 to 48 |",
         "| ρ* | 4 |",
         "The judge second is below length",
         "| second | 1 helpful | pairs | 747 | 0.533 (0.500 to 0.570) | 0.568 |",

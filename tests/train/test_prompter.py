@@ -164,7 +164,7 @@ def test_the_report_holds_what_the_reward_does_not_see(finished):
         assert column in text
     for column in ("Words sent", "Words answered", "Distinct additions"):
         assert column in text
-    assert text.count("\n| learned |") == 3
+    assert text.count("\n| learned |") == 7
     for sentence in ("learned beside what needs no training", "asks 3 times for an answer"):
         assert sentence in text
     assert "How often the judge reward is right is not known" in text

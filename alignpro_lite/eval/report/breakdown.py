@@ -79,7 +79,7 @@ def adaptation_table(summary: Summary) -> Table:
 
 def _bits(found: Information) -> Shown:
     detail = (
-        f"{number(found.plain, digits=2)} − {number(found.by_chance, digits=2)} by chance, "
+        f"{number(found.plain, digits=2)} less {number(found.by_chance, digits=2)} by chance, "
         f"of {number(found.most, digits=2)}, p {found.p:.3f}"
     )
     return Shown(number(found.corrected, digits=2), detail)
