@@ -113,7 +113,7 @@ def _tried(bench: Bench, prompts: Sequence[str], sent: Sequence[str], seed: int)
     conversations = [[Message("user", text)] for text in sent]
     outcomes = bench.target.answers(conversations, bench.plan.with_count(_ANSWERS), seed)
     exchanges = [
-        Exchange(prompt, answer.text)
+        Exchange(prompt, answer.text, bench.rivals(prompt))
         for prompt, answers in zip(prompts, outcomes, strict=True)
         for answer in answers
         if isinstance(answer, Answer)

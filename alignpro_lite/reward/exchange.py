@@ -20,10 +20,12 @@ class Exchange:
     Attributes:
         prompt: The original prompt x, never its rewrite.
         answer: The answer y.
+        rivals: Answers to x itself, for a reward that compares; see `Reward.rivals`.
     """
 
     prompt: str
     answer: str
+    rivals: tuple[str, ...] = ()
 
 
 class ExchangeLayout(Record):

@@ -63,12 +63,16 @@ class Reward:
     Use it as a context manager, or call `close`, to free the memory of its scorers.
     """
 
-    def __init__(self, scorers: Sequence[Scorer], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, scorers: Sequence[Scorer], weights: Mapping[str, float], rivals: int = 0
+    ) -> None:
         """Put scorers together.
 
         Args:
             scorers: Whose parts have different names.
             weights: One number per part.
+            rivals: How many answers to the prompt itself every exchange has to bring, which a
+                scorer compares its answer with.
 
         Raises:
             InputError: A name occurs twice, or weights and parts differ.
@@ -76,6 +80,7 @@ class Reward:
         self.names = tuple(name for scorer in scorers for name in scorer.names)
         _check_weights(self.names, weights)
         self.weights = dict(weights)
+        self.rivals = rivals
         self._scorers = tuple(scorers)
 
     def __enter__(self) -> Reward:
@@ -164,6 +169,17 @@ class CallableScorer:
             f"{type(returned).__name__}{length}: {returned!r:.80}.",
             "Let it take (prompts, answers) and return a list of floats.",
         )
+
+
+def joined(portions: Sequence[Scores]) -> Scores:
+    """The scores of several portions of exchanges as those of all, in order; at least one."""
+    return Scores(
+        np.concatenate([scores.total for scores in portions]),
+        {
+            name: np.concatenate([scores.parts[name] for scores in portions])
+            for name in portions[0].parts
+        },
+    )
 
 
 def score_warnings(scores: Scores) -> list[str]:

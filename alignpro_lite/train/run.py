@@ -19,7 +19,8 @@ from alignpro_lite.experiment.prompts import Prompts, prompt_position
 from alignpro_lite.experiment.run_folder import Places, claim, sole_run
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.reward.loading import open_reward
-from alignpro_lite.target.rollout import AnswerPlan, Target
+from alignpro_lite.reward.rivals import rival_source
+from alignpro_lite.target.rollout import AnswerPlan, Target, llama_of
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.metrics import Metrics
@@ -97,8 +98,19 @@ def train_policy(
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
         trained, watch = _set_apart(prompts.train, task)
         opened = stack.enter_context(closing(task.open_target()))
-        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        learner = Learner(policy, opened, reward, task.plan, task.sampling, trained, accelerator)
+        reward = stack.enter_context(
+            open_reward(config.reward, places.store, usable_cores(), llama_of(opened))
+        )
+        learner = Learner(
+            policy,
+            opened,
+            reward,
+            task.plan,
+            task.sampling,
+            trained,
+            accelerator,
+            rival_source(reward.rivals, opened, task.plan, seed),
+        )
         trainer = PolicyTrainer(learner, config.objective, config.training, places.run, watch)
         done = _train_to_the_end(trainer, places.run) if is_main else trainer.train(_stay_silent)
         if not done:
