@@ -19,10 +19,10 @@ from tqdm import tqdm
 from alignpro_lite.eval.inputs import named_model, scorer_used
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.pair_judge import ENOUGH, verdict_of
-from alignpro_lite.experiment.models import open_llama
 from alignpro_lite.experiment.run_folder import Places, claim, sole_run
-from alignpro_lite.experiment.sections import GgufSection
+from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.system import usable_cores
+from alignpro_lite.loading import plan_models
 from alignpro_lite.measure.preference_pairs import pair_accuracy, pair_log_loss
 from alignpro_lite.measure.statistics import Estimate, wilson
 from alignpro_lite.registry.record import Count, Record, plain
@@ -174,8 +174,8 @@ def _comparer(plan: PairsPlan, places: Places) -> Iterator[Comparer]:
             return
         target = None
         if source.is_target:
-            section = GgufSection(source=plan.target)
-            target = stack.enter_context(open_llama(section, places.store))
+            planned = plan_models(plan.target, None, places.store, DeviceRequest())
+            target = stack.enter_context(planned.load_target())
         judge = open_judge(source.source, plan.reward, places.store, usable_cores(), target)
         stack.callback(judge.close)
         yield lambda pair: judge.verdict(pair.prompt, pair.answer, pair.other)
