@@ -167,8 +167,15 @@ class AlignedStream:
         return time.monotonic() - self._started
 
 
-def _load_reward(reward: str | Path | None, store: ModelStore, threads: int) -> Reward | None:
-    return None if reward is None else open_reward([scorer_named(reward)], store, threads)
+def _load_reward(
+    reward: str | Path | None, store: ModelStore, threads: int, target: Future[LlamaTarget]
+) -> Reward | None:
+    """Load a reward; one that needs the target waits for it."""
+    if reward is None:
+        return None
+    source = scorer_named(reward)
+    judging = target.result() if source.is_target else None
+    return open_reward([source], store, threads, judging)
 
 
 class AlignedModel:
@@ -213,7 +220,8 @@ class AlignedModel:
             prompter: A bundle folder, a name of models.toml, `self` for the target's own
                 weights, `default`, or None to answer prompts as they are.
             reward: A reward bundle, a name of models.toml, `default`, a Python function as
-                `package.module:function`, or None.
+                `package.module:function`, `judge:target` for the target as its own judge, another
+                judge as `judge:GGUF-or-name`, or None.
             models: The preset of models.toml whose models `default` stands for.
             devices: Where to run and how long a context.
             cache: Folder of pulled models; None for the platform's own.
@@ -228,7 +236,7 @@ class AlignedModel:
         with ThreadPoolExecutor(max_workers=4) as pool:
             answering = pool.submit(planned.load_target)
             rewriting = pool.submit(planned.load_prompter, answering)
-            scoring = pool.submit(_load_reward, reward, store, planned.plan.threads)
+            scoring = pool.submit(_load_reward, reward, store, planned.plan.threads, answering)
             # Refusals need it: loaded here, the first rewrite does not wait for it.
             reading = [] if prompter is None else [pool.submit(language_model)]
         loading: list[Future[Any]] = [answering, rewriting, scoring]

@@ -264,6 +264,73 @@ def _refuse_beside_config(*names: str) -> None:
             raise click.UsageError(f"{option.opts[0]} goes with --prompts; --config names it.")
 
 
+@evaluation.command("pairs")
+@click.argument("data", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["hh", "bpo", "ultrafeedback", "orca", "jsonl"]),
+    default="jsonl",
+    show_default=True,
+    help="How DATA is written; jsonl has rows of prompt, chosen and rejected.",
+)
+@click.option(
+    "--reward",
+    default="judge:target",
+    show_default=True,
+    metavar="BUNDLE|NAME|module:function|judge:NAME",
+    help="What is measured, named as for `run`.",
+)
+@click.option(
+    "--target",
+    "-t",
+    default="default",
+    metavar="GGUF|NAME|hf:...",
+    help="The model behind judge:target.",
+)
+@click.option("--rows", type=click.IntRange(min=1), help="Only the first pairs.  [default: all]")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the preferences as the judge has them, with margins, for `train reward`.",
+)
+@output_option("evaluation-pairs")
+@cache_option
+def eval_pairs(
+    data: Path,
+    form: Any,
+    reward: str,
+    target: str,
+    rows: int | None,
+    labels: Path | None,
+    folder: Path,
+    cache: Path | None,
+) -> None:
+    """Measure how often a reward or a judge is right about the pairs of DATA.
+
+    The preferred answer of each pair is known. A judge is shown both answers in
+    both orders, together; beside it stands the rule of always preferring the
+    longer answer. Every verdict is kept: the same command resumes.
+    """
+    require_extra("eval")
+    from alignpro_lite.eval.pairs import PairsPlan, judge_preferences, write_labels
+    from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
+    from alignpro_lite.reward.judge import AnswerPair
+    from alignpro_lite.train.reward.preferences import read_preferences
+
+    found, bad = read_preferences(data, form)
+    for row in bad:
+        output.note(f"{data}: {row}")
+    pairs = [AnswerPair(row.prompt, *row.answers) for row in found[:rows]]
+    places = Places(data.parent, folder, ModelStore.open(cache))
+    plan = PairsPlan(str(data), reward, target, rows)
+    summary, verdicts = judge_preferences(pairs, plan, places, output.note)
+    click.echo(str(summary))
+    if labels is not None:
+        output.note(f"{labels} has {write_labels(labels, pairs, verdicts)} preferences.")
+
+
 def _evaluate(config: Path, data: Path, folder: Path, cache: Path | None, preset: str) -> None:
     wanted, places = _read_evaluation(config, data, folder, cache, preset)
     from alignpro_lite.eval.evaluate import PAGE, TEXT, evaluate

@@ -338,9 +338,11 @@ draw_options = grouped(
     DrawOptions,
     click.option(
         "--reward",
-        metavar="BUNDLE|NAME|module:function",
+        metavar="BUNDLE|NAME|module:function|judge:target",
         help="Draw the rewrite from ρ*, with answers scored by this: a reward bundle, a name from "
-        "models.toml such as default, or a Python function.",
+        "models.toml such as default, a Python function, or a judge that compares them with "
+        "answers to your own prompt: judge:target is the target itself, judge:GGUF or judge:NAME "
+        "another model.",
     ),
     click.option(
         "--samples",

@@ -139,6 +139,11 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
         yield "not scored", phrase
     if certificate.strength is not None:
         yield "scored", f"{certificate.scored} with {certificate.answers} answers each"
+        if certificate.rivals:
+            yield (
+                "judged",
+                f"each answer against {certificate.rivals} answers to your prompt, in both orders",
+            )
         yield "λ", f"{certificate.strength:g}"
     if (found := certificate.diagnostics) is not None:
         yield (
@@ -167,7 +172,11 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
                 f"{gain.estimate:+.3f}, above {gain.lower:+.3f} with probability 0.95",
             )
     if certificate.target_tokens:
-        yield "cost", f"{certificate.target_tokens} tokens of the target"
+        yield (
+            "cost",
+            f"{certificate.target_tokens} tokens of the target, "
+            f"{certificate.scoring_seconds:.1f} s of scoring",
+        )
     for sentence in certificate.notes:
         yield "note", sentence
     yield "change", marked(certificate.changes)

@@ -231,6 +231,8 @@ class Consumer(IntEnum):
     """Answers by which the guard judges the drawn rewrite and the prompt."""
     CHAIN = 2**32 - 4
     """Metropolis-Hastings."""
+    RIVALS = 2**32 - 5
+    """Answers to the prompt that a judge compares the others with."""
 
 
 def random_stream(seed: int, stream: int) -> np.random.Generator:

@@ -12,6 +12,7 @@ from alignpro_lite.errors import RewardError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
+from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.rollout import Answer, AnswerPlan, Target
 
 _ASKED_TOGETHER = 32
@@ -48,11 +49,13 @@ class Bench:
         target: The frozen π_F.
         judges: Rewards r* by name; each scores the original prompt.
         plan: How the target is asked; `count` is the answers to each prompt.
+        rivals: What a judge of pairs compares answers with, whoever gave them.
     """
 
     target: Target
     judges: Mapping[str, Reward]
     plan: AnswerPlan
+    rivals: RivalSource = no_rivals
 
     def answer(self, prompts: Sequence[str], sent: Sequence[Sequence[str]], seed: int) -> Response:
         """Have the target answer each x' once, and score the answers.
@@ -89,7 +92,11 @@ class Bench:
         Raises:
             RewardError: An answer has no score; a comparison needs them all.
         """
-        exchanges = [Exchange(x, y) for x, row in zip(prompts, answers, strict=True) for y in row]
+        exchanges = [
+            Exchange(x, y, self.rivals(x))
+            for x, row in zip(prompts, answers, strict=True)
+            for y in row
+        ]
         rewards: dict[str, FloatArray] = {}
         for judge, reward in self.judges.items():
             scores = reward.score(exchanges)

@@ -40,6 +40,7 @@ from alignpro_lite.registry.record import Origin, parse_written
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
+from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
 
 BOUND = "bound.json"
@@ -74,6 +75,7 @@ class BoundRun:
         seed: Seed of rewrites, answers and the bootstrap.
         thinking: Whether the target thinks before it answers; its thought is part of what is
             measured, and the reward sees the answer alone.
+        rivals: What a judge of pairs compares answers with.
     """
 
     target: LlamaTarget
@@ -85,6 +87,7 @@ class BoundRun:
     max_tokens: int
     seed: int
     thinking: Thinking = "auto"
+    rivals: RivalSource = no_rivals
 
     def __post_init__(self) -> None:
         """Refuse a run that measures nothing.
@@ -187,7 +190,8 @@ class BoundRun:
 
     def _rewards(self, prompt: str, answers: Sequence[Sequence[_Answer]]) -> FloatArray:
         """Score answers, all against x; shape (texts, answers)."""
-        exchanges = [Exchange(prompt, answer.text) for row in answers for answer in row]
+        rivals = self.rivals(prompt)
+        exchanges = [Exchange(prompt, answer.text, rivals) for row in answers for answer in row]
         scores = self.reward.score(exchanges)
         if scores.failed.any():
             raise RewardError(
@@ -250,6 +254,7 @@ def evaluate_bound(config: EvalConfig, places: Places, note: Callable[[str], Non
             max_tokens=config.answers.max_tokens,
             seed=config.seed,
             thinking=config.answers.switch,
+            rivals=loaded.rivals,
         )
         origin = Origin(journal.file, InputError, CURE)
         known = [parse_written(PromptTerms, row, origin) for row in journal.read()]

@@ -57,7 +57,7 @@ class PairJudgeSection(Record):
     """[pair_judge]: a chat model that is shown two answers, in both orders.
 
     Attributes:
-        source: A target of models.toml or a GGUF file.
+        source: A target of models.toml, a GGUF file, or `target` for the target itself.
     """
 
     source: str

@@ -139,7 +139,7 @@ class HintRace:
         outcomes = self.bench.target.answers(conversations, plan, stream_seed(self.seed, number))
         rewards: list[float | None] = [None] * count
         answered = [
-            (place, Exchange(prompt, outcome[0].text))
+            (place, Exchange(prompt, outcome[0].text, rivals=self.bench.rivals(prompt)))
             for place, (prompt, outcome) in enumerate(zip(prompts, outcomes, strict=True))
             if isinstance(outcome[0], Answer)
         ]

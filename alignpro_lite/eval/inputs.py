@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -41,13 +41,13 @@ from alignpro_lite.experiment.sections import (
     HuggingFaceSection,
     PromptFileSection,
 )
-from alignpro_lite.registry import ModelKind
+from alignpro_lite.registry import ModelKind, ModelStore
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.self_prompter import self_name
 from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.reward.exchange import References
-from alignpro_lite.reward.loading import ScorerSource
+from alignpro_lite.reward.loading import TARGET, ScorerSource
 
 _WITH_BUNDLE = PrompterSystemSection | RhoStarSection | DialSection | BoundSection | HeadroomSection
 
@@ -224,43 +224,54 @@ def models_used(config: EvalConfig, places: Places) -> tuple[ModelUsed, ...]:
 
 
 def _models_used(config: EvalConfig, places: Places) -> Iterator[ModelUsed]:
-    def used(role: str, kind: ModelKind, name: str) -> ModelUsed:
-        return _model(role, name, places.store.path(kind, name))
-
+    store = places.store
     match config.target:
         case GgufSection(source=source):
-            yield used("target", "target", source)
+            yield named_model("target", "target", source, store)
         case HuggingFaceSection(source=source):
             yield _model("target", source, Path(source))
     for judge in config.judge:
         for part in judge.reward:
-            yield _scorer(f"judge {judge.name}", part, used)
-    if config.pair_judge is not None:
-        yield used("pair judge", "target", config.pair_judge.source)
+            if not part.is_target:
+                yield scorer_used(f"judge {judge.name}", part, store)
+    if config.pair_judge is not None and config.pair_judge.source != TARGET:
+        yield named_model("pair judge", "target", config.pair_judge.source, store)
     for name in prompters_of(config):
-        own = self_name(places.store.prompter_name(name))
+        own = self_name(store.prompter_name(name))
         if own is None:
             # Assembled now if it must be: what is loaded later is what the report says.
-            yield _model("prompter", name, bundle_path(places.store, name))
+            yield _model("prompter", name, bundle_path(store, name))
         elif own.adapter is not None:
             yield _model("prompter", name, own.adapter)
     for section in config.system:
         if isinstance(section, OracleSystemSection):
-            yield used("oracle", "target", section.source)
+            yield named_model("oracle", "target", section.source, store)
 
 
-def _scorer(
-    role: str, part: ScorerSource, used: Callable[[str, ModelKind, str], ModelUsed]
-) -> ModelUsed:
+def scorer_used(role: str, part: ScorerSource, store: ModelStore) -> ModelUsed:
+    """What a scorer is made of, with its digest; a function has none.
+
+    Raises:
+        RegistryError: It is unknown or not installed.
+    """
     match part.kind:
         case "onnx":
-            return used(role, "reward", part.source)
+            return named_model(role, "reward", part.source, store)
         case "judge":
-            return used(role, "target", part.source)
+            return named_model(role, "target", part.source, store)
         case "huggingface":
             return _model(role, part.source, Path(part.source))
         case "python" | "check":
             return ModelUsed(role, part.source, "", 0)
+
+
+def named_model(role: str, kind: ModelKind, name: str, store: ModelStore) -> ModelUsed:
+    """A model by its name or path, with its digest.
+
+    Raises:
+        RegistryError: It is unknown or not installed.
+    """
+    return _model(role, name, store.path(kind, name))
 
 
 def _model(role: str, name: str, path: Path) -> ModelUsed:

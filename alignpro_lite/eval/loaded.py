@@ -44,8 +44,9 @@ from alignpro_lite.prompter.template import AUGMENT, RewriteTemplate
 from alignpro_lite.prompters import FoundSelf, NamedTarget, find_self
 from alignpro_lite.registry.self_prompter import SelfName, self_name
 from alignpro_lite.reward.exchange import References
-from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.reward.loading import TARGET, open_reward
 from alignpro_lite.reward.reward import Reward
+from alignpro_lite.reward.rivals import rival_source
 from alignpro_lite.rewriting.draw import DrawModels
 from alignpro_lite.rewriting.request import RhoStar
 from alignpro_lite.target.rollout import GgufTarget, Target
@@ -77,10 +78,14 @@ class Loaded:
         self.target = self._open_target()
         self.judges: dict[str, Reward] = {
             judge.name: stack.enter_context(
-                open_reward(judge.reward, places.store, usable_cores(), references)
+                open_reward(judge.reward, places.store, usable_cores(), references, self.llama)
             )
             for judge in config.judge
         }
+        if config.pair_judge is not None and config.pair_judge.source == TARGET:
+            self.require_llama("A pair judge that is the target")
+        needed = max(reward.rivals for reward in self.judges.values())
+        self.rivals = rival_source(needed, self.target, config.answers, config.seed)
 
     def _open_target(self) -> Target:
         section, store = self.config.target, self._places.store
@@ -96,7 +101,7 @@ class Loaded:
     @property
     def bench(self) -> Bench:
         """What all systems share."""
-        return Bench(self.target, self.judges, self.config.answers)
+        return Bench(self.target, self.judges, self.config.answers, self.rivals)
 
     @property
     def reward(self) -> Reward:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from statistics import median
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +19,8 @@ from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.measure.statistics import Estimate, wilson
-from alignpro_lite.reward.judge import JudgeScorer, Tie, Verdict, load_judge
+from alignpro_lite.reward.judge import PairJudge, Tie, Verdict, require_sense
+from alignpro_lite.reward.loading import open_judge
 
 PAIRS = "pairs.jsonl"
 ENOUGH = 20
@@ -31,10 +33,11 @@ class PairJudgement:
 
     Attributes:
         win: Share of prompts on which the judge prefers the first system's answer.
-        tie: Share on which it prefers neither, for whatever reason.
+        tie: Share on which it prefers neither.
         loss: Share on which it prefers the second system's answer.
         preferences: 1, 0 or -1 for each prompt, in order.
         ties: How many prompts ended in a tie, by the reason.
+        same_letter: On how many it named the same letter in both orders.
     """
 
     win: Estimate
@@ -42,6 +45,7 @@ class PairJudgement:
     loss: Estimate
     preferences: tuple[int, ...]
     ties: Counter[Tie]
+    same_letter: int
 
 
 def pair_notes(
@@ -65,12 +69,12 @@ def pair_notes(
     answers = Answers.of(evaluation.lineup, records)
     journal = evaluation.journal(PAIRS)
     known = _known_verdicts(journal)
-    path = places.store.path("target", section.source)
-    note(f"Asking {section.source} about pairs of answers, in both orders.")
-    cache = places.store.cache
-    with closing(load_judge(path, cache, section.source, threads=usable_cores())) as judge:
+    source, target = section.source, evaluation.loaded.llama
+    note(f"Asking {source} about pairs of answers, in both orders.")
+    with closing(open_judge(source, source, places.store, usable_cores(), target)) as judge:
         return (
-            f"How often {judge.names[0]} is right about pairs of answers was not measured.",
+            f"How often {judge.name} is right about pairs of answers was not measured here; "
+            "`alignpro-lite eval pairs` does.",
             *(
                 _sentence(judge, answers, system, known.get(system, []), journal)
                 for system in answers.rows
@@ -83,18 +87,31 @@ def _known_verdicts(journal: Journal) -> dict[str, list[Verdict]]:
     """What an earlier run found, by system."""
     known: dict[str, list[Verdict]] = {}
     for number, row in enumerate(journal.read(), start=1):
-        try:
-            verdict = Verdict(row["preference"], row["mass"], row["tie"] and Tie(row["tie"]))
-            known.setdefault(row["system"], []).append(verdict)
-        except (KeyError, ValueError) as error:
-            raise InputError(
-                f"{journal.file}: line {number} is damaged ({error}).", CURE
-            ) from error
+        system = row.get("system", "")
+        known.setdefault(system, []).append(verdict_of(row, journal.file, number))
     return known
 
 
+def verdict_of(row: Mapping[str, Any], file: Path, number: int) -> Verdict:
+    """A verdict that was written down.
+
+    Args:
+        row: Its fields.
+        file: Where it stands, for errors.
+        number: Its line there.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        tie = row["tie"] and Tie(row["tie"])
+        return Verdict(float(row["margin"]), row["mass"], row["same_letter"], tie)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: line {number} is damaged ({error!r}).", CURE) from error
+
+
 def _sentence(
-    judge: JudgeScorer, answers: Answers, system: str, known: Sequence[Verdict], journal: Journal
+    judge: PairJudge, answers: Answers, system: str, known: Sequence[Verdict], journal: Journal
 ) -> str:
     baseline = answers.lineup.baseline
     shared = answers.places(ALL, system, baseline)
@@ -113,11 +130,11 @@ def _sentence(
         except RewardError as error:
             return f"{system}: no verdict. {error}"
     return (
-        f"{judge.names[0]} prefers {system} to {baseline} on {_share(found.win)} of "
+        f"{judge.name} prefers {system} to {baseline} on {_share(found.win)} of "
         f"{len(prompts)} prompts, {baseline} on {_share(found.loss)}, neither on "
-        f"{_share(found.tie)} ({found.ties[Tie.POSITION]} times it contradicted itself when the "
-        f"answers changed places, {found.ties[Tie.NONSENSE]} times it replied nonsense, "
-        f"{found.ties[Tie.TOO_LONG]} pairs were too long, {found.ties[Tie.EQUAL]} equal)."
+        f"{_share(found.tie)} ({found.ties[Tie.NONSENSE]} times it replied nonsense, "
+        f"{found.ties[Tie.TOO_LONG]} pairs were too long, {found.ties[Tie.EQUAL]} equal). In both "
+        f"orders together; it named the same letter in either one on {found.same_letter}."
     )
 
 
@@ -126,7 +143,7 @@ def _share(share: Estimate) -> str:
 
 
 def judge_pairs(
-    judge: JudgeScorer,
+    judge: PairJudge,
     prompts: Sequence[str],
     first: Sequence[str],
     second: Sequence[str],
@@ -161,33 +178,22 @@ def judge_pairs(
     verdicts = list(known)
     pairs = list(zip(prompts, first, second, strict=True))
     for prompt, answer, other in pairs[len(known) :]:
-        _require_sense(judge, verdicts, at_least=ENOUGH)
+        require_sense(judge.name, verdicts, at_least=ENOUGH)
         verdicts.append(judge.verdict(prompt, answer, other))
         on_pair(verdicts[-1])
-    _require_sense(judge, verdicts, at_least=1)
+    require_sense(judge.name, verdicts, at_least=1)
     _require_room(judge, verdicts)
     preferences = tuple(verdict.preference for verdict in verdicts)
     win, tie, loss = (wilson(preferences.count(sign), len(verdicts)) for sign in (1, 0, -1))
     ties = Counter(verdict.tie for verdict in verdicts if verdict.tie is not None)
-    return PairJudgement(win, tie, loss, preferences, ties)
+    same = sum(verdict.same_letter or False for verdict in verdicts)
+    return PairJudgement(win, tie, loss, preferences, ties, same)
 
 
-def _require_sense(judge: JudgeScorer, verdicts: Sequence[Verdict], at_least: int) -> None:
-    masses = [verdict.mass for verdict in verdicts if verdict.mass is not None]
-    nonsense = sum(verdict.nonsense for verdict in verdicts)
-    if len(masses) >= at_least and 2 * nonsense > len(masses):
-        raise RewardError(
-            f"The judge {judge.names[0]} must reply with one of the two words that it is asked "
-            f"for, but on {nonsense} of {len(masses)} pairs prefers to say something else: those "
-            f"words have a median probability of {median(masses):.2g}.",
-            "Choose an instruction-tuned chat model that replies without thinking aloud first.",
-        )
-
-
-def _require_room(judge: JudgeScorer, verdicts: Sequence[Verdict]) -> None:
+def _require_room(judge: PairJudge, verdicts: Sequence[Verdict]) -> None:
     if all(verdict.tie is Tie.TOO_LONG for verdict in verdicts):
         raise RewardError(
-            f"The judge {judge.names[0]} cannot hold any of {len(verdicts)} pairs of answers in "
+            f"The judge {judge.name} cannot hold any of {len(verdicts)} pairs of answers in "
             "its context.",
             "Load it with a larger context, or let the target answer in fewer tokens.",
         )

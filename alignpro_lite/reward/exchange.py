@@ -44,11 +44,13 @@ class Exchange:
     Attributes:
         prompt: The original prompt x, never its rewrite.
         answer: The answer y.
+        rivals: Answers to x itself, for a reward that compares; see `Reward.rivals`.
         reference: What a right answer is recognised by; None where nothing is known.
     """
 
     prompt: str
     answer: str
+    rivals: tuple[str, ...] = ()
     reference: TaskReference | None = None
 
 

@@ -71,6 +71,7 @@ class Reward:
         self,
         scorers: Sequence[Scorer],
         weights: Mapping[str, float],
+        rivals: int = 0,
         references: References = NO_REFERENCES,
     ) -> None:
         """Put scorers together.
@@ -78,6 +79,8 @@ class Reward:
         Args:
             scorers: Whose parts have different names.
             weights: One number per part.
+            rivals: How many answers to the prompt itself every exchange has to bring, which a
+                scorer compares its answer with.
             references: What is known about right answers; exchanges about these prompts get it.
 
         Raises:
@@ -86,6 +89,7 @@ class Reward:
         self.names = tuple(name for scorer in scorers for name in scorer.names)
         _check_weights(self.names, weights)
         self.weights = dict(weights)
+        self.rivals = rivals
         self._scorers = tuple(scorers)
         self._references = references
 
@@ -122,7 +126,7 @@ class Reward:
         Raises:
             InputError: Weights and parts differ.
         """
-        return Reward(self._scorers, weights, self._references)
+        return Reward(self._scorers, weights, self.rivals, self._references)
 
     def _with_reference(self, exchange: Exchange) -> Exchange:
         known = self._references.get(exchange.prompt)
@@ -188,6 +192,17 @@ class CallableScorer:
             f"{type(returned).__name__}{length}: {returned!r:.80}.",
             "Let it take (prompts, answers) and return a list of floats.",
         )
+
+
+def joined(portions: Sequence[Scores]) -> Scores:
+    """The scores of several portions of exchanges as those of all, in order; at least one."""
+    return Scores(
+        np.concatenate([scores.total for scores in portions]),
+        {
+            name: np.concatenate([scores.parts[name] for scores in portions])
+            for name in portions[0].parts
+        },
+    )
 
 
 def score_warnings(scores: Scores) -> list[str]:

@@ -60,6 +60,8 @@ class Certificate:
         refused: How many candidates were refused, by kind (see `refusal`).
         dropped: Candidates without a reward, a phrase each.
         target_tokens: Tokens that the target decoded for the choice.
+        scoring_seconds: What the reward took of the time; two equal draws differ in it.
+        rivals: Answers to the prompt that a judge compared each answer with; 0 without a judge.
         notes: What is suspicious about the rewards, a sentence each.
         reason: Why the prompt in use was chosen, one phrase.
         changes: From the prompt to what was sent, in order.
@@ -77,6 +79,8 @@ class Certificate:
     refused: Mapping[str, int] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     target_tokens: int = 0
+    scoring_seconds: float = field(default=0.0, compare=False)
+    rivals: int = 0
     notes: tuple[str, ...] = ()
     reason: str
     changes: tuple[Change, ...]

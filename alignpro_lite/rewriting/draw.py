@@ -148,7 +148,7 @@ class _WithReward:
         raw = judging or settings.answers
         first = self._next_round(reserved=raw + judging)
         if first == 0 and not self._source.cancellation.asked:
-            needed = raw + settings.answers + judging
+            needed = raw + settings.answers + judging + self._trials.rivals_wanted
             return self._unchanged(
                 f"the budget is too small for one candidate, which takes {needed} answers of up to "
                 f"{self._trials.trial_tokens} tokens"
@@ -338,6 +338,8 @@ class _WithReward:
             before=estimate_reward(rewards_of(self._raw)),
             dropped=tuple(self._dropped()),
             target_tokens=self._trials.tokens_spent,
+            scoring_seconds=self._trials.scoring_seconds,
+            rivals=self._trials.rivals,
             notes=(*self._trials.notes, *self._shortfall()),
         )
         return replace(choice, certificate=certificate)

@@ -22,9 +22,12 @@ from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.reward import Reward, score_warnings
+from alignpro_lite.reward.reward import Reward, Scores, joined, score_warnings
 from alignpro_lite.rewriting.request import Budget, Request
 from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
+
+_JUDGED_TOGETHER = 4
+"""Answers that a judge reads before the request may stop: each takes it seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Ask:
     sent: str
     owner: int
     count: int
-    purpose: Literal[Consumer.TRIALS, Consumer.JUDGING] = Consumer.TRIALS
+    purpose: Literal[Consumer.TRIALS, Consumer.JUDGING, Consumer.RIVALS] = Consumer.TRIALS
 
 
 class Trials:
@@ -92,6 +95,8 @@ class Trials:
         self._cancellation = cancellation
         self._begun = time.monotonic()
         self.tokens_spent = 0
+        self.scoring_seconds = 0.0
+        self._rivals: tuple[str, ...] = ()
         self._tried = self._thought_only = 0
         self._notes: dict[str, None] = {}
 
@@ -123,6 +128,16 @@ class Trials:
         return min(self._request.rho_star.trial_tokens, self._request.max_tokens)
 
     @property
+    def rivals(self) -> int:
+        """How many answers to the prompt each answer was compared with."""
+        return len(self._rivals)
+
+    @property
+    def rivals_wanted(self) -> int:
+        """How many more answers to the prompt the reward needs, to compare others with."""
+        return 0 if self._rivals else self._reward.rivals
+
+    @property
     def _budget(self) -> Budget:
         return self._request.rho_star.budget
 
@@ -133,7 +148,7 @@ class Trials:
         if self._budget.tokens is None:
             return count
         left = max(0, self._budget.tokens - self.tokens_spent)
-        return min(count, left // self.trial_tokens)
+        return max(0, min(count, left // self.trial_tokens - self.rivals_wanted))
 
     @property
     def _seconds_left(self) -> float | None:
@@ -157,7 +172,9 @@ class Trials:
             RewardError: The reward failed.
         """
         # Fresh: the same seed must give the same answers, whatever was asked before.
-        questions = [self._question(ask) for ask in asks]
+        wanted = self.rivals_wanted
+        rivals = [Ask(self._prompt, 0, wanted, Consumer.RIVALS)] if wanted else []
+        questions = [self._question(ask) for ask in (*asks, *rivals)]
         started = self._target.answer_together(questions, fresh=True)
         flat = [stream for streams in started for stream in streams]
         self._cancellation.enter(flat)
@@ -167,29 +184,46 @@ class Trials:
             stack.enter_context(deadline(self._seconds_left, flat))
             texts = ["".join(stream) for stream in flat]
         self.tokens_spent += sum(stream.token_count for stream in flat)
-        trials = iter(self._scored([_trial(*said) for said in zip(flat, texts, strict=True)]))
-        answered = [[next(trials) for _ in streams] for streams in started]
-        return [
-            [trial for trial in tried if trial.finish_reason != "cancelled"] for tried in answered
-        ]
+        written = iter([_trial(*said) for said in zip(flat, texts, strict=True)])
+        answered = [_finished([next(written) for _ in streams]) for streams in started]
+        for tried in answered[len(asks) :]:
+            self._rivals = tuple(trial.text for trial in tried if not trial.thought_only)
+        scored = iter(self._scored([trial for tried in answered[: len(asks)] for trial in tried]))
+        return [[next(scored) for _ in tried] for tried in answered[: len(asks)]]
 
     def _scored(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The same trials with their rewards; a thought is no answer, and has none."""
-        finished = [trial for trial in trials if trial.finish_reason != "cancelled"]
-        self._tried += len(finished)
-        self._thought_only += sum(trial.thought_only for trial in finished)
+        """The same trials with their rewards; a thought is no answer, and has none.
+
+        What there was no time for has none either.
+        """
+        self._tried += len(trials)
+        self._thought_only += sum(trial.thought_only for trial in trials)
         answered = [place for place, trial in enumerate(trials) if not trial.thought_only]
         if self._cancellation.asked or not answered:
             return [*trials]
-        scores = self._reward.score(
-            [Exchange(self._prompt, trials[place].text) for place in answered]
-        )
+        started = time.monotonic()
+        scores = self._scores([trials[place].text for place in answered])
+        self.scoring_seconds += time.monotonic() - started
         self._notes |= dict.fromkeys(score_warnings(scores))
-        rewards = dict(zip(answered, scores.total, strict=True))
+        rewards = dict(zip(answered, scores.total, strict=False))
         return [
             replace(trial, reward=float(rewards.get(place, math.nan)))
             for place, trial in enumerate(trials)
         ]
+
+    def _scores(self, answers: Sequence[str]) -> Scores:
+        """Scores of the first answers, or of all: a judge reads some at a time, as time allows."""
+        together = _JUDGED_TOGETHER if self._reward.rivals else len(answers)
+        portions: list[Scores] = []
+        for start in range(0, len(answers), together):
+            if portions and (self._cancellation.asked or self._seconds_left == 0):
+                break
+            exchanges = [
+                Exchange(self._prompt, answer, self._rivals)
+                for answer in answers[start : start + together]
+            ]
+            portions.append(self._reward.score(exchanges))
+        return joined(portions)
 
     def _question(self, ask: Ask) -> Question:
         sampling = self._request.sampling
@@ -210,6 +244,11 @@ def fits(target: LlamaTarget, request: Request, sent: str) -> bool:
     except ContextOverflowError:
         return False
     return True
+
+
+def _finished(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that neither the budget nor the user has stopped."""
+    return [trial for trial in trials if trial.finish_reason != "cancelled"]
 
 
 def _trial(stream: AnswerStream, text: str) -> Trial:

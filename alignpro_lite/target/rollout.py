@@ -159,11 +159,15 @@ def _prepared(
 
 
 class GgufTarget:
-    """The deployed GGUF; all conversations are decoded together, as its rows allow."""
+    """The deployed GGUF; all conversations are decoded together, as its rows allow.
+
+    Attributes:
+        llama: The loaded target.
+    """
 
     def __init__(self, target: LlamaTarget) -> None:
         """Take over a loaded target; `close` closes it."""
-        self._target = target
+        self.llama = target
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
@@ -184,7 +188,7 @@ class GgufTarget:
                 count=plan.count,
                 thinking=plan.switch,
             )
-            self._target.require_room(asked)
+            self.llama.require_room(asked)
             return asked
 
         return answer_each(conversations, plan.count, question, self._answers)
@@ -194,7 +198,7 @@ class GgufTarget:
             return []
         # Together and afresh: which sequences share a batch, and so every rounding, depends on
         # this call alone.
-        started = self._target.answer_together(questions, fresh=True)
+        started = self.llama.answer_together(questions, fresh=True)
         try:
             return [[_answer(stream) for stream in streams] for streams in started]
         finally:
@@ -203,7 +207,12 @@ class GgufTarget:
 
     def close(self) -> None:
         """Close the target."""
-        self._target.close()
+        self.llama.close()
+
+
+def llama_of(target: Target) -> LlamaTarget | None:
+    """The loaded GGUF file behind a target; None where it is of another kind."""
+    return target.llama if isinstance(target, GgufTarget) else None
 
 
 def _answer(stream: AnswerStream) -> AnswerOrFailure:

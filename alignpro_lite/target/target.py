@@ -327,33 +327,76 @@ class LlamaTarget:
         return self.prompt_tokens(question.messages, question.thinking)
 
     def choice_log_probs(
-        self, messages: Sequence[Message], choices: Sequence[str]
+        self, conversations: Sequence[Sequence[Message]], choices: Sequence[str]
     ) -> NDArray[np.float64]:
-        """How likely it is that the answer to a conversation begins with each of several texts.
+        """How likely it is that the answer to each conversation begins with one of several texts.
+
+        What conversations begin with in common is computed once.
 
         Args:
-            messages: The conversation; it is asked without a thought where the template can.
-            choices: At most as many texts as the target has sequences; only the first token of each
-                counts.
+            conversations: Each is asked without a thought, where the template can; where it opens
+                one regardless, that is closed at once.
+            choices: At most as many texts as the target has sequences; only the first tokens in
+                which they differ count, and what they have in common before is given.
 
         Returns:
-            Log-probabilities at temperature 1, natural, shape (choices,).
+            Log-probabilities at temperature 1, natural, shape (conversations, choices).
 
         Raises:
-            ContextOverflowError: The conversation does not fit.
-            InputError: A text is empty, or two begin with the same token.
+            ContextOverflowError: A conversation does not fit; see `require_choice_room`.
+            InputError: A text is empty, or the beginning of another.
         """
-        native = self._native
-        firsts = [native.tokenize(choice, special=False)[:1] for choice in choices]
+        common, firsts = self._openings(choices)
+        prompts = [[*self._reply_prompt(messages), *common] for messages in conversations]
+        # In this order, neighbours begin alike for as long as they can.
+        order = sorted(range(len(prompts)), key=prompts.__getitem__)
+        submissions: list[Submission[TargetSampler]] = [
+            Submission(prompts[place], [GivenTokens([first]) for first in firsts], 1)
+            for place in order
+        ]
+        started = self.engine.submit_together(submissions, fresh=True)
+        found = np.empty((len(prompts), len(choices)))
+        try:
+            for place, streams in zip(order, started, strict=True):
+                found[place] = [draw.log_prob for stream in streams for draw in stream]
+        finally:
+            for stream in (stream for streams in started for stream in streams):
+                stream.cancel()
+        return found
+
+    def require_choice_room(self, messages: Sequence[Message], choices: Sequence[str]) -> None:
+        """Refuse a conversation that `choice_log_probs` cannot hold.
+
+        Raises:
+            ContextOverflowError: It does not fit.
+            InputError: See `choice_log_probs`.
+        """
+        common, firsts = self._openings(choices)
+        prompt = [*self._reply_prompt(messages), *common]
+        self.engine.require_room(Submission(prompt, [GivenTokens([first]) for first in firsts], 1))
+
+    def _openings(self, choices: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The tokens that several texts begin with in common, and the next one of each."""
+        written = [self._native.tokenize(choice, special=False) for choice in choices]
+        columns = enumerate(zip(*written, strict=False))
+        shortest = min(map(len, written))
+        shared = next((place for place, column in columns if len({*column}) > 1), shortest)
+        firsts = [tokens[shared : shared + 1] for tokens in written]
         if not all(firsts) or len({token for (token,) in firsts}) < len(firsts):
             raise InputError(
-                f"The replies {', '.join(map(repr, choices))} must begin with different tokens.",
+                f"None of the replies {', '.join(map(repr, choices))} may be empty, nor be the "
+                "beginning of another.",
                 "Choose other words.",
             )
+        return written[0][:shared], [token for (token,) in firsts]
+
+    def _reply_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation up to where the reply begins, without a thought."""
         prompt = self.prompt_tokens(messages, self.thinking.briefly("auto"))
-        given: list[TargetSampler] = [GivenTokens(first) for first in firsts]
-        streams = self.engine.submit(prompt, given, 1, fresh=True)
-        return np.array([draw.log_prob for stream in streams for draw in stream])
+        if self.reasoning is None or not self.begins_thought(prompt):
+            return prompt
+        closing = "".join(self.reasoning.closings[:1])
+        return [*prompt, *self._native.tokenize(f"\n{closing}\n\n", special=True)]
 
     def score(
         self, messages: Sequence[Message], continuations: Sequence[Sequence[int]]

@@ -16,6 +16,7 @@ from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
+from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
 
@@ -55,6 +56,7 @@ class Learner:
             objective holds for whatever was drawn, so filters need no correction.
         prompts: Training prompts; every process sees them all and takes its own.
         accelerator: Which process this is, and how it talks to the others.
+        rivals: What a judge of pairs compares answers with.
     """
 
     policy: Policy
@@ -64,6 +66,7 @@ class Learner:
     sampling: Sampling
     prompts: Sequence[str]
     accelerator: Accelerator
+    rivals: RivalSource = no_rivals
 
 
 @dataclass
@@ -193,7 +196,7 @@ def _scores(
     for row, (prompt, _) in enumerate(candidates):
         for answer in _given(outcomes[row], rollout):
             owners.append(row)
-            exchanges.append(Exchange(prompt, answer.text))
+            exchanges.append(Exchange(prompt, answer.text, learner.rivals(prompt)))
     scores = learner.reward.score(exchanges)
     rollout.unscored += int(scores.failed.sum())
     rollout.reasons.extend(score_warnings(scores))

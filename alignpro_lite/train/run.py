@@ -19,7 +19,8 @@ from alignpro_lite.experiment.prompts import Prompts, prompt_position
 from alignpro_lite.experiment.run_folder import Places, claim, sole_run
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.reward.loading import open_reward
-from alignpro_lite.target.rollout import AnswerPlan, Target
+from alignpro_lite.reward.rivals import rival_source
+from alignpro_lite.target.rollout import AnswerPlan, Target, llama_of
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.metrics import Metrics
@@ -104,9 +105,24 @@ def train_policy(
         trained, watch = _set_apart(prompts.train, task)
         opened = stack.enter_context(closing(task.open_target()))
         reward = stack.enter_context(
-            open_reward(config.reward, places.store, usable_cores(), prompts.references)
+            open_reward(
+                config.reward,
+                places.store,
+                usable_cores(),
+                prompts.references,
+                llama_of(opened),
+            )
         )
-        learner = Learner(policy, opened, reward, task.plan, task.sampling, trained, accelerator)
+        learner = Learner(
+            policy,
+            opened,
+            reward,
+            task.plan,
+            task.sampling,
+            trained,
+            accelerator,
+            rival_source(reward.rivals, opened, task.plan, seed),
+        )
         if task.scaling is not None and task.scaling.by == "spread":
             scales = _scales(config, task.scaling, places.run, learner, prompts)
             note(scales.note())

@@ -401,7 +401,7 @@ def test_a_context_too_small_for_the_hard_texts_is_the_users_choice(tmp_path):
 
 def test_the_doors_of_the_library_and_the_commands_are_one(tmp_path, monkeypatch):
     seen = []
-    for place in ("loading", "reward.loading", "reward.judge"):
+    for place in ("loading", "reward.loading"):
         monkeypatch.setattr(
             f"alignpro_lite.{place}.require_working", lambda model, cache: seen.append(model.kind)
         )

@@ -10,7 +10,7 @@ import pytest
 
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
 from alignpro_lite.eval.pair_judge import ENOUGH, judge_pairs
-from alignpro_lite.reward.judge import LEAST_MASS, JudgeScorer, Tie, Verdict
+from alignpro_lite.reward.judge import LEAST_MASS, SHARPNESS, PairJudge, Tie, Verdict
 
 approx: Any = pytest.approx
 
@@ -18,18 +18,27 @@ approx: Any = pytest.approx
 class Scripted:
     """A chat model that sees two answers and replies as a function of them says.
 
-    The function returns the probabilities of the replies A and B.
+    The function returns the probabilities of the replies A and B; an answer `huge` has no room.
     """
 
     def __init__(self, reply):
         self.reply, self.asked = reply, []
 
-    def choice_log_probs(self, messages, choices):
+    def choice_log_probs(self, conversations, choices):
         assert choices == ["A", "B"]
+        shown = [self._answers(messages) for messages in conversations]
+        self.asked += shown
+        with np.errstate(divide="ignore"):
+            return np.log(np.array([self.reply(first, second) for first, second in shown]))
+
+    def require_choice_room(self, messages, choices):
+        if "huge" in self._answers(messages):
+            raise ContextOverflowError("Too long.", "Shorten it.")
+
+    def _answers(self, messages):
         (message,) = messages
         first, second = re.findall(r"\[Answer .\]\n(\w+)", message.content)
-        self.asked.append((first, second))
-        return np.log(np.array(self.reply(first, second)))
+        return first, second
 
 
 def likes_long(first, second):
@@ -44,17 +53,13 @@ def rambles(first, second):
     return 0.01, 0.002
 
 
-def overflows(first, second):
-    raise ContextOverflowError("Too long.", "Shorten it.")
-
-
 def scripted(reply) -> Any:
     """A target as far as a judge needs one."""
     return Scripted(reply)
 
 
 def judge(reply):
-    return JudgeScorer(scripted(reply), "fake")
+    return PairJudge(scripted(reply), "fake")
 
 
 def judged(reply, first, second):
@@ -63,21 +68,29 @@ def judged(reply, first, second):
 
 def test_a_preference_that_follows_the_answer_counts():
     model = scripted(likes_long)
-    found = JudgeScorer(model).verdict("why", "longer", "short")
-    assert found == Verdict(1, approx(0.95), None)
+    found = PairJudge(model).verdict("why", "longer", "short")
+    assert found == Verdict(approx(SHARPNESS * np.log(0.9 / 0.05)), approx(0.95), False, None)
+    assert found.preference == 1
     assert model.asked == [("longer", "short"), ("short", "longer")]
-    assert JudgeScorer(model).verdict("why", "short", "longer").preference == -1
+    assert PairJudge(model).verdict("why", "short", "longer").preference == -1
 
 
-def test_a_judge_that_prefers_a_place_ties():
+def test_a_judge_that_prefers_a_place_prefers_no_answer():
     found = judge(likes_the_first_place).verdict("why", "one", "other")
-    assert found == Verdict(0, approx(0.9), Tie.POSITION)
-    assert not found.nonsense
+    assert found == Verdict(approx(0, abs=1e-9), approx(0.9), True, None)
+    assert found.preference == 0
 
 
-def test_a_judge_that_cannot_decide_ties():
-    found = judge(lambda first, second: (0.5, 0.5)).verdict("why", "one", "other")
-    assert (found.preference, found.tie) == (0, Tie.POSITION)
+def test_a_preference_weaker_than_that_for_a_place_counts():
+    """Asked for a letter, small judges name the same one both times in most pairs, although the sum
+    of both orders is right far more often: such pairs were ties."""
+
+    def reply(first, second):
+        return (0.8, 0.1) if first == "one" else (0.7, 0.2)
+
+    found = judge(reply).verdict("why", "one", "other")
+    assert (found.preference, found.same_letter) == (1, True)
+    assert found.margin == approx(SHARPNESS * (np.log(8) - np.log(3.5)) / 2)
 
 
 def test_one_reply_of_nonsense_makes_the_verdict_nonsense():
@@ -87,31 +100,32 @@ def test_one_reply_of_nonsense_makes_the_verdict_nonsense():
         return (0.95, 0.01) if first == "one" else (0.001, 0.3)
 
     found = judge(reply).verdict("why", "one", "other")
-    assert found == Verdict(0, approx(0.301), Tie.NONSENSE)
-    assert found.nonsense
+    assert found == Verdict(0, approx(0.301), None, Tie.NONSENSE)
 
 
-@pytest.mark.parametrize(("mass", "nonsense"), [(LEAST_MASS + 0.01, False), (0.49, True)])
-def test_the_limit_of_nonsense(mass, nonsense):
+@pytest.mark.parametrize(("mass", "tie"), [(LEAST_MASS + 0.01, None), (0.49, Tie.NONSENSE)])
+def test_the_limit_of_nonsense(mass, tie):
     found = judge(lambda first, second: (mass - 0.001, 0.001)).verdict("why", "one", "other")
-    assert found.nonsense is nonsense
+    assert found.tie is tie
 
 
 def test_nobody_is_asked_about_equal_answers():
     model = scripted(likes_the_first_place)
-    assert JudgeScorer(model).verdict("why", "same", "same") == Verdict(0, None, Tie.EQUAL)
+    equal = Verdict(0, None, None, Tie.EQUAL)
+    assert PairJudge(model).verdict("why", "same", " same\n") == equal
     assert not model.asked
 
 
 def test_answers_that_do_not_fit_are_a_tie_named_as_such():
-    assert judge(overflows).verdict("why", "one", "other") == Verdict(0, None, Tie.TOO_LONG)
+    found = judge(likes_long).verdict("why", "huge", "other")
+    assert found == Verdict(0, None, None, Tie.TOO_LONG)
 
 
 def test_whole_arms_by_hand():
     """Won, lost, equal, too long, nonsense, a place preferred, won."""
 
     def reply(first, second):
-        known = {"huge": overflows, "odd": rambles, "meh": likes_the_first_place}
+        known = {"odd": rambles, "meh": likes_the_first_place}
         return known.get(min(first, second), likes_long)(first, second)
 
     first = ["xxx", "x", "same", "huge", "odd", "meh", "zzz"]
@@ -123,7 +137,8 @@ def test_whole_arms_by_hand():
         (2 / 7, 4 / 7, 1 / 7)
     )
     assert found.win.low < 2 / 7 < found.win.high
-    assert found.ties == dict.fromkeys(Tie, 1)
+    assert found.ties == {Tie.EQUAL: 1, Tie.TOO_LONG: 1, Tie.NONSENSE: 1}
+    assert found.same_letter == 1
     assert [verdict.preference for verdict in heard] == list(found.preferences)
 
 
@@ -138,7 +153,7 @@ def test_a_judge_of_nonsense_is_stopped_and_named():
     says = rf"fake .* on {ENOUGH} of {ENOUGH} pairs .* 0\.012"
     with pytest.raises(RewardError, match=says) as caught:
         judge_pairs(
-            JudgeScorer(model, "fake"),
+            PairJudge(model, "fake"),
             ["why"] * count,
             ["a"] * count,
             ["b"] * count,
@@ -156,7 +171,7 @@ def test_verdicts_that_are_known_are_not_asked_for_again():
     judge_pairs(judge(likes_long), ["why"] * 4, first, second, (), heard.append)
     model, rest = scripted(likes_long), []
     found = judge_pairs(
-        JudgeScorer(model, "fake"), ["why"] * 4, first, second, heard[:2], rest.append
+        PairJudge(model, "fake"), ["why"] * 4, first, second, heard[:2], rest.append
     )
     assert (found, rest) == (whole, heard[2:])
     assert model.asked == [("ccc", "cc"), ("cc", "ccc")]
@@ -164,10 +179,10 @@ def test_verdicts_that_are_known_are_not_asked_for_again():
 
 def test_a_judge_known_to_reply_nonsense_is_not_asked_again():
     model = scripted(rambles)
-    known = [Verdict(0, 0.01, Tie.NONSENSE)] * ENOUGH
+    known = [Verdict(0, 0.01, None, Tie.NONSENSE)] * ENOUGH
     with pytest.raises(RewardError, match="fake"):
         judge_pairs(
-            JudgeScorer(model, "fake"),
+            PairJudge(model, "fake"),
             ["why"] * 30,
             ["a"] * 30,
             ["b"] * 30,
@@ -191,7 +206,7 @@ def test_more_than_half_nonsense_is_refused_and_half_is_not():
 
 def test_a_context_that_holds_no_pair_is_refused():
     with pytest.raises(RewardError, match="any of 2 pairs") as caught:
-        judged(overflows, ["a", "b"], ["c", "d"])
+        judged(likes_long, ["huge", "huge"], ["c", "d"])
     assert "context" in caught.value.cure
 
 
@@ -208,5 +223,4 @@ def test_a_probability_of_zero_is_no_error():
     def reply(first, second):
         return (1.0, 0.0) if first == "one" else (0.0, 1.0)
 
-    with np.errstate(divide="ignore"):
-        assert judge(reply).verdict("why", "one", "other").preference == 1
+    assert judge(reply).verdict("why", "one", "other").preference == 1

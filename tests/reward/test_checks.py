@@ -173,5 +173,5 @@ def scorer_of(source, reference):
 
 def scored(source, answer, reference):
     known = TaskReference("exact", reference)  # the reward decides, not the data
-    ((score,),) = scorer_of(source, reference).score([Exchange("How many?", answer, known)])
+    ((score,),) = scorer_of(source, reference).score([Exchange("How many?", answer, reference=known)])
     return score

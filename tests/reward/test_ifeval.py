@@ -68,7 +68,7 @@ def test_an_empty_answer_follows_nothing(check, answer):
     none = (False, False)
     assert check.followed("p", answer, reference) == Followed(none, none)
     scorer = CheckScorer("ifeval", "followed", {"p": TaskReference("ifeval", reference)})
-    exchange = Exchange("p", answer, TaskReference("ifeval", reference))
+    exchange = Exchange("p", answer, reference=TaskReference("ifeval", reference))
     assert scorer.score([exchange]).tolist() == [[0.0]]
 
 

@@ -8,13 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from alignpro_lite.errors import AlignProError, InputError, RewardError
-from alignpro_lite.registry import Cache, ModelStore
+from alignpro_lite.registry import ModelStore
 from alignpro_lite.reward.exchange import Exchange
-from alignpro_lite.reward.judge import HELPFUL, Rubric, Tie, Verdict, fill, load_judge
 from alignpro_lite.reward.loading import ScorerSource, open_reward, scorer_named
 from alignpro_lite.reward.reward import CallableScorer, Reward, score_warnings
 from tests.support import TINY_TARGET
@@ -137,89 +134,25 @@ def test_a_name_stands_for_a_function_or_a_bundle(tmp_path):
     assert scorer_named("default").kind == scorer_named(tmp_path).kind == "onnx"
 
 
+def test_a_name_stands_for_a_judge():
+    own, other = scorer_named("judge:target"), scorer_named("judge:C:/models/chat.gguf")
+    assert (own.kind, own.source, own.is_target) == ("judge", "target", True)
+    assert (other.kind, other.source, other.is_target) == ("judge", "C:/models/chat.gguf", False)
+    with pytest.raises(InputError, match="judge:target"):
+        scorer_named("judge:")
+
+
+def test_a_target_that_is_no_file_cannot_judge():
+    with pytest.raises(InputError, match="GGUF file") as caught:
+        open_reward([scorer_named("judge:target")], ModelStore.open(), threads=1)
+    assert "judge:model.gguf" in caught.value.cure
+
+
 @pytest.mark.parametrize("kind", ["judge", "python"])
 def test_a_judge_and_a_function_have_one_part_each(kind):
     two = ScorerSource(kind, str(TINY_TARGET), {"a": 1.0, "b": 1.0})
     with pytest.raises(InputError, match="has one part, found 2 weights"):
         open_reward([two], ModelStore.open(), threads=1)
-
-
-@given(st.text(), st.text())
-def test_a_filled_in_text_is_never_filled_in_again(prompt, answer):
-    """An answer that writes {prompt} would quote the prompt to the judge."""
-    assert fill("<{prompt}|{answer}>", {"prompt": prompt, "answer": answer}) == (
-        f"<{prompt}|{answer}>"
-    )
-    assert fill("{answer}{prompt}", {"prompt": "{answer}", "answer": "{prompt}"}) == (
-        "{prompt}{answer}"
-    )
-
-
-@pytest.fixture(scope="module")
-def judge():
-    scorer = load_judge(TINY_TARGET, Cache.open(), context=512, threads=1)
-    yield scorer
-    scorer.close()
-
-
-def test_a_judge_scores_the_same_exchange_alike_whatever_it_read_before(judge):
-    """What was cached of earlier questions changed a score by more than it is worth."""
-    first = judge.score(TALK)
-    assert first.shape == (2, 1)
-    assert np.isfinite(first).all()
-    np.testing.assert_array_equal(judge.score(TALK[::-1]), first[::-1])
-
-
-def test_a_judge_that_says_anything_is_told_apart_from_one_that_decides(judge, monkeypatch):
-    """The tiny model is untrained: A and B are two of thousands of tokens to it."""
-    one, other = "The sky is blue.", "No idea."
-    found = judge.verdict("What is blue?", one, other)
-    assert (found.preference, found.tie, found.nonsense) == (0, Tie.NONSENSE, True)
-    assert 0 < found.mass < 0.1
-    monkeypatch.setattr("alignpro_lite.reward.judge.LEAST_MASS", 0.0)
-    forward = judge.verdict("What is blue?", one, other)
-    backward = judge.verdict("What is blue?", other, one)
-    assert forward.mass == backward.mass == found.mass
-    assert forward.preference == -backward.preference
-
-
-def test_answers_too_long_to_compare_are_a_tie_named_as_such(judge):
-    found = judge.verdict("Why?", "long " * 600, "x")
-    assert found == Verdict(0, None, Tie.TOO_LONG)
-
-
-def test_an_exchange_too_long_for_the_judge_is_that_items_failure(judge):
-    scores = judge.score([Exchange("long " * 600, "x"), TALK[0]])
-    assert list(np.isnan(scores[:, 0])) == [True, False]
-
-
-def test_choices_have_the_probability_that_sampling_gives_them(judge):
-    """The forced draw must leave the model's own probabilities alone: all tokens sum to 1."""
-    from alignpro_lite import Message
-    from alignpro_lite.target.target import Question
-
-    target, ask = judge._model, [Message("user", "hi")]
-    yes, no = target.choice_log_probs(ask, ["Yes", "No"])
-    (greedy,) = target.answer(Question(ask, max_tokens=1))
-    text = "".join(greedy)
-    assert yes < 0
-    assert no < 0
-    if text and text[0] not in "YN":
-        likely, _ = target.choice_log_probs(ask, [text, "Yes"])
-        assert likely == pytest.approx(greedy.log_prob, abs=1e-3)
-
-
-@pytest.mark.parametrize("replies", [("Yes", "Yes"), ("", "No")])
-def test_replies_that_begin_alike_or_are_empty_are_refused(judge, replies):
-    from alignpro_lite import Message
-
-    with pytest.raises(InputError, match="different tokens"):
-        judge._model.choice_log_probs([Message("user", "hi")], replies)
-
-
-def test_a_rubric_without_the_answer_is_refused():
-    with pytest.raises(InputError, match=r"question of a rubric must hold \{answer\}"):
-        Rubric("Only {prompt}", "Yes", "No", HELPFUL.comparison, "A", "B")
 
 
 def test_rewards_and_bundles_import_no_engine():

@@ -70,7 +70,7 @@ def test_more_answers_than_rows_take_turns(target):
 def test_an_interrupted_call_stops_what_it_started(target, monkeypatch):
     """Holds down: after Ctrl-C the engine kept decoding answers that nobody would read."""
     started = []
-    answer_together = target._target.answer_together
+    answer_together = target.llama.answer_together
 
     def noted(questions, **options):
         streams = answer_together(questions, **options)
@@ -80,7 +80,7 @@ def test_an_interrupted_call_stops_what_it_started(target, monkeypatch):
     def interrupted(self, token):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(target._target, "answer_together", noted)
+    monkeypatch.setattr(target.llama, "answer_together", noted)
     monkeypatch.setattr(LlamaTarget, "piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
         answers_of(target, [ASK] * 3, 1, 200, WARM)

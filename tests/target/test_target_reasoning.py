@@ -165,8 +165,8 @@ def test_a_model_that_never_thinks_may_be_told_not_to(opened):
 def test_replies_are_judged_without_a_thought(opened):
     """Holds down: the first token of a judge that reasons was `<think>`, neither Yes nor No."""
     closed = opened(models.PLAIN + "{{ '<think>\n\n</think>\n\n' }}")
-    expected = closed.choice_log_probs(ASK, ["Yes", "No"]).tolist()
-    assert opened(models.SWITCH).choice_log_probs(ASK, ["Yes", "No"]).tolist() == expected
+    expected = closed.choice_log_probs([ASK], ["Yes", "No"]).tolist()
+    assert opened(models.SWITCH).choice_log_probs([ASK], ["Yes", "No"]).tolist() == expected
 
 
 def test_training_and_evaluation_see_the_answer_alone(opened):

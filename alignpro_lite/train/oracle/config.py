@@ -65,11 +65,17 @@ class OracleConfig(Record, kw_only=True):
         """Refuse answers that cannot be learned from.
 
         Raises:
-            InputError: Names the setting.
+            InputError: Names the setting, or a reward that compares.
         """
         if self.answers.temperature == 0 or self.answers.max_tokens < 2:
             raise InputError(
                 "answers must have a temperature above 0 and 2 tokens to be learned from, found "
                 f"{self.answers.temperature:g} and {self.answers.max_tokens}.",
                 "Set both in [answers] to what eval.toml has.",
+            )
+        if any(source.kind == "judge" for source in self.reward):
+            raise InputError(
+                "an oracle learns from a reward of single answers, found a judge, which compares "
+                "them with answers of the target, and no target is loaded while one is trained.",
+                "Give it a reward of kind onnx, huggingface or python.",
             )

@@ -24,7 +24,8 @@ from alignpro_lite.registry.models_toml import RewriteMode, adapter_folder
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
-from alignpro_lite.target.rollout import Target
+from alignpro_lite.reward.rivals import rival_source
+from alignpro_lite.target.rollout import Target, llama_of
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
@@ -148,11 +149,15 @@ def _finish(
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
+            target = llama_of(learner.target)
             second = open_reward(
-                config.second_reward, places.store, usable_cores(), prompts.references
+                config.second_reward, places.store, usable_cores(), prompts.references, target
             )
             judges[SECOND] = stack.enter_context(second)
-        bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
+        needed = max(reward.rivals for reward in judges.values())
+        rivals = rival_source(needed, learner.target, learner.plan, config.training.seed)
+        plan = learner.plan.with_count(config.report.answers)
+        bench = Bench(learner.target, judges, plan, rivals)
         held_out = prompts.held_out[: config.report.prompts]
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
