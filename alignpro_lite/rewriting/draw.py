@@ -43,6 +43,7 @@ from alignpro_lite.target.target import LlamaTarget
 LEFT_AS_IT_IS = "the prompter left your prompt as it is"
 """The reason for x' = x, which is as good a rewrite as others."""
 
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a rewrite is used.

@@ -22,6 +22,9 @@ from alignpro_lite.train.policy import Policy
 _MEASURED_TOGETHER = 16
 """Prompts whose outputs `mean_reward` draws in one batch."""
 
+_POOL_SEED = 2**31
+"""Beyond every number of a conversation: the random streams of further targets begin here."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -48,7 +51,8 @@ class Learner:
 
     Attributes:
         policy: ρ_θ with its reference.
-        target: The frozen π_F.
+        targets: The frozen π_F; of several, the prompts of a step are answered by one each, in
+            turn.
         reward: r*; it scores the original prompt.
         plan: How the target is asked.
         sampling: How the policy is drawn from; its log-probabilities are at that temperature. The
@@ -58,7 +62,7 @@ class Learner:
     """
 
     policy: Policy
-    target: Target
+    targets: tuple[Target, ...]
     reward: Reward
     plan: AnswerPlan
     sampling: Sampling
@@ -188,7 +192,7 @@ def _scores(
     conversations = [
         [Message("user", _sent(learner.policy, prompt, output))] for prompt, output in candidates
     ]
-    outcomes = learner.target.answers(conversations, learner.plan, seed)
+    outcomes = _answers(learner, [prompt for prompt, _ in candidates], conversations, seed)
     owners, exchanges = [], []
     for row, (prompt, _) in enumerate(candidates):
         for answer in _given(outcomes[row], rollout):
@@ -202,6 +206,32 @@ def _scores(
         _means(scores.total, owner, len(candidates)),
         {name: _means(values, owner, len(candidates)) for name, values in scores.parts.items()},
     )
+
+
+def _answers(
+    learner: Learner,
+    prompts: Sequence[str],
+    conversations: Sequence[Sequence[Message]],
+    seed: int,
+) -> list[list[AnswerOrFailure]]:
+    """Answers to each conversation, by the target whose turn its prompt is.
+
+    All rewrites of a prompt are answered by one target, or its level of reward would be taken for
+    a difference between them. Which is the first of a step depends on the seed.
+    """
+    turns = {prompt: turn for turn, prompt in enumerate(dict.fromkeys(prompts), start=seed)}
+    answered: dict[int, list[AnswerOrFailure]] = {}
+    for number, target in enumerate(learner.targets):
+        rows = [
+            row
+            for row, prompt in enumerate(prompts)
+            if turns[prompt] % len(learner.targets) == number
+        ]
+        own = stream_seed(seed, _POOL_SEED + number) if number else seed
+        asked = [conversations[row] for row in rows]
+        if asked:
+            answered |= zip(rows, target.answers(asked, learner.plan, own), strict=True)
+    return [answered[row] for row in range(len(prompts))]
 
 
 def _given(outcomes: Iterable[AnswerOrFailure], rollout: Rollout) -> list[Answer]:

@@ -37,8 +37,8 @@ class PolicyTask:
     Attributes:
         result: The file of the run folder that marks a run that is done.
         load_policy: Gives what is trained, on a device.
-        open_target: Opens what answers; it is closed in the end.
-        plan: How it is asked.
+        open_targets: Each opens a target that answers; they are closed in the end.
+        plan: How they are asked.
         sampling: How the policy is drawn from in training.
         stopping: When training ends before its last step; None for never.
         watched: Outputs drawn for each prompt that decides about that.
@@ -47,7 +47,7 @@ class PolicyTask:
 
     result: str
     load_policy: Callable[[str], Policy]
-    open_target: Callable[[], Target]
+    open_targets: tuple[Callable[[], Target], ...]
     plan: AnswerPlan
     sampling: Sampling
     stopping: StoppingSection | None
@@ -96,7 +96,7 @@ def train_policy(
         seed = config.training.seed
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
         trained, watch = _set_apart(prompts.train, task)
-        opened = stack.enter_context(closing(task.open_target()))
+        opened = tuple(stack.enter_context(closing(load())) for load in task.open_targets)
         reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
         learner = Learner(policy, opened, reward, task.plan, task.sampling, trained, accelerator)
         trainer = PolicyTrainer(learner, config.objective, config.training, places.run, watch)

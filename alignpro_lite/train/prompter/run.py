@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from alignpro_lite.registry.models_toml import adapter_folder
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
-from alignpro_lite.target.rollout import Target
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
@@ -64,16 +64,15 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         template, seed = template_of(section, places.data), config.training.seed
         return Policy(base, template, section, section.max_tokens, device, seed)
 
-    def target() -> Target:
-        return open_target(config.target, places.store)
-
     def finish(trainer: PolicyTrainer, learner: Learner, prompts: Prompts) -> None:
         _finish(config, places, learner, prompts, note)
 
     task = PolicyTask(
         result=REPORT,
         load_policy=load_policy,
-        open_target=target,
+        open_targets=tuple(
+            partial(open_target, section, places.store) for section in config.targets
+        ),
         plan=config.answers,
         sampling=Sampling(),
         stopping=None,
@@ -119,14 +118,14 @@ def _finish(
     """Write the adapter, measure it on held-out prompts, and write the report."""
     policy, run = learner.policy, places.run
     # First without figures: a failure while measuring must not cost the adapter.
-    claim = TargetClaim((target_of(config.target, places.store),))
+    claim = TargetClaim(tuple(target_of(section, places.store) for section in config.targets))
     _write_adapter(config, run, policy, claim, {})
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
             second = open_reward(config.second_reward, places.store, usable_cores())
             judges[SECOND] = stack.enter_context(second)
-        bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
+        bench = Bench(learner.targets[0], judges, learner.plan.with_count(config.report.answers))
         held_out = prompts.held_out[: config.report.prompts]
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
