@@ -10,7 +10,7 @@ rewrite: equal rewrites share one answer, or have one each and pool them as plai
 requests do, by the posterior mean.
 
 The second table is about the variances that were measured on the default models, at their λ: what
-a draw is worth, how many candidates `auto` draws, and what each guard keeps and harms.
+a draw is worth, and how often `auto` would stop. What the guards keep is in `noise.py`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignpro_lite.rewriting.guard import gain
-from alignpro_lite.rewriting.posterior import Posterior, Tally, posterior, tally
-from alignpro_lite.rewriting.request import Guard
+from alignpro_lite.rewriting.posterior import Posterior, Tally, posterior
 from alignpro_lite.rewriting.rho_star import (
     Candidates,
     log_weights,
@@ -139,8 +136,6 @@ def exact_distance(toy: Toy, draws: int) -> float:
 
 BETWEEN, WITHIN, TRAINED_STRENGTH = 0.034, 0.11, 0.02
 """Measured: standard deviations of R between candidates and of a single answer, and λ."""
-GAIN, GAIN_SPREAD = 0.067, 0.067
-"""Measured: mean gain of a rewrite, and its standard deviation between prompts."""
 ANSWERS, JUDGING = 2, 8
 TOGETHER = 250
 """Requests that are computed at a time."""
@@ -173,31 +168,8 @@ def measured_draws(size: int, seed: int) -> dict[str, float]:
     return found
 
 
-def measured_guards(size: int, requests: int) -> dict[str, tuple[float, float]]:
-    """Mean gain over the prompt as it is, and share of prompts made worse, under each guard."""
-    random = np.random.default_rng(size)
-    zeros, places = np.zeros(size), np.arange(size)
-    kept: dict[str, list[float]] = {guard: [] for guard in get_args(Guard)}
-    for _ in range(requests):
-        worth = random.normal(random.normal(GAIN, GAIN_SPREAD), BETWEEN, size)
-        answers = [random.normal(mean, WITHIN, ANSWERS) for mean in worth]
-        raw = random.normal(0, WITHIN, JUDGING)
-        drawn = Candidates(zeros, zeros, places, posterior(tally(answers, [raw])))
-        chosen = metropolis_hastings(log_weights(drawn, TRAINED_STRENGTH), random)[-1]
-        judged = random.normal(worth[chosen], WITHIN, JUDGING)
-        answers[chosen] = np.concatenate([answers[chosen], judged])
-        expected = posterior(tally(answers, [raw])).mean[chosen] - raw.mean()
-        found = gain(judged, raw, float(expected))
-        for guard in get_args(Guard):
-            kept[guard].append(float(worth[chosen]) if found.passes(guard) else 0.0)
-    return {
-        guard: (float(np.mean(gains)), float((np.array(gains) < 0).mean()))
-        for guard, gains in kept.items()
-    }
-
-
 def print_measured(requests: int) -> None:
-    """The tables at the measured variances."""
+    """The table at the measured variances."""
     print("\n| N | gain | value | 1/ESS ≤ 0.1 | gain, plain | value, plain | 1/ESS ≤ 0.1, plain |")
     print("|---" * 7 + "|")
     for size in (4, 8, 16, 32, 64):
@@ -208,13 +180,6 @@ def print_measured(requests: int) -> None:
             f"{found[f'{name} close']:.0%}"
             for name in ("posterior", "plain")
         )
-        print(f"| {size} | {' | '.join(cells)} |", flush=True)
-    guards = get_args(Guard)
-    print("\n| N | " + " | ".join(f"{guard}: gain, harmed" for guard in guards) + " |")
-    print("|---" * (1 + len(guards)) + "|")
-    for size in (1, 8):
-        kept = measured_guards(size, requests)
-        cells = (f"{kept[guard][0]:+.3f}, {kept[guard][1]:.1%}" for guard in guards)
         print(f"| {size} | {' | '.join(cells)} |", flush=True)
 
 

@@ -21,6 +21,7 @@ SHORT_ROUNDS: dict[str, list[str | Path]] = {
     ],
     "engines.py": [*MODELS, "--rounds", "1", "--tokens", "8"],
     "export_graphs.py": [TINY_BUNDLE / "model.onnx", "--head-dim", "16"],
+    "noise.py": ["--requests", "20"],
     "objectives.py": ["--seeds", "1", "--calls", "192"],
     "reference.py": ["--trained", TINY_BUNDLE, "--base", TINY_BUNDLE],
     "samplers.py": ["--draws", "2000", "--requests", "250"],

@@ -339,7 +339,7 @@ draw_options = grouped(
     click.option(
         "--reward",
         metavar="BUNDLE|NAME|module:function|judge:target",
-        help="Draw the rewrite from ρ*, with answers scored by this: a reward bundle, a name from "
+        help="Choose the rewrite by answers that this scores: a reward bundle, a name from "
         "models.toml such as default, a Python function, or a judge that compares them with "
         "answers to your own prompt: judge:target is the target itself, judge:GGUF or judge:NAME "
         "another model.",
@@ -358,7 +358,8 @@ draw_options = grouped(
         "strength",
         type=click.FloatRange(min=0, min_open=True),
         metavar="L",
-        help="λ: near 0 picks the best rewrite, a large λ follows the untrained prompter.  "
+        help="λ of draws from ρ* (--guard strict or off): near 0 picks the best rewrite, a large λ "
+        "follows the untrained prompter.  "
         "[default: the value that the prompter was trained with]",
     ),
     click.option(
@@ -371,8 +372,8 @@ draw_options = grouped(
     click.option(
         "--guard",
         type=click.Choice(["strict", "balanced", "off"]),
-        help="When the rewrite is used: balanced if it is expected to score higher than your "
-        "prompt, strict if that is certain to 95 %, off always.  "
+        help="balanced: the best rewrite in a race, if it is expected to score higher than your "
+        "prompt; strict: a draw from ρ*, if that is certain to 95 %; off: a draw from ρ*, always.  "
         "[default: balanced, if there is a reward]",
     ),
     click.option(

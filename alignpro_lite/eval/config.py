@@ -109,7 +109,7 @@ class RhoStarSection(SystemSection, tag="rho_star"):
         samples: N, candidates.
         strength: λ; without it, the one the prompter was trained with.
         trials: M, trial answers to each candidate.
-        guard: When the drawn rewrite is used: balanced, strict, or off for always; see `run`.
+        guard: off and strict draw from ρ*, balanced lets the rewrites race instead; see `run`.
         returns: fresh draws one rewrite a prompt and answers it anew, which is ρ* and nothing else;
             scored draws one for every answer and returns its best trial, as `run` does.
     """

@@ -1,4 +1,4 @@
-"""The record of a draw from ρ*: how many candidates, how close, what was refused, and why."""
+"""The record of a choice: how many candidates, how close, what was refused, and why."""
 
 from __future__ import annotations
 
@@ -52,10 +52,12 @@ class Certificate:
         answers: M, trial answers to each candidate; 0 if no reward was used.
         strength: λ; None if no reward was used.
         diagnostics: What the weights show, see `rho_star`; None if no candidate has a reward.
-        acceptance: Share of proposals that Metropolis-Hastings accepted; None for fewer than two.
+        acceptance: Share of proposals that Metropolis-Hastings accepted; None for fewer than two,
+            and where no rewrite was drawn from ρ*.
         before: R̂ of the prompt as it is; None if it was not measured.
-        after: R̂ of the drawn rewrite. With the guard it is computed from answers that had no part
-            in the draw; without, from those that decided the draw, which makes it too high.
+        after: R̂ of the rewrite that was drawn or won. Under `strict` it is computed from answers
+            that had no part in the draw; otherwise from those that decided, which makes it too
+            high.
         gain: What the guard compared; None if it was not needed.
         refused: How many candidates were refused, by kind (see `refusal`).
         dropped: Candidates without a reward, a phrase each.

@@ -1,11 +1,13 @@
-"""Draws one rewrite for one prompt, from ρ_θ or from ρ*, and decides whether it is used.
+"""Chooses one rewrite for one prompt and decides whether it is used.
 
-    prompter -> N candidates -> refusals -> trial answers -> rewards -> one candidate -> guard
+    prompter -> N candidates -> refusals -> trial answers -> rewards -> race, or draw and guard
 
 - Without a reward, one sample: the rewrite that ρ_θ draws.
 - Without a reward, several samples: the one with the highest implicit reward λ log(ρ_θ/ρ_sft)
   (Lemma 5.1 read backwards). The target is not asked.
-- With a reward: Metropolis-Hastings over the candidates, see `rho_star`.
+- With a reward, `balanced`: the rewrites and the prompt race for the answers of the guard, and the
+  highest posterior mean wins, see `racing`.
+- With a reward, `strict` or `off`: Metropolis-Hastings over the candidates, see `rho_star`.
 
 Candidate i, its log-probabilities and the random streams of its answers depend on the seed and on i
 alone, never on N.
@@ -14,7 +16,7 @@ alone, never on N.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,28 +30,33 @@ from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.candidates import Candidate, CandidateSource
 from alignpro_lite.rewriting.certificate import Certificate, estimate_reward, word_changes
 from alignpro_lite.rewriting.guard import Gain, gain
-from alignpro_lite.rewriting.posterior import Posterior, Vector, posterior, tally
+from alignpro_lite.rewriting.pool import Pool
+from alignpro_lite.rewriting.posterior import Vector
+from alignpro_lite.rewriting.racing import allot, heats
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice
-from alignpro_lite.rewriting.rho_star import (
-    Candidates,
-    Diagnostics,
-    diagnose,
-    log_weights,
-    metropolis_hastings,
-)
+from alignpro_lite.rewriting.rho_star import log_weights, metropolis_hastings
 from alignpro_lite.rewriting.spans import Protected
-from alignpro_lite.rewriting.trials import Ask, Trial, Trials, fits, rewards_of
+from alignpro_lite.rewriting.trials import Trial, Trials, fits, rewards_of
 from alignpro_lite.target.target import LlamaTarget
 
-ROUND = 4
-"""Candidates of the first round of `auto`; each round doubles what there is."""
-MOST_SAMPLES = 64
-"""`auto` stops here, whatever the budget."""
 LEFT_AS_IT_IS = "the prompter left your prompt as it is"
 """The reason for x' = x, which is as good a rewrite as others."""
-_RAW = 0
-"""Owner of the random streams of the raw prompt; candidate i owns i + 1."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a rewrite is used.
+
+    Attributes:
+        used: Or the prompt as it is.
+        reason: One phrase.
+        gain: What was compared; None if nothing was.
+    """
+
+    used: bool
+    reason: str
+    gain: Gain | None = None
 
 
 @dataclass(frozen=True)
@@ -128,196 +135,149 @@ def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
 
 
 class _WithReward:
-    """Draws from ρ* and guards the draw."""
+    """Chooses among candidates by the answers to them: by a race, or by a draw from ρ*."""
 
     def __init__(self, source: CandidateSource, trials: Trials) -> None:
         self._source = source
         self._settings = source.settings
         self._trials = trials
-        self._strength = _strength_for(source)
-        self._candidates: list[Candidate] = []
-        self._answers: dict[str, list[Trial]] = {}
-        """Those that choose: to all candidates of each text that fits the context."""
-        self._raw: list[Trial] = []
-        """Answers to the prompt, which only judge."""
+        self._pool = Pool(source, trials, _strength_for(source))
 
     def outcome(self) -> Choice:
         """Go through all stages."""
-        settings = self._settings
-        judging = 0 if settings.guard == "off" else settings.guard_answers
-        raw = judging or settings.answers
-        first = self._next_round(reserved=raw + judging)
+        settings, pool = self._settings, self._pool
+        raw, later = self._besides()
+        first = pool.next_round(reserved=raw + later)
         if first == 0 and not self._source.cancellation.asked:
-            needed = raw + settings.answers + judging + self._trials.rivals_wanted
+            needed = raw + settings.answers + later + self._trials.rivals_wanted
             return self._unchanged(
                 f"the budget is too small for one candidate, which takes {needed} answers of up to "
                 f"{self._trials.trial_tokens} tokens"
             )
-        self._try(first, [Ask(self._source.prompt, _RAW, raw, Consumer.JUDGING)])
-        while not self._is_close() and (count := self._next_round(reserved=judging)):
-            self._try(count, [])
+        pool.grow(first, raw)
+        while not pool.is_close() and (count := pool.next_round(reserved=later)):
+            pool.grow(count, raw=0)
         if self._source.cancellation.asked:
             return self._unchanged("cancelled")
-        if not self._candidates:
+        if not pool.candidates:
             return self._unchanged(self._source.none_left())
-        scored = self._scored()
+        scored = pool.scored()
         if not scored:
             return self._unchanged("no rewrite has a reward")
-        return self._guarded(scored)
+        return self._raced(scored, later) if settings.guard == "balanced" else self._drawn(scored)
 
-    def _try(self, count: int, first: Sequence[Ask]) -> None:
-        """Draw candidates and answer each of them, also those that were drawn before.
+    def _besides(self) -> tuple[int, int]:
+        """Answers to the prompt in the first round, and those that follow the last one."""
+        each, judging = self._settings.answers, self._settings.guard_answers
+        match self._settings.guard:
+            case "off":
+                return each, 0
+            case "strict":
+                return judging, judging
+            case "balanced":
+                return min(each, judging), 2 * judging - min(each, judging)
 
-        Equal rewrites share all their answers afterwards: the more often one is drawn, the better
-        its R is known, and the draw tends to ρ* as N grows.
-        """
-        drawn = self._source.candidates(count, weighed=True)
-        self._candidates.extend(drawn)
-        asks = list(first)
-        for candidate in drawn:
-            ask = Ask(candidate.rewrite.text, candidate.number + 1, self._settings.answers)
-            if self._trials.fits(ask):
-                self._answers.setdefault(ask.sent, [])
-                asks.append(ask)
-        if not asks or self._source.cancellation.asked:
-            return
-        for ask, answered in zip(asks, self._trials.answers(asks), strict=True):
-            known = self._raw if ask.owner == _RAW else self._answers[ask.sent]
-            known.extend(answered)
-
-    def _next_round(self, reserved: int) -> int:
-        """How many candidates to draw next, within the budget.
-
-        Args:
-            reserved: Answers that the budget must pay for too, to the prompt and for the guard.
-        """
-        if self._source.cancellation.asked:
-            return 0
-        drawn, each = self._source.drawn, self._settings.answers
-        if self._settings.samples == "auto":
-            size = min(max(ROUND, drawn), MOST_SAMPLES - drawn)
-        else:
-            size = self._settings.samples - drawn
-        return max(0, self._trials.affordable(size * each + reserved) - reserved) // each
-
-    def _scored(self) -> list[Candidate]:
-        """The candidates that have a reward, in their order."""
-        return [candidate for candidate in self._candidates if len(self._rewards(candidate))]
-
-    def _rewards(self, candidate: Candidate) -> Vector:
-        return rewards_of(self._answers.get(candidate.rewrite.text, []))
-
-    def _worth(
-        self, scored: Sequence[Candidate], judged: Mapping[str, Vector], origin: float = 0.0
-    ) -> tuple[Posterior, list[int]]:
-        """What is known about R of the different rewrites, and which of them each candidate is.
-
-        Args:
-            scored: Candidates, which may be equal.
-            judged: Rewards of further answers, by text.
-            origin: The reward that counts as 0.
-        """
-        known = {candidate.rewrite.text: self._rewards(candidate) for candidate in scored}
-        places = {text: place for place, text in enumerate(known)}
-        answers = [
-            np.concatenate([rewards, judged.get(text, np.empty(0))]) - origin
-            for text, rewards in known.items()
-        ]
-        worth = posterior(tally(answers, [rewards_of(self._raw)]))
-        return worth, [places[candidate.rewrite.text] for candidate in scored]
-
-    def _weighed(self, scored: Sequence[Candidate]) -> Candidates:
-        worth, places = self._worth(scored, {})
-        return Candidates(
-            np.array([candidate.log_reference for candidate in scored]),
-            np.array([candidate.rewrite.log_proposal for candidate in scored]),
-            np.array(places),
-            worth,
+    def _raced(self, scored: Sequence[Candidate], answers: int) -> Choice:
+        """Let the rewrites race each other and the prompt for what answers are left."""
+        racers = _different(scored, self._source.prompt)
+        if not racers:
+            return self._told(scored, scored[0], Verdict(False, LEFT_AS_IT_IS), self._pool.raw)
+        for heat in heats(len(racers), answers):
+            affordable = self._trials.affordable(heat.answers)
+            if self._source.cancellation.asked or not affordable:
+                break
+            raw, counts = allot(self._gains(racers), replace(heat, answers=affordable))
+            self._pool.compare(raw, dict(zip(racers, counts.tolist(), strict=True)))
+        gains = self._gains(racers)
+        best = int(gains.argmax())
+        found = Gain(math.nan, -math.inf, float(gains[best]))
+        used = found.passes("balanced")
+        won = f"the best of {len(racers)} in a race, and " if len(racers) > 1 else ""
+        verdict = Verdict(
+            used,
+            f"{won}expected to be better than the prompt"
+            if used
+            else "no rewrite is expected to be better than the prompt",
+            found,
         )
+        return self._told(scored, racers[best], verdict, self._pool.answers_to(racers[best]))
 
-    def _diagnosed(self, weighed: Candidates) -> Diagnostics:
-        waiting = [
-            candidate
-            for candidate in self._candidates
-            if self._answers.get(candidate.rewrite.text) == []  # the time ran out: nothing is known
-        ]
-        unusable = self._source.drawn - len(weighed.places) - len(waiting)
-        return diagnose(weighed, self._strength, unusable)
+    def _gains(self, racers: Sequence[Candidate]) -> Vector:
+        """Posterior mean of R of each rewrite over that of the prompt; shape (racers,)."""
+        raw = self._pool.prompt_rewards()
+        if not len(raw):
+            return np.full(len(racers), -math.inf)
+        # From an answer, not from 0: equal rewards then give exactly 0, whatever their size.
+        worth, _ = self._pool.worth(racers, {}, origin=raw[0])
+        gains: Vector = worth.mean - (raw - raw[0]).mean()
+        return gains
 
-    def _is_close(self) -> bool:
-        """Whether `auto` may stop."""
-        if self._settings.samples != "auto" or not (scored := self._scored()):
-            return False
-        return self._diagnosed(self._weighed(scored)).distance <= self._settings.tolerance
-
-    def _guarded(self, scored: Sequence[Candidate]) -> Choice:
-        """Draw one of the candidates and decide whether it is used."""
+    def _drawn(self, scored: Sequence[Candidate]) -> Choice:
+        """Draw one of the candidates from ρ* and decide whether it is used."""
         random = random_stream(self._source.request.sampling.seed, Consumer.CHAIN)
-        weighed = self._weighed(scored)
-        states = metropolis_hastings(log_weights(weighed, self._strength), random)
-        chosen = scored[states[-1]]
-        text = chosen.rewrite.text
-        is_prompt = text == self._source.prompt
-        needs_judging = self._settings.guard != "off" and not is_prompt
-        judged = self._judged(chosen) if is_prompt or needs_judging else []
-        found = self._gain(scored, chosen, judged) if needs_judging else None
-        used, reason = self._verdict(text, found)
+        weights = log_weights(self._pool.weighed(scored), self._pool.strength)
+        states = metropolis_hastings(weights, random)
+        acceptance = float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None
+        chosen, trials = scored[states[-1]], self._pool.answers_to(scored[states[-1]])
+        if chosen.rewrite.text == self._source.prompt:
+            verdict, trials = Verdict(False, LEFT_AS_IT_IS), self._pool.raw
+        elif self._settings.guard == "off":
+            verdict = Verdict(True, "drawn from ρ*")
+        else:
+            trials = self._pool.judge(chosen, self._settings.guard_answers)
+            verdict = self._judged(scored, chosen, rewards_of(trials))
+        choice = self._told(scored, chosen, verdict, trials)
+        return replace(choice, certificate=replace(choice.certificate, acceptance=acceptance))
+
+    def _judged(self, scored: Sequence[Candidate], chosen: Candidate, fresh: Vector) -> Verdict:
+        """How much better the drawn rewrite is than the prompt, by answers that did not choose."""
+        raw = rewards_of(self._pool.raw)
+        expected = -math.inf
+        if len(raw):
+            judged = {chosen.rewrite.text: fresh}
+            worth, places = self._pool.worth(scored, judged, origin=raw[0])
+            before = self._pool.prompt_rewards() - raw[0]
+            expected = float(worth.mean[places[scored.index(chosen)]] - before.mean())
+        found = gain(fresh, raw, expected)
+        if math.isnan(found.estimate):
+            return Verdict(False, "there are no answers to judge the rewrite by", found)
+        if found.passes("strict"):
+            reason = "drawn from ρ*, and better beyond the noise than the prompt"
+            return Verdict(True, reason, found)
+        return Verdict(False, "the drawn rewrite may be no better than the prompt", found)
+
+    def _told(
+        self,
+        scored: Sequence[Candidate],
+        chosen: Candidate,
+        verdict: Verdict,
+        judged: Sequence[Trial],
+    ) -> Choice:
+        """The choice and its certificate.
+
+        Args:
+            scored: The candidates that have a reward.
+            chosen: The one that was drawn or won.
+            verdict: Whether it is used.
+            judged: The answers that say how good it is.
+        """
+        is_prompt = chosen.rewrite.text == self._source.prompt
+        used, reason = verdict.used, verdict.reason
         if self._source.cancellation.asked:
             used, reason = False, "cancelled"
-        choice = self._choice(text if used else self._source.prompt, chosen.rewrite, reason)
+        choice = self._choice(
+            chosen.rewrite.text if used else self._source.prompt, chosen.rewrite, reason
+        )
+        answers = self._pool.answers_to(chosen)
         certificate = replace(
             choice.certificate,
             scored=len(scored),
-            diagnostics=self._diagnosed(weighed),
-            acceptance=float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None,
-            after=estimate_reward(rewards_of(judged or self._answers[text])),
-            gain=found,
+            diagnostics=self._pool.diagnosed(self._pool.weighed(scored)),
+            after=estimate_reward(rewards_of(judged or answers)),
+            gain=verdict.gain,
         )
-        answers = [*self._answers[text], *judged] if used or is_prompt else self._raw
-        return replace(choice, certificate=certificate, answer=self._best(answers))
-
-    def _verdict(self, text: str, found: Gain | None) -> tuple[bool, str]:
-        """Whether the drawn rewrite is used, and why."""
-        guard = self._settings.guard
-        if text == self._source.prompt:
-            return False, LEFT_AS_IT_IS
-        if found is None:
-            return True, "drawn from ρ*"
-        if guard == "strict" and math.isnan(found.estimate):
-            return False, "there are no answers to judge the rewrite by"
-        if found.passes(guard):
-            how = "expected to be better" if guard == "balanced" else "better beyond the noise"
-            return True, f"drawn from ρ*, and {how} than the prompt"
-        return False, (
-            "the drawn rewrite is not expected to be better than the prompt"
-            if guard == "balanced"
-            else "the drawn rewrite may be no better than the prompt"
-        )
-
-    def _gain(
-        self, scored: Sequence[Candidate], chosen: Candidate, judged: Sequence[Trial]
-    ) -> Gain:
-        """How much better the drawn rewrite is than the prompt."""
-        raw, fresh = rewards_of(self._raw), rewards_of(judged)
-        if not len(raw):
-            return gain(fresh, raw, -math.inf)
-        # From an answer, not from 0: equal rewards then give exactly 0, whatever their size.
-        worth, places = self._worth(scored, {chosen.rewrite.text: fresh}, origin=raw[0])
-        # Candidates that are the prompt itself say the same of it as the answers beside the draw.
-        before = np.concatenate([raw, rewards_of(self._answers.get(self._source.prompt, []))])
-        expected = worth.mean[places[scored.index(chosen)]] - (before - raw[0]).mean()
-        return gain(fresh, raw, float(expected))
-
-    def _judged(self, chosen: Candidate) -> list[Trial]:
-        """Answers to the drawn rewrite that had no part in the draw; those to x if it is x."""
-        if chosen.rewrite.text == self._source.prompt:
-            return self._raw
-        count = self._settings.guard_answers
-        if self._trials.affordable(count) < count:
-            return []
-        ask = Ask(chosen.rewrite.text, chosen.number + 1, count, Consumer.JUDGING)
-        (judged,) = self._trials.answers([ask])
-        return judged
+        known = [*answers, *judged] if used or is_prompt else self._pool.raw
+        return replace(choice, certificate=certificate, answer=self._best(known))
 
     def _best(self, answers: Sequence[Trial]) -> Trial | None:
         known = [trial for trial in answers if not np.isnan(trial.reward)]
@@ -327,16 +287,16 @@ class _WithReward:
 
     def _unchanged(self, reason: str) -> Choice:
         choice = self._choice(self._source.prompt, self._source.first, reason)
-        return replace(choice, answer=self._best(self._raw))
+        return replace(choice, answer=self._best(self._pool.raw))
 
     def _choice(self, sent: str, rewrite: Rewrite | None, reason: str) -> Choice:
         choice = _choice(self._source, sent, rewrite, reason)
         certificate = replace(
             choice.certificate,
             answers=self._settings.answers,
-            strength=self._strength,
-            before=estimate_reward(rewards_of(self._raw)),
-            dropped=tuple(self._dropped()),
+            strength=self._pool.strength,
+            before=estimate_reward(rewards_of(self._pool.raw)),
+            dropped=tuple(self._pool.dropped()),
             target_tokens=self._trials.tokens_spent,
             scoring_seconds=self._trials.scoring_seconds,
             rivals=self._trials.rivals,
@@ -344,23 +304,19 @@ class _WithReward:
         )
         return replace(choice, certificate=certificate)
 
-    def _dropped(self) -> Iterator[str]:
-        """Why candidates have no reward, a phrase each."""
-        for candidate in self._candidates:
-            answered = self._answers.get(candidate.rewrite.text)
-            if answered is None:
-                yield f"candidate {candidate.number}: it does not fit the context"
-            elif not answered:
-                yield f"candidate {candidate.number}: the time ran out"
-            elif all(trial.thought_only for trial in answered):
-                yield f"candidate {candidate.number}: its answers were still a thought"
-            elif not len(rewards_of(answered)):
-                yield f"candidate {candidate.number}: its reward is not a number"
-
     def _shortfall(self) -> Iterator[str]:
         drawn, asked = self._source.drawn, self._settings.samples
         if isinstance(asked, int) and drawn < asked:
             yield f"The budget was enough for {drawn} of {asked} candidates."
+
+
+def _different(scored: Sequence[Candidate], prompt: str) -> list[Candidate]:
+    """The first candidate of each text that is not the prompt."""
+    first: dict[str, Candidate] = {}
+    for candidate in scored:
+        if candidate.rewrite.text != prompt:
+            first.setdefault(candidate.rewrite.text, candidate)
+    return list(first.values())
 
 
 def _strength_for(source: CandidateSource) -> float:

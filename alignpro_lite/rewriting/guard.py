@@ -22,7 +22,7 @@ class Gain:
 
     Attributes:
         estimate: Of R(x, x') - R(x, x), from answers that had no part in choosing x'; NaN if there
-            are none.
+            are none, as after a race.
         lower: A bound that the true difference exceeds with probability 0.95 if rewards are normal,
             from the same answers; -inf if one side has fewer than two, because their noise is
             unknown.

@@ -45,7 +45,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class RhoStar:
-    """How a rewrite is drawn from ρ*; see `draw`.
+    """How a rewrite is chosen; see `draw`.
 
     Without a reward, a single sample is used as it is, and the best of several by implicit reward;
     the other settings then have no effect.
@@ -53,11 +53,14 @@ class RhoStar:
     Attributes:
         samples: N, candidates; `auto` adds rounds until the estimated distance to ρ* is at most
             `tolerance`, or the budget or MOST_SAMPLES is reached.
-        strength: λ > 0; None for the value that the prompter was trained with.
+        strength: λ > 0; None for the value that the prompter was trained with. A race does not
+            depend on it, but what is said about ρ* and the end of `auto` do.
         answers: M, trial answers to each candidate.
-        guard: When the drawn rewrite is used: `balanced` if it is expected to be better than the
-            prompt, `strict` if it is better with 95 % confidence, `off` always.
-        guard_answers: Answers to the prompt, and fresh ones to the chosen rewrite, for the guard.
+        guard: How the rewrite is chosen and when it is used. `balanced`: the best in a race, if it
+            is expected to be better than the prompt. `strict`: a draw from ρ*, if it is better with
+            95 % confidence. `off`: a draw from ρ*, always.
+        guard_answers: Answers to the prompt, and fresh ones to the drawn rewrite, for `strict`; as
+            many in all are raced for under `balanced`.
         trial_tokens: The most tokens of a trial; the reward judges an answer by its beginning.
         tolerance: Total variation at which `auto` may stop.
         budget: What it may cost.

@@ -60,12 +60,14 @@ class Ask:
         owner: Selects its random streams; the same number gives the same answers.
         count: How many answers.
         purpose: Selects them too: what judges shares nothing with what chose.
+        first: The number of the first answer, for an owner that was asked before.
     """
 
     sent: str
     owner: int
     count: int
     purpose: Literal[Consumer.TRIALS, Consumer.JUDGING, Consumer.RIVALS] = Consumer.TRIALS
+    first: int = 0
 
 
 class Trials:
@@ -234,6 +236,7 @@ class Trials:
             thinking=self._thinking,
             sampling=replace(sampling, seed=seed),
             count=ask.count,
+            first=ask.first,
         )
 
 

@@ -23,6 +23,9 @@ from alignpro_lite.train.policy import Policy
 _MEASURED_TOGETHER = 16
 """Prompts whose outputs `mean_reward` draws in one batch."""
 
+_POOL_SEED = 2**31
+"""Beyond every number of a conversation: the random streams of further targets begin here."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -49,24 +52,25 @@ class Learner:
 
     Attributes:
         policy: ρ_θ with its reference.
-        target: The frozen π_F.
+        targets: The frozen π_F; of several, the prompts of a step are answered by one each, in
+            turn.
         reward: r*; it scores the original prompt.
         plan: How the target is asked.
         sampling: How the policy is drawn from; its log-probabilities are at that temperature. The
             objective holds for whatever was drawn, so filters need no correction.
         prompts: Training prompts; every process sees them all and takes its own.
         accelerator: Which process this is, and how it talks to the others.
-        rivals: What a judge of pairs compares answers with.
+        rivals: What a judge of pairs compares the answers of each target with.
     """
 
     policy: Policy
-    target: Target
+    targets: tuple[Target, ...]
     reward: Reward
     plan: AnswerPlan
     sampling: Sampling
     prompts: Sequence[str]
     accelerator: Accelerator
-    rivals: RivalSource = no_rivals
+    rivals: tuple[RivalSource, ...] = (no_rivals,)
 
 
 @dataclass
@@ -191,12 +195,13 @@ def _scores(
     conversations = [
         [Message("user", _sent(learner.policy, prompt, output))] for prompt, output in candidates
     ]
-    outcomes = learner.target.answers(conversations, learner.plan, seed)
+    turns = _turns(learner, [prompt for prompt, _ in candidates], seed)
+    outcomes = _answers(learner, turns, conversations, seed)
     owners, exchanges = [], []
     for row, (prompt, _) in enumerate(candidates):
         for answer in _given(outcomes[row], rollout):
             owners.append(row)
-            exchanges.append(Exchange(prompt, answer.text, learner.rivals(prompt)))
+            exchanges.append(Exchange(prompt, answer.text, learner.rivals[turns[row]](prompt)))
     scores = learner.reward.score(exchanges)
     rollout.unscored += int(scores.failed.sum())
     rollout.reasons.extend(score_warnings(scores))
@@ -205,6 +210,33 @@ def _scores(
         _means(scores.total, owner, len(candidates)),
         {name: _means(values, owner, len(candidates)) for name, values in scores.parts.items()},
     )
+
+
+def _turns(learner: Learner, prompts: Sequence[str], seed: int) -> list[int]:
+    """Number of the target whose turn each prompt is.
+
+    All rewrites of a prompt are answered by one target, or its level of reward would be taken for
+    a difference between them. Which is the first of a step depends on the seed.
+    """
+    turns = {prompt: turn for turn, prompt in enumerate(dict.fromkeys(prompts), start=seed)}
+    return [turns[prompt] % len(learner.targets) for prompt in prompts]
+
+
+def _answers(
+    learner: Learner,
+    turns: Sequence[int],
+    conversations: Sequence[Sequence[Message]],
+    seed: int,
+) -> list[list[AnswerOrFailure]]:
+    """Answers to each conversation, by the target whose turn it is."""
+    answered: dict[int, list[AnswerOrFailure]] = {}
+    for number, target in enumerate(learner.targets):
+        rows = [row for row, turn in enumerate(turns) if turn == number]
+        own = stream_seed(seed, _POOL_SEED + number) if number else seed
+        asked = [conversations[row] for row in rows]
+        if asked:
+            answered |= zip(rows, target.answers(asked, learner.plan, own), strict=True)
+    return [answered[row] for row in range(len(turns))]
 
 
 def _given(outcomes: Iterable[AnswerOrFailure], rollout: Rollout) -> list[Answer]:

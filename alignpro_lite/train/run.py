@@ -42,8 +42,8 @@ class PolicyTask:
     Attributes:
         result: The file of the run folder that marks a run that is done.
         load_policy: Gives what is trained, on a device.
-        open_target: Opens what answers; it is closed in the end.
-        plan: How it is asked.
+        open_targets: Each opens a target that answers; they are closed in the end.
+        plan: How they are asked.
         sampling: How the policy is drawn from in training.
         stopping: When training ends before its last step; None for never.
         watched: Outputs drawn for each prompt that decides about that.
@@ -53,7 +53,7 @@ class PolicyTask:
 
     result: str
     load_policy: Callable[[str], Policy]
-    open_target: Callable[[], Target]
+    open_targets: tuple[Callable[[], Target], ...]
     plan: AnswerPlan
     sampling: Sampling
     stopping: StoppingSection | None
@@ -103,25 +103,19 @@ def train_policy(
         seed = config.training.seed
         prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
         trained, watch = _set_apart(prompts.train, task)
-        opened = stack.enter_context(closing(task.open_target()))
+        opened = tuple(stack.enter_context(closing(load())) for load in task.open_targets)
         reward = stack.enter_context(
             open_reward(
                 config.reward,
                 places.store,
                 usable_cores(),
                 prompts.references,
-                llama_of(opened),
+                llama_of(opened[0]),
             )
         )
+        rivals = tuple(rival_source(reward.rivals, each, task.plan, seed) for each in opened)
         learner = Learner(
-            policy,
-            opened,
-            reward,
-            task.plan,
-            task.sampling,
-            trained,
-            accelerator,
-            rival_source(reward.rivals, opened, task.plan, seed),
+            policy, opened, reward, task.plan, task.sampling, trained, accelerator, rivals
         )
         if task.scaling is not None and task.scaling.by == "spread":
             scales = _scales(config, task.scaling, places.run, learner, prompts)
@@ -154,11 +148,12 @@ def _scales(
         both = dict.fromkeys([*some, *(known[: section.prompts] if checked else ())])
         return measure_scales(
             learner.reward,
-            learner.target,
+            learner.targets[0],
             learner.plan.with_count(section.answers),
             list(both),
             dict.fromkeys(checked, known),
             stream_seed(config.training.seed, _SCALES_SEED),
+            learner.rivals[0],
         )
 
     with learner.accelerator.main_process_first():

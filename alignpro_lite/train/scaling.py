@@ -22,6 +22,7 @@ from alignpro_lite.registry.record import Origin, Record, parse_written, plain, 
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
+from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.rollout import Answer, AnswerPlan, Target
 
 SCALES = "scales.json"
@@ -57,6 +58,7 @@ def measure_scales(
     prompts: Sequence[str],
     scopes: dict[str, Collection[str]],
     seed: int,
+    rivals: RivalSource = no_rivals,
 ) -> RewardScales:
     """Let the target answer raw prompts, and measure the spread of every part.
 
@@ -67,6 +69,7 @@ def measure_scales(
         prompts: x, without duplicates.
         scopes: The prompts that a part can tell answers apart on; all for parts without a scope.
         seed: Of the answers.
+        rivals: What a judge of pairs compares the answers with.
 
     Raises:
         TrainingError: A part gives all answers to a prompt the same score.
@@ -79,7 +82,7 @@ def measure_scales(
         for answer in answers
         if isinstance(answer, Answer)
     ]
-    scores = reward.score([Exchange(prompt, answer) for prompt, answer in given])
+    scores = reward.score([Exchange(prompt, answer, rivals(prompt)) for prompt, answer in given])
     owners = [prompt for prompt, _ in given]
     spreads = {
         name: _spread(name, owners, values, scopes.get(name, prompts))

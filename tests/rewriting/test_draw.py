@@ -14,8 +14,9 @@ from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar,
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import InputError, RegistryError, RewardError
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import MOST_SAMPLES, DrawModels, draw
+from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.language import language_model
+from alignpro_lite.rewriting.pool import MOST_SAMPLES
 from alignpro_lite.rewriting.spans import protect
 from tests.support import TINY_BUNDLE, TINY_TARGET
 from tests.support.scripted_models import (
@@ -64,7 +65,8 @@ def test_ranking_by_an_untrained_prompter_is_refused():
 
 
 def test_a_draw_from_rho_star_takes_what_is_better_and_the_guard_lets_it_pass():
-    choice = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), samples=2, strength=0.1)
+    settings = {"samples": 2, "strength": 0.1, "guard": "strict"}
+    choice = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), **settings)
     assert choice.sent == GOOD
     found = choice.certificate
     assert found.gain.passes("strict")
@@ -85,7 +87,7 @@ def test_the_guard_keeps_the_prompt_when_a_rewrite_is_worse():
     choice = drawn(FakePrompter([BAD]), rewarded(worth))
     assert choice.sent == PROMPT
     assert choice.rewrite.text == BAD
-    assert choice.reason == "the drawn rewrite is not expected to be better than the prompt"
+    assert choice.reason == "no rewrite is expected to be better than the prompt"
     assert choice.answer.text.startswith(f"{PROMPT}#")
 
 
@@ -165,16 +167,16 @@ def test_a_prompter_that_leaves_the_prompt_as_it_is_says_so():
 
 
 def test_the_prompt_as_a_candidate_and_by_itself_is_one_text():
-    """Its fresh answers judge it, and the best of all its answers is returned."""
+    """Nothing is left to race for, and the best of all its answers is returned."""
     reward = rewarded(lambda sent: 1.0 if sent == PROMPT else -1.0)
     choice = drawn(FakePrompter([PROMPT]), reward, samples=2, answers=2, guard_answers=8)
     found = choice.certificate
     assert choice.reason == "the prompter left your prompt as it is"
     assert (found.after, found.gain) == (found.before, None)
-    assert found.before.answers == 8
-    assert found.target_tokens == 3 * (8 + 2 * 2)
-    best = Reward([FakeScorer(lambda sent, number: float(number == 9))], {"r": 1.0})
-    assert drawn(FakePrompter([PROMPT]), best, samples=2).answer.text.startswith(f"{PROMPT}#9#")
+    assert found.before.answers == 2
+    assert found.target_tokens == 3 * (2 + 2 * 2)
+    best = Reward([FakeScorer(lambda sent, number: float(number == 5))], {"r": 1.0})
+    assert drawn(FakePrompter([PROMPT]), best, samples=2).answer.text.startswith(f"{PROMPT}#5#")
 
 
 def test_none_that_survives_leaves_the_prompt_and_says_why():
@@ -206,8 +208,8 @@ def test_a_constant_reward_is_reported_and_changes_nothing():
     assert choice.sent == PROMPT
     assert choice.certificate.gain.expected == 0
     assert choice.certificate.notes == (
-        "All 12 scores of 'r' are 0.25.",
-        "All 8 scores of 'r' are 0.25.",
+        "All 6 scores of 'r' are 0.25.",
+        "All 14 scores of 'r' are 0.25.",
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from alignpro_lite import Budget, Sampling
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting import candidates
-from alignpro_lite.rewriting.draw import MOST_SAMPLES
+from alignpro_lite.rewriting.pool import MOST_SAMPLES
 from tests.support.scripted_models import PROMPT, FakePrompter, FakeScorer, drawn, noisy
 
 TEXTS = [f"Explain online safety in {word}." for word in ("steps", "detail", "brief", "verse")]

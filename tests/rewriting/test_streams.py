@@ -66,7 +66,8 @@ def test_no_two_streams_of_a_request_share_a_key(model, monkeypatch, seed, setti
         rho_star=replace(settings, strength=100.0, trial_tokens=6),
     )
     certificate = model.run(PROMPT, request).certificate
-    chains = [(seed, Consumer.CHAIN)] if certificate.scored else []
+    draws = certificate.scored and settings.guard != "balanced"  # which is a race
+    chains = [(seed, Consumer.CHAIN)] if draws else []
     assert Counter(spy.numpy) == Counter([*((seed, n) for n in range(certificate.drawn)), *chains])
     assert [key for key, count in Counter(spy.llama).items() if count > 1] == []
     assert len(spy.llama) > 1
@@ -116,7 +117,7 @@ def test_a_prompt_that_fits_is_answered_for_the_guard_too(room):
         prompter: Any = FakePrompter(["b", "b" + prompt])
         models = DrawModels(prompter, target, reward)
         choice = draw(models, protect(prompt), request, Cancellation())
-    assert choice.certificate.before.answers == 8
+    assert choice.certificate.before.answers == 9
     assert choice.certificate.scored >= 1
 
 

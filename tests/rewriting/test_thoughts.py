@@ -51,7 +51,7 @@ def test_a_trial_that_is_still_a_thought_has_no_reward():
     )
     assert certificate.before is not None
     assert certificate.notes == (
-        "4 of 12 trial answers were still a thought after 96 tokens, which says nothing about the "
+        "4 of 6 trial answers were still a thought after 96 tokens, which says nothing about the "
         "answer.",
     )
 

@@ -87,7 +87,7 @@ def train_oracle(config: OracleConfig, places: Places, note: Callable[[str], Non
     task = PolicyTask(
         result=ORACLE,
         load_policy=load_policy,
-        open_target=Verbatim,
+        open_targets=(Verbatim,),
         plan=AnswerPlan(max_tokens=config.answers.max_tokens),
         sampling=config.answers.seeded(config.training.seed),
         stopping=config.stopping,

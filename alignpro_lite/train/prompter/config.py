@@ -157,7 +157,9 @@ class PrompterConfig(Record, kw_only=True):
 
     Attributes:
         prompter: What is trained.
-        target: The frozen target, one of three kinds.
+        target: The frozen target, one of three kinds. The report measures with it.
+        pool: Further targets to train against: each prompt of a step is answered by the next one in
+            turn, so that what is learned is about prompts and not about one model.
         answers: How the target is sampled.
         reward: What training raises: the weighted sum of all parts.
         second_reward: A reward that only the report uses, best trained on other data.
@@ -171,6 +173,7 @@ class PrompterConfig(Record, kw_only=True):
 
     prompter: PrompterSection = PrompterSection()
     target: TargetSection = GgufSection()
+    pool: tuple[TargetSection, ...] = ()
     answers: AnswerPlan = AnswerPlan()
     reward: Annotated[tuple[ScorerSource, ...], Meta(min_length=1)]
     second_reward: tuple[ScorerSource, ...] = ()
@@ -179,6 +182,11 @@ class PrompterConfig(Record, kw_only=True):
     training: OptimisationSection = OptimisationSection()
     data: PromptDataSection
     report: ReportSection = ReportSection()
+
+    @property
+    def targets(self) -> tuple[TargetSection, ...]:
+        """All that is trained against, `target` first."""
+        return (self.target, *self.pool)
 
     def __post_init__(self) -> None:
         """Refuse a part that two scorers have; scale several rewards unless told otherwise.

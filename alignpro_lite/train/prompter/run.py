@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.rivals import rival_source
-from alignpro_lite.target.rollout import Target, llama_of
+from alignpro_lite.target.rollout import llama_of
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
@@ -67,16 +68,15 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
         reference = _reference_of(section, places.data)
         return Policy(base, template, section, section.max_tokens, device, seed, reference)
 
-    def target() -> Target:
-        return open_target(config.target, places.store)
-
     def finish(trainer: PolicyTrainer, learner: Learner, prompts: Prompts) -> None:
         _finish(config, places, learner, prompts, note)
 
     task = PolicyTask(
         result=REPORT,
         load_policy=load_policy,
-        open_target=target,
+        open_targets=tuple(
+            partial(open_target, section, places.store) for section in config.targets
+        ),
         plan=config.answers,
         sampling=Sampling(),
         stopping=None,
@@ -144,20 +144,20 @@ def _finish(
     """Write the adapter, measure it on held-out prompts, and write the report."""
     policy, run = learner.policy, places.run
     # First without figures: a failure while measuring must not cost the adapter.
-    claim = TargetClaim((target_of(config.target, places.store),))
+    claim = TargetClaim(tuple(target_of(section, places.store) for section in config.targets))
     _write_adapter(config, places, learner, claim, {})
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
-            target = llama_of(learner.target)
+            target = llama_of(learner.targets[0])
             second = open_reward(
                 config.second_reward, places.store, usable_cores(), prompts.references, target
             )
             judges[SECOND] = stack.enter_context(second)
         needed = max(reward.rivals for reward in judges.values())
-        rivals = rival_source(needed, learner.target, learner.plan, config.training.seed)
+        rivals = rival_source(needed, learner.targets[0], learner.plan, config.training.seed)
         plan = learner.plan.with_count(config.report.answers)
-        bench = Bench(learner.target, judges, plan, rivals)
+        bench = Bench(learner.targets[0], judges, plan, rivals)
         held_out = prompts.held_out[: config.report.prompts]
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
