@@ -112,6 +112,12 @@ def write_report(folder: Path, summary: Summary, records: Sequence[ResultRow]) -
 
 def _scope(config: EvalConfig) -> Iterator[str]:
     """What a reader might overlook."""
+    if any(part.kind == "check" for part in config.judge[0].reward):
+        yield (
+            f"What is chosen by {config.judge[0].name}, such as the best of n answers, is chosen "
+            "by who knows the right answer: it shows what a perfect judge would be worth, and "
+            "users have none."
+        )
     for system in config.system:
         if system.data:
             yield f"{system.name} answers only {', '.join(system.data)}."
