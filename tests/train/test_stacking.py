@@ -14,9 +14,9 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.bundle import Bundle
+from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.graph_runner import new_runner
 from alignpro_lite.prompter.prompter import require_reference
-from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter import run as prompter
 from alignpro_lite.train.prompter.config import LoraSection, PrompterConfig
