@@ -18,6 +18,7 @@ from alignpro_lite.experiment.config import read_config
 from alignpro_lite.registry.record import Origin, Record, parse
 from alignpro_lite.train.oracle.config import OracleConfig
 from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.reference.config import ReferenceConfig
 from alignpro_lite.train.reward.config import RewardConfig
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,8 @@ ENVIRONMENT = os.environ | {
 CONFIGURATIONS: dict[str, type[Record]] = {
     "reward.toml": RewardConfig,
     "second-reward.toml": RewardConfig,
+    "reference.toml": ReferenceConfig,
+    "reference-small.toml": ReferenceConfig,
     "prompter.toml": PrompterConfig,
     "oracle.toml": OracleConfig,
     "eval.toml": EvalConfig,

@@ -17,11 +17,13 @@ from alignpro_lite.registry.allowed import in_words, parts
 from alignpro_lite.registry.record import Record
 from alignpro_lite.train.oracle.config import OracleConfig
 from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.reference.config import ReferenceConfig
 from alignpro_lite.train.reward.config import RewardConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration-keys.md"
 FILES: dict[str, type[Record]] = {
     "reward.toml": RewardConfig,
+    "reference.toml": ReferenceConfig,
     "prompter.toml": PrompterConfig,
     "oracle.toml": OracleConfig,
     "eval.toml": EvalConfig,

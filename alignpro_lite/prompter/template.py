@@ -14,7 +14,6 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import Record
 
-
 _EARLIER = "Earlier in the conversation:\n{turns}\n\n"
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 _TURNS_SHOWN = 4

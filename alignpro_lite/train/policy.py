@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +69,6 @@ class Policy:
         self._device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, section.dtype)
         frozen = cast(nn.Module, source.model).to(self._dtype)
-        self._sampler = copy.deepcopy(frozen).to(self._device)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=section.rank,
@@ -78,6 +78,11 @@ class Policy:
             else list(section.modules),
         )
         self.model = cast(PeftModel, get_peft_model(frozen, config).to(self._device))
+
+    @cached_property
+    def _sampler(self) -> nn.Module:
+        """The copy that rewrites are drawn from, made when it is first needed: at first ρ_sft."""
+        return cast(nn.Module, cast(Any, copy.deepcopy(self.model)).unload())
 
     def log_probs(self, trie: TokenTrie, temperature: float = 1.0) -> Tensor:
         """Log ρ_θ of packed rewrites at a temperature, shape (sequences,), differentiable."""

@@ -10,16 +10,21 @@ import torch
 
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.errors import InputError
+from alignpro_lite.experiment.config import read_config
 from alignpro_lite.export.bundle import BundleRequest, export_bundle
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.bundle import Bundle
+from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.graph_runner import new_runner
 from alignpro_lite.prompter.prompter import require_reference
 from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.prompter.config import LoraSection
+from alignpro_lite.train.prompter import run as prompter
+from alignpro_lite.train.prompter.config import LoraSection, PrompterConfig
 from alignpro_lite.train.stacking import stack_on
+from tests.support import TINY_TARGET
 from tests.support.reference_adapters import RANK, WORDS, write_reference, write_stacked
 from tests.support.tiny_models import configurations, write_adapter, write_model
+from tests.support.training_run import HashingTarget, train, write_run
 
 BELOW, ABOVE = ("q_proj", "v_proj", "up_proj"), ("q_proj", "k_proj", "v_proj", "down_proj")
 TOKENS = [[5, 80, 200, 31, 7, 300, 12]]
@@ -113,3 +118,28 @@ def test_training_goes_on_from_the_reference(base, reference):
     with torch.no_grad():
         own = policy.model(torch.tensor(TOKENS)).logits.numpy()
     np.testing.assert_allclose(own, merged, atol=1e-4)
+
+
+def test_a_run_from_a_reference_writes_both_as_one(base, reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompter, "open_target", lambda section, store: HashingTarget())
+    config = write_run(tmp_path, base, TINY_TARGET, steps=2)
+    named = f'[prompter]\nreference = "file:{reference}"'
+    config.write_text(config.read_text().replace("[prompter]", named))
+    assert train(config, tmp_path / "run")
+    card = read_prompter_card(tmp_path / "run" / "adapter")
+    assert card is not None
+    assert (card.reference_rank, card.template, card.is_reference) == (RANK, WORDS, False)
+    merged = logits_of(base, tmp_path / "run" / "adapter")
+    assert (
+        0
+        < np.abs(merged - logits_of(base, reference)).max()
+        < np.abs(merged - logits_of(base)).max()
+    )
+
+
+def test_words_beside_those_of_the_reference_are_refused(base, tmp_path):
+    config = write_run(tmp_path, base, TINY_TARGET)
+    named = '[prompter]\nreference = "a"\ntemplate = "b"'
+    config.write_text(config.read_text().replace("[prompter]", named))
+    with pytest.raises(InputError, match="words of its reference"):
+        read_config(config, PrompterConfig)
