@@ -175,7 +175,7 @@ def _load_reward(
         return None
     source = scorer_named(reward)
     judging = target.result() if source.is_target else None
-    return open_reward([source], store, threads, judging)
+    return open_reward([source], store, threads, target=judging)
 
 
 class AlignedModel:

@@ -16,7 +16,6 @@ from alignpro_lite.cli.options import (
     cache_option,
     data_option,
     grouped,
-    preset_option,
     prompter_option,
 )
 

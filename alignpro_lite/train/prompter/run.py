@@ -21,7 +21,8 @@ from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard, read_prompter_card
 from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
-from alignpro_lite.registry.models_toml import RewriteMode, adapter_folder
+from alignpro_lite.registry.entries import RewriteMode
+from alignpro_lite.registry.models_toml import adapter_folder
 from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
