@@ -108,7 +108,7 @@ def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
         )
     if count > 1 and source.prompter.bundle.sidecar.provenance.adapter is None:
         raise InputError(
-            f"{count} samples need a reward or a trained prompter, found an untrained prompter, "
+            f"{count} samples need a reward or a prompter that one has trained, found a prompter "
             "whose implicit reward is the same for all rewrites.",
             "Pass --reward, or a trained bundle.",
         )
