@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -122,11 +123,22 @@ def _finish(
     note: Callable[[str], None],
 ) -> None:
     """Write the adapter with its card, and what it does with held-out prompts."""
-    section = config.prompter
-    note("Measuring on held-out prompts.")
-    figures, drawn = measure_hints(policy, held_out, section.temperature, config.training.seed)
+    # First without figures: a failure while measuring must not cost the adapter.
+    _write_adapter(config, policy, run / ADAPTER_FOLDER, {})
+    note(f"Measuring on {len(held_out)} held-out prompts.")
+    temperature, seed = config.prompter.temperature, config.training.seed
+    figures, drawn = measure_hints(policy, held_out, temperature, seed)
     note(f"{figures.summary()}.")
-    save_adapter(policy.model, section.base, run / ADAPTER_FOLDER)
+    _write_adapter(config, policy, run / ADAPTER_FOLDER, plain(figures))
+    write_text(run / HINTS, _as_markdown(figures, drawn))
+
+
+def _write_adapter(
+    config: ReferenceConfig, policy: Policy, folder: Path, figures: dict[str, Any]
+) -> None:
+    """Write the adapter in peft's form at half precision, with its card."""
+    section = config.prompter
+    save_adapter(policy.model, section.base, folder)
     card = PrompterCard(
         base=section.base,
         template=policy.tokens.template,
@@ -136,10 +148,9 @@ def _finish(
         sampling=Sampling(temperature=section.temperature),
         max_tokens=section.max_tokens,
         targets=NO_TARGET,
-        metrics=plain(figures),
+        metrics=figures,
     )
-    write_record(run / ADAPTER_FOLDER / PROMPTER_CARD, card)
-    write_text(run / HINTS, _as_markdown(figures, drawn))
+    write_record(folder / PROMPTER_CARD, card)
 
 
 def _as_markdown(figures: HintFigures, drawn: Sequence[DrawnHint]) -> str:
