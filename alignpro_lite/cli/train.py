@@ -119,6 +119,64 @@ def learn_prompter(
         click.echo(str(folder))
 
 
+@train.command("strength")
+@click.option(
+    "--config",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The prompter.toml of the run that λ is for.",
+)
+@data_option
+@cache_option
+@click.option(
+    "--nats",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="How far ρ* may be from the untrained prompter: KL in nats.",
+)
+@click.option(
+    "--prompts",
+    type=click.IntRange(min=2),
+    default=32,
+    show_default=True,
+    help="Training prompts to measure on.",
+)
+@click.option(
+    "--rewrites",
+    type=click.IntRange(min=2),
+    default=4,
+    show_default=True,
+    help="Rewrites of each.",
+)
+def find_strength(
+    config: Path,
+    data: Path | None,
+    cache: Path | None,
+    nats: float,
+    prompts: int,
+    rewrites: int,
+) -> None:
+    """Print the λ that follows from how far rewards spread over rewrites.
+
+    The untrained prompter rewrites some training prompts, and each rewrite is
+    measured twice by answers of its own. What both measurements share is no noise.
+    Pass the result to `train prompter --strength`.
+    """
+    require_extra("train")
+    from alignpro_lite.experiment.config import read_config
+    from alignpro_lite.experiment.run_folder import Places
+    from alignpro_lite.registry import ModelStore
+    from alignpro_lite.train.prompter.config import PrompterConfig
+    from alignpro_lite.train.prompter.strength import Pilot, measure_strength
+
+    wanted = read_config(config, PrompterConfig)
+    folder = data or config.parent
+    places = Places(folder, folder, ModelStore.open(cache))
+    found = measure_strength(wanted, places, Pilot(nats, prompts, rewrites), output.note)
+    click.echo(f"{found:.3g}")
+
+
 @train.command("oracle")
 @_run_options
 def learn_oracle(config: Path, folder: Path, data: Path | None, cache: Path | None) -> None:

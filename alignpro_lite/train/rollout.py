@@ -23,6 +23,8 @@ from alignpro_lite.train.policy import Policy
 _MEASURED_TOGETHER = 16
 """Prompts whose outputs `mean_reward` draws in one batch."""
 
+_AGAIN = 2**31 - 1
+"""Number of the random stream of a second measurement; no conversation has it."""
 _POOL_SEED = 2**31
 """Beyond every number of a conversation: the random streams of further targets begin here."""
 
@@ -178,6 +180,42 @@ def mean_reward(learner: Learner, prompts: Sequence[str], count: int, seed: int)
             "Fix the target or the reward; the same command resumes from the last checkpoint.",
         )
     return math.fsum(known) / len(known)
+
+
+def measured_twice(
+    learner: Learner, prompts: Sequence[str], rewrites: int, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Measure the same rewrites by two sets of answers that share no noise.
+
+    Args:
+        learner: What draws, answers and scores.
+        prompts: Prompts x, without duplicates.
+        rewrites: Drawn for each.
+        seed: Of the rewrites and all answers.
+
+    Returns:
+        R̂ by either set, shape (prompts, rewrites); a prompt with a rewrite that could not be
+        measured is left out.
+
+    Raises:
+        AlignProError: The target or the reward failed altogether.
+    """
+    found: list[list[FloatArray]] = [[], []]
+    for start in range(0, len(prompts), _MEASURED_TOGETHER):
+        some = prompts[start : start + _MEASURED_TOGETHER]
+        own = stream_seed(seed, start)
+        drawn = learner.policy.sample(some, rewrites, replace(learner.sampling, seed=own))
+        candidates = [
+            (prompt, output)
+            for prompt, outputs in zip(some, drawn, strict=True)
+            for output in outputs
+        ]
+        for side, again in zip(found, (own, stream_seed(own, _AGAIN)), strict=True):
+            scores = _scores(learner, candidates, again, Rollout())
+            side.append(scores.total.reshape(len(some), rewrites))
+    first, second = (np.concatenate(side) for side in found)
+    known = np.isfinite(first + second).all(axis=1)
+    return first[known], second[known]
 
 
 def _sent(policy: Policy, prompt: str, output: Sequence[int]) -> str:

@@ -1,0 +1,77 @@
+"""λ from how far rewards spread over the rewrites of ρ_sft, measured before a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.experiment.models import load_prompts, open_target
+from alignpro_lite.experiment.run_folder import Places
+from alignpro_lite.hardware.system import usable_cores
+from alignpro_lite.measure.spread import spread_between, strength_for
+from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.train.policy import Policy
+from alignpro_lite.train.prompter.config import PrompterConfig
+from alignpro_lite.train.prompter.run import template_of
+from alignpro_lite.train.rollout import Learner, measured_twice
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What is measured.
+
+    Attributes:
+        nats: KL(ρ*‖ρ_sft) that λ is to allow.
+        prompts: Training prompts.
+        rewrites: Of each, by ρ_sft; each is measured twice by `answers.count` answers.
+    """
+
+    nats: float
+    prompts: int
+    rewrites: int
+
+
+def measure_strength(
+    config: PrompterConfig, places: Places, pilot: Pilot, note: Callable[[str], None]
+) -> float:
+    """Measure the spread of R over rewrites of ρ_sft, and give the λ that follows from it.
+
+    Args:
+        config: Of the run that λ is for; its own λ has no part in this.
+        places: Where its data and models are; nothing is written.
+        pilot: What is measured.
+        note: Called with each progress message.
+
+    Raises:
+        InputError: There is no spread beyond the noise.
+        AlignProError: Something is missing or damaged, or nothing could be answered or scored.
+    """
+    base, seed = places.store.path("prompter", config.prompter.base), config.training.seed
+    template = template_of(config.prompter, places.data)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    device = str(accelerator.device)
+    policy = Policy(base, template, config.prompter, config.prompter.max_tokens, device, seed)
+    prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
+    some = prompts.train[: pilot.prompts]
+    with ExitStack() as stack:
+        targets = tuple(
+            stack.enter_context(closing(open_target(section, places.store)))
+            for section in config.targets
+        )
+        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
+        learner = Learner(policy, targets, reward, config.answers, Sampling(), some, accelerator)
+        first, second = measured_twice(learner, some, pilot.rewrites, seed)
+    spread = spread_between(first, second, seed)
+    noise = math.sqrt(float((first - second).var()) / 2 * config.answers.count)
+    note(
+        f"R spreads by {spread.value:.4f} ({spread.low:.4f} to {spread.high:.4f}) over the "
+        f"rewrites of a prompt, an answer by about {noise:.4f} around R, from "
+        f"{2 * first.size * config.answers.count} answers to {first.size} rewrites."
+    )
+    return strength_for(spread.value, pilot.nats)
