@@ -1,4 +1,4 @@
-"""Export a prompter's adapter: peft's folder -> GGUF LoRA, for the target that it was trained on."""
+"""Export a prompter's adapter: peft's folder -> GGUF LoRA, for the target it was trained on."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def export_lora(
 
 
 def _rank(factors: Mapping[str, Factors]) -> int:
-    return next(iter(factors.values())).left.shape[1]
+    return int(next(iter(factors.values())).left.shape[1])
 
 
 def _placed(module: str, base: GgufFile) -> tuple[str, Callable[[Matrix32], Matrix32]]:
