@@ -242,7 +242,7 @@ class TestPython:
 
 
 class TestSelf:
-    """The small target as its own prompter, without and with what the small prompter has learned."""
+    """The small target as its own prompter, without and with what the small one has learned."""
 
     def test_it_writes_hints_whose_log_probability_is_its_own(self):
         with AlignedModel.load("smollm2-135m-instruct", "self") as model:
