@@ -83,9 +83,7 @@ def test_a_prompter_made_for_another_target_is_not_used_in_silence(store):
 
 def test_who_names_a_target_gets_the_bundle_that_was_made_for_it(store):
     made = store.cache.path(store.registry.find("bundle", "made"))
-    assert (
-        planned(store, TINY_TARGET).prompter.bundle.path.name == "other-bundle"
-    )  # it is not built yet
+    assert planned(store, TINY_TARGET).prompter.bundle.path.name == "other-bundle"
     shutil.copytree(TINY_BUNDLE, made)
     found = planned(store, TINY_TARGET)
     assert found.prompter.bundle.path == made

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from alignpro_lite import Message, Request, Result, Sampling
+from alignpro_lite import AlignedModel, Message, Request, Result, Sampling
 from alignpro_lite.decoding.sampling import GivenTokens, log_softmax
 from alignpro_lite.errors import ContextOverflowError
+from alignpro_lite.export.lora import export_lora
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
+from alignpro_lite.prompter.targets import KnownTarget
 from alignpro_lite.registry import Cache
+from alignpro_lite.registry.models_toml import SHIPPED_ADAPTERS
+from alignpro_lite.registry.storage import sha256_of
 from alignpro_lite.target.target import Question
 
 pytestmark = pytest.mark.real
@@ -247,6 +251,37 @@ class TestPython:
             pytest.skip("reads /proc")
         grown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert int(grown.stdout) < 60e6
+
+
+class TestSelf:
+    """The small target as its own prompter, without and with what the small one has learned."""
+
+    def test_it_writes_hints_whose_log_probability_is_its_own(self):
+        with AlignedModel.load("smollm2-135m-instruct", "self") as model:
+            prompter = model.prompter
+            rewrites = model.rewrite(PROMPT, 4, Request(sampling=Sampling(seed=5)))
+            messages = prompter.template.messages(PROMPT)
+            scores = model.target.score(messages, [rewrite.tokens for rewrite in rewrites])
+            assert [rewrite.log_prob for rewrite in rewrites] == pytest.approx(scores, abs=0.5)
+            assert all(rewrite.text.startswith(PROMPT) for rewrite in rewrites)
+            assert model.run(PROMPT, Request(max_tokens=8)).answer
+
+    def test_with_the_adapter_it_is_the_small_prompter(self, small_model, tmp_path):
+        """Bundle and GGUF LoRA are one model up to the precision of the base."""
+        target = small_model.target.path
+        known = KnownTarget("smollm2-135m-instruct", sha256_of(target, target.name))
+        adapter = tmp_path / "small.gguf"
+        export_lora(SHIPPED_ADAPTERS / "small-prompter", target, known, None, adapter)
+        bundle = small_model.prompter
+        with AlignedModel.load("smollm2-135m-instruct", f"self+{adapter}") as model:
+            ours = model.prompter
+            assert ours.prompt_tokens(PROMPT) == bundle.prompt_tokens(PROMPT)
+            assert ours.profile.strength == bundle.profile.strength
+            rewrites = model.rewrite(PROMPT, 4, Request(sampling=Sampling(seed=5)))
+            outputs = [rewrite.tokens for rewrite in rewrites]
+            for score in ("score", "reference_score"):
+                expected = getattr(bundle, score)(PROMPT, outputs)
+                assert getattr(ours, score)(PROMPT, outputs) == pytest.approx(expected, abs=1.5)
 
 
 class TestDraw:

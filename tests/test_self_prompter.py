@@ -21,6 +21,7 @@ from alignpro_lite.hardware.device import LlamaDevices
 from alignpro_lite.hardware.memory import TargetNeeds
 from alignpro_lite.hardware.plan import BASE_CONTEXT
 from alignpro_lite.loading import plan_models
+from alignpro_lite.prompter.card import MAX_TOKENS
 from alignpro_lite.registry import Cache, ModelStore
 from alignpro_lite.registry.models_toml import load_files
 from alignpro_lite.registry.self_prompter import SelfName, self_name
@@ -207,6 +208,7 @@ class TestEvaluation:
 
     @pytest.mark.parametrize("with_adapter", [False, True], ids=["base", "lora"])
     def test_systems_of_the_targets_own_weights(self, tmp_path, monkeypatch, adapter, with_adapter):
+        monkeypatch.setitem(MAX_TOKENS, "rewrite", 8)
         places = places_in(tmp_path, monkeypatch)
         own = f"self:rewrite+{adapter}" if with_adapter else "self:rewrite"
         systems = self.SYSTEMS.replace("{own}", own)

@@ -148,6 +148,39 @@ def make_prompter(
     _print_made(made.path, made.sidecar.parity.summary())
 
 
+@export.command("lora")
+@click.argument("adapter", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("target")
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--mode",
+    type=click.Choice(["augment", "rewrite"]),
+    help="How its output is used.  [default: what the adapter was trained for, else augment]",
+)
+@cache_option
+def make_lora(
+    adapter: Path,
+    target: str,
+    out: Path,
+    mode: Literal["augment", "rewrite"] | None,
+    cache: Path | None,
+) -> None:
+    """Make the GGUF file OUT of ADAPTER, a peft folder that was trained on TARGET.
+
+    With `--prompter self+OUT`, TARGET then rewrites prompts as it was trained to, and
+    needs no second model. TARGET is a GGUF file or a name of models.toml.
+    """
+    require_extra("export")
+    from alignpro_lite.export.lora import export_lora
+    from alignpro_lite.matching import known_target
+    from alignpro_lite.registry import ModelStore
+
+    store = ModelStore.open(cache)
+    path = store.path("target", target)
+    made = export_lora(adapter, path, known_target(store, target, path), mode, out)
+    click.echo(str(made.path))
+
+
 @export.command("reward")
 @click.argument("trained", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
