@@ -1,0 +1,63 @@
+"""The options of a question, however they are marked."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.changed_spans import require_noticed
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("Pick [A] red [B] blue", "Pick [A] red [B] green"),
+        ("Yes/No/Maybe", "Yes/No/Never"),
+        ("A: red\nB: blue", "A: red\nB: green"),
+        ("（A）红（B）蓝", "（A）红（B）绿"),
+        ("A．赤 B．青", "A．赤 B．緑"),
+        ("①红②蓝", "①红②绿"),
+        ("1. x\n2. y", "1. x\n2. z"),
+        ("a. x\nb. y", "a. x\nb. z"),
+        ("(i) cat (ii) dog", "(i) cat (ii) cow"),
+        ("A) red\n\nB) blue", "A) red\n\nB) grey"),
+        ("A、红 B、蓝", "A、红 B、绿"),
+        ("Answer yes or no", "Answer true or false"),
+        ("Answer yes or no.", "Answer yes or maybe."),
+        ("Reply ja oder nein", "Reply ja oder vielleicht"),
+        ("回答是或否", "回答对或错"),
+        ("Options: red, blue", "Options: red, green"),
+        ("Choose:\n- red\n- blue", "Choose:\n- red\n- green"),
+        ("A - red\nB - blue", "A - red\nB - green"),
+        ("**A)** red **B)** blue", "**A)** red **B)** green"),
+        ("A. red B. blue", "A. red B. blue C. green"),
+        ("Option A: cat\nOption B: dog", "Option A: cat\nOption B: cow"),
+        ("Ⓐ red Ⓑ blue", "Ⓐ red Ⓑ green"),
+        ("1) red, 2) blue", "1) red, 2) green"),
+        ("Ａ．猫\u3000Ｂ．犬", "Ａ．猫\u3000Ｂ．牛"),
+        ("А) кот Б) пёс", "А) кот Б) бык"),
+        ("а) кот б) пёс", "а) кот б) бык"),
+        ("a | b\nc | d", "a | b\nc | e"),
+        ("a) x b) y c) z", "a) x b) y c) w"),
+        ("[1] cat\n[2] dog", "[1] cat\n[2] cow"),
+        ("I. cat\nII. dog", "I. cat\nII. cow"),
+        ("甲、猫 乙、狗", "甲、猫 乙、牛"),
+        ("ア．猫\nイ．犬", "ア．猫\nイ．牛"),
+        ("a: red\nb: blue", "a: red\nb: grey"),
+        ("(1) x (2) y", "(1) x (2) z"),
+        ("A. cat\nmore\nB. dog", "A. cat\nmore\nB. cow"),
+        ("选项：红、蓝", "选项：红、绿"),
+        ("* red\n* blue", "* red\n* grey"),
+        ("• red\n• blue", "• red\n• grey"),
+        ("1: red 2: blue", "1: red 2: grey"),
+        ("A] red B] blue", "A] red B] grey"),
+        ("1．赤 2．青", "1．赤 2．緑"),
+        ("- [ ] a\n- [x] b", "- [x] a\n- [x] b"),
+        ("اختر: أ) قط ب) كلب", "اختر: أ) قط ب) ذئب"),
+        ("בחר: א) חתול ב) כלב", "בחר: א) חתול ב) זאב"),
+        ("Rispondi sì o no", "Rispondi sì"),
+        ("Svara ja eller nej", "Svara ja"),
+    ],
+)
+def test_a_change_of_an_option_is_noticed(prompt, rewrite):
+    """Regression: only a few quotes, plain URLs and a short list of units were known."""
+    require_noticed(prompt, rewrite)
