@@ -164,6 +164,8 @@ def test_a_run_with_two_kinds_of_reward_scales_them_and_resumes_with_the_same(
     recorded = json.loads((run / "config.json").read_text())["scaling"]
     assert recorded == {"by": "spread", "prompts": 32, "answers": 4}
     card = read_prompter_card(run / "adapter")
+    assert card
+    assert card.reward
     assert f"{scales['weights']['right']:g} right" in card.reward
 
 
