@@ -260,7 +260,7 @@ class HeadroomSection(Record):
         rewrites: Rewrites that are drawn from ρ_θ, and as many from ρ_sft.
         answers: Answers to each rewrite.
         worth: The smallest gain that matters; without it, a fifth of the standard deviation of the
-            answers to a rewrite.
+            answers to one prompt.
     """
 
     bundle: str = "default"

@@ -40,7 +40,7 @@ _FOLDS = 2
 little better, but choices that share most of their prompts make intervals too narrow."""
 _TINY = 1e-12
 
-Verdict: TypeAlias = Literal["hurts", "nothing", "constant", "choice", "open", "noisy"]
+HeadroomVerdict: TypeAlias = Literal["hurts", "nothing", "constant", "choice", "open", "noisy"]
 """Rewriting hurts; gains nothing that matters; a constant suffices; a choice for each prompt pays;
 rewriting pays, but which of the two is open; or nothing can be told."""
 
@@ -127,9 +127,11 @@ class Headroom:
     def smallest(self) -> float:
         """The smallest gain that matters unless somebody says otherwise.
 
-        It is a fifth of the standard deviation of the answers to a rewrite.
+        It is a fifth of the standard deviation of the answers to one prompt, its hints included.
         """
-        return max(_MATTERS * math.sqrt(max(self.shared.answer.value, 0.0)), _TINY)
+        mixed = self.shared.interaction.value if self.shared.interaction else 0.0
+        variance = self.shared.rewrite.value + mixed + self.shared.answer.value
+        return max(_MATTERS * math.sqrt(max(variance, 0.0)), _TINY)
 
     def calls_for(self, error: float) -> int:
         """Calls of the target after which `constant` and `extra` are known to ± error.
@@ -139,7 +141,7 @@ class Headroom:
         width = max(found.high - found.low for found in (self.constant, self.extra))
         return math.ceil(self.calls * (width / 2 / error) ** 2)
 
-    def verdict(self, worth: float) -> Verdict:
+    def verdict(self, worth: float) -> HeadroomVerdict:
         """What to do.
 
         Args:

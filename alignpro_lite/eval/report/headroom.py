@@ -22,12 +22,12 @@ from alignpro_lite.eval.report.tables import (
 )
 from alignpro_lite.eval.summary import ModelUsed
 from alignpro_lite.measure.components import Components
-from alignpro_lite.measure.headroom import RELIABLE, Headroom, Verdict
+from alignpro_lite.measure.headroom import RELIABLE, Headroom, HeadroomVerdict
 from alignpro_lite.measure.statistics import Estimate
 
 _TEMPLATE = "headroom.html"
 _NOTHING = "–"
-_TONES: dict[Verdict, str] = {
+_TONES: dict[HeadroomVerdict, str] = {
     "hurts": "worse",
     "nothing": "same",
     "constant": "better",
@@ -80,7 +80,7 @@ def headroom_verdict(report: HeadroomReport) -> Shown:
     constant, extra, chosen = map(_with_interval, (found.constant, found.extra, found.chosen))
     choosing = "choosing per prompt would add" if found.constant.low > 0 else "choosing adds"
     needed = f"about {found.calls_for(report.worth):,} answers would tell it to ±{worth}"
-    sentences: dict[Verdict, str] = {
+    sentences: dict[HeadroomVerdict, str] = {
         "choice": f"Choosing a rewrite for each prompt pays: it gains {chosen}, which is {extra} "
         "more than the best constant hint; a prompter has something to learn here.",
         "constant": f"A constant hint is worth {constant}; {choosing} {extra}: training is "
