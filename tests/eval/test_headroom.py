@@ -198,15 +198,6 @@ def test_what_a_configuration_fixes_is_not_planned():
     assert plan_design(1e5, 1, section, 12) == HeadroomDesign(3, 4, 6)
     assert plan_design(10, 1, section, 12) == HeadroomDesign(3, 2, 6)
 
-<<<<<<< HEAD
-def test_a_budget_is_prompts_at_the_cost_so_far():
-    spent = {"done": 2, "seconds": 40.0, "calls": 100, "most": 60}
-    assert HeadroomBudget(600.0, None).prompts(**spent) == 30
-    assert HeadroomBudget(None, 1000).prompts(**spent) == 20
-    assert HeadroomBudget(10.0, None).prompts(**spent) == 4, "fewer say nothing"
-    assert HeadroomBudget(None, 459).prompts(done=8, seconds=40.0, calls=400, most=60) == 8
-    assert HeadroomBudget(None, 460).prompts(done=8, seconds=40.0, calls=400, most=60) == 9
-=======
 
 @pytest.mark.parametrize(
     ("budget", "done", "calls", "prompts"),
@@ -220,7 +211,7 @@ def test_a_budget_is_prompts_at_the_cost_so_far():
 )
 def test_a_budget_is_prompts_at_the_cost_so_far(budget, done, calls, prompts):
     assert budget.prompts(done, seconds=40.0, calls=calls, most=60) == prompts
->>>>>>> headroom
+
 
 # --- the report
 

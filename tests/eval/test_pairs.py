@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -120,5 +120,6 @@ def test_labels_are_what_the_judge_prefers_and_training_reads_them(tmp_path):
 
 def test_the_command_takes_every_format_of_pairs():
     (form,) = (option for option in eval_pairs.params if option.name == "form")
+    kind: Any = form.type
     rated = {"helpsteer", "ratings"}
-    assert set(form.type.choices) == set(get_args(PreferenceFormat)) - rated
+    assert set(kind.choices) == set(get_args(PreferenceFormat)) - rated

@@ -445,3 +445,57 @@ def test_the_prompts_of_the_quick_evaluation_are_of_every_kind():
     for prompts in (found.judged["quick"], found.spare):
         assert {kind_of_prompt(prompt) for prompt in prompts} == set(PROMPT_KINDS)
         assert len(prompts) == 16
+JUDGED = """
+[target]
+{target}
+[answers]
+count = 2
+max_tokens = 4
+[[data]]
+name = "lakes"
+path = "lakes.jsonl"
+format = "prompt"
+part = "all"
+[[judge]]
+name = "own"
+reward = [{{ kind = "judge", source = "target", weights = {{ judge = 1.0 }} }}]
+[pair_judge]
+source = "target"
+[[system]]
+name = "none"
+kind = "none"
+[[system]]
+name = "told"
+kind = "instruction"
+text = "Be brief."
+"""
+GGUF = f'kind = "gguf"\nsource = "{TINY_TARGET}"\ncontext = 2048'
+ENDPOINT = 'kind = "openai"\nurl = "http://localhost:1/v1"\nmodel = "m"'
+
+
+def judged_config(places, target) -> EvalConfig:
+    file = places.data / "eval.toml"
+    file.write_text(JUDGED.format(target=target))
+    return read_config(file, EvalConfig)
+
+
+def test_the_target_judges_an_evaluation_in_the_memory_that_it_has(places, monkeypatch):
+    monkeypatch.setattr("alignpro_lite.reward.judge.LEAST_MASS", 0.0)
+    monkeypatch.setattr("alignpro_lite.reward.loading.LlamaTarget", None)
+    summary = evaluate(judged_config(places, GGUF), places, silent)
+    rows = [json.loads(line) for line in lines_of(places)]
+    chances = [chance for row in rows for chance in row["rewards"]["own"]]
+    assert len(chances) == 2 * 3 * 2
+    assert all(0 < chance < 1 for chance in chances)
+    assert [model.role for model in summary.models] == ["target"]
+    assert any("target prefers told to none" in note for note in summary.notes)
+
+
+def test_an_endpoint_cannot_judge_and_says_so_before_anything_is_answered(places):
+    with pytest.raises(InputError, match="GGUF file that is loaded here"):
+        evaluate(judged_config(places, ENDPOINT), places, silent)
+    config = judged_config(places, ENDPOINT)
+    other = replace(config, judge=config_of(places).judge)
+    with pytest.raises(InputError, match="pair judge that is the target needs"):
+        evaluate(other, places, silent)
+    assert not (places.run / RESULTS).exists()

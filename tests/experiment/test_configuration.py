@@ -14,16 +14,13 @@ from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.config import read_config
 from alignpro_lite.experiment.models import load_prompts
-<<<<<<< HEAD
-from alignpro_lite.experiment.prompts import Task, prompt_position, read_tasks, split_prompts
-=======
 from alignpro_lite.experiment.prompts import (
+    Task,
     prompt_format,
     prompt_position,
-    read_prompts,
+    read_tasks,
     split_prompts,
 )
->>>>>>> headroom
 from alignpro_lite.experiment.sections import PromptDataSection, PromptFileSection
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.reward.config import RewardConfig
@@ -310,10 +307,7 @@ def test_a_damaged_archive_is_one_line(tmp_path):
     content[12] ^= 0xFF
     (tmp_path / "p.jsonl.gz").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read"):
-<<<<<<< HEAD
         read_tasks(tmp_path / "p.jsonl.gz", "prompt")
-=======
-        read_prompts(tmp_path / "p.jsonl.gz", "prompt")
 
 
 @pytest.mark.parametrize(
@@ -330,4 +324,3 @@ def test_the_format_of_prompts_is_that_of_their_keys(tmp_path, line, form):
     """A line that is broken says nothing about the others."""
     (tmp_path / "p.jsonl").write_text('{"prompt": \n' + line + "\n")
     assert prompt_format(tmp_path / "p.jsonl") == form
->>>>>>> headroom

@@ -10,6 +10,7 @@ import pytest
 from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import RewardError
+from alignpro_lite.loading import plan_models
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
@@ -41,9 +42,10 @@ class Comparing:
 
 
 def judged(scorer, target=None, cancellation=None, **settings):
+    prompter: Any = FakePrompter(TEXTS)
     fake: Any = target or FakeTarget()
     reward = Reward([scorer], {"judge": 1.0}, rivals=2)
-    models = DrawModels(FakePrompter(TEXTS), fake, reward)
+    models = DrawModels(prompter, fake, reward)
     request = Request(rho_star=RhoStar(samples=2, **settings))
     return draw(models, protect(PROMPT), request, cancellation or Cancellation())
 
@@ -100,11 +102,10 @@ SMALL = Request(rho_star=RhoStar(samples=2, strength=0.1, guard_answers=2), max_
 def test_the_target_is_its_own_judge_in_the_memory_that_it_has(monkeypatch):
     """A second copy of the weights would be half of a small machine's memory."""
     opened = []
-    load = AlignedModel.load.__func__.__globals__["plan_models"]
 
     def noted(*given):
         opened.append(given)
-        return load(*given)
+        return plan_models(*given)
 
     monkeypatch.setattr("alignpro_lite.aligned.plan_models", noted)
     monkeypatch.setattr("alignpro_lite.reward.loading.LlamaTarget", None)

@@ -169,6 +169,17 @@ def test_replies_are_judged_without_a_thought(opened):
     assert opened(models.SWITCH).choice_log_probs([ASK], ["Yes", "No"]).tolist() == expected
 
 
+def test_a_thought_that_the_prompt_opens_is_closed_before_a_reply_is_judged(opened):
+    """A template without a switch left the judge inside its thought, of which no letter says
+    anything."""
+    target = opened(models.OPENED)
+    asked = b"".join(target.spoken(token) for token in target._reply_prompt(ASK))
+    assert asked.endswith(b"</think>\n\n")
+    assert b"</think>" not in b"".join(map(target.spoken, target.prompt_tokens(ASK)))
+    plain = opened(models.PLAIN)
+    assert plain._reply_prompt(ASK) == plain.prompt_tokens(ASK)
+
+
 def test_training_and_evaluation_see_the_answer_alone(opened):
     rollouts = GgufTarget(opened(models.ALWAYS))
     assert rollouts.answers([ASK], AnswerPlan(1, 200), 0)[0][0].text == "It is 357."

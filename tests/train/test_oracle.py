@@ -21,6 +21,7 @@ from alignpro_lite.gguf.kind import require_text_generation
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.target.rollout import Answer, AnswerPlan
 from alignpro_lite.train import loop
 from alignpro_lite.train.metrics import Metrics, read_metrics
@@ -242,6 +243,14 @@ def test_answers_that_teach_nothing_are_refused(folder, base, answers):
     file.write_text("\n".join(lines))
     with pytest.raises(InputError, match="to be learned from"):
         read_config(file, OracleConfig)
+
+
+def test_a_judge_cannot_teach_an_oracle(folder, base):
+    """It would compare answers with what the stand-in for the target repeats: the prompt."""
+    config = config_of(folder, base)
+    judge = ScorerSource("judge", "target", {"judge": 1.0})
+    with pytest.raises(InputError, match="found a judge"):
+        replace(config, reward=(judge,))
 
 
 def test_too_few_prompts_to_set_some_apart_are_refused(folder, base):

@@ -129,6 +129,23 @@ def test_a_run_against_the_deployed_target_leaves_all_it_promises(base, tmp_path
     assert json.loads((run / "config.json").read_text())["objective"]["strength"] == 0.05
 
 
+def test_the_target_may_judge_the_run_that_it_answers(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("alignpro_lite.reward.judge.LEAST_MASS", 0.0)
+    monkeypatch.setattr("alignpro_lite.reward.loading.LlamaTarget", None)  # no second copy
+    config = write_run(tmp_path, base, TINY_TARGET, steps=1)
+    scored = 'kind = "python"\nsource = "tests.support.training_run:length"'
+    text = config.read_text().replace(scored, 'kind = "judge"\nsource = "target"')
+    config.write_text(text.replace("length = 0.1", "judge = 1.0"))
+    run = tmp_path / "run"
+    assert train(config, run)
+    (line,) = read_metrics(run)
+    assert 0 < line["reward/judge"] < 1
+    assert line["failures/reward"] == 0
+    judged = [cell for cell in summary_of(run)["cells"] if cell["judge"] == "reward"]
+    assert judged
+    assert all(0 < cell["mean"]["value"] < 1 for cell in judged)
+
+
 @pytest.fixture(scope="module")
 def finished(base, tmp_path_factory):
     """An unbroken run against the hashing target."""
