@@ -176,8 +176,8 @@ class Adapter:
         if layout not in self._gates:
             name = f"{GATE}/{len(self._gates)}"
             mask = add_initializer(self._graph, f"{name}/learned", learned)
-            one = add_initializer(self._graph, f"{name}/one", np.ones(1, dtype))
-            gates = ir.node("Where", [mask, self._gate, one], name=name)
+            open_gate = add_initializer(self._graph, f"{name}/open", np.ones(1, dtype))
+            gates = ir.node("Where", [mask, self._gate, open_gate], name=name)
             self._graph.insert_before(node, gates)
             self._gates[layout] = gates.outputs[0]
         return self._gates[layout]

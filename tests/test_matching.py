@@ -44,6 +44,7 @@ def store(tmp_path):
             {
                 "base": "tiny",
                 "template": card["template"],
+                "reference_rank": 0,
                 "strength": None,
                 "reward": None,
                 "sampling": card["sampling"],

@@ -29,7 +29,7 @@ def test_the_wheel_is_small(wheel):
         else:
             code += info.compress_size
     assert code < 1_000_000
-    assert adapters < 10_000_000
+    assert adapters < 20_000_000
 
 
 def test_the_wheel_holds_code_data_and_the_export(wheel):

@@ -12,10 +12,8 @@ import torch
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.registry.record import Record
 from alignpro_lite.train.policy import Policy
-from alignpro_lite.train.reference.trainer import Lesson, hint_log_probs
+from alignpro_lite.train.reference.trainer import Lesson, hint_log_probs, in_passes
 from alignpro_lite.train.token_trie import pack
-
-_TOGETHER = 16
 
 
 class HintFigures(Record):
@@ -75,7 +73,7 @@ def measure_hints(
         temperature: Of the hints that are drawn.
         seed: Seed of the drawn hints.
     """
-    batches = [lessons[start : start + _TOGETHER] for start in range(0, len(lessons), _TOGETHER)]
+    batches = list(in_passes(lessons))
     log_probs = [value for batch in batches for value in hint_log_probs(policy, batch).tolist()]
     empty = [
         math.exp(value) for batch in batches for value in _log_empty(policy, batch, temperature)

@@ -142,7 +142,7 @@ class ReferenceTrainer:
         """One step of the optimiser: mean loss of a hint's token over a batch."""
         lessons, loss = self._batch(), 0.0
         tokens = sum(len(lesson.output) for lesson in lessons)
-        for some in _together(lessons):
+        for some in in_passes(lessons):
             share = -hint_log_probs(self._policy, some).sum() / tokens
             share.backward()
             loss += float(share.detach())
@@ -199,8 +199,8 @@ class ReferenceTrainer:
         checkpoint.publish(folder)
 
 
-def _together(lessons: Sequence[Lesson]) -> Iterator[Sequence[Lesson]]:
-    """A few pairs at a time: attention is quadratic in all tokens of a pass, and so is its mask."""
+def in_passes(lessons: Sequence[Lesson]) -> Iterator[Sequence[Lesson]]:
+    """A few pairs at a time: attention is quadratic in all tokens of a pass, as is its mask."""
     for start in range(0, len(lessons), _TOGETHER):
         yield lessons[start : start + _TOGETHER]
 
@@ -208,5 +208,5 @@ def _together(lessons: Sequence[Lesson]) -> Iterator[Sequence[Lesson]]:
 @torch.no_grad()
 def held_out_loss(policy: Policy, lessons: Sequence[Lesson]) -> float:
     """Mean loss of a hint's token, in nats."""
-    total = sum(float(hint_log_probs(policy, some).sum()) for some in _together(lessons))
+    total = sum(float(hint_log_probs(policy, some).sum()) for some in in_passes(lessons))
     return -total / sum(len(lesson.output) for lesson in lessons)
