@@ -71,6 +71,11 @@ class Learner:
     prompts: Sequence[str]
     accelerator: Accelerator
 
+    @property
+    def target(self) -> Target:
+        """The one that is measured with."""
+        return self.targets[0]
+
 
 @dataclass
 class Rollout:

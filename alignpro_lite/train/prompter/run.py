@@ -125,7 +125,7 @@ def _finish(
         if config.second_reward:
             second = open_reward(config.second_reward, places.store, usable_cores())
             judges[SECOND] = stack.enter_context(second)
-        bench = Bench(learner.targets[0], judges, learner.plan.with_count(config.report.answers))
+        bench = Bench(learner.target, judges, learner.plan.with_count(config.report.answers))
         held_out = prompts.held_out[: config.report.prompts]
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)

@@ -29,12 +29,14 @@ class Pilot:
     Attributes:
         nats: KL(ρ*‖ρ_sft) that λ is to allow.
         prompts: Training prompts.
-        rewrites: Of each, by ρ_sft; each is measured twice by `answers.count` answers.
+        rewrites: Of each, by ρ_sft.
+        answers: By which each rewrite is measured, twice.
     """
 
     nats: float
     prompts: int
     rewrites: int
+    answers: int
 
 
 def measure_strength(
@@ -65,13 +67,14 @@ def measure_strength(
             for section in config.targets
         )
         reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        learner = Learner(policy, targets, reward, config.answers, Sampling(), some, accelerator)
+        plan = config.answers.with_count(pilot.answers)
+        learner = Learner(policy, targets, reward, plan, Sampling(), some, accelerator)
         first, second = measured_twice(learner, some, pilot.rewrites, seed)
     spread = spread_between(first, second, seed)
-    noise = math.sqrt(float((first - second).var()) / 2 * config.answers.count)
+    noise = math.sqrt(float((first - second).var()) / 2 * pilot.answers)
     note(
         f"R spreads by {spread.value:.4f} ({spread.low:.4f} to {spread.high:.4f}) over the "
         f"rewrites of a prompt, an answer by about {noise:.4f} around R, from "
-        f"{2 * first.size * config.answers.count} answers to {first.size} rewrites."
+        f"{2 * first.size * pilot.answers} answers to {first.size} rewrites."
     )
     return strength_for(spread.value, pilot.nats)
