@@ -149,6 +149,13 @@ def learn_prompter(
     show_default=True,
     help="Rewrites of each.",
 )
+@click.option(
+    "--answers",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Answers by which each rewrite is measured, twice.",
+)
 def find_strength(
     config: Path,
     data: Path | None,
@@ -156,6 +163,7 @@ def find_strength(
     nats: float,
     prompts: int,
     rewrites: int,
+    answers: int,
 ) -> None:
     """Print the λ that follows from how far rewards spread over rewrites.
 
@@ -173,7 +181,7 @@ def find_strength(
     wanted = read_config(config, PrompterConfig)
     folder = data or config.parent
     places = Places(folder, folder, ModelStore.open(cache))
-    found = measure_strength(wanted, places, Pilot(nats, prompts, rewrites), output.note)
+    found = measure_strength(wanted, places, Pilot(nats, prompts, rewrites, answers), output.note)
     click.echo(f"{found:.3g}")
 
 

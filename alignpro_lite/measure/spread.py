@@ -50,6 +50,6 @@ def strength_for(spread: float, nats: float) -> float:
         raise InputError(
             "λ follows from how far rewards spread over the rewrites of a prompt, found no spread "
             "beyond the noise of the answers.",
-            "Measure with more --prompts or --rewrites, or with a larger answers.count.",
+            "Measure with more --prompts, --rewrites or --answers.",
         )
     return spread / math.sqrt(2 * nats)

@@ -74,6 +74,11 @@ class Learner:
     accelerator: Accelerator
     rivals: tuple[RivalSource, ...] = (no_rivals,)
 
+    @property
+    def target(self) -> Target:
+        """The one that is measured with."""
+        return self.targets[0]
+
 
 @dataclass
 class Rollout:

@@ -148,7 +148,7 @@ def _scales(
         both = dict.fromkeys([*some, *(known[: section.prompts] if checked else ())])
         return measure_scales(
             learner.reward,
-            learner.targets[0],
+            learner.target,
             learner.plan.with_count(section.answers),
             list(both),
             dict.fromkeys(checked, known),

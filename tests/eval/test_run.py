@@ -445,6 +445,8 @@ def test_the_prompts_of_the_quick_evaluation_are_of_every_kind():
     for prompts in (found.judged["quick"], found.spare):
         assert {kind_of_prompt(prompt) for prompt in prompts} == set(PROMPT_KINDS)
         assert len(prompts) == 16
+
+
 JUDGED = """
 [target]
 {target}

@@ -40,7 +40,8 @@ def asked(base, folder, monkeypatch, words, nats="1"):
     target = ScriptedTarget(words)
     monkeypatch.setattr(strength, "open_target", lambda section, store: target)
     config = write_run(folder, base, TINY_TARGET, answers=2)
-    options = ["--config", str(config), "--prompts", "4", "--rewrites", "3", "--nats", nats]
+    options = ["--config", str(config), "--prompts", "4", "--rewrites", "3"]
+    options += ["--answers", "2", "--nats", nats]
     return CliRunner().invoke(cli, ["train", "strength", *options])
 
 

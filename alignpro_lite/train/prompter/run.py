@@ -66,7 +66,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     def load_policy(device: str) -> Policy:
         base = places.store.path("prompter", section.base)
         template, seed = template_of(section, places.data), config.training.seed
-        reference = _reference_of(section, places.data)
+        reference = reference_of(section, places.data)
         return Policy(base, template, section, section.max_tokens, device, seed, reference)
 
     def finish(trainer: PolicyTrainer, learner: Learner, prompts: Prompts) -> None:
@@ -130,7 +130,7 @@ def words_of(name: str, key: str, mode: RewriteMode, folder: Path) -> RewriteTem
     return card.template
 
 
-def _reference_of(section: PrompterSection, folder: Path) -> Path | None:
+def reference_of(section: PrompterSection, folder: Path) -> Path | None:
     """The folder of the adapter that makes ρ_sft of the base."""
     return None if section.reference is None else adapter_folder(section.reference, folder)
 
@@ -150,15 +150,15 @@ def _finish(
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
-            target = llama_of(learner.targets[0])
+            target = llama_of(learner.target)
             second = open_reward(
                 config.second_reward, places.store, usable_cores(), prompts.references, target
             )
             judges[SECOND] = stack.enter_context(second)
         needed = max(reward.rivals for reward in judges.values())
-        rivals = rival_source(needed, learner.targets[0], learner.plan, config.training.seed)
+        rivals = rival_source(needed, learner.target, learner.plan, config.training.seed)
         plan = learner.plan.with_count(config.report.answers)
-        bench = Bench(learner.targets[0], judges, plan, rivals)
+        bench = Bench(learner.target, judges, plan, rivals)
         held_out = prompts.held_out[: config.report.prompts]
         measuring = Measuring(config, policy, bench, held_out, prompts.train)
         summary, records = measure(measuring, places, note)
@@ -179,7 +179,7 @@ def _write_adapter(
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder, policy = places.run / ADAPTER_FOLDER, learner.policy
     save_adapter(policy.model, config.prompter.base, folder)
-    reference = _reference_of(config.prompter, places.data)
+    reference = reference_of(config.prompter, places.data)
     card = PrompterCard(
         base=config.prompter.base,
         template=policy.tokens.template,

@@ -16,9 +16,11 @@ from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.measure.spread import spread_between, strength_for
 from alignpro_lite.reward.loading import open_reward
+from alignpro_lite.reward.rivals import rival_source
+from alignpro_lite.target.rollout import llama_of
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
-from alignpro_lite.train.prompter.run import template_of
+from alignpro_lite.train.prompter.run import reference_of, template_of
 from alignpro_lite.train.rollout import Learner, measured_twice
 
 
@@ -29,12 +31,14 @@ class Pilot:
     Attributes:
         nats: KL(ρ*‖ρ_sft) that λ is to allow.
         prompts: Training prompts.
-        rewrites: Of each, by ρ_sft; each is measured twice by `answers.count` answers.
+        rewrites: Of each, by ρ_sft.
+        answers: By which each rewrite is measured, twice.
     """
 
     nats: float
     prompts: int
     rewrites: int
+    answers: int
 
 
 def measure_strength(
@@ -56,7 +60,10 @@ def measure_strength(
     template = template_of(config.prompter, places.data)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device = str(accelerator.device)
-    policy = Policy(base, template, config.prompter, config.prompter.max_tokens, device, seed)
+    reference = reference_of(config.prompter, places.data)
+    policy = Policy(
+        base, template, config.prompter, config.prompter.max_tokens, device, seed, reference
+    )
     prompts = load_prompts(config.data, places.data, policy.tokens.request, seed, note)
     some = prompts.train[: pilot.prompts]
     with ExitStack() as stack:
@@ -64,14 +71,19 @@ def measure_strength(
             stack.enter_context(closing(open_target(section, places.store)))
             for section in config.targets
         )
-        reward = stack.enter_context(open_reward(config.reward, places.store, usable_cores()))
-        learner = Learner(policy, targets, reward, config.answers, Sampling(), some, accelerator)
+        known, judging = prompts.references, llama_of(targets[0])
+        reward = stack.enter_context(
+            open_reward(config.reward, places.store, usable_cores(), known, judging)
+        )
+        plan = config.answers.with_count(pilot.answers)
+        rivals = tuple(rival_source(reward.rivals, each, plan, seed) for each in targets)
+        learner = Learner(policy, targets, reward, plan, Sampling(), some, accelerator, rivals)
         first, second = measured_twice(learner, some, pilot.rewrites, seed)
     spread = spread_between(first, second, seed)
-    noise = math.sqrt(float((first - second).var()) / 2 * config.answers.count)
+    noise = math.sqrt(float((first - second).var()) / 2 * pilot.answers)
     note(
         f"R spreads by {spread.value:.4f} ({spread.low:.4f} to {spread.high:.4f}) over the "
         f"rewrites of a prompt, an answer by about {noise:.4f} around R, from "
-        f"{2 * first.size * config.answers.count} answers to {first.size} rewrites."
+        f"{2 * first.size * pilot.answers} answers to {first.size} rewrites."
     )
     return strength_for(spread.value, pilot.nats)
