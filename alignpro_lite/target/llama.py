@@ -52,8 +52,8 @@ class SamplerChain:
 
 
 TargetSampler: TypeAlias = SamplerChain | TokenSource
-"""Where the tokens of a sequence come from: drawn by llama.cpp, or chosen in Python: given ones that
-are scored, and those of a prompter, whose probability under its filters must be known."""
+"""Where the tokens of a sequence come from: drawn by llama.cpp, or chosen in Python, where they are
+given to be scored or are a prompter's, whose probability under its filters must be known."""
 
 
 @dataclass(frozen=True)
