@@ -19,7 +19,7 @@ from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.prompter.card import card_of
 from alignpro_lite.prompter.lora_file import BASE_KEY, CARD_KEY, LoraFile, open_lora
 from alignpro_lite.prompter.targets import KnownTarget
-from alignpro_lite.registry.models_toml import RewriteMode
+from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import plain
 from alignpro_lite.registry.storage import commit
 

@@ -172,5 +172,6 @@ def scorer_of(source, reference):
 
 def scored(source, answer, reference):
     known = TaskReference("exact", reference)  # the reward decides, not the data
-    ((score,),) = scorer_of(source, reference).score([Exchange("How many?", answer, reference=known)])
+    exchange = Exchange("How many?", answer, reference=known)
+    ((score,),) = scorer_of(source, reference).score([exchange])
     return score

@@ -119,6 +119,7 @@ def test_a_race_stops_where_the_budget_does():
     target = FakeTarget(tokens=120)  # longer than the budget reckons with
     budget = Budget(tokens=96 * (8 * 2 + 16))
     choice = drawn(FakePrompter(TEXTS), rewarded(worth.get), target, samples=8, budget=budget)
+    assert budget.tokens is not None
     assert choice.certificate.target_tokens <= budget.tokens + 24 * 5
     assert choice.sent == TEXTS[7]
 

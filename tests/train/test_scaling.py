@@ -56,7 +56,7 @@ def measured(prompts, scopes=None, count=3, weight=1.0, target=None):
     numbers = FunctionScorer("number", float)
     check = CheckScorer("gsm8k", "right", {"b2": TaskReference("gsm8k", "#### 2")})
     references = {"b2": TaskReference("gsm8k", "#### 2")}
-    reward = Reward([numbers, check], {"number": weight, "right": 1.0}, references)
+    reward = Reward([numbers, check], {"number": weight, "right": 1.0}, references=references)
     plan = AnswerPlan(count=count, max_tokens=4)
     return measure_scales(reward, target or CountingTarget(), plan, prompts, scopes or {}, 0)
 
