@@ -154,6 +154,7 @@ def row_of(number, prompt, answers):
         log_ratios=(),
         reason="",
         seconds=0.0,
+        cut=(False,) * len(answers),
     )
 
 
