@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import InputError
@@ -68,6 +68,7 @@ def test_any_other_answer_is_wrong_and_no_error(answer, reference):
     assert scored("gsm8k", answer, reference) == 0
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(-(10**12), 10**12))
 def test_a_number_at_the_end_is_found_however_it_is_written(before, number):
     sign = "-" if number < 0 else ""
@@ -75,6 +76,7 @@ def test_a_number_at_the_end_is_found_however_it_is_written(before, number):
         assert last_number(f"{before} {written}") == number
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789,.-$/ \n"))
 def test_no_text_breaks_the_search_for_a_number(text):
     NumberCheck().score("", text, "#### 1")
