@@ -13,12 +13,16 @@ from alignpro_lite.measure.kinds import PROMPT_KINDS
 from alignpro_lite.measure.segments import Segments, describe_segments
 from alignpro_lite.measure.statistics import Estimate, mean_difference
 
+ENOUGH_OF_A_KIND = 6
+"""Prompts of a kind that has a row: with fewer, no sign-flip test can find anything at 5 %, and the
+interval of a bootstrap is far too narrow."""
+
 
 def results_by_kind(answers: Answers) -> Iterator[KindResult]:
     """Every system but the baseline, on all prompts and on those of each kind, under every judge.
 
-    A system that answers only some data sets is compared on those. A kind of fewer than two prompts
-    has no row.
+    A system that answers only some data sets is compared on those. A kind of fewer than
+    `ENOUGH_OF_A_KIND` prompts has no row.
     """
     lineup = answers.lineup
     for judge in lineup.judges:
@@ -27,7 +31,7 @@ def results_by_kind(answers: Answers) -> Iterator[KindResult]:
                 continue
             places = answers.places(ALL, system, lineup.baseline)
             for kind, shared in _by_kind(answers, places).items():
-                if len(shared) >= 2:
+                if len(shared) >= (2 if kind == ALL else ENOUGH_OF_A_KIND):
                     yield _result(answers, kind, system, judge, shared)
 
 

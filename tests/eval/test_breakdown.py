@@ -13,7 +13,10 @@ from alignpro_lite.eval.lineup import ALL
 from tests.support.records import JUDGE, lineup_of, records_of
 
 SYSTEMS = {"none": ("a", "b"), "learned": ("a", "b"), "hint": ("a", "b"), "given": ("b",)}
-KINDS = {"a 0": "maths", "a 1": "maths", "b 0": "maths", "b 1": "poems"}
+KINDS = {
+    **{f"a {number}": "maths" for number in range(6)},
+    **{f"b {number}": "maths" if number < 3 else "poems" for number in range(6)},
+}
 
 
 def rewards(system, number):
@@ -25,7 +28,7 @@ def rewards(system, number):
 
 @pytest.fixture(scope="module")
 def answers():
-    lineup = replace(lineup_of(SYSTEMS, prompts=2), constant="hint", kinds=KINDS)
+    lineup = replace(lineup_of(SYSTEMS, prompts=6), constant="hint", kinds=KINDS)
     records = [
         structs.replace(
             record,
@@ -46,15 +49,15 @@ def test_every_kind_is_compared_with_the_baseline_and_with_one_hint_for_all(answ
         *(("learned", kind) for kind in (ALL, "maths")),
         *(("hint", kind) for kind in (ALL, "maths")),
         ("given", ALL),
-    }, "one poem is too few, and so is one prompt of maths"
+    }, "three poems are too few, and so are three prompts of maths"
     row = found["learned", "maths"]
-    assert (row.prompts, row.judge) == (3, JUDGE)
-    assert row.gain.value == pytest.approx((0.4 - 0.4 - 0.4) / 3)
-    assert row.over_constant.value == pytest.approx(0.3 * (1 - 1 - 1) / 3)
+    assert (row.prompts, row.judge) == (9, JUDGE)
+    assert row.gain.value == pytest.approx(0.4 * (7 - 2) / 9)
+    assert row.over_constant.value == pytest.approx(0.3 * (7 - 2) / 9)
     assert row.over_constant.low <= row.over_constant.value <= row.over_constant.high
-    assert row.harm.each.value == pytest.approx(2 / 3)
+    assert row.harm.each.value == pytest.approx(2 / 9)
     assert found["hint", ALL].over_constant is None
-    assert found["given", ALL].prompts == 2
+    assert found["given", ALL].prompts == 6
 
 
 def test_without_a_constant_hint_nothing_is_held_against_it(answers):
@@ -65,7 +68,7 @@ def test_without_a_constant_hint_nothing_is_held_against_it(answers):
 def test_systems_that_change_prompts_are_described(answers):
     found = adaptations(answers)
     assert set(found) == {"learned", "hint", "given"}
-    assert (found["hint"].own, found["hint"].distinct, found["hint"].prompts) == (0, 1, 4)
+    assert (found["hint"].own, found["hint"].distinct, found["hint"].prompts) == (0, 1, 12)
     assert found["learned"].distinct == 0, "a prompt that is said twice adds nothing of its own"
 
 
