@@ -51,7 +51,7 @@ HEADROOM_PAGE = "headroom.html"
 TRIED = "tried.jsonl"
 DESIGN = "design.jsonl"
 HINTS = tuple(Path(__file__).with_name("hints.txt").read_text(encoding="utf-8").splitlines())
-"""The constant hints, the most general ones first."""
+"""The constant hints."""
 _MOST_PROMPTS = 1000
 _LONGEST_PROMPT = 8000
 _MOST_CONTEXT = 8192
@@ -115,18 +115,17 @@ def evaluate_headroom(
         _require_prompts(len(evaluation.mixed(_MOST_PROMPTS)))
         sources = _sources(evaluation.loaded, section)
         design = _design(evaluation, section, len(sources), budget, note)
-        hints = HINTS[: design.hints]
-        prompters = tuple(sources.values())
-        trying = Trying(evaluation.loaded.bench, prompters, hints, design, config.seed)
+        bench, prompters = evaluation.loaded.bench, tuple(sources.values())
+        trying = Trying(bench, prompters, design, config.seed)
         rows = _try_prompts(evaluation, trying, budget, note)
-    found = measure_headroom([row.tried for row in rows if not row.left_out], design.hints)
+    found = measure_headroom([row.tried for row in rows if not row.left_out], len(design.hints))
     judge = config.judge[0]
     accuracies = judge_accuracies({judge.name: judge.reward}, places.store)
     left_out = [f"Prompt {row.number + 1} left out: {row.left_out}" for row in rows if row.left_out]
     report = HeadroomReport(
         found=found,
         worth=section.worth or found.smallest,
-        hints=hints,
+        hints=design.hints,
         sources=tuple(sources),
         seconds=sum(row.seconds for row in rows),
         models=evaluation.models,
@@ -167,7 +166,7 @@ def _design(
         return parse_written(HeadroomDesign, row, Origin(journal.file, InputError, CURE))
     pace = 0.0 if budget.seconds is None else _seconds_a_call(evaluation, note)
     allowed = budget.calls_at(pace)
-    design = plan_design(allowed, sources, section, len(HINTS))
+    design = plan_design(allowed, sources, section, HINTS)
     journal.append([plain(design)])
     note(_plan_text(design, sources, allowed))
     return design
@@ -177,8 +176,8 @@ def _plan_text(design: HeadroomDesign, sources: int, allowed: float) -> str:
     """What will be tried, and whether the budget is enough for it."""
     calls = design.calls(sources)
     tried = (
-        f"On each prompt: {design.hints} constant hints, {design.rewrites} rewrites of each of "
-        f"{sources} prompters, {design.answers} answers to each, at most {calls} answers in all."
+        f"On each prompt: {len(design.hints)} constant hints, {design.rewrites} rewrites of each "
+        f"of {sources} prompters, {design.answers} answers to each, at most {calls} answers."
     )
     if allowed < FEWEST_PROMPTS * calls:
         share = FEWEST_PROMPTS * calls / allowed

@@ -14,7 +14,7 @@ from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval import trying
 from alignpro_lite.eval.config import HeadroomSection
-from alignpro_lite.eval.design import HeadroomBudget, HeadroomDesign, plan_design
+from alignpro_lite.eval.design import HeadroomBudget, plan_design
 from alignpro_lite.eval.headroom import (
     DESIGN,
     HEADROOM,
@@ -33,6 +33,7 @@ from tests.support import TINY_BUNDLE, TINY_TARGET
 
 REWARDS = "tests.support.reward_functions"
 PLENTY = HeadroomBudget(None, 10_000)
+TWO_HINTS = [HINTS[0], HINTS[len(HINTS) // 2]]
 FEW = HeadroomSection(bundle=str(TINY_BUNDLE), hints=2, rewrites=2, answers=2)
 
 
@@ -92,7 +93,7 @@ def test_every_prompt_is_tried_with_hints_and_rewrites_and_the_report_says_what_
     assert report.sources == ("ρ_θ", "ρ_sft")
     assert any("About" in note and "prompts fit into the budget" in note for note in notes)
     for row in rows_of(places):
-        hinted = [f"{row['prompt']}\n\n{hint}" for hint in HINTS[:2]]
+        hinted = [f"{row['prompt']}\n\n{hint}" for hint in TWO_HINTS]
         assert row["sent"][:3] == [row["prompt"], *hinted]
         assert [sum(counts) for counts in row["written"]] == [2, 2]
         assert len(set(row["sent"])) == len(row["sent"]) == len(row["rewards"])
@@ -103,7 +104,7 @@ def test_every_prompt_is_tried_with_hints_and_rewrites_and_the_report_says_what_
     )
     found = json.loads((places.run / HEADROOM).read_text())
     assert found["verdict"] == report.found.verdict(report.worth)
-    assert found["best_hint"] in HINTS[:2]
+    assert found["best_hint"] in TWO_HINTS
     text = (places.run / HEADROOM_TEXT).read_text()
     page = (places.run / HEADROOM_PAGE).read_text()
     for part in (found["sentence"].split(":")[0], "Prompt × rewrite", "those of ρ_sft", HINTS[0]):
@@ -158,6 +159,15 @@ def test_a_larger_budget_continues_with_more_prompts(places):
     assert len((places.run / DESIGN).read_text().splitlines()) == 1
 
 
+def test_hints_that_changed_between_two_runs_do_not_mix(places, monkeypatch):
+    """Another version of the package may bring other hints."""
+    evaluate_headroom(config_of(places), HeadroomBudget(None, 10), places, silent)
+    monkeypatch.setattr("alignpro_lite.eval.headroom.HINTS", ("One.", "Two."))
+    report = evaluate_headroom(config_of(places), PLENTY, places, silent)
+    assert list(report.hints) == TWO_HINTS
+    assert all(HINTS[0] in row["sent"][1] for row in rows_of(places))
+
+
 def test_a_budget_that_is_too_small_is_named_and_the_fewest_prompts_are_tried(places):
     notes = []
     budget = HeadroomBudget(None, 10)
@@ -204,18 +214,26 @@ def test_too_few_prompts_are_refused_before_anything_is_answered(places):
 # --- what is tried
 
 
+LETTERS = tuple("abcdefghijkl")
+
+
+def sizes(design):
+    return len(design.hints), design.rewrites, design.answers
+
+
 def test_a_design_leaves_room_for_prompts():
     section = HeadroomSection()
-    assert plan_design(1e5, 2, section, 12) == HeadroomDesign(8, 4, 4)
-    assert plan_design(24 * 30, 2, section, 12) == HeadroomDesign(6, 3, 2)
-    assert plan_design(10, 2, section, 12) == HeadroomDesign(3, 2, 2)
-    assert plan_design(1e5, 2, section, 5).hints == 5
+    assert sizes(plan_design(1e5, 2, section, LETTERS)) == (8, 4, 4)
+    assert sizes(plan_design(24 * 30, 2, section, LETTERS)) == (6, 3, 2)
+    assert sizes(plan_design(10, 2, section, LETTERS)) == (3, 2, 2)
+    assert plan_design(10, 2, section, LETTERS).hints == ("a", "e", "i")
+    assert plan_design(1e5, 2, section, LETTERS[:5]).hints == LETTERS[:5]
 
 
 def test_what_a_configuration_fixes_is_not_planned():
     section = HeadroomSection(hints=3, answers=6)
-    assert plan_design(1e5, 1, section, 12) == HeadroomDesign(3, 4, 6)
-    assert plan_design(10, 1, section, 12) == HeadroomDesign(3, 2, 6)
+    assert sizes(plan_design(1e5, 1, section, LETTERS)) == (3, 4, 6)
+    assert sizes(plan_design(10, 1, section, LETTERS)) == (3, 2, 6)
 
 
 @pytest.mark.parametrize(
