@@ -256,7 +256,7 @@ class HeadroomSection(Record):
 
     Attributes:
         bundle: A bundle of models.toml or a folder; its rewrites and those of its ρ_sft are tried.
-        hints: Constant hints, the first ones of the list that comes with the package.
+        hints: How many of the constant hints that come with the package.
         rewrites: Rewrites that are drawn from ρ_θ, and as many from ρ_sft.
         answers: Answers to each rewrite.
         worth: The smallest gain that matters; without it, a fifth of the standard deviation of the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alignpro_lite.eval.config import HeadroomSection
@@ -24,43 +25,44 @@ class HeadroomDesign(Record):
         answers: Answers to each of them, and to the prompt itself.
     """
 
-    hints: int
+    hints: tuple[str, ...]
     rewrites: int
     answers: int
 
     def calls(self, sources: int) -> int:
         """Most answers to a prompt, which it takes if no two rewrites are the same."""
-        return (1 + self.hints + sources * self.rewrites + MORE) * self.answers
+        return (1 + len(self.hints) + sources * self.rewrites + MORE) * self.answers
 
 
-_DESIGNS = (HeadroomDesign(8, 4, 4), HeadroomDesign(6, 3, 4), HeadroomDesign(6, 3, 2))
-"""From the most to the least that is tried on a prompt."""
-_SMALLEST = HeadroomDesign(3, 2, 2)
+_SIZES = ((8, 4, 4), (6, 3, 4), (6, 3, 2))
+"""Hints, rewrites and answers, from the most to the least that is tried on a prompt."""
+_SMALLEST = (3, 2, 2)
 
 
-def plan_design(calls: float, sources: int, section: HeadroomSection, hints: int) -> HeadroomDesign:
+def plan_design(
+    calls: float, sources: int, section: HeadroomSection, hints: Sequence[str]
+) -> HeadroomDesign:
     """The most that can be tried on each of enough prompts.
 
     Args:
         calls: Answers of the target that the budget allows.
         sources: How many prompters write.
         section: What of the design is fixed.
-        hints: How many constant hints there are.
+        hints: All constant hints; those that are tried are spread evenly over them.
     """
 
-    def fixed(design: HeadroomDesign) -> HeadroomDesign:
+    def design(size: tuple[int, int, int]) -> HeadroomDesign:
+        count = min(section.hints or size[0], len(hints))
         return HeadroomDesign(
-            min(section.hints or design.hints, hints),
-            section.rewrites or design.rewrites,
-            section.answers or design.answers,
+            tuple(hints[place * len(hints) // count] for place in range(count)),
+            section.rewrites or size[1],
+            section.answers or size[2],
         )
 
     fitting = (
-        design
-        for design in map(fixed, _DESIGNS)
-        if calls >= _WANTED_PROMPTS * design.calls(sources)
+        found for found in map(design, _SIZES) if calls >= _WANTED_PROMPTS * found.calls(sources)
     )
-    return next(fitting, fixed(_SMALLEST))
+    return next(fitting, design(_SMALLEST))
 
 
 @dataclass(frozen=True)

@@ -113,20 +113,19 @@ def evaluate_headroom(
     with open_evaluation(config, places, note) as evaluation:
         _require_prompts(len(evaluation.mixed(_MOST_PROMPTS)))
         sources = _sources(evaluation.loaded, section)
-        general = read_hints(config.constant.file(places.data))
-        design = _design(evaluation, section, len(sources), len(general), budget, note)
-        hints = tuple(hint.text for hint in general[: design.hints])
-        prompters = tuple(sources.values())
-        trying = Trying(evaluation.loaded.bench, prompters, hints, design, config.seed)
+        general = tuple(hint.text for hint in read_hints(config.constant.file(places.data)))
+        design = _design(evaluation, section, len(sources), general, budget, note)
+        bench, prompters = evaluation.loaded.bench, tuple(sources.values())
+        trying = Trying(bench, prompters, design, config.seed)
         rows = _try_prompts(evaluation, trying, budget, note)
-    found = measure_headroom([row.tried for row in rows if not row.left_out], design.hints)
+    found = measure_headroom([row.tried for row in rows if not row.left_out], len(design.hints))
     judge = config.judge[0]
     accuracies = judge_accuracies({judge.name: judge.reward}, places.store)
     left_out = [f"Prompt {row.number + 1} left out: {row.left_out}" for row in rows if row.left_out]
     report = HeadroomReport(
         found=found,
         worth=section.worth or found.smallest,
-        hints=hints,
+        hints=design.hints,
         sources=tuple(sources),
         seconds=sum(row.seconds for row in rows),
         models=evaluation.models,
@@ -158,7 +157,7 @@ def _design(
     evaluation: Evaluation,
     section: HeadroomSection,
     sources: int,
-    hints: int,
+    hints: Sequence[str],
     budget: HeadroomBudget,
     note: Callable[[str], None],
 ) -> HeadroomDesign:
@@ -178,8 +177,8 @@ def _plan_text(design: HeadroomDesign, sources: int, allowed: float) -> str:
     """What will be tried, and whether the budget is enough for it."""
     calls = design.calls(sources)
     tried = (
-        f"On each prompt: {design.hints} constant hints, {design.rewrites} rewrites of each of "
-        f"{sources} prompters, {design.answers} answers to each, at most {calls} answers in all."
+        f"On each prompt: {len(design.hints)} constant hints, {design.rewrites} rewrites of each "
+        f"of {sources} prompters, {design.answers} answers to each, at most {calls} answers."
     )
     if allowed < FEWEST_PROMPTS * calls:
         share = FEWEST_PROMPTS * calls / allowed

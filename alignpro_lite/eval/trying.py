@@ -81,14 +81,12 @@ class Trying:
     Attributes:
         bench: Answers; its first judge scores.
         sources: The prompters whose rewrites are tried.
-        hints: The constant hints.
-        design: How much is tried.
+        design: What is tried.
         seed: Of everything that is drawn.
     """
 
     bench: Bench
     sources: Sequence[Prompter]
-    hints: Sequence[str]
     design: HeadroomDesign
     seed: int
 
@@ -102,7 +100,7 @@ class Trying:
         seed = stream_seed(self.seed, number)
         try:
             drawn = self._drawn(prompt, stream_seed(seed, _WRITING))
-            hinted = [AUGMENT.apply(prompt, hint) for hint in self.hints]
+            hinted = [AUGMENT.apply(prompt, hint) for hint in self.design.hints]
             sent = list(dict.fromkeys([prompt, *hinted, *(text for row in drawn for text in row)]))
             rewards = self._rewards(prompt, sent, stream_seed(seed, _ANSWERING))
         except (ContextOverflowError, _NoRewardsError) as error:

@@ -149,7 +149,8 @@ class Headroom:
         """
         if self.chosen.low > 0 and self.extra.low > 0:
             return "choice"
-        if self.constant.low > 0 and self.extra.value < worth:
+        known = (self.extra.high - self.extra.low) / 2 <= max(worth, self.constant.value)
+        if self.constant.low > 0 and self.extra.value < worth and known:
             return "constant"
         if self.chosen.low > 0 or self.constant.low > 0:
             return "open"

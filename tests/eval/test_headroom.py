@@ -14,7 +14,7 @@ from alignpro_lite.cli import exit_code_of
 from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval import trying
 from alignpro_lite.eval.config import HeadroomSection
-from alignpro_lite.eval.design import HeadroomBudget, HeadroomDesign, plan_design
+from alignpro_lite.eval.design import HeadroomBudget, plan_design
 from alignpro_lite.eval.headroom import (
     DESIGN,
     HEADROOM,
@@ -24,7 +24,7 @@ from alignpro_lite.eval.headroom import (
     evaluate_headroom,
     headroom_config,
 )
-from alignpro_lite.eval.hints import read_hints
+from alignpro_lite.eval.hints import GeneralHint, read_hints
 from alignpro_lite.eval.report.headroom import headroom_text, headroom_verdict
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.registry import ModelStore
@@ -34,16 +34,20 @@ from tests.support import TINY_BUNDLE, TINY_TARGET
 REWARDS = "tests.support.reward_functions"
 PLENTY = HeadroomBudget(None, 10_000)
 HINTS = [hint.text for hint in read_hints(None)]
+TWO_HINTS = [HINTS[0], HINTS[len(HINTS) // 2]]
 FEW = HeadroomSection(bundle=str(TINY_BUNDLE), hints=2, rewrites=2, answers=2)
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """One for all: what was probed once need not be probed again."""
     return tmp_path_factory.mktemp("cache")
 
+
 @pytest.fixture
 def places(tmp_path, monkeypatch, cache):
     return places_in(tmp_path, monkeypatch, cache)
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache):
@@ -53,11 +57,13 @@ def finished(tmp_path_factory, cache):
         places = places_in(tmp_path_factory.mktemp("finished"), monkeypatch, cache)
         return places, notes, evaluate_headroom(config_of(places), PLENTY, places, notes.append)
 
+
 def places_in(folder, monkeypatch, cache):
     monkeypatch.setenv("ALIGNPRO_LITE_CACHE", str(cache))
     rows = [{"prompt": f"Name river {number}."} for number in range(6)]
     (folder / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Places(folder, folder / "out", ModelStore.open())
+
 
 def config_of(places, section=FEW, reward="length"):
     names = {
@@ -69,14 +75,18 @@ def config_of(places, section=FEW, reward="length"):
     found = headroom_config(places.data / "my.jsonl", names, plan, places.store)
     return replace(found, headroom=section)
 
+
 def silent(text):
     pass
+
 
 def rows_of(places):
     return [json.loads(line) for line in (places.run / TRIED).read_text().splitlines()]
 
+
 def without_time(rows):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
 
 def test_every_prompt_is_tried_with_hints_and_rewrites_and_the_report_says_what_came_out(finished):
     places, notes, report = finished
@@ -84,7 +94,7 @@ def test_every_prompt_is_tried_with_hints_and_rewrites_and_the_report_says_what_
     assert report.sources == ("ρ_θ", "ρ_sft")
     assert any("About" in note and "prompts fit into the budget" in note for note in notes)
     for row in rows_of(places):
-        hinted = [f"{row['prompt']}\n\n{hint}" for hint in HINTS[:2]]
+        hinted = [f"{row['prompt']}\n\n{hint}" for hint in TWO_HINTS]
         assert row["sent"][:3] == [row["prompt"], *hinted]
         assert [sum(counts) for counts in row["written"]] == [2, 2]
         assert len(set(row["sent"])) == len(row["sent"]) == len(row["rewards"])
@@ -95,12 +105,13 @@ def test_every_prompt_is_tried_with_hints_and_rewrites_and_the_report_says_what_
     )
     found = json.loads((places.run / HEADROOM).read_text())
     assert found["verdict"] == report.found.verdict(report.worth)
-    assert found["best_hint"] in HINTS[:2]
+    assert found["best_hint"] in TWO_HINTS
     text = (places.run / HEADROOM_TEXT).read_text()
     page = (places.run / HEADROOM_PAGE).read_text()
     for part in (found["sentence"].split(":")[0], "Prompt × rewrite", "those of ρ_sft", HINTS[0]):
         assert part in text
         assert part.replace("'", "&#39;") in page
+
 
 def test_answers_to_different_rewrites_have_streams_of_their_own(finished):
     """With common streams, the noise of answers would pass for what rewrites share."""
@@ -110,6 +121,7 @@ def test_answers_to_different_rewrites_have_streams_of_their_own(finished):
         for row in rows_of(places)
     ]
     assert not all(same)
+
 
 def test_a_run_that_was_killed_goes_on_and_computes_nothing_twice(places, finished, monkeypatch):
     config, (whole, _, expected) = config_of(places), finished
@@ -136,6 +148,7 @@ def test_a_run_that_was_killed_goes_on_and_computes_nothing_twice(places, finish
         row | {"run": rows_of(places)[0]["run"]} for row in without_time(rows_of(whole))
     ]
 
+
 def test_a_larger_budget_continues_with_more_prompts(places):
     """The design stays, so that all prompts belong to one table."""
     found = evaluate_headroom(config_of(places), HeadroomBudget(None, 56), places, silent).found
@@ -146,11 +159,23 @@ def test_a_larger_budget_continues_with_more_prompts(places):
     assert rows_of(places)[: found.prompts] == before
     assert len((places.run / DESIGN).read_text().splitlines()) == 1
 
+
+def test_hints_that_changed_between_two_runs_do_not_mix(places, monkeypatch):
+    """Another version of the package may bring other hints."""
+    evaluate_headroom(config_of(places), HeadroomBudget(None, 10), places, silent)
+    others = [GeneralHint("first", "One."), GeneralHint("second", "Two.")]
+    monkeypatch.setattr("alignpro_lite.eval.headroom.read_hints", lambda file: others)
+    report = evaluate_headroom(config_of(places), PLENTY, places, silent)
+    assert list(report.hints) == TWO_HINTS
+    assert all(HINTS[0] in row["sent"][1] for row in rows_of(places))
+
+
 def test_a_budget_that_is_too_small_is_named_and_the_fewest_prompts_are_tried(places):
     notes = []
     budget = HeadroomBudget(None, 10)
     assert evaluate_headroom(config_of(places), budget, places, notes.append).found.prompts == 4
     assert any("The fewest prompts, 4, take 7.2 times the budget." in note for note in notes)
+
 
 def test_a_prompt_that_cannot_be_answered_is_left_out_and_named(places, monkeypatch):
     from alignpro_lite.target.rollout import GgufTarget
@@ -168,15 +193,18 @@ def test_a_prompt_that_cannot_be_answered_is_left_out_and_named(places, monkeypa
     assert report.found.prompts == 5
     assert any("left out: an answer failed (no line)." in note for note in report.notes)
 
+
 def test_a_reward_that_scores_nothing_stops_the_run(places, monkeypatch):
     monkeypatch.setattr(f"{REWARDS}.undecided", lambda prompts, answers: [np.nan] * len(answers))
     config = config_of(places, reward="undecided")
     with pytest.raises(InputError, match=r"4 of 4 prompts could not be tried.*have no score"):
         evaluate_headroom(config, PLENTY, places, silent)
 
+
 def test_a_reward_that_fails_ends_the_run_with_its_own_error(places):
     with pytest.raises(RewardError, match="no such word"):
         evaluate_headroom(config_of(places, reward="raising"), PLENTY, places, silent)
+
 
 def test_too_few_prompts_are_refused_before_anything_is_answered(places):
     (places.data / "my.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c"}\n')
@@ -184,19 +212,30 @@ def test_too_few_prompts_are_refused_before_anything_is_answered(places):
         evaluate_headroom(config_of(places), PLENTY, places, silent)
     assert not (places.run / DESIGN).exists()
 
+
 # --- what is tried
+
+
+LETTERS = tuple("abcdefghijkl")
+
+
+def sizes(design):
+    return len(design.hints), design.rewrites, design.answers
+
 
 def test_a_design_leaves_room_for_prompts():
     section = HeadroomSection()
-    assert plan_design(1e5, 2, section, 12) == HeadroomDesign(8, 4, 4)
-    assert plan_design(24 * 30, 2, section, 12) == HeadroomDesign(6, 3, 2)
-    assert plan_design(10, 2, section, 12) == HeadroomDesign(3, 2, 2)
-    assert plan_design(1e5, 2, section, 5).hints == 5
+    assert sizes(plan_design(1e5, 2, section, LETTERS)) == (8, 4, 4)
+    assert sizes(plan_design(24 * 30, 2, section, LETTERS)) == (6, 3, 2)
+    assert sizes(plan_design(10, 2, section, LETTERS)) == (3, 2, 2)
+    assert plan_design(10, 2, section, LETTERS).hints == ("a", "e", "i")
+    assert plan_design(1e5, 2, section, LETTERS[:5]).hints == LETTERS[:5]
+
 
 def test_what_a_configuration_fixes_is_not_planned():
     section = HeadroomSection(hints=3, answers=6)
-    assert plan_design(1e5, 1, section, 12) == HeadroomDesign(3, 4, 6)
-    assert plan_design(10, 1, section, 12) == HeadroomDesign(3, 2, 6)
+    assert sizes(plan_design(1e5, 1, section, LETTERS)) == (3, 4, 6)
+    assert sizes(plan_design(10, 1, section, LETTERS)) == (3, 2, 6)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +253,7 @@ def test_a_budget_is_prompts_at_the_cost_so_far(budget, done, calls, prompts):
 
 
 # --- the report
+
 
 @pytest.mark.parametrize(
     ("verdict", "sentence"),
@@ -235,10 +275,13 @@ def test_every_verdict_is_one_sentence(finished, monkeypatch, verdict, sentence)
     assert shown.count(". ") == 0
     assert shown.split(":")[0] in headroom_text(report)
 
+
 # --- the command
+
 
 def run(*arguments):
     return exit_code_of(["eval", "headroom", *map(str, arguments)])
+
 
 def test_the_command_prints_json_and_resumes(places, capsys):
     command = (
@@ -251,6 +294,7 @@ def test_the_command_prints_json_and_resumes(places, capsys):
     assert first["found"]["prompts"] >= 4
     assert run(*command) == 0
     assert json.loads(capsys.readouterr().out) == first
+
 
 def test_the_command_reads_a_configuration(places, capsys):
     config = places.data / "eval.toml"
@@ -266,6 +310,7 @@ def test_the_command_reads_a_configuration(places, capsys):
     assert run("--config", config, "--output", places.run, "--calls", 60) == 0
     assert capsys.readouterr().out.startswith("# Headroom")
 
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -279,6 +324,7 @@ def test_options_that_have_no_effect_are_refused(places, capsys, options, proble
     named = {"file": places.data / "my.jsonl", "folder": places.data}
     assert run(*(option.format(**named) for option in options)) == 2
     assert problem in capsys.readouterr().err
+
 
 @pytest.mark.real
 def test_the_small_models_end_to_end(tmp_path):

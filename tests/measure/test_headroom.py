@@ -156,6 +156,7 @@ def around(value, half):
         (around(0.04, 0.01), around(0.02, 0.03), around(0.06, 0.03), "constant"),
         (around(0.04, 0.01), around(0.05, 0.02), around(0.09, 0.02), "choice"),
         (around(0.04, 0.01), around(0.05, 0.06), around(0.09, 0.06), "open"),
+        (around(0.04, 0.01), around(0.0, 0.3), around(0.04, 0.3), "open"),
         (around(0.01, 0.05), around(0.05, 0.06), around(0.06, 0.05), "open"),
         (around(-0.04, 0.01), around(0.04, 0.01), around(0.0, 0.01), "hurts"),
         (around(0.0, 0.01), around(0.0, 0.01), around(0.0, 0.01), "nothing"),
