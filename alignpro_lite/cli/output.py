@@ -51,13 +51,16 @@ def show_plan_notes(model: AlignedModel) -> None:
 def result_json(result: Result, request: Request) -> dict[str, Any]:
     """A finished answer as plain data for `--json`."""
     choice, timings = result.choice, result.timings
+    certificate = asdict(choice.certificate)
+    # Beside the other times: what remains is the same for the same seed.
+    scoring = certificate.pop("scoring_seconds")
     return {
         "prompt": choice.prompt,
         "sent": choice.sent,
         "changed": choice.changed,
         "reason": choice.reason,
         "rewrite": rewrite_json(choice.rewrite) if choice.rewrite else None,
-        "certificate": _finite(asdict(choice.certificate)),
+        "certificate": _finite(certificate),
         "answer": result.answer,
         "reasoning": result.reasoning,
         "finish_reason": result.finish_reason,
@@ -65,6 +68,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "seed": request.sampling.seed,
         "seconds": {
             "rewrite": round(timings.rewrite, 3),
+            "scoring": round(scoring, 3),
             "first_token": round(timings.first_token, 3),
             "total": round(timings.total, 3),
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro_lite.cli.options import DrawOptions
-from alignpro_lite.cli.output import marked, show_certificate, show_plan_notes
+from alignpro_lite.cli.output import marked, result_json, show_certificate, show_plan_notes
 from alignpro_lite.rewriting.certificate import Certificate, word_changes
 from alignpro_lite.rewriting.guard import gain
-from alignpro_lite.rewriting.request import RhoStar
+from alignpro_lite.rewriting.request import Request, RhoStar
+from alignpro_lite.rewriting.result import Choice, Result, Timings
 from alignpro_lite.rewriting.rho_star import Diagnostics
 
 
@@ -107,3 +109,21 @@ def test_a_note_is_one_line_that_no_terminal_obeys(capsys):
     assert capsys.readouterr().err == (
         "Note: The prompter a\\x1b[2J Error: b\\x07 was not trained.\n"
     )
+
+
+def test_what_scoring_took_stands_beside_the_other_times():
+    """In the certificate it would make two runs of the same seed differ."""
+    choice = Choice("x", "x", None, replace(certificate(0.25, []), scoring_seconds=1.25, rivals=2))
+    result = Result(choice, "y", "", False, "stop", 1, Timings(2.0, 2.5, 3.0))
+    found = result_json(result, Request())
+    assert found["seconds"]["scoring"] == 1.25
+    assert found["certificate"]["rivals"] == 2
+    assert "scoring_seconds" not in found["certificate"]
+
+
+def test_a_draw_that_was_judged_says_by_what_and_at_what_cost(capsys):
+    found = replace(certificate(0.25, []), target_tokens=90, scoring_seconds=12.34, rivals=2)
+    show_certificate(found)
+    shown = capsys.readouterr().err
+    assert "each answer against 2 answers to your prompt, in both orders" in shown
+    assert "90 tokens of the target, 12.3 s of scoring" in shown
