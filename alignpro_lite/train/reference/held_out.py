@@ -21,7 +21,8 @@ class HintFigures(Record):
 
     Attributes:
         pairs: How many there are.
-        loss: Mean loss of a token of the hints that a person wrote, in nats.
+        loss: Mean loss of a token of the hints that a person wrote, in nats; each hint counts the
+            same, however long.
         loss_by_kind: The same by kind of prompt.
         temperature: At which hints are drawn in what follows.
         empty_where_right: Probability of the empty hint, mean over prompts that a person left
@@ -117,7 +118,9 @@ def _drawn(policy: Policy, lessons: Sequence[Lesson], sampling: Sampling) -> lis
 
 
 def _loss(log_probs: Sequence[float], lessons: Sequence[Lesson]) -> float:
-    return -math.fsum(log_probs) / sum(len(lesson.output) for lesson in lessons)
+    return _mean(
+        [-value / len(lesson.output) for value, lesson in zip(log_probs, lessons, strict=True)]
+    )
 
 
 def _loss_by_kind(log_probs: Sequence[float], lessons: Sequence[Lesson]) -> dict[str, float]:
