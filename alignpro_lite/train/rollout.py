@@ -15,6 +15,7 @@ from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.leak import leaks
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
@@ -61,6 +62,8 @@ class Learner:
             objective holds for whatever was drawn, so filters need no correction.
         prompts: Training prompts; every process sees them all and takes its own.
         accelerator: Which process this is, and how it talks to the others.
+        references: Right answers, by the prompt, where they are known: a rewrite that gives one
+            away is not tried.
     """
 
     policy: Policy
@@ -70,6 +73,7 @@ class Learner:
     sampling: Sampling
     prompts: Sequence[str]
     accelerator: Accelerator
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
@@ -86,6 +90,7 @@ class Rollout:
         calls: Answers that the target was asked for.
         answer_tokens: Tokens of the answers that came.
         empty: Rewrites x' without a visible character. The empty hint is not one: there x' = x.
+        leaked: Rewrites that give the right answer away.
         unanswered: Answers that the target failed to give.
         unscored: Answers without a finite reward.
         reasons: What targets and rewards said about failures, one sentence each.
@@ -95,6 +100,7 @@ class Rollout:
     calls: int = 0
     answer_tokens: int = 0
     empty: int = 0
+    leaked: int = 0
     unanswered: int = 0
     unscored: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -103,8 +109,8 @@ class Rollout:
 def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int) -> Rollout:
     """Draw and score rewrites of prompts.
 
-    A rewrite x' that is empty, or whose answers all fail, is left out of its group and counted; a
-    group of fewer than two rewrites is left out as a whole.
+    A rewrite x' that is empty, that gives the right answer away, or whose answers all fail, is left
+    out of its group and counted; a group of fewer than two rewrites is left out as a whole.
 
     Args:
         learner: Rewrites come from its policy as of the last `refresh_sampler`.
@@ -120,10 +126,13 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
     drawn = policy.sample(prompts, rewrites, replace(learner.sampling, seed=seed))
     for prompt, outputs in zip(prompts, drawn, strict=True):
         for output in outputs:
-            if _sent(policy, prompt, output).strip():
-                candidates.append((prompt, output))
-            else:
+            sent = _sent(policy, prompt, output)
+            if not sent.strip():
                 rollout.empty += 1
+            elif leaks(prompt, sent, learner.references.get(prompt, "")):
+                rollout.leaked += 1
+            else:
+                candidates.append((prompt, output))
     if not candidates:
         return rollout
     scores = _scores(learner, candidates, seed, rollout)
