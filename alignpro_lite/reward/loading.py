@@ -70,6 +70,7 @@ class ScorerSource(Record):
                 f"{CHECK_SOURCES[-1]}, found {self.source!r:.40}.",
                 "Correct source.",
             )
+
     @property
     def is_target(self) -> bool:
         """Whether it is the target itself that judges."""

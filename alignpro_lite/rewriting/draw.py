@@ -45,7 +45,7 @@ LEFT_AS_IT_IS = "the prompter left your prompt as it is"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class _Verdict:
     """Whether a rewrite is used.
 
     Attributes:
@@ -181,7 +181,7 @@ class _WithReward:
         """Let the rewrites race each other and the prompt for what answers are left."""
         racers = _different(scored, self._source.prompt)
         if not racers:
-            return self._told(scored, scored[0], Verdict(False, LEFT_AS_IT_IS), self._pool.raw)
+            return self._told(scored, scored[0], _Verdict(False, LEFT_AS_IT_IS), self._pool.raw)
         for heat in heats(len(racers), answers):
             affordable = self._trials.affordable(heat.answers)
             if self._source.cancellation.asked or not affordable:
@@ -193,7 +193,7 @@ class _WithReward:
         found = Gain(math.nan, -math.inf, float(gains[best]))
         used = found.passes("balanced")
         won = f"the best of {len(racers)} in a race, and " if len(racers) > 1 else ""
-        verdict = Verdict(
+        verdict = _Verdict(
             used,
             f"{won}expected to be better than the prompt"
             if used
@@ -220,16 +220,16 @@ class _WithReward:
         acceptance = float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None
         chosen, trials = scored[states[-1]], self._pool.answers_to(scored[states[-1]])
         if chosen.rewrite.text == self._source.prompt:
-            verdict, trials = Verdict(False, LEFT_AS_IT_IS), self._pool.raw
+            verdict, trials = _Verdict(False, LEFT_AS_IT_IS), self._pool.raw
         elif self._settings.guard == "off":
-            verdict = Verdict(True, "drawn from ρ*")
+            verdict = _Verdict(True, "drawn from ρ*")
         else:
             trials = self._pool.judge(chosen, self._settings.guard_answers)
             verdict = self._judged(scored, chosen, rewards_of(trials))
         choice = self._told(scored, chosen, verdict, trials)
         return replace(choice, certificate=replace(choice.certificate, acceptance=acceptance))
 
-    def _judged(self, scored: Sequence[Candidate], chosen: Candidate, fresh: Vector) -> Verdict:
+    def _judged(self, scored: Sequence[Candidate], chosen: Candidate, fresh: Vector) -> _Verdict:
         """How much better the drawn rewrite is than the prompt, by answers that did not choose."""
         raw = rewards_of(self._pool.raw)
         expected = -math.inf
@@ -240,17 +240,17 @@ class _WithReward:
             expected = float(worth.mean[places[scored.index(chosen)]] - before.mean())
         found = gain(fresh, raw, expected)
         if math.isnan(found.estimate):
-            return Verdict(False, "there are no answers to judge the rewrite by", found)
+            return _Verdict(False, "there are no answers to judge the rewrite by", found)
         if found.passes("strict"):
             reason = "drawn from ρ*, and better beyond the noise than the prompt"
-            return Verdict(True, reason, found)
-        return Verdict(False, "the drawn rewrite may be no better than the prompt", found)
+            return _Verdict(True, reason, found)
+        return _Verdict(False, "the drawn rewrite may be no better than the prompt", found)
 
     def _told(
         self,
         scored: Sequence[Candidate],
         chosen: Candidate,
-        verdict: Verdict,
+        verdict: _Verdict,
         judged: Sequence[Trial],
     ) -> Choice:
         """The choice and its certificate.

@@ -300,6 +300,7 @@ class PolicyTrainer:
             "calls": float(rollout.calls),
             "answer_tokens": float(rollout.answer_tokens),
             "items": float(rewrites * answers),
+            "leaked": float(rollout.leaked),
             "failures/empty": float(rollout.empty * answers),
             "failures/target": float(rollout.unanswered),
             "failures/reward": float(rollout.unscored),

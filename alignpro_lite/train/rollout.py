@@ -14,7 +14,8 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
-from alignpro_lite.reward.exchange import Exchange
+from alignpro_lite.reward.exchange import NO_REFERENCES, Exchange, References, TaskReference
+from alignpro_lite.reward.leak import leaks
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
 from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
@@ -63,6 +64,8 @@ class Learner:
         prompts: Training prompts; every process sees them all and takes its own.
         accelerator: Which process this is, and how it talks to the others.
         rivals: What a judge of pairs compares the answers of each target with.
+        references: Right answers, by the prompt, where they are known: a rewrite that gives one
+            away is not tried.
     """
 
     policy: Policy
@@ -73,6 +76,7 @@ class Learner:
     prompts: Sequence[str]
     accelerator: Accelerator
     rivals: tuple[RivalSource, ...] = (no_rivals,)
+    references: References = NO_REFERENCES
 
     @property
     def target(self) -> Target:
@@ -89,6 +93,7 @@ class Rollout:
         calls: Answers that the target was asked for.
         answer_tokens: Tokens of the answers that came.
         empty: Rewrites x' without a visible character. The empty hint is not one: there x' = x.
+        leaked: Rewrites that give the right answer away.
         unanswered: Answers that the target failed to give.
         unscored: Answers without a finite reward.
         reasons: What targets and rewards said about failures, one sentence each.
@@ -98,6 +103,7 @@ class Rollout:
     calls: int = 0
     answer_tokens: int = 0
     empty: int = 0
+    leaked: int = 0
     unanswered: int = 0
     unscored: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -106,8 +112,8 @@ class Rollout:
 def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int) -> Rollout:
     """Draw and score rewrites of prompts.
 
-    A rewrite x' that is empty, or whose answers all fail, is left out of its group and counted; a
-    group of fewer than two rewrites is left out as a whole.
+    A rewrite x' that is empty, that gives the right answer away, or whose answers all fail, is left
+    out of its group and counted; a group of fewer than two rewrites is left out as a whole.
 
     Args:
         learner: Rewrites come from its policy as of the last `refresh_sampler`.
@@ -123,10 +129,13 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
     drawn = policy.sample(prompts, rewrites, replace(learner.sampling, seed=seed))
     for prompt, outputs in zip(prompts, drawn, strict=True):
         for output in outputs:
-            if _sent(policy, prompt, output).strip():
-                candidates.append((prompt, output))
-            else:
+            sent = _sent(policy, prompt, output)
+            if not sent.strip():
                 rollout.empty += 1
+            elif _gives_away(prompt, sent, learner.references.get(prompt)):
+                rollout.leaked += 1
+            else:
+                candidates.append((prompt, output))
     if not candidates:
         return rollout
     scores = _scores(learner, candidates, seed, rollout)
@@ -221,6 +230,13 @@ def measured_twice(
     first, second = (np.concatenate(side) for side in found)
     known = np.isfinite(first + second).all(axis=1)
     return first[known], second[known]
+
+
+def _gives_away(prompt: str, sent: str, reference: TaskReference | None) -> bool:
+    """Whether x' holds the right answer; constraints on an answer are none."""
+    if reference is None or reference.check == "ifeval":
+        return False
+    return leaks(prompt, sent, reference.text)
 
 
 def _sent(policy: Policy, prompt: str, output: Sequence[int]) -> str:

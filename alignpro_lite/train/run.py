@@ -115,7 +115,15 @@ def train_policy(
         )
         rivals = tuple(rival_source(reward.rivals, each, task.plan, seed) for each in opened)
         learner = Learner(
-            policy, opened, reward, task.plan, task.sampling, trained, accelerator, rivals
+            policy=policy,
+            targets=opened,
+            reward=reward,
+            plan=task.plan,
+            sampling=task.sampling,
+            prompts=trained,
+            accelerator=accelerator,
+            rivals=rivals,
+            references=prompts.references,
         )
         if task.scaling is not None and task.scaling.by == "spread":
             scales = _scales(config, task.scaling, places.run, learner, prompts)

@@ -1,9 +1,9 @@
-"""A pool of targets in one run: who answers what, and that a level of reward is no difference."""
+"""Rollouts: who of a pool answers what, and which rewrites are not tried."""
 
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.reward.exchange import TaskReference
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.target.rollout import Answer, AnswerPlan
 from alignpro_lite.train.objective import log_variance
@@ -65,12 +66,19 @@ class NumberScorer:
         pass
 
 
-def rolled(targets, seed=7):
+def rolled(targets, seed=7, references=MappingProxyType({})):
     policy: Any = Policy()
     accelerator: Any = None
     reward = Reward([NumberScorer()], {"r": 1.0})
     learner = Learner(
-        policy, tuple(targets), reward, AnswerPlan(), Sampling(), PROMPTS, accelerator
+        policy,
+        tuple(targets),
+        reward,
+        AnswerPlan(),
+        Sampling(),
+        PROMPTS,
+        accelerator,
+        references=references,
     )
     return roll_out(learner, PROMPTS, 3, seed)
 
@@ -116,3 +124,17 @@ def test_the_optimum_of_a_pool_is_that_of_its_mean_reward():
         mean = log_variance(policy, flat, (first + second) / 2, 0.3).loss
         found.append(float(sum(pool) / 2 - mean))
     assert found == pytest.approx([found[0]] * 3, abs=1e-6)
+
+
+def known(answer):
+    return TaskReference("gsm8k", answer)
+
+
+def test_a_rewrite_that_gives_the_answer_away_is_not_tried():
+    target = LevelTarget(0)
+    found = rolled(
+        [target], references={PROMPTS[0]: known("6 - 4 = 2\n#### 2"), PROMPTS[1]: known("#### 1")}
+    )
+    assert (found.leaked, found.empty, found.calls) == (1, 0, 17)
+    assert f"{PROMPTS[0]}|2" not in target.asked
+    assert [len(group.outputs) for group in found.groups] == [2, 3, 3, 3, 3, 3]
