@@ -15,6 +15,8 @@ READY := $(VENV)/.ready
 PROMPT ?= How do I stay safe online?
 export PROMPT
 MODELS ?= default
+# What `models` brings if it is missing: names of models.toml.
+WANTED = target/$(MODELS) bundle/$(MODELS)
 
 # How llama.cpp is compiled, unless CMAKE_ARGS says it: for this CPU, without the code for images.
 FITTING_ARGS = -DLLAVA_BUILD=OFF $$($(PYTHON) alignpro_lite/hardware/llama_build.py)
@@ -24,7 +26,7 @@ FITTING_ARGS = -DLLAVA_BUILD=OFF $$($(PYTHON) alignpro_lite/hardware/llama_build
 run: models
 	@$(BIN)/alignpro-lite run --models $(MODELS) "$$PROMPT"
 
-test: MODELS := small
+test: WANTED = target/small bundle/small target/qwen2.5-coder-0.5b-instruct bundle/qwen2.5-coder-0.5b
 test: models reward lint
 	$(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile \
 		--cov
@@ -39,9 +41,10 @@ docs: $(READY)
 	$(BIN)/python -m tools.generate_config
 
 models: $(RUNS)
-	@{ $(BIN)/alignpro-lite models path target/$(MODELS) && \
-		$(BIN)/alignpro-lite models path bundle/$(MODELS); } > build/models 2> /dev/null || \
-		$(BIN)/alignpro-lite models pull target/$(MODELS) bundle/$(MODELS)
+	@for model in $(WANTED); do \
+		$(BIN)/alignpro-lite models path $$model > build/models 2> /dev/null || \
+			exec $(BIN)/alignpro-lite models pull $(WANTED); \
+	done
 
 reward: $(READY)
 	@$(BIN)/alignpro-lite models path reward/default > build/default-reward 2> /dev/null || { \

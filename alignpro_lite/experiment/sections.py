@@ -22,7 +22,7 @@ class GgufSection(Record, tag_field="kind", tag="gguf"):
             share room for as many or more.
     """
 
-    source: str = "smollm2-135m-instruct"
+    source: str = "default"
     context: Annotated[int, Meta(ge=256)] = 8192
 
 

@@ -39,7 +39,7 @@ print(taken[2] - 2 * taken[1] + taken[0])
 
 def test_the_kv_cache_takes_what_the_plan_says() -> None:
     """What a longer context takes beyond a shorter one, so that nothing else counts."""
-    path = ModelStore.open().path("target", "default")
+    path = ModelStore.open(preset="small").path("target", "default")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, path], capture_output=True, text=True, check=True
     )
