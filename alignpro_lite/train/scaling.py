@@ -25,7 +25,7 @@ from alignpro_lite.reward.reward import Reward
 from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.rollout import Answer, AnswerPlan, Target
 
-SCALES = "scales.json"
+SCALES_FILE = "scales.json"
 """What a run divides its rewards by, so that it does so to its end."""
 _CURE = "Restore it, or choose another --output."
 
@@ -102,7 +102,7 @@ def remembered_scales(run: Path, measure: Callable[[], RewardScales]) -> RewardS
     Raises:
         InputError: The file that keeps them cannot be read.
     """
-    file = run / SCALES
+    file = run / SCALES_FILE
     if not file.exists():
         write_text(file, json.dumps(plain(measure()), indent=2) + "\n")
     origin = Origin(file, InputError, _CURE)

@@ -19,7 +19,7 @@ from alignpro_lite.target.rollout import Answer, AnswerPlan, TargetFailure
 from alignpro_lite.train.metrics import Metrics, read_metrics
 from alignpro_lite.train.prompter import run as prompter
 from alignpro_lite.train.prompter.config import PrompterConfig
-from alignpro_lite.train.scaling import SCALES, measure_scales, remembered_scales
+from alignpro_lite.train.scaling import SCALES_FILE, measure_scales, remembered_scales
 from tests.support import TINY_TARGET
 from tests.support.records import FunctionScorer
 from tests.support.tiny_models import configurations, write_model
@@ -98,7 +98,7 @@ def test_scales_are_measured_once_and_kept(tmp_path):
 
     assert remembered_scales(tmp_path, measure) == remembered_scales(tmp_path, measure)
     assert len(calls) == 1
-    (tmp_path / SCALES).write_text('{"spreads": {}}')
+    (tmp_path / SCALES_FILE).write_text('{"spreads": {}}')
     with pytest.raises(InputError, match=r"scales\.json lacks the key weights"):
         remembered_scales(tmp_path, measure)
 
@@ -152,9 +152,9 @@ def test_a_run_with_two_kinds_of_reward_scales_them_and_resumes_with_the_same(
         patch.setattr(Metrics, "write", write_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train(file, run, notes.append)
-    kept = (run / SCALES).read_bytes()
+    kept = (run / SCALES_FILE).read_bytes()
     assert train(file, run, notes.append)
-    assert (run / SCALES).read_bytes() == kept
+    assert (run / SCALES_FILE).read_bytes() == kept
     scales = json.loads(kept)
     assert scales["weights"]["right"] == pytest.approx(2 / scales["spreads"]["right"])
     assert len([note for note in notes if note.startswith("The unit of the reward")]) == 2
@@ -171,7 +171,7 @@ def test_a_run_with_two_kinds_of_reward_scales_them_and_resumes_with_the_same(
 
 def test_a_single_reward_is_what_it_was(config, tmp_path):
     assert train(config(""), tmp_path / "run")
-    assert not (tmp_path / "run" / SCALES).exists()
+    assert not (tmp_path / "run" / SCALES_FILE).exists()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["scaling"] is None
     for line in read_metrics(tmp_path / "run"):
         assert line["reward"] == pytest.approx(0.1 * line["reward/length"])
@@ -179,7 +179,7 @@ def test_a_single_reward_is_what_it_was(config, tmp_path):
 
 def test_a_sum_may_stay_unscaled(config, tmp_path):
     assert train(config(TWO + '[scaling]\nby = "nothing"\n'), tmp_path / "run")
-    assert not (tmp_path / "run" / SCALES).exists()
+    assert not (tmp_path / "run" / SCALES_FILE).exists()
     for line in read_metrics(tmp_path / "run"):
         assert line["reward"] == pytest.approx(
             0.1 * line["reward/length"] + 2 * line["reward/right"]
