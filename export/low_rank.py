@@ -104,7 +104,10 @@ def adapter_changes(
 
 
 def _known(
-    old: Matrix32, new: Matrix32, parts: Sequence[Factors], reference_rank: int
+    old: NDArray[np.generic],
+    new: NDArray[np.generic],
+    parts: Sequence[Factors],
+    reference_rank: int,
 ) -> Update | None:
     """A change [K, N] by the adapter's own factors, None if they do not make it up."""
     update = fused(parts)
@@ -118,7 +121,7 @@ def _known(
     return Update(old.astype(np.float32), update.left, update.right, np.concatenate(learned))
 
 
-def _found(old: Matrix32, new: Matrix32) -> Update | None:
+def _found(old: NDArray[np.generic], new: NDArray[np.generic]) -> Update | None:
     """A change [K, N] by factors of its own, None if it is not of low rank."""
     factors = factorise(new.astype(np.float32) - old.astype(np.float32))
     if factors is None:

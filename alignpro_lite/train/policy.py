@@ -82,7 +82,8 @@ class Policy:
     @cached_property
     def _sampler(self) -> nn.Module:
         """The copy that rewrites are drawn from, made when it is first needed: at first ρ_sft."""
-        return cast(nn.Module, cast(Any, copy.deepcopy(self.model)).unload())
+        with torch.inference_mode(False):  # the first draw may ask for it, and it changes later
+            return cast(nn.Module, cast(Any, copy.deepcopy(self.model)).unload())
 
     def log_probs(self, trie: TokenTrie, temperature: float = 1.0) -> Tensor:
         """Log ρ_θ of packed rewrites at a temperature, shape (sequences,), differentiable."""

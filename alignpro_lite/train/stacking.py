@@ -74,7 +74,7 @@ def _nothing(like: Factors | None, rank: int) -> Factors:
 
 
 def _rank_of(factors: Mapping[str, Factors]) -> int:
-    return next(iter(factors.values())).left.shape[1]
+    return int(next(iter(factors.values())).left.shape[1])
 
 
 def _names(*adapters: Mapping[str, Factors]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from alignpro_lite.decoding.conversation import Message
@@ -71,7 +72,7 @@ def read_pairs(section: HintDataSection, folder: Path) -> HintPairs:
     pairs: list[HintPair] = []
     left_out: list[str] = []
     for file in files:
-        found, bad = read_rows(file, lambda row, kind=file.stem: _pair(row, kind))
+        found, bad = read_rows(file, partial(_pair, kind=file.stem))
         pairs += found
         left_out += [f"{file.name}: {row}" for row in bad]
     held_out = tuple(pair for pair in pairs if pair.position < section.held_out)
