@@ -70,6 +70,12 @@ def export_lora(
             "Export a bundle of it instead: `alignpro-lite export prompter`.",
         )
     card = card_of(known.name, adapter, mode)
+    if card.reference_rank and not card.is_reference:
+        raise ExportError(
+            f"{adapter} holds a reference and what a reward taught above it; llama.cpp applies an "
+            "adapter as a whole, so ρ_sft could not be told apart.",
+            "Export a bundle of it instead: `alignpro-lite export prompter`.",
+        )
     with work_beside(out_file.resolve()) as work:
         written = work / "adapter.gguf"
         writer = gguf.GGUFWriter(written, base.architecture)

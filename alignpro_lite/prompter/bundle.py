@@ -208,7 +208,7 @@ class Bundle:
         """How its prompter is asked."""
         sidecar, made = self.sidecar, self.sidecar.provenance
         return PrompterProfile(
-            name=made.adapter or made.base_model,
+            name=made.adapter or made.reference or made.base_model,
             template=sidecar.template,
             sampling=sidecar.sampling,
             max_tokens=sidecar.max_tokens,

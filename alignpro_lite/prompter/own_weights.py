@@ -72,7 +72,8 @@ def own_weights(mode: RewriteMode | None, lora: LoraFile | None) -> OwnWeights:
             f"The adapter {lora.path} was trained to {card.template.mode}, found the mode {mode}.",
             f"Pass --prompter {SELF}+{lora.path}.",
         )
-    return OwnWeights(card.profile(f"{SELF}+{lora.path.name}", is_trained=True), lora.path)
+    name = f"{SELF}+{lora.path.name}"
+    return OwnWeights(card.profile(name, is_trained=not card.is_reference), lora.path)
 
 
 class SelfPrompter(Prompter):
@@ -96,7 +97,12 @@ class SelfPrompter(Prompter):
         self.profile = own.profile
         self.target = target
         self._reference = self._policy = target.engine
-        if own.adapter is not None and scale != 0:
+        if own.adapter is None:
+            return
+        if not own.profile.is_trained:  # the adapter is what makes ρ_sft of the weights
+            adapter = LoraAdapter(own.adapter, 1.0)
+            self._reference = self._policy = target.adapted(adapter, context)
+        elif scale != 0:
             self._policy = target.adapted(LoraAdapter(own.adapter, scale), context)
 
     @property
@@ -106,7 +112,7 @@ class SelfPrompter(Prompter):
 
     def close(self) -> None:
         """Free the context of the adapter; the target stays loaded."""
-        if self._policy is not self._reference:
+        if self._policy is not self.target.engine:
             self._policy.close()
 
     def score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:

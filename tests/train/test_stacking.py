@@ -16,7 +16,6 @@ from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.bundle import Bundle
 from alignpro_lite.prompter.card import read_prompter_card
 from alignpro_lite.prompter.graph_runner import new_runner
-from alignpro_lite.prompter.prompter import require_reference
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter import run as prompter
 from alignpro_lite.train.prompter.config import LoraSection, PrompterConfig
@@ -90,7 +89,7 @@ def test_the_gate_switches_off_what_was_learned_and_leaves_the_reference(
     sidecar = bundle.sidecar
     assert (sidecar.provenance.adapter, sidecar.provenance.reference) == ("stacked", "stacked")
     assert sidecar.template == WORDS
-    require_reference(bundle)
+    assert bundle.profile.has_reference
     for gate, expected in ((1.0, logits_of(base, stacked)), (0.0, logits_of(base, reference))):
         np.testing.assert_allclose(graph_logits(bundle, gate), expected, atol=5e-3)
 
@@ -100,7 +99,7 @@ def test_a_bundle_of_a_reference_alone_is_its_own_reference(base, reference, tmp
     origin = bundle.sidecar.provenance
     assert (origin.adapter, origin.reference, origin.reward) == (None, "reference", None)
     assert bundle.sidecar.graph.gate is None
-    require_reference(bundle)
+    assert bundle.profile.has_reference
     np.testing.assert_allclose(graph_logits(bundle, 1.0), logits_of(base, reference), atol=1e-3)
 
 
