@@ -212,4 +212,4 @@ def _no_thought(known: ReasoningFormat, *, inside: bool) -> str:
     if known.answer is None:
         return f"{opening}\n\n{known.closings[0]}\n\n"
     ended = f"{known.closings[0]}{''.join(known.separators[:1])}" if inside else ""
-    return f"{ended}{known.answer[0]}"
+    return f"{ended}{known.answer[0]}{known.header_end or ''}"

@@ -14,7 +14,7 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
-from alignpro_lite.reward.exchange import NO_REFERENCES, Exchange, References, TaskReference
+from alignpro_lite.reward.exchange import Exchange, References, TaskReference
 from alignpro_lite.reward.leak import leaks
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
 from alignpro_lite.reward.rivals import RivalSource, no_rivals
@@ -76,7 +76,7 @@ class Learner:
     prompts: Sequence[str]
     accelerator: Accelerator
     rivals: tuple[RivalSource, ...] = (no_rivals,)
-    references: References = NO_REFERENCES
+    references: References = field(default_factory=dict)
 
     @property
     def target(self) -> Target:

@@ -137,7 +137,13 @@ def test_an_evaluation_lists_the_bundle_that_it_loads(store, tmp_path):
     (folder / PROMPTER_BUNDLE.name).write_text('{"format": 1}')
     system = PrompterSystemSection(name="trained", bundle="tiny")
     config = SimpleNamespace(
-        target=None, judge=(), pair_judge=None, system=(system,), dial=None, bound=None
+        target=None,
+        judge=(),
+        pair_judge=None,
+        system=(system,),
+        dial=None,
+        bound=None,
+        headroom=None,
     )
     (used,) = models_used(cast(EvalConfig, config), Places(tmp_path, tmp_path, store))
     assert PROMPTER_BUNDLE.open(folder)

@@ -18,9 +18,9 @@ PROMPT = "How do I stay safe online?"
 class Loaded(nullcontext):
     """A loaded prompter that has its rewrites ready."""
 
-    def __init__(self, bundle, rewrites):
+    def __init__(self, profile, rewrites):
         super().__init__(self)
-        self.bundle = bundle
+        self.profile = profile
         self.rewrite = lambda *_: rewrites
 
 
@@ -31,9 +31,9 @@ def written(monkeypatch):
     def load(mode, output, finish="stop"):
         text = TEMPLATES[mode].apply(PROMPT, output)
         rewrite = Rewrite(text, output, (1, 2), -1.5, -1.5, finish)
-        bundle = SimpleNamespace(sidecar=SimpleNamespace(sampling=Sampling()))
+        profile = SimpleNamespace(sampling=Sampling())
         monkeypatch.setattr(
-            "alignpro_lite.loading.load_prompter", lambda *_, **__: Loaded(bundle, [rewrite])
+            "alignpro_lite.loading.open_prompter", lambda *_: Loaded(profile, [rewrite])
         )
 
     return load

@@ -53,7 +53,7 @@ def judged(scorer, target=None, cancellation=None, **settings):
 def test_every_answer_meets_the_same_rivals_which_nothing_else_is_judged_by():
     """Rivals that are scored too would have a tie with themselves, and every gain its noise."""
     scorer, target = Comparing(), FakeTarget()
-    found = judged(scorer, target).certificate
+    found = judged(scorer, target, guard="strict").certificate
     (rivals,) = {exchange.rivals for exchange in scorer.read}
     assert len(set(rivals)) == 2
     assert all(rival.startswith(f"{PROMPT}#") for rival in rivals)
@@ -67,7 +67,9 @@ def test_every_answer_meets_the_same_rivals_which_nothing_else_is_judged_by():
 def test_a_reward_of_single_answers_asks_for_no_rivals():
     scorer = Comparing()
     target: Any = FakeTarget()
-    found = drawn(FakePrompter(TEXTS), Reward([scorer], {"judge": 1.0}), target, samples=2)
+    found = drawn(
+        FakePrompter(TEXTS), Reward([scorer], {"judge": 1.0}), target, samples=2, guard="strict"
+    )
     assert {exchange.rivals for exchange in scorer.read} == {()}
     assert found.certificate.rivals == 0
     assert target.counted[PROMPT] == 8

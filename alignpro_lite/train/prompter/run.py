@@ -66,7 +66,7 @@ def train_prompter(config: PrompterConfig, places: Places, note: Callable[[str],
     def load_policy(device: str) -> Policy:
         base = places.store.path("prompter", section.base)
         template, seed = template_of(section, places.data), config.training.seed
-        reference = reference_of(section, places.data)
+        reference = reference_adapter(section, places.data)
         return Policy(base, template, section, section.max_tokens, device, seed, reference)
 
     def finish(trainer: PolicyTrainer, learner: Learner, prompts: Prompts) -> None:
@@ -130,7 +130,7 @@ def words_of(name: str, key: str, mode: RewriteMode, folder: Path) -> RewriteTem
     return card.template
 
 
-def reference_of(section: PrompterSection, folder: Path) -> Path | None:
+def reference_adapter(section: PrompterSection, folder: Path) -> Path | None:
     """The folder of the adapter that makes ρ_sft of the base."""
     return None if section.reference is None else adapter_folder(section.reference, folder)
 
@@ -179,7 +179,7 @@ def _write_adapter(
     """Write the adapter in peft's form at half precision, with the card that the export reads."""
     folder, policy = places.run / ADAPTER_FOLDER, learner.policy
     save_adapter(policy.model, config.prompter.base, folder)
-    reference = reference_of(config.prompter, places.data)
+    reference = reference_adapter(config.prompter, places.data)
     card = PrompterCard(
         base=config.prompter.base,
         template=policy.tokens.template,

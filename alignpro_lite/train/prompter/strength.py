@@ -20,7 +20,7 @@ from alignpro_lite.reward.rivals import rival_source
 from alignpro_lite.target.rollout import llama_of
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
-from alignpro_lite.train.prompter.run import reference_of, template_of
+from alignpro_lite.train.prompter.run import reference_adapter, template_of
 from alignpro_lite.train.rollout import Learner, measured_twice
 
 
@@ -60,7 +60,7 @@ def measure_strength(
     template = template_of(config.prompter, places.data)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device = str(accelerator.device)
-    reference = reference_of(config.prompter, places.data)
+    reference = reference_adapter(config.prompter, places.data)
     policy = Policy(
         base, template, config.prompter, config.prompter.max_tokens, device, seed, reference
     )
