@@ -28,7 +28,7 @@ def test_the_wheel_is_small(wheel):
             adapters += info.file_size
         else:
             code += info.compress_size
-    assert code < 1_000_000
+    assert code < 1_200_000
     assert adapters < 20_000_000
 
 
