@@ -39,10 +39,9 @@ class OnnxPrompter(Prompter):
             DeviceError: CUDA was asked for and cannot be used.
             MissingDependencyError: onnxruntime is not installed.
         """
-        self.bundle = bundle
+        self.bundle, self.profile = bundle, bundle.profile
         if adapter != 1:
             self.require_reference()
-        self.profile = bundle.profile
         tokenizer = read_tokenizer(bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
         self._tokenizer = PrompterTokenizer(tokenizer, bundle.sidecar.tokens, self.template)
         self.device = settings.device

@@ -17,7 +17,7 @@ from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange, References, TaskReference
 from alignpro_lite.reward.leak import leaks
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
-from alignpro_lite.reward.rivals import RivalSource, no_rivals
+from alignpro_lite.reward.rivals import RivalSource
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
 
@@ -63,7 +63,7 @@ class Learner:
             objective holds for whatever was drawn, so filters need no correction.
         prompts: Training prompts; every process sees them all and takes its own.
         accelerator: Which process this is, and how it talks to the others.
-        rivals: What a judge of pairs compares the answers of each target with.
+        rivals: What a judge of pairs compares the answers of each target with; empty without one.
         references: Right answers, by the prompt, where they are known: a rewrite that gives one
             away is not tried.
     """
@@ -75,13 +75,17 @@ class Learner:
     sampling: Sampling
     prompts: Sequence[str]
     accelerator: Accelerator
-    rivals: tuple[RivalSource, ...] = (no_rivals,)
+    rivals: tuple[RivalSource, ...] = ()
     references: References = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
         """The one that is measured with."""
         return self.targets[0]
+
+    def rivals_of(self, target: int, prompt: str) -> tuple[str, ...]:
+        """What the answers of a target to x, by its number, are compared with."""
+        return self.rivals[target](prompt) if self.rivals else ()
 
 
 @dataclass
@@ -260,7 +264,7 @@ def _scores(
     for row, (prompt, _) in enumerate(candidates):
         for answer in _given(outcomes[row], rollout):
             owners.append(row)
-            exchanges.append(Exchange(prompt, answer.text, learner.rivals[turns[row]](prompt)))
+            exchanges.append(Exchange(prompt, answer.text, learner.rivals_of(turns[row], prompt)))
     scores = learner.reward.score(exchanges)
     rollout.unscored += int(scores.failed.sum())
     rollout.reasons.extend(score_warnings(scores))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -161,7 +162,7 @@ def _scales(
             list(both),
             dict.fromkeys(checked, known),
             stream_seed(config.training.seed, _SCALES_SEED),
-            learner.rivals[0],
+            partial(learner.rivals_of, 0),
         )
 
     with learner.accelerator.main_process_first():

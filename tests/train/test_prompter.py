@@ -181,7 +181,7 @@ def test_the_report_holds_what_the_reward_does_not_see(finished):
         assert column in text
     for column in ("Words sent", "Words answered", "Distinct additions"):
         assert column in text
-    assert text.count("\n| learned |") == 7
+    assert text.count("\n| learned |") == 6
     for sentence in ("learned beside what needs no training", "asks 3 times for an answer"):
         assert sentence in text
     assert "How often the judge reward is right is not known" in text
@@ -244,8 +244,8 @@ def test_a_run_stopped_while_it_is_measured_answers_nothing_twice(finished, hash
     assert not (run / "report.md").exists()
     before = target.calls
     assert train(finished / "prompter.toml", run)
-    best, constant, pool = 3 * (2 + 2), 3 * 2, 3
-    assert target.calls - before == 3 * 2 + best + constant + pool
+    best, constant, twice, pool = 3 * (2 + 2), 3 * 2, 3 * 2, 3
+    assert target.calls - before == 3 * 2 + best + constant + twice + pool
     assert_equal_runs(run, finished / "run")
 
 
