@@ -121,7 +121,7 @@ def test_a_merged_adapter_has_no_reference(tiny, monkeypatch):
         provenance=structs.replace(sidecar.provenance, adapter="adapter"),
     )
     bundle = replace(tiny.reference.bundle, sidecar=merged)
-    monkeypatch.setattr(tiny.reference, "bundle", bundle)
+    monkeypatch.setattr(tiny.reference, "profile", bundle.profile)
     with pytest.raises(BundleError, match="merged"):
         replace(tiny)
 
