@@ -26,7 +26,7 @@ FITTING_ARGS = -DLLAVA_BUILD=OFF $$($(PYTHON) alignpro_lite/hardware/llama_build
 run: models
 	@$(BIN)/alignpro-lite run --models $(MODELS) "$$PROMPT"
 
-test: WANTED = target/small bundle/small target/qwen2.5-coder-0.5b-instruct bundle/qwen2.5-coder-0.5b
+test: WANTED = target/small bundle/small target/qwen2.5-coder-0.5b-instruct bundle/qwen2.5-coder-0.5b-reference
 test: models reward lint
 	$(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile \
 		--cov

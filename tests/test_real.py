@@ -45,7 +45,12 @@ def alignpro(*arguments: str, stdin: str | None = None, **env: str) -> subproces
 class TestUsefulModels:
     def test_the_half_billion_model_prompts_and_answers(self):
         """A chain of the size that users get by default, from one download of 491 MB."""
-        models = ("--prompter", "qwen2.5-coder-0.5b", "--target", "qwen2.5-coder-0.5b-instruct")
+        models = (
+            "--prompter",
+            "qwen2.5-coder-0.5b-reference",
+            "--target",
+            "qwen2.5-coder-0.5b-instruct",
+        )
         question = "What is the capital of France?"
         done = alignpro("run", question, *models, "--seed", "1", "--max-tokens", "40", "--json")
         assert done.returncode == 0, done.stderr

@@ -35,9 +35,9 @@ CLAIMS = re.compile(r"(?<=<!-- generated: results -->\n\n).*?(?=\n\n<!-- end -->
 
 Found = Mapping[str, Any]
 
-INTRODUCTION = """# Results of the default models
+INTRODUCTION = """# Results of the small models
 
-The default prompter and target are both SmolLM2-135M-Instruct, the reward is a MiniLM of 22M
+Prompter and target of the pair `small` are both SmolLM2-135M-Instruct, the reward is a MiniLM of 22M
 parameters, and everything was trained and measured on 2 CPU cores. The paper's prompters have 1.5B
 and 3.8B parameters, its target has 8B. So the figures below show whether the method works end to
 end at this size. They do not show how good the answers of a 135M model are (they are poor), and
@@ -95,7 +95,7 @@ def _sections(
         yield "## Compared with BPO's own rewrites"
         yield (
             "BPO's prompts with BPO's own rewrites, made by a 7B model, and with those of the "
-            "default prompter, for the same target. The default prompter was trained on the first "
+            "small prompter, for the same target. The small prompter was trained on the first "
             "judge, BPO on neither."
         )
         yield from _evaluation(bpo)
