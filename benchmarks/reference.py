@@ -2,7 +2,7 @@
 
     python benchmarks/reference.py
 
-Each way runs in a process of its own on the default prompter. The table shows memory, the time to
+Each way runs in a process of its own on the small prompter. The table shows memory, the time to
 load, and the time to sample 8 rewrites and score them with ρ_sft.
 """
 
