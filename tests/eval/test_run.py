@@ -354,7 +354,11 @@ def test_a_row_without_a_prompt_is_left_out_and_named(places):
 def test_the_quick_evaluation_runs_on_the_small_models(tmp_path):
     config = read_config(QUICK / "eval.toml", EvalConfig)
     data = tuple(replace(data, prompts=2) for data in config.data)
-    few = replace(config, data=data, answers=replace(config.answers, count=2, max_tokens=24))
+    hints = tmp_path / "hints.toml"  # all of them would take minutes
+    hints.write_text('[[hint]]\naim = "a"\ntext = "Be brief."\n[[hint]]\naim = "b"\ntext = "Why?"')
+    constant = replace(config.constant, hints=str(hints), first_round=1)
+    answers = replace(config.answers, count=2, max_tokens=24)
+    few = replace(config, data=data, answers=answers, constant=constant)
     places = Places(QUICK, tmp_path / "out", ModelStore.open(preset="small"))
     summary = evaluate(few, places, silent)
     assert len(summary.systems) == 7
