@@ -44,8 +44,12 @@ def known_target(store: ModelStore, target: str | Path, file: Path) -> KnownTarg
     Raises:
         RegistryError: The file cannot be read.
     """
-    name = store.default("target").name if target == DEFAULT else Path(target).name
-    return KnownTarget(name, digest_of_file(store, file))
+    return KnownTarget(_name_of(store, target), digest_of_file(store, file))
+
+
+def _name_of(store: ModelStore, target: str | Path) -> str:
+    """What people call a target that was named in any way."""
+    return store.default("target").name if target == DEFAULT else Path(target).name
 
 
 def mismatch(store: ModelStore, bundle: Bundle, target: str | Path, file: Path) -> str | None:
@@ -67,10 +71,8 @@ def mismatch(store: ModelStore, bundle: Bundle, target: str | Path, file: Path) 
     history = f"was trained for {made}" if made else "was not trained for any target"
     if origin.reference and not origin.adapter:
         history = "learned from examples, not by a reward, and so for no target"
-    name = origin.adapter or origin.reference or origin.base_model
-    answering = store.default("target").name if target == DEFAULT else Path(target).name
     return (
-        f"The prompter {name} {history}, and {answering} answers: "
+        f"The prompter {bundle.profile.name} {history}, and {_name_of(store, target)} answers: "
         "--mode off sends prompts as they are, --prompter names another one, and "
         "`alignpro-lite train prompter` makes one for it."
     )

@@ -17,6 +17,7 @@ from alignpro_lite.cli.options import (
     data_option,
     grouped,
     prompter_option,
+    target_option,
 )
 
 if TYPE_CHECKING:
@@ -160,13 +161,7 @@ headroom_models = grouped(
     "models",
     HeadroomModels,
     models_option,
-    click.option(
-        "--target",
-        "-t",
-        default="default",
-        metavar="GGUF|NAME|hf:...",
-        help="The model that answers: a GGUF file, or a name from models.toml.",
-    ),
+    target_option,
     prompter_option,
     click.option(
         "--reward",

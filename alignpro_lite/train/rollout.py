@@ -130,16 +130,14 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
     """
     policy, rollout = learner.policy, Rollout()
     candidates = []
-    drawn = policy.sample(prompts, rewrites, replace(learner.sampling, seed=seed))
-    for prompt, outputs in zip(prompts, drawn, strict=True):
-        for output in outputs:
-            sent = _sent(policy, prompt, output)
-            if not sent.strip():
-                rollout.empty += 1
-            elif _gives_away(prompt, sent, learner.references.get(prompt)):
-                rollout.leaked += 1
-            else:
-                candidates.append((prompt, output))
+    for prompt, output in _drawn(learner, prompts, rewrites, seed):
+        sent = _sent(policy, prompt, output)
+        if not sent.strip():
+            rollout.empty += 1
+        elif _gives_away(prompt, sent, learner.references.get(prompt)):
+            rollout.leaked += 1
+        else:
+            candidates.append((prompt, output))
     if not candidates:
         return rollout
     scores = _scores(learner, candidates, seed, rollout)
@@ -182,14 +180,8 @@ def mean_reward(learner: Learner, prompts: Sequence[str], count: int, seed: int)
     """
     scores: list[float] = []
     for start in range(0, len(prompts), _MEASURED_TOGETHER):
-        some = prompts[start : start + _MEASURED_TOGETHER]
         own = stream_seed(seed, start)
-        drawn = learner.policy.sample(some, count, replace(learner.sampling, seed=own))
-        candidates = [
-            (prompt, output)
-            for prompt, outputs in zip(some, drawn, strict=True)
-            for output in outputs
-        ]
+        candidates = _drawn(learner, prompts[start : start + _MEASURED_TOGETHER], count, own)
         scores += _scores(learner, candidates, own, Rollout()).total.tolist()
     known = [score for score in scores if math.isfinite(score)]
     if not known:
@@ -220,20 +212,26 @@ def measured_twice(
     """
     found: list[list[FloatArray]] = [[], []]
     for start in range(0, len(prompts), _MEASURED_TOGETHER):
-        some = prompts[start : start + _MEASURED_TOGETHER]
         own = stream_seed(seed, start)
-        drawn = learner.policy.sample(some, rewrites, replace(learner.sampling, seed=own))
-        candidates = [
-            (prompt, output)
-            for prompt, outputs in zip(some, drawn, strict=True)
-            for output in outputs
-        ]
+        candidates = _drawn(learner, prompts[start : start + _MEASURED_TOGETHER], rewrites, own)
         for side, again in zip(found, (own, stream_seed(own, _AGAIN)), strict=True):
             scores = _scores(learner, candidates, again, Rollout())
-            side.append(scores.total.reshape(len(some), rewrites))
+            side.append(scores.total.reshape(-1, rewrites))
     first, second = (np.concatenate(side) for side in found)
     known = np.isfinite(first + second).all(axis=1)
     return first[known], second[known]
+
+
+def _drawn(
+    learner: Learner, prompts: Sequence[str], count: int, seed: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Outputs of the policy for each prompt, with it."""
+    drawn = learner.policy.sample(prompts, count, replace(learner.sampling, seed=seed))
+    return [
+        (prompt, output)
+        for prompt, outputs in zip(prompts, drawn, strict=True)
+        for output in outputs
+    ]
 
 
 def _gives_away(prompt: str, sent: str, reference: TaskReference | None) -> bool:
