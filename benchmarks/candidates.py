@@ -1,10 +1,11 @@
 """What more samples cost: time and memory of `run --samples 8` compared with `--samples 1`.
 
     python benchmarks/candidates.py [--tokens 64] [--repeats 5]
-        [--target TARGET] [--prompter PROMPTER] [--reward REWARD]
+        [--models PRESET] [--target TARGET] [--prompter PROMPTER] [--reward REWARD]
 
-By default on the default models and reward; in turns in one process, so the ratios hold on any
-machine. The prompt asks for an answer longer than --tokens, so all answers have the same length.
+By default on the models of the preset small: the row without a reward needs a prompter that was
+trained by one. In turns in one process, so the ratios hold on any machine. The prompt asks for an
+answer longer than --tokens, so all answers have the same length.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--models", default="small")
     for part in ("target", "prompter", "reward"):
         parser.add_argument(f"--{part}", default="default")
     parser.add_argument("--strength", type=float, help="λ, if the prompter was trained with none")
     options = parser.parse_args()
-    with AlignedModel.load(options.target, options.prompter, options.reward) as model:
+    parts = (options.target, options.prompter, options.reward)
+    with AlignedModel.load(*parts, models=options.models) as model:
         plain = AlignedModel(model.target, model.prompter, model.plan)
         print(f"{'':28}{'1 sample':>10}{'8 samples':>11}{'ratio':>7}{'memory':>12}")
         rows = {"no reward": (plain, RhoStar())}

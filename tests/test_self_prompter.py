@@ -148,7 +148,7 @@ class TestRun:
         request = Request(rho_star=RhoStar(samples=2))
         with (
             AlignedModel.load(TINY_TARGET, "self", devices=ON_CPU, cache=tmp_path) as model,
-            pytest.raises(InputError, match="that one has trained"),
+            pytest.raises(InputError, match="that was trained by one"),
         ):
             model.run(PROMPT, request)
 

@@ -115,8 +115,8 @@ def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
         )
     if count > 1 and not source.prompter.profile.is_trained:
         raise InputError(
-            f"{count} samples need a reward or a prompter that one has trained, found a prompter "
-            "whose implicit reward is the same for all rewrites.",
+            f"{count} samples need a reward, or a prompter that was trained by one, found a "
+            "prompter whose implicit reward is the same for all rewrites.",
             "Pass --reward, or a trained bundle.",
         )
     drawn = source.candidates(count, weighed=count > 1)

@@ -60,7 +60,7 @@ def test_with_a_reward_the_proposal_is_the_prompter_itself():
 
 
 def test_ranking_by_an_untrained_prompter_is_refused():
-    with pytest.raises(InputError, match="that one has trained"):
+    with pytest.raises(InputError, match="that was trained by one"):
         drawn(FakePrompter([GOOD], adapter=None), samples=2)
 
 
