@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alignpro_lite.errors import DeviceError, InputError, ModelFileError
@@ -75,7 +75,7 @@ def smol(tmp_path_factory: pytest.TempPathFactory) -> GgufFile:
 
 
 def machine(free: int | None = None, ram: Ram = LAPTOP_RAM) -> Hardware:
-    gpus = () if free is None else (Gpu(0, "Test GPU", free, free),)
+    gpus = () if free is None else (Gpu(0, "Test GPU", max(free, GIB), free),)
     return Hardware(gpus=gpus, ram=ram, cores=4)
 
 
@@ -390,6 +390,7 @@ def attempt(
 
 @settings(deadline=None, max_examples=150)
 @given(sizes, sizes, requests, prompters)
+@example(free=0, available=GIB, request_=DeviceRequest(device="cuda"), prompter=None)
 def test_no_plan_takes_more_than_is_free(
     llama: GgufFile,
     free: int,
