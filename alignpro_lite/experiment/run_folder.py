@@ -12,9 +12,8 @@ from typing import Any
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.registry.record import Record, plain
+from alignpro_lite.registry.record import Origin, Record, parse, plain, read_json
 from alignpro_lite.registry.storage import try_locked, write_text
-from alignpro_lite.registry.text import decode_text
 
 CONFIG = "config.json"
 _OWN = re.compile(r"\..*|.*\.(lock|partial)")
@@ -50,12 +49,9 @@ def claim(run: Path, config: Record) -> None:
         _refuse_foreign(run)
         write_text(file, json.dumps(own, indent=2) + "\n")
         return
-    try:
-        started = json.loads(decode_text(file.read_bytes()))
-    except ValueError as error:
-        raise InputError(
-            f"{file} cannot be read ({error}).", "Restore it, or choose another --output."
-        ) from error
+    origin = Origin(file, InputError, "Restore it, or choose another --output.")
+    # Keys that are younger than the run have their defaults, with which it was started.
+    started = plain(parse(type(config), read_json(origin, "run"), origin))
     for key, was, now in _differences("", started, own):
         raise InputError(
             f"The run in {run} was started with {key} = {was!r:.80}, found {now!r:.80}.",

@@ -14,6 +14,7 @@ from alignpro_lite.registry.record import Record
 
 class Settings(Record):
     steps: int
+    pace: float = 1.0
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,25 @@ def test_a_new_folder_and_what_an_early_end_left_are_taken(tmp_path, names):
     claim(tmp_path, Settings(1))
     (tmp_path / "report.md").touch()
     claim(tmp_path, Settings(1))
+
+
+def test_a_run_started_before_a_key_existed_goes_on_with_the_keys_default(tmp_path):
+    """Each new key of a configuration made every run that was under way impossible to resume."""
+    (tmp_path / "config.json").write_text('{"steps": 1}')
+    claim(tmp_path, Settings(1))
+    with pytest.raises(InputError, match=r"started with pace = 1.0, found 2.0"):
+        claim(tmp_path, Settings(1, pace=2.0))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"steps": "many"}', '{"steps": 1, "gone": 2}'])
+def test_a_record_that_cannot_be_read_is_kept_and_named(tmp_path, text):
+    record = tmp_path / "config.json"
+    record.write_text(text)
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path, Settings(1))
+    assert "choose another --output" in caught.value.cure
+    assert "config.json" in caught.value.problem
+    assert record.read_text() == text
 
 
 def test_a_second_run_into_one_folder_is_told_at_once(tmp_path):
