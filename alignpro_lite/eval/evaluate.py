@@ -15,6 +15,7 @@ from alignpro_lite.eval.dial import dial_curves
 from alignpro_lite.eval.evaluation import Evaluation, open_evaluation
 from alignpro_lite.eval.frontier import FRONTIER, answer_pools
 from alignpro_lite.eval.judges import judge_accuracies
+from alignpro_lite.eval.leaks import leak_notes
 from alignpro_lite.eval.loaded import open_system
 from alignpro_lite.eval.oracle import oracle_note, read_oracle_card
 from alignpro_lite.eval.pair_judge import pair_notes
@@ -64,6 +65,7 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
             dial = dial_curves(evaluation, config.dial)
         added = [hint.note(lineup.constant)] if hint and lineup.constant else []
         oracle = _oracle_notes(config, places)
+        leaked = leak_notes(records, evaluation.references)
         summary = summarise(
             lineup,
             records,
@@ -72,7 +74,7 @@ def evaluate(config: EvalConfig, places: Places, note: Callable[[str], None]) ->
             plain(config),
             evaluation.models,
             dial,
-            (*evaluation.notes, *added, *oracle, *judged, *_scope(config)),
+            (*evaluation.notes, *leaked, *added, *oracle, *judged, *_scope(config)),
         )
         followed = constraint_accuracies(lineup, records, evaluation.references)
         summary = replace(summary, constraints=followed)

@@ -5,8 +5,23 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from alignpro_lite.reward.exchange import TaskReference
+
 _MARK = "####"
 _NUMBER_COMMA = re.compile(r"(?<=\d),(?=\d{3}\b)")
+
+
+def gives_away(prompt: str, sent: str, reference: TaskReference | None) -> bool:
+    """Whether x' holds the right answer; constraints on an answer are none.
+
+    Args:
+        prompt: x.
+        sent: x'.
+        reference: What a right answer to x is recognised by, None if that is not known.
+    """
+    if reference is None or reference.check == "ifeval":
+        return False
+    return leaks(prompt, sent, reference.text)
 
 
 def leaks(prompt: str, sent: str, reference: str) -> bool:

@@ -14,8 +14,8 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
-from alignpro_lite.reward.exchange import Exchange, References, TaskReference
-from alignpro_lite.reward.leak import leaks
+from alignpro_lite.reward.exchange import Exchange, References
+from alignpro_lite.reward.leak import gives_away
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
 from alignpro_lite.reward.rivals import RivalSource
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
@@ -134,7 +134,7 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
         sent = _sent(policy, prompt, output)
         if not sent.strip():
             rollout.empty += 1
-        elif _gives_away(prompt, sent, learner.references.get(prompt)):
+        elif gives_away(prompt, sent, learner.references.get(prompt)):
             rollout.leaked += 1
         else:
             candidates.append((prompt, output))
@@ -232,13 +232,6 @@ def _drawn(
         for prompt, outputs in zip(prompts, drawn, strict=True)
         for output in outputs
     ]
-
-
-def _gives_away(prompt: str, sent: str, reference: TaskReference | None) -> bool:
-    """Whether x' holds the right answer; constraints on an answer are none."""
-    if reference is None or reference.check == "ifeval":
-        return False
-    return leaks(prompt, sent, reference.text)
 
 
 def _sent(policy: Policy, prompt: str, output: Sequence[int]) -> str:
