@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,11 @@ from alignpro_lite.train.prompter.config import LoraSection
 from alignpro_lite.train.reference.config import HintDataSection, ReferenceConfig
 from alignpro_lite.train.reference.pairs import HintPair, read_pairs
 from alignpro_lite.train.reference.run import train_reference
-from alignpro_lite.train.reference.trainer import hint_log_probs, lesson_of
+from alignpro_lite.train.reference.trainer import (
+    hint_and_first_log_probs,
+    hint_log_probs,
+    lesson_of,
+)
 from tests.support import ROOT
 from tests.support.reference_adapters import WORDS
 from tests.support.tiny_models import configurations, write_model
@@ -145,6 +150,18 @@ def test_the_loss_is_that_of_the_hint_and_its_stop_token_alone(base):
         assert found == pytest.approx(float(chosen.sum()), abs=1e-3)
 
 
+def test_the_first_token_is_scored_alone_beside_the_whole(base):
+    policy = Policy(base, WORDS, LoraSection(dtype="float32", rank=2), 6, "cpu", seed=0)
+    pairs = [HintPair("a", "en", (), "Name a river.", hint) for hint in ("Be brief.", "")]
+    lessons = [lesson_of(policy, pair) for pair in pairs]
+    hints, firsts = hint_and_first_log_probs(policy, lessons)
+    heads = [replace(lesson, output=lesson.output[:1]) for lesson in lessons]
+    assert firsts.tolist() == pytest.approx(hint_log_probs(policy, heads).tolist(), abs=1e-5)
+    assert hints.tolist() == pytest.approx(hint_log_probs(policy, lessons).tolist(), abs=1e-5)
+    assert firsts[1] == hints[1]
+    assert firsts[0] > hints[0]
+
+
 def test_pairs_are_held_out_by_their_hash_and_know_their_conversation(folder):
     section = HintDataSection("pairs", held_out=0.3)
     pairs = read_pairs(section, folder)
@@ -187,4 +204,4 @@ def test_hints_do_not_teach_to_rewrite(folder):
 def test_the_committed_pairs_can_be_read():
     pairs = read_pairs(HintDataSection("reference"), ROOT / "configs")
     assert not pairs.left_out
-    assert len({pair.kind for pair in pairs.held_out}) == 30
+    assert len({pair.kind for pair in pairs.held_out}) == 33

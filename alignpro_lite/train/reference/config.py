@@ -20,6 +20,8 @@ class SupervisionSection(Record):
         batch: Pairs in a step.
         learning_rate: Highest learning rate.
         warmup: Steps until the learning rate is reached; it then falls to a tenth.
+        decision: Weight of a hint's first token. It decides whether there is text at all, and would
+            be one token among twenty; every conditional probability keeps its optimum.
         clip: Largest norm of the gradient; a larger one is scaled down.
         checkpoint: Steps between two checkpoints, each with a measurement of the held-out pairs;
             the weights of the best one are the result.
@@ -30,6 +32,7 @@ class SupervisionSection(Record):
     batch: Count = 16
     learning_rate: Positive = 5e-4
     warmup: Annotated[int, Meta(ge=0)] = 10
+    decision: Positive = 8.0
     clip: Positive = 1.0
     checkpoint: Count = 30
     seed: Seed = 0

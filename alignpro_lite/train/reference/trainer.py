@@ -58,8 +58,17 @@ def lesson_of(policy: Policy, pair: HintPair) -> Lesson:
 
 def hint_log_probs(policy: Policy, lessons: Sequence[Lesson]) -> Tensor:
     """Log-probability of each hint, summed over its tokens, shape (lessons,), differentiable."""
-    trie = pack([lesson.request for lesson in lessons], [lesson.output for lesson in lessons])
-    return policy.log_probs(trie)
+    hints, _ = hint_and_first_log_probs(policy, lessons)
+    return hints
+
+
+def hint_and_first_log_probs(policy: Policy, lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+    """Log-probability of each hint and of its first token, both of shape (lessons,)."""
+    outputs = [lesson.output for lesson in lessons]
+    firsts = [output[:1] for output in outputs]  # no nodes of their own in the trie
+    trie = pack([lesson.request for lesson in lessons] * 2, outputs + firsts)
+    hints, decisions = policy.log_probs(trie).chunk(2)
+    return hints, decisions
 
 
 class ReferenceTrainer:
@@ -143,9 +152,10 @@ class ReferenceTrainer:
         lessons, loss = self._batch(), 0.0
         tokens = sum(len(lesson.output) for lesson in lessons)
         for some in in_passes(lessons):
-            share = -hint_log_probs(self._policy, some).sum() / tokens
-            share.backward()
-            loss += float(share.detach())
+            hints, firsts = hint_and_first_log_probs(self._policy, some)
+            weighted = hints.sum() + (self._training.decision - 1) * firsts.sum()
+            (-weighted / tokens).backward()
+            loss -= float(hints.detach().sum()) / tokens
         norm = float(
             torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), self._training.clip)
         )
