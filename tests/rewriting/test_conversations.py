@@ -13,9 +13,9 @@ from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
+from tests.rewriting.test_streams import LengthScorer
 from tests.support import TINY_BUNDLE, TINY_TARGET
 from tests.support.conversations import TALKS
-from tests.rewriting.test_streams import LengthScorer
 from tests.support.scripted_models import FakePrompter, FakeTarget
 
 LAST = "And the second one?"
