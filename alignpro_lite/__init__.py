@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.aligned import AlignedModel as AlignedModel
-    from alignpro_lite.aligned import AlignedStream as AlignedStream
+    from alignpro_lite.decoding.cancellation import Cancellation as Cancellation
     from alignpro_lite.decoding.conversation import Message as Message
     from alignpro_lite.decoding.sampling import Sampling as Sampling
     from alignpro_lite.errors import AlignProError as AlignProError
+    from alignpro_lite.errors import CancelledError as CancelledError
     from alignpro_lite.events import Done as Done
     from alignpro_lite.events import Event as Event
     from alignpro_lite.events import Reasoning as Reasoning
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.events import Text as Text
     from alignpro_lite.hardware.device import DeviceRequest as DeviceRequest
     from alignpro_lite.prompter.prompter import Rewrite as Rewrite
+    from alignpro_lite.registry.storage import Progress as Progress
     from alignpro_lite.rewriting.candidates import Candidates as Candidates
     from alignpro_lite.rewriting.certificate import Certificate as Certificate
     from alignpro_lite.rewriting.request import Budget as Budget
@@ -34,12 +36,15 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.rewriting.result import Choice as Choice
     from alignpro_lite.rewriting.result import Result as Result
     from alignpro_lite.rewriting.result import Timings as Timings
+    from alignpro_lite.stream import AlignedStream as AlignedStream
 
 _MODULES = {
     "AlignProError": "errors",
     "AlignedModel": "aligned",
-    "AlignedStream": "aligned",
+    "AlignedStream": "stream",
     "Budget": "rewriting.request",
+    "Cancellation": "decoding.cancellation",
+    "CancelledError": "errors",
     "Candidates": "rewriting.candidates",
     "Certificate": "rewriting.certificate",
     "Choice": "rewriting.result",
@@ -47,6 +52,7 @@ _MODULES = {
     "Done": "events",
     "Event": "events",
     "Message": "decoding.conversation",
+    "Progress": "registry.storage",
     "Reasoning": "events",
     "Request": "rewriting.request",
     "Result": "rewriting.result",
