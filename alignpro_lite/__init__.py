@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.aligned import AlignedModel as AlignedModel
+    from alignpro_lite.asynchronous import AsyncAlignedModel as AsyncAlignedModel
+    from alignpro_lite.asynchronous import AsyncAlignedStream as AsyncAlignedStream
     from alignpro_lite.decoding.cancellation import Cancellation as Cancellation
     from alignpro_lite.decoding.conversation import Message as Message
     from alignpro_lite.decoding.sampling import Sampling as Sampling
@@ -42,6 +44,8 @@ _MODULES = {
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "stream",
+    "AsyncAlignedModel": "asynchronous",
+    "AsyncAlignedStream": "asynchronous",
     "Budget": "rewriting.request",
     "Cancellation": "decoding.cancellation",
     "CancelledError": "errors",

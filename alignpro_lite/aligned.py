@@ -102,13 +102,21 @@ class AlignedModel:
             if model is not None:
                 model.close()
 
-    def rewrite(self, prompt: str, n: int = 1, request: Request = Request()) -> list[Rewrite]:
+    def rewrite(
+        self,
+        prompt: str,
+        n: int = 1,
+        request: Request = Request(),
+        cancellation: Cancellation | None = None,
+    ) -> list[Rewrite]:
         """Sample rewrites of a prompt without answering it.
 
         Args:
             prompt: x.
             n: How many; rewrite i is the same whatever n is.
             request: The sampling settings, and the conversation before the prompt.
+            cancellation: Its `cancel`, called from another thread, ends the sampling; the rewrites
+                are then cut, and their `finish_reason` is `cancelled`.
 
         Raises:
             InputError: The prompt is empty or not text, or no prompter is loaded.
@@ -121,7 +129,9 @@ class AlignedModel:
         usual = request.rewrite_sampling or self.prompter.profile.sampling
         earlier = self.prompter.fitting(bare, request.history)
         sampling = replace(usual, seed=request.sampling.seed)
-        return self.prompter.rewrite(bare, n, sampling, earlier)
+        streams = self.prompter.start(bare, n, sampling, earlier=earlier)
+        (cancellation or Cancellation()).enter(streams)
+        return [stream.result() for stream in streams]
 
     def stream(self, prompt: str, request: Request = Request()) -> AlignedStream:
         """Rewrite a prompt and answer it; iterate over what it returns.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignpro_lite.decoding.backends import offload_devices
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
 from alignpro_lite.decoding.sampling import Draw, Sampling, TokenSource, token_log_prob
 
@@ -70,7 +70,7 @@ class LoraAdapter:
     scale: float = 1.0
 
 
-def open_model(path: Path, settings: TargetSettings, watch: Watch | None = None) -> LlamaModel:
+def open_model(path: Path, settings: TargetSettings, watch: LoadWatch | None = None) -> LlamaModel:
     """Load the weights of a target, before the eyes of a watcher.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
@@ -153,7 +153,7 @@ class LlamaTarget:
     """
 
     def __init__(
-        self, path: Path, file: GgufFile, settings: TargetSettings, watch: Watch | None = None
+        self, path: Path, file: GgufFile, settings: TargetSettings, watch: LoadWatch | None = None
     ) -> None:
         """Load a model.
 
