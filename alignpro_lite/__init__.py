@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.errors import CancelledError as CancelledError
     from alignpro_lite.events import Done as Done
-    from alignpro_lite.events import Event as Event
     from alignpro_lite.events import Reasoning as Reasoning
     from alignpro_lite.events import Rewriting as Rewriting
     from alignpro_lite.events import Rewritten as Rewritten
@@ -54,7 +53,6 @@ _MODULES = {
     "Choice": "rewriting.result",
     "DeviceRequest": "hardware.device",
     "Done": "events",
-    "Event": "events",
     "Message": "decoding.conversation",
     "Progress": "registry.storage",
     "Reasoning": "events",
