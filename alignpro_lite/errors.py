@@ -103,10 +103,30 @@ class MissingDependencyError(AlignProError):
 
 
 class CancelledError(AlignProError):
-    """The model was closed while its reader was still waiting."""
+    """What was waited for was stopped: the model was closed meanwhile, or its loading cancelled."""
 
-    def __init__(self) -> None:
-        super().__init__("The model was closed during generation.", "Load it again.")
+    def __init__(
+        self,
+        problem: str = "The model was closed during generation.",
+        cure: str = "Load it again.",
+    ) -> None:
+        super().__init__(problem, cure)
+
+
+def error_named(kind: str, problem: str, cure: str) -> AlignProError:
+    """The error of another process, by the name of its class; see `AlignProError`."""
+    named: type[AlignProError] = globals()[kind] if kind in _kinds() else AlignProError
+    error = named.__new__(named)
+    AlignProError.__init__(error, problem, cure)
+    return error
+
+
+def _kinds() -> set[str]:
+    return {
+        name
+        for name, value in globals().items()
+        if isinstance(value, type) and issubclass(value, AlignProError)
+    }
 
 
 _LONGEST_LINE = 320
