@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.aligned import AlignedModel as AlignedModel
     from alignpro_lite.aligned import AlignedStream as AlignedStream
+    from alignpro_lite.decoding.constraint import ANY_JSON_OBJECT as ANY_JSON_OBJECT
+    from alignpro_lite.decoding.constraint import Gbnf as Gbnf
+    from alignpro_lite.decoding.constraint import JsonSchema as JsonSchema
     from alignpro_lite.decoding.conversation import Message as Message
+    from alignpro_lite.decoding.log_probs import TokenLogProb as TokenLogProb
     from alignpro_lite.decoding.sampling import Sampling as Sampling
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.hardware.device import DeviceRequest as DeviceRequest
@@ -29,6 +33,7 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.rewriting.result import Timings as Timings
 
 _MODULES = {
+    "ANY_JSON_OBJECT": "decoding.constraint",
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "aligned",
@@ -36,6 +41,8 @@ _MODULES = {
     "Certificate": "rewriting.certificate",
     "Choice": "rewriting.result",
     "DeviceRequest": "hardware.device",
+    "Gbnf": "decoding.constraint",
+    "JsonSchema": "decoding.constraint",
     "Message": "decoding.conversation",
     "Request": "rewriting.request",
     "Result": "rewriting.result",
@@ -43,6 +50,7 @@ _MODULES = {
     "RhoStar": "rewriting.request",
     "Sampling": "decoding.sampling",
     "Timings": "rewriting.result",
+    "TokenLogProb": "decoding.log_probs",
 }
 """The module of each public name."""
 

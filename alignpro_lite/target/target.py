@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
@@ -59,6 +60,8 @@ class Question:
         first: The number of the first answer's random stream.
         begun: Token ids that every answer begins with; decoding continues after them.
         thinking: Whether the model thinks first.
+        constraint: What the answer, without the thought, must be; None for any text.
+        log_probs: How many alternatives to each token are listed, 0 to 20; None to list nothing.
     """
 
     messages: Sequence[Message]
@@ -69,6 +72,8 @@ class Question:
     first: int = 0
     begun: tuple[int, ...] = ()
     thinking: Thinking = "auto"
+    constraint: Constraint | None = None
+    log_probs: int | None = None
 
 
 class AnswerStream:
