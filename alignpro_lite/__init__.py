@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.decoding.constraint import JsonSchema as JsonSchema
     from alignpro_lite.decoding.conversation import Message as Message
     from alignpro_lite.decoding.log_probs import TokenLogProb as TokenLogProb
+    from alignpro_lite.decoding.penalties import Penalties as Penalties
     from alignpro_lite.decoding.sampling import Sampling as Sampling
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.hardware.device import DeviceRequest as DeviceRequest
@@ -44,6 +45,7 @@ _MODULES = {
     "Gbnf": "decoding.constraint",
     "JsonSchema": "decoding.constraint",
     "Message": "decoding.conversation",
+    "Penalties": "decoding.penalties",
     "Request": "rewriting.request",
     "Result": "rewriting.result",
     "Rewrite": "prompter.prompter",

@@ -35,13 +35,6 @@ class Sampling:
         top_p: Keep the smallest set of tokens that holds this share of the mass.
         min_p: Keep tokens at least this likely relative to the most likely one.
         seed: 0 to 2**32 - 1. The same seed gives the same draw on the same machine.
-        presence_penalty: Taken once from the logit of every token that is in the answer already, as
-            OpenAI defines it; -2 to 2. This and what follows shape a target's answer alone: a
-            prompter, whose probabilities must be known, refuses them.
-        frequency_penalty: Taken from it as often as the token is there; -2 to 2.
-        repeat_penalty: Divides that logit if it is positive and multiplies it otherwise, as
-            llama.cpp does; above 0, 1 for none.
-        logit_bias: Token ids and what is added to their logits, -100 to 100, before the penalties.
     """
 
     temperature: float = 1.0
@@ -49,10 +42,6 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repeat_penalty: float = 1.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values outside their range.
@@ -60,32 +49,19 @@ class Sampling:
         Raises:
             InputError: Names the setting, the value and the range.
         """
-        _require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
-        _require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
-        _require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
-        _require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
-        _require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
-        for name in ("presence_penalty", "frequency_penalty"):
-            penalty = getattr(self, name)
-            _require_range(-2 <= penalty <= 2, name, penalty, "-2 to 2")
-        repeat = self.repeat_penalty
-        _require_range(0 < repeat <= 100, "repeat_penalty", repeat, "above 0, at most 100")
-        for _, bias in self.logit_bias:
-            _require_range(-100 <= bias <= 100, "logit_bias", bias, "-100 to 100")
-
-    @property
-    def penalises(self) -> bool:
-        """Whether tokens that are in the answer already become more or less likely."""
-        none = (0, 0, 1)
-        return (self.presence_penalty, self.frequency_penalty, self.repeat_penalty) != none
-
-    @property
-    def for_target_only(self) -> bool:
-        """Whether there are settings that a prompter refuses."""
-        return self.penalises or bool(self.logit_bias)
+        require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
+        require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
+        require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
+        require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
+        require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
 
-def _require_range(holds: bool, name: str, value: float, allowed: str) -> None:
+def require_range(holds: bool, name: str, value: float, allowed: str) -> None:
+    """Refuse a setting that is not in its range.
+
+    Raises:
+        InputError: Names the setting, the value and what is allowed.
+    """
     if not holds:
         raise InputError(
             f"{name} must be {allowed}, found {value}.", f"Pass a {name} in that range."

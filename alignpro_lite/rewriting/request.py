@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import InputError
@@ -139,6 +140,7 @@ class Request:
         rho_star: How many rewrites are tried and how one of them is chosen.
         thinking: Whether a target that can think does so before it answers; `auto` leaves it to its
             chat template.
+        penalties: What makes tokens of the answer more or less likely than the target has them.
         constraint: What the answer, without the thought, must be; None for any text.
         log_probs: How many alternatives to each token of the answer the result lists, 0 to 20; None
             to list nothing.
@@ -153,6 +155,7 @@ class Request:
     protect: tuple[str, ...] = ()
     rho_star: RhoStar = RhoStar()
     thinking: Thinking = "auto"
+    penalties: Penalties = NO_PENALTIES
     constraint: Constraint | None = None
     log_probs: int | None = None
 
@@ -188,6 +191,7 @@ class Request:
             self.sampling,
             self.stop,
             thinking=self.thinking,
+            penalties=self.penalties,
             constraint=self.constraint,
             log_probs=self.log_probs,
         )
