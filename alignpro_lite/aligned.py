@@ -117,16 +117,17 @@ class AlignedStream:
             self._marks["total"] = self._elapsed()
 
     def _was_cut(self, trial: Trial) -> bool:
-        return trial.finish_reason == "length" and len(trial.tokens) < self._request.max_tokens
+        return trial.finish_reason == "length" and len(trial.draws) < self._request.max_tokens
 
     def _whole(self, trial: Trial) -> Iterator[Passage]:
         """A trial that ended by itself is the answer."""
-        self._finish, self._tokens = trial.finish_reason, len(trial.tokens)
+        self._finish, self._tokens = trial.finish_reason, len(trial.draws)
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
-        for text, is_thought in ((trial.reasoning, True), (trial.text, False)):
-            if text:
-                self._passages.append(Passage(text, is_thought))
-                yield self._passages[-1]
+        thought = Passage(trial.reasoning, is_thought=True)
+        for passage in (thought, Passage(trial.text, False, trial.log_probs)):
+            if passage.text:
+                self._passages.append(passage)
+                yield passage
 
     def _question(self, choice: Choice) -> Question:
         """A fresh answer to the prompt in use, or what follows a trial of it."""
@@ -135,7 +136,7 @@ class AlignedStream:
             return question
         seed = stream_seed(question.sampling.seed, Consumer.CONTINUATION)
         sampling = replace(question.sampling, seed=seed)
-        return replace(question, begun=choice.answer.tokens, sampling=sampling)
+        return replace(question, begun=choice.answer.draws, sampling=sampling)
 
     def cancel(self) -> None:
         """Stop as soon as the step under way is done."""
@@ -157,6 +158,12 @@ class AlignedStream:
                 rewrite=self._marks.get("rewrite", total),
                 first_token=self._marks.get("first_token", total),
                 total=total,
+            ),
+            log_probs=tuple(
+                token
+                for passage in self._passages
+                if not passage.is_thought
+                for token in passage.log_probs
             ),
         )
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.log_probs import require_alternatives
 from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
@@ -169,6 +170,7 @@ class Request:
         _require_texts("stop", self.stop)
         _require_texts("protect", self.protect)
         compile_patterns(self.protect)
+        require_alternatives(self.log_probs)
 
     def with_seed(self, seed: int) -> Request:
         """This request with another seed."""
