@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from alignpro_lite.decoding.cancellation import WAKE_SECONDS
 from alignpro_lite.decoding.rows import CallInterruptedError, RowCache, Stepper, chunk_end
 from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
@@ -37,8 +38,6 @@ FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
 
 _NOTHING = -1
-_WAKE_SECONDS = 0.1
-"""A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Stream(Generic[S]):
         """
         while self.finish_reason is None:
             try:
-                event = self._events.get(timeout=_WAKE_SECONDS)
+                event = self._events.get(timeout=WAKE_SECONDS)
             except queue.Empty:
                 self._home.require()
                 continue

@@ -18,6 +18,7 @@ from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
 
 Guard = Literal["strict", "balanced", "off"]
 Returns = Literal["scored", "fresh"]
+RewriteSwitch = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,13 @@ class Request:
 
     Attributes:
         system: A system prompt for the target, or None for the model's own.
-        history: Earlier turns of the conversation, as the target saw them.
+        history: Earlier turns of the conversation, as the target saw them. The prompter sees the
+            last ones, as many as fit; the prompt alone is rewritten.
         max_tokens: The most tokens of the answer, its thought included.
         stop: Strings that end the answer; in a thought they are text.
         sampling: How the answer is drawn; its seed serves the rewrite too.
+        rewrite: Whether the prompt is rewritten; `auto` leaves it as it is where a rewrite would
+            spoil the answer, see `why_kept`.
         rewrite_sampling: How the rewrite is drawn; None takes the bundle's own, or with a reward
             ρ_θ at temperature 1 without filters.
         protect: Regular expressions of text that a rewrite must keep, in addition to what `spans`
@@ -152,6 +156,7 @@ class Request:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     sampling: Sampling = DEFAULT_SAMPLING
+    rewrite: RewriteSwitch = "auto"
     rewrite_sampling: Sampling | None = None
     protect: tuple[str, ...] = ()
     rho_star: RhoStar = RhoStar()
@@ -167,10 +172,20 @@ class Request:
             InputError: Names the setting or the pattern.
         """
         _require_one_of(get_args(Thinking), "thinking", self.thinking)
+        _require_one_of(get_args(RewriteSwitch), "rewrite", self.rewrite)
         _require_texts("stop", self.stop)
         _require_texts("protect", self.protect)
         compile_patterns(self.protect)
         require_alternatives(self.log_probs)
+
+    @property
+    def why_kept(self) -> str | None:
+        """Why the prompt goes out as it is, one phrase; None if it is to be rewritten."""
+        if self.rewrite == "off":
+            return "rewriting is off"
+        # An instruction to explain spoils what is to be extracted.
+        is_shaped = self.constraint is not None and self.rewrite == "auto"
+        return "the answer has a given form" if is_shaped else None
 
     def with_seed(self, seed: int) -> Request:
         """This request with another seed."""
