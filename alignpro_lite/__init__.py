@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.aligned import AlignedModel as AlignedModel
+    from alignpro_lite.asynchronous import AsyncAlignedModel as AsyncAlignedModel
+    from alignpro_lite.asynchronous import AsyncAlignedStream as AsyncAlignedStream
     from alignpro_lite.decoding.cancellation import Cancellation as Cancellation
     from alignpro_lite.decoding.constraint import ANY_JSON_OBJECT as ANY_JSON_OBJECT
     from alignpro_lite.decoding.constraint import Gbnf as Gbnf
@@ -25,7 +27,6 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.errors import CancelledError as CancelledError
     from alignpro_lite.events import Done as Done
-    from alignpro_lite.events import Event as Event
     from alignpro_lite.events import Reasoning as Reasoning
     from alignpro_lite.events import Rewriting as Rewriting
     from alignpro_lite.events import Rewritten as Rewritten
@@ -48,6 +49,8 @@ _MODULES = {
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "stream",
+    "AsyncAlignedModel": "asynchronous",
+    "AsyncAlignedStream": "asynchronous",
     "Budget": "rewriting.request",
     "Cancellation": "decoding.cancellation",
     "CancelledError": "errors",
@@ -56,7 +59,6 @@ _MODULES = {
     "Choice": "rewriting.result",
     "DeviceRequest": "hardware.device",
     "Done": "events",
-    "Event": "events",
     "Gbnf": "decoding.constraint",
     "JsonSchema": "decoding.constraint",
     "Message": "decoding.conversation",

@@ -18,7 +18,7 @@ from typing import cast
 from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.decoding import ort
 from alignpro_lite.decoding.backends import find_llama_devices
-from alignpro_lite.decoding.cancellation import Cancellation, Watch
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
@@ -193,19 +193,19 @@ class PlannedModels:
             if probed is not None:
                 require_working(probed, self.cache, cancellation)
 
-    def load_target(self, watch: Watch | None = None) -> LlamaTarget:
+    def load_target(self, watch: LoadWatch | None = None) -> LlamaTarget:
         """Load the target where the plan puts it, after a probe.
 
         Raises:
             ModelFileError, DeviceError: See `probe.require_working` and `LlamaTarget`.
             CancelledError: The watcher has cancelled it.
         """
-        watch = watch or Watch()
+        watch = watch or LoadWatch()
         require_working(self.probed_target, self.cache, watch.cancellation)
         return LlamaTarget(self.target, self.target_file, self.target_settings, watch)
 
     def load_prompter(
-        self, target: Future[LlamaTarget], watch: Watch | None = None
+        self, target: Future[LlamaTarget], watch: LoadWatch | None = None
     ) -> Prompter | None:
         """Load the prompter where the plan puts it, after a probe; None if there is none to load.
 
@@ -218,7 +218,7 @@ class PlannedModels:
         """
         if self.prompter is None or (probed := self.probed_prompter) is None:
             return None
-        watch = watch or Watch()
+        watch = watch or LoadWatch()
         require_working(probed, self.cache, watch.cancellation)
         return self.prompter.load(self.plan, target, watch)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignpro_lite.decoding.cancellation import Cancellation, Watch, until_cancelled
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch, until_cancelled
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
@@ -79,7 +79,7 @@ class LoadProgress:
         self._total, self._done = sum(sizes.values()), dict.fromkeys(sizes, 0)
         self._report()
 
-    def of(self, model: str, size: int) -> Watch:
+    def of(self, model: str, size: int) -> LoadWatch:
         """The watcher of one of the models."""
 
         def report(share: float) -> None:
@@ -87,7 +87,7 @@ class LoadProgress:
                 self._done[model] = max(self._done[model], int(share * size))
                 self._report()
 
-        return Watch(self.cancellation, report)
+        return LoadWatch(self.cancellation, report)
 
     def _report(self) -> None:
         done = sum(self._done.values())
@@ -166,5 +166,5 @@ def _load_reward(
         return None
     source = scorer_named(reward)
     judging = target.result() if source.is_target else None
-    watch = Watch(progress.cancellation)
+    watch = LoadWatch(progress.cancellation)
     return open_reward([source], store, threads, target=judging, watch=watch)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from alignpro_lite.assembly.shipped import bundle_path, row_path
 from alignpro_lite.decoding import ort
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.probe import ProbedModel
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
@@ -68,7 +68,7 @@ class FoundPrompter(Protocol):
     def n_bytes(self) -> int:
         """Of its files, the target's own not counted."""
 
-    def load(self, plan: Plan, target: Future[LlamaTarget], watch: Watch) -> Prompter:
+    def load(self, plan: Plan, target: Future[LlamaTarget], watch: LoadWatch) -> Prompter:
         """Load it where the plan puts it.
 
         Args:
@@ -110,7 +110,7 @@ class FoundBundle:
         """See `FoundPrompter`."""
         return self.bundle.n_bytes
 
-    def load(self, plan: Plan, target: Future[LlamaTarget], watch: Watch) -> OnnxPrompter:
+    def load(self, plan: Plan, target: Future[LlamaTarget], watch: LoadWatch) -> OnnxPrompter:
         """Load it while the target is loading; see `FoundPrompter`."""
         del target
         return OnnxPrompter(self.bundle, self._settings(plan), watch=watch)
@@ -162,7 +162,7 @@ class FoundSelf:
         adapter = self.own.adapter
         return 0 if adapter is None else adapter.stat().st_size
 
-    def load(self, plan: Plan, target: Future[LlamaTarget], watch: Watch) -> SelfPrompter:
+    def load(self, plan: Plan, target: Future[LlamaTarget], watch: LoadWatch) -> SelfPrompter:
         """Wait for the target, which is all that there is to load; see `FoundPrompter`."""
         del plan
         prompter = SelfPrompter(target.result(), self.own, self.context)

@@ -10,7 +10,7 @@ import pytest
 
 from alignpro_lite import AlignedModel, Cancellation, CancelledError, DeviceRequest, Progress
 from alignpro_lite.decoding import ort
-from alignpro_lite.decoding.cancellation import Stop, Watch, until_cancelled
+from alignpro_lite.decoding.cancellation import LoadWatch, Stop, until_cancelled
 from alignpro_lite.decoding.child import run_child
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.gguf.reading import read_header
@@ -149,7 +149,7 @@ class TestWatched:
                 cancellation.cancel()
 
         with pytest.raises(CancelledError):
-            open_model(TINY_TARGET, SETTINGS, Watch(cancellation, report))
+            open_model(TINY_TARGET, SETTINGS, LoadWatch(cancellation, report))
         assert len(shares) == 3
 
     def test_what_a_watcher_raises_passes_around_c(self, capfd):
@@ -157,7 +157,7 @@ class TestWatched:
             raise KeyError("odd")
 
         with pytest.raises(KeyError):
-            open_model(TINY_TARGET, SETTINGS, Watch(report=report))
+            open_model(TINY_TARGET, SETTINGS, LoadWatch(report=report))
         assert capfd.readouterr() == ("", "")
         assert isinstance(open_model(TINY_TARGET, SETTINGS), LlamaModel)
 
@@ -173,14 +173,14 @@ class TestWatched:
         monkeypatch.setattr(runtime, "InferenceSession", session)
         graph = TINY_BUNDLE / "model.onnx"
         with pytest.raises(CancelledError):
-            ort.open_session(graph, 1, cure="", watch=Watch(cancellation))
+            ort.open_session(graph, 1, cure="", watch=LoadWatch(cancellation))
 
     def test_a_session_that_was_cancelled_before_is_not_made(self, monkeypatch):
         cancellation = Cancellation()
         cancellation.cancel()
         monkeypatch.setattr(ort.onnxruntime(), "InferenceSession", None)
         with pytest.raises(CancelledError):
-            ort.open_session(Path("none.onnx"), 1, cure="", watch=Watch(cancellation))
+            ort.open_session(Path("none.onnx"), 1, cure="", watch=LoadWatch(cancellation))
 
     def test_a_child_is_killed(self, tmp_path):
         script = tmp_path / "sleeps.py"

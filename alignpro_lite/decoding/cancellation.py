@@ -82,7 +82,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Watch:
+class LoadWatch:
     """Who watches the loading of a model.
 
     Attributes:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignpro_lite.decoding.bindings import bindings_error, require_fitting
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.decoding.markers import Rendered, is_marker
@@ -197,7 +197,7 @@ class LlamaModel:
         n_vocab: How many tokens there are.
     """
 
-    def __init__(self, path: Path, params: Any, watch: Watch | None = None) -> None:
+    def __init__(self, path: Path, params: Any, watch: LoadWatch | None = None) -> None:
         """Open a file.
 
         Args:
@@ -212,7 +212,7 @@ class LlamaModel:
             CancelledError: The watcher has cancelled it.
         """
         lib = self.lib = llama_cpp()
-        with _watched(params, watch or Watch(), lib):
+        with _watched(params, watch or LoadWatch(), lib):
             self.pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             if error := exhausted(path, _last_line()):
@@ -367,7 +367,7 @@ class LlamaModel:
 
 
 @contextmanager
-def _watched(params: Any, watch: Watch, lib: ModuleType) -> Iterator[None]:
+def _watched(params: Any, watch: LoadWatch, lib: ModuleType) -> Iterator[None]:
     """Have llama.cpp report to a watcher, and stop for it.
 
     Raises:

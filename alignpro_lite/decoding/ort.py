@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignpro_lite.decoding.cancellation import Stop, Watch
+from alignpro_lite.decoding.cancellation import LoadWatch, Stop
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError, reason_of
@@ -43,7 +43,7 @@ def open_session(
     gpu: int | None = None,
     spinning: bool = True,
     cure: str,
-    watch: Watch | None = None,
+    watch: LoadWatch | None = None,
 ) -> Any:
     """Load a graph.
 
@@ -64,7 +64,7 @@ def open_session(
         MissingDependencyError: onnxruntime is not installed.
         CancelledError: The watcher has cancelled it.
     """
-    watch = watch or Watch()
+    watch = watch or LoadWatch()
     try:
         str(graph).encode()
     except UnicodeEncodeError as error:

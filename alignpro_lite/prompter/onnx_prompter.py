@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from alignpro_lite.decoding.cancellation import Cancellation, Watch
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.engine import Engine, Stream, Submission
 from alignpro_lite.decoding.reasoning import Reply
@@ -32,7 +32,7 @@ class OnnxPrompter(Prompter):
         bundle: Bundle,
         settings: DecoderSettings,
         adapter: float = 1.0,
-        watch: Watch | None = None,
+        watch: LoadWatch | None = None,
     ) -> None:
         """Load the graph and the tokenizer of a bundle.
 

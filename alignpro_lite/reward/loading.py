@@ -10,7 +10,7 @@ from typing import Annotated, Literal, cast
 
 from msgspec import Meta
 
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import InputError
 from alignpro_lite.gguf.kind import require_text_generation
@@ -107,7 +107,7 @@ def open_reward(
     threads: int,
     references: References = NO_REFERENCES,
     target: LlamaTarget | None = None,
-    watch: Watch | None = None,
+    watch: LoadWatch | None = None,
 ) -> Reward:
     """Load scorers as one weighted sum of their parts.
 
@@ -126,7 +126,7 @@ def open_reward(
         InputError: There is no target that could judge.
         AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
     """
-    watch = watch or Watch()
+    watch = watch or LoadWatch()
     scorers: list[Scorer] = []
     weights: dict[str, float] = {}
     rivals = 0
@@ -150,7 +150,7 @@ class _Opening:
     threads: int
     references: References
     target: LlamaTarget | None
-    watch: Watch
+    watch: LoadWatch
 
 
 def open_judge(
@@ -159,7 +159,7 @@ def open_judge(
     store: ModelStore,
     threads: int,
     target: LlamaTarget | None,
-    watch: Watch | None = None,
+    watch: LoadWatch | None = None,
 ) -> PairJudge:
     """Load a judge of pairs on the CPU, after a probe, or let the target judge.
 
@@ -180,7 +180,7 @@ def open_judge(
     """
     if source != TARGET:
         path = store.path("target", source)
-        return PairJudge(_load(path, store, threads, watch or Watch()), name)
+        return PairJudge(_load(path, store, threads, watch or LoadWatch()), name)
     if target is None:
         raise InputError(
             "The target can judge where it is a GGUF file that is loaded here; found another kind "
@@ -190,7 +190,7 @@ def open_judge(
     return PairJudge(target, name, is_shared=True)
 
 
-def _load(path: Path, store: ModelStore, threads: int, watch: Watch) -> LlamaTarget:
+def _load(path: Path, store: ModelStore, threads: int, watch: LoadWatch) -> LlamaTarget:
     file = read_header(path)
     require_text_generation(file)
     # Beyond the trained context some architectures have no positions, and llama.cpp aborts.

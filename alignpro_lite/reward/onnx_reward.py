@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.engine import HomeProcess
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
@@ -31,7 +31,7 @@ class OnnxScorer:
     """
 
     def __init__(
-        self, folder: Path, model: RewardModel, threads: int, watch: Watch | None = None
+        self, folder: Path, model: RewardModel, threads: int, watch: LoadWatch | None = None
     ) -> None:
         """Load the graph and the tokenizer from a bundle's folder, before the eyes of a watcher.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from alignpro_lite.decoding.backends import offload_devices
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.guide import Guide
 from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
 from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
@@ -136,7 +136,7 @@ class LoraAdapter:
     scale: float = 1.0
 
 
-def open_model(path: Path, settings: TargetSettings, watch: Watch | None = None) -> LlamaModel:
+def open_model(path: Path, settings: TargetSettings, watch: LoadWatch | None = None) -> LlamaModel:
     """Load the weights of a target, before the eyes of a watcher.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignpro_lite.decoding.cancellation import Watch
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, render
@@ -202,7 +202,7 @@ class LlamaTarget:
     """
 
     def __init__(
-        self, path: Path, file: GgufFile, settings: TargetSettings, watch: Watch | None = None
+        self, path: Path, file: GgufFile, settings: TargetSettings, watch: LoadWatch | None = None
     ) -> None:
         """Load a model.
 
