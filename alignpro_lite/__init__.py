@@ -17,7 +17,12 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.asynchronous import AsyncAlignedModel as AsyncAlignedModel
     from alignpro_lite.asynchronous import AsyncAlignedStream as AsyncAlignedStream
     from alignpro_lite.decoding.cancellation import Cancellation as Cancellation
+    from alignpro_lite.decoding.constraint import ANY_JSON_OBJECT as ANY_JSON_OBJECT
+    from alignpro_lite.decoding.constraint import Gbnf as Gbnf
+    from alignpro_lite.decoding.constraint import JsonSchema as JsonSchema
     from alignpro_lite.decoding.conversation import Message as Message
+    from alignpro_lite.decoding.log_probs import TokenLogProb as TokenLogProb
+    from alignpro_lite.decoding.penalties import Penalties as Penalties
     from alignpro_lite.decoding.sampling import Sampling as Sampling
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.errors import CancelledError as CancelledError
@@ -40,6 +45,7 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.stream import AlignedStream as AlignedStream
 
 _MODULES = {
+    "ANY_JSON_OBJECT": "decoding.constraint",
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "stream",
@@ -53,7 +59,10 @@ _MODULES = {
     "Choice": "rewriting.result",
     "DeviceRequest": "hardware.device",
     "Done": "events",
+    "Gbnf": "decoding.constraint",
+    "JsonSchema": "decoding.constraint",
     "Message": "decoding.conversation",
+    "Penalties": "decoding.penalties",
     "Progress": "registry.storage",
     "Reasoning": "events",
     "Request": "rewriting.request",
@@ -65,6 +74,7 @@ _MODULES = {
     "Sampling": "decoding.sampling",
     "Text": "events",
     "Timings": "rewriting.result",
+    "TokenLogProb": "decoding.log_probs",
 }
 """The module of each public name."""
 
