@@ -1,0 +1,117 @@
+"""The application: which route is answered by what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from alignpro_lite.aligned import AlignedModel
+from alignpro_lite.serve.admission import Admission, Limits
+from alignpro_lite.serve.answering import Answerer
+from alignpro_lite.serve.body import MOST_CHOICES
+from alignpro_lite.serve.completions import Completions, ServedModel
+from alignpro_lite.serve.exchange import Endpoint
+from alignpro_lite.serve.guarding import Guard, Rules
+from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.problems import HttpProblem
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def model_app(model: AlignedModel, served: ServedModel, limits: Limits, rules: Rules) -> ASGIApp:
+    """An application whose answers come from the models of this process.
+
+    Args:
+        model: The caller closes it after the application.
+        served: What it is called, and its usual settings.
+        limits: What the application takes on.
+        rules: Whom it answers.
+    """
+    admission = Admission(limits)
+    metrics = Metrics(admission)
+    answerer = Answerer(model, limits.parallel * MOST_CHOICES)
+    handlers = Completions(served, answerer, admission, metrics)
+    endpoints = {
+        "/v1/chat/completions": handlers.chat,
+        "/v1/completions": handlers.complete,
+        "/v1/alignpro/rewrite": handlers.rewrite,
+    }
+    routes = [
+        Route(path, Endpoint(path, handler, limits, metrics), methods=["POST"])
+        for path, handler in endpoints.items()
+    ]
+    return guarded(
+        [*routes, *_model_routes(served), health_route(served.name), metrics_route(metrics)],
+        metrics,
+        rules,
+    )
+
+
+def guarded(routes: Sequence[Route], metrics: Metrics, rules: Rules) -> ASGIApp:
+    """An application of routes, with its errors in OpenAI's form, behind the rules."""
+    app: ASGIApp = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+    app = Guard(app, rules, lambda status: metrics.finished("refused", status, 0.0))
+    if not rules.origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=sorted(rules.origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+    )
+
+
+def health_route(name: str) -> Route:
+    """GET /health: whether the server is well."""
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "model": name})
+
+    return Route("/health", health)
+
+
+def metrics_route(metrics: Metrics) -> Route:
+    """GET /metrics, for Prometheus."""
+
+    async def tell(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(metrics.text(), media_type=_METRICS_TYPE)
+
+    return Route("/metrics", tell)
+
+
+def _model_routes(served: ServedModel) -> list[Route]:
+    started = int(time.time())
+
+    def described(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": started, "owned_by": "alignpro-lite"}
+
+    async def every(request: Request) -> JSONResponse:
+        names = (served.name, *served.aliases)
+        return JSONResponse({"object": "list", "data": [described(name) for name in names]})
+
+    async def single(request: Request) -> JSONResponse:
+        name = request.path_params["name"]
+        try:
+            served.require(name)
+        except HttpProblem as problem:
+            return JSONResponse(problem.body(), problem.status)
+        return JSONResponse(described(name))
+
+    return [Route("/v1/models", every), Route("/v1/models/{name:path}", single)]
+
+
+async def _no_route(request: Request, error: Exception) -> JSONResponse:
+    """What the router refuses: an unknown path, or another method."""
+    assert isinstance(error, HTTPException)
+    found = f"{request.method} {request.url.path}"
+    problem = HttpProblem(error.status_code, f"{found}: {error.detail}.")
+    return JSONResponse(problem.body(), problem.status, headers=error.headers)

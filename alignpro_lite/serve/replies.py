@@ -1,0 +1,185 @@
+"""What clients get: completions and their chunks in OpenAI's form, with a field `alignpro`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from alignpro_lite.rewriting.plain import certificate_json
+from alignpro_lite.rewriting.result import Choice, Result
+from alignpro_lite.serve.asked import Asked
+
+
+class ReplyForm(Protocol):
+    """How answers of one route are written.
+
+    Attributes:
+        prefix: What the ids of its answers begin with.
+        whole: What it calls a whole answer.
+        part: What it calls a piece of one.
+    """
+
+    prefix: str
+    whole: str
+    part: str
+
+    def choice(self, result: Result) -> dict[str, Any]:
+        """A whole answer."""
+
+    def opening(self) -> dict[str, Any]:
+        """What a stream begins with."""
+
+    def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
+        """A piece of an answer, or of the thought before it."""
+
+    def closing(self) -> dict[str, Any]:
+        """What a stream ends with."""
+
+
+class ChatForm:
+    """Messages of an assistant."""
+
+    prefix = "chatcmpl"
+    whole = "chat.completion"
+    part = "chat.completion.chunk"
+
+    def choice(self, result: Result) -> dict[str, Any]:
+        """A whole answer."""
+        thought = {"reasoning_content": result.reasoning} if result.reasoning else {}
+        message = {"role": "assistant", "content": result.answer, "refusal": None}
+        return {"message": message | thought, "logprobs": None}
+
+    def opening(self) -> dict[str, Any]:
+        """What a stream begins with."""
+        return {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
+
+    def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
+        """A piece of an answer, or of the thought before it."""
+        name = "reasoning_content" if is_thought else "content"
+        return {"delta": {name: text}, "logprobs": None}
+
+    def closing(self) -> dict[str, Any]:
+        """What a stream ends with."""
+        return {"delta": {}, "logprobs": None}
+
+
+class TextForm:
+    """Bare texts, without what was thought before them."""
+
+    prefix = "cmpl"
+    whole = "text_completion"
+    part = "text_completion"
+
+    def choice(self, result: Result) -> dict[str, Any]:
+        """A whole answer."""
+        return {"text": result.answer, "logprobs": None}
+
+    def opening(self) -> dict[str, Any]:
+        """What a stream begins with."""
+        return {"text": "", "logprobs": None}
+
+    def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
+        """A piece of an answer; nothing of a thought."""
+        return {"text": "" if is_thought else text, "logprobs": None}
+
+    def closing(self) -> dict[str, Any]:
+        """What a stream ends with."""
+        return self.opening()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of a request.
+
+    Attributes:
+        prompt: Tokens that the target read, once for all answers.
+        completion: Tokens that it wrote, thoughts and stop tokens included.
+    """
+
+    prompt: int
+    completion: int
+
+    def plain(self) -> dict[str, Any]:
+        """In OpenAI's form."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+        }
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer on its way to a client.
+
+    Attributes:
+        form: Of its route.
+        model: What the client called the model.
+        identity: Of this answer.
+        created: Seconds since 1970.
+    """
+
+    form: ReplyForm
+    model: str
+    identity: str = field(default_factory=lambda: secrets.token_hex(12))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, results: Sequence[Result], usage: Usage, align: Any) -> dict[str, Any]:
+        """All answers at once."""
+        choices = [
+            {"index": index, **self.form.choice(result), "finish_reason": result.finish_reason}
+            for index, result in enumerate(results)
+        ]
+        return self._object(self.form.whole, choices) | {
+            "usage": usage.plain(),
+            "alignpro": align,
+        }
+
+    def opening(self, index: int) -> dict[str, Any]:
+        """The first chunk of an answer."""
+        return self._chunk(index, self.form.opening(), None)
+
+    def piece(self, index: int, text: str, *, is_thought: bool) -> dict[str, Any]:
+        """A chunk with text."""
+        return self._chunk(index, self.form.piece(text, is_thought=is_thought), None)
+
+    def closing(self, index: int, result: Result) -> dict[str, Any]:
+        """The last chunk of an answer."""
+        return self._chunk(index, self.form.closing(), result.finish_reason)
+
+    def usage(self, usage: Usage) -> dict[str, Any]:
+        """The chunk behind all answers."""
+        return self._object(self.form.part, []) | {"usage": usage.plain()}
+
+    def progress(self, align: Any) -> dict[str, Any]:
+        """A chunk about the rewrite, before any answer."""
+        return self._object(self.form.part, []) | {"alignpro": align}
+
+    def _chunk(self, index: int, content: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        return self._object(self.form.part, [{"index": index, **content, "finish_reason": finish}])
+
+    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"{self.form.prefix}-{self.identity}",
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+
+def align_json(choice: Choice, asked: Asked) -> dict[str, Any]:
+    """The field `alignpro`: what became of the prompt, and why."""
+    return {
+        "mode": "user" if asked.align.rewrite is not None else asked.align.mode,
+        "prompt": choice.prompt,
+        "sent": choice.sent,
+        "changed": choice.changed,
+        "rewrite": choice.rewrite.text if choice.rewrite else None,
+        "reason": choice.reason,
+        "seed": asked.request.sampling.seed,
+        "certificate": certificate_json(choice.certificate),
+    }
