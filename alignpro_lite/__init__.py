@@ -18,8 +18,15 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.decoding.conversation import Message as Message
     from alignpro_lite.decoding.sampling import Sampling as Sampling
     from alignpro_lite.errors import AlignProError as AlignProError
+    from alignpro_lite.events import Done as Done
+    from alignpro_lite.events import Event as Event
+    from alignpro_lite.events import Reasoning as Reasoning
+    from alignpro_lite.events import Rewriting as Rewriting
+    from alignpro_lite.events import Rewritten as Rewritten
+    from alignpro_lite.events import Text as Text
     from alignpro_lite.hardware.device import DeviceRequest as DeviceRequest
     from alignpro_lite.prompter.prompter import Rewrite as Rewrite
+    from alignpro_lite.rewriting.candidates import Candidates as Candidates
     from alignpro_lite.rewriting.certificate import Certificate as Certificate
     from alignpro_lite.rewriting.request import Budget as Budget
     from alignpro_lite.rewriting.request import Request as Request
@@ -33,15 +40,22 @@ _MODULES = {
     "AlignedModel": "aligned",
     "AlignedStream": "aligned",
     "Budget": "rewriting.request",
+    "Candidates": "rewriting.candidates",
     "Certificate": "rewriting.certificate",
     "Choice": "rewriting.result",
     "DeviceRequest": "hardware.device",
+    "Done": "events",
+    "Event": "events",
     "Message": "decoding.conversation",
+    "Reasoning": "events",
     "Request": "rewriting.request",
     "Result": "rewriting.result",
     "Rewrite": "prompter.prompter",
+    "Rewriting": "events",
+    "Rewritten": "events",
     "RhoStar": "rewriting.request",
     "Sampling": "decoding.sampling",
+    "Text": "events",
     "Timings": "rewriting.result",
 }
 """The module of each public name."""

@@ -9,6 +9,7 @@ their own engine loop, so many threads may call one AlignedModel.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -18,9 +19,9 @@ from typing import Any
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import FinishReason
-from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.errors import InputError
+from alignpro_lite.events import Done, Event, Reasoning, Rewriting, Rewritten, Text
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.loading import plan_models
@@ -29,7 +30,7 @@ from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.reward.loading import open_reward, scorer_named
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import DrawModels, draw, unchanged
+from alignpro_lite.rewriting.draw import DrawModels, chosen_by_user, drawing, unchanged
 from alignpro_lite.rewriting.language import language_model
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result, Timings
@@ -39,10 +40,10 @@ from alignpro_lite.target.target import LlamaTarget, Question
 
 
 class AlignedStream:
-    """An answer being made: iterate for pieces of text, then ask for `result`.
+    """An answer being made: iterate for pieces of text, or over `events`; then ask for `result`.
 
     `cancel` works from any thread, while the prompt is rewritten and while the
-    answer is decoded. Leaving the iteration early stops the work too.
+    answer is decoded. All else is for the thread that reads.
     """
 
     def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
@@ -52,12 +53,15 @@ class AlignedStream:
         self._cancellation = Cancellation()
         self._started = time.monotonic()
         self._choice: Choice | None = None
-        self._passages: list[Passage] = []
+        self._said: list[Reasoning | Text] = []
         self._marks: dict[str, float] = {}
+        self._has_begun = False
         self._finish: FinishReason | None = None
         self._tokens = 0
         self._thought_only = False
-        self._written = self._generate()
+        self._ahead: deque[Event] = deque()
+        """Events that `prepare` has read and no iteration has yielded."""
+        self._work = self._events()
 
     @property
     def choice(self) -> Choice | None:
@@ -68,47 +72,97 @@ class AlignedStream:
         """Rewrite the prompt, without answering it yet; the second call changes nothing.
 
         Raises:
-            InputError, ContextOverflowError, BundleError, RewardError: See `draw`.
+            InputError, ContextOverflowError, BundleError, RewardError: See `drawing`.
         """
-        if self._choice is None:
-            self._choice = self._drawn()
-            self._marks["rewrite"] = self._elapsed()
-        return self._choice
+        while self._choice is None and (event := next(self._work, None)):
+            self._ahead.append(event)
+        return self._chosen
 
-    def keep_prompt(self, reason: str) -> None:
-        """Send the prompt as the user wrote it, whatever the prompter wrote."""
-        rewrite = self._choice.rewrite if self._choice else None
-        self._choice = replace(unchanged(self._protected.prompt, reason), rewrite=rewrite)
-        self._marks["rewrite"] = self._elapsed()
+    @property
+    def _chosen(self) -> Choice:
+        return self._choice or unchanged(self._protected.prompt, "cancelled")
+
+    def use(self, text: str) -> Choice:
+        """Send this prompt instead of what was chosen, before the answer begins.
+
+        That is after `prepare`, in an iteration when `Candidates` or `Rewritten` has come, or
+        before anything: then nothing is rewritten. The text that would be sent anyway changes
+        nothing.
+
+        Args:
+            text: An edited rewrite, or the prompt itself.
+
+        Raises:
+            InputError: The text is empty or not text, or the answer has begun.
+        """
+        if self._has_begun:
+            raise InputError(
+                "The answer has begun: its prompt cannot be replaced.",
+                "Call `use` when `Rewritten` comes, before the next event is asked for.",
+            )
+        check_prompt(text)
+        if self._choice is None or text != self._choice.sent:
+            rewrite = self._choice.rewrite if self._choice else None
+            self._choose(chosen_by_user(self._protected.prompt, text, rewrite))
+        return self._chosen
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of the answer as they are decoded; iterating again continues the same answer."""
-        return (passage.text for passage in self._written if not passage.is_thought)
+        return (event.text for event in self.events() if isinstance(event, Text))
 
-    def passages(self) -> Iterator[Passage]:
-        """Pieces of the thought and of the answer, as they are decoded; see `__iter__`."""
-        return self._written
+    def events(self) -> Iterator[Event]:
+        """All that happens, as it happens; iterating again continues where it was left.
 
-    def _drawn(self) -> Choice:
-        if self._cancellation.asked:
-            return unchanged(self._protected.prompt, "cancelled")
-        return draw(self._models, self._protected, self._request, self._cancellation)
+        Raises:
+            InputError, ContextOverflowError, BundleError, RewardError: See `drawing`.
+            CancelledError: The model was closed meanwhile.
+            AlignProError: An engine failed.
+        """
+        return iter(self._next, None)
 
-    def _generate(self) -> Generator[Passage]:
-        choice = self.prepare()
+    def _next(self) -> Event | None:
+        return self._ahead.popleft() if self._ahead else next(self._work, None)
+
+    def _events(self) -> Generator[Event]:
+        yield from self._rewritten()
+        choice = self._chosen
+        self._has_begun = True
         if self._cancellation.asked:
             self._finish = "cancelled"
-            return
-        if choice.answer is not None and not self._was_cut(choice.answer):
+        elif choice.answer is not None and not self._was_cut(choice.answer):
             yield from self._whole(choice.answer)
-            return
+        else:
+            yield from self._decoded(choice)
+        yield Done(self._summary())
+
+    def _rewritten(self) -> Iterator[Event]:
+        """Choose the prompt; the user may do so between any two events."""
+        if self._choice is None and self._cancellation.asked:
+            self._choose(unchanged(self._protected.prompt, "cancelled"))
+        if self._choice is None and self._models.prompter and not self._request.why_kept:
+            yield Rewriting()
+        steps = drawing(self._models, self._protected, self._request, self._cancellation)
+        while self._choice is None:
+            try:
+                yield next(steps)
+            except StopIteration as done:
+                self._choose(done.value)
+        told = None
+        while told is not self._choice:
+            told = self._choice
+            yield Rewritten(told)
+
+    def _choose(self, choice: Choice) -> None:
+        self._choice = choice
+        self._marks["rewrite"] = self._elapsed()
+
+    def _decoded(self, choice: Choice) -> Iterator[Event]:
         (answer,) = self._models.target.answer(self._question(choice))
         self._cancellation.enter([answer])
         try:
             for passage in answer.passages():
                 self._marks.setdefault("first_token", self._elapsed())
-                self._passages.append(passage)
-                yield passage
+                yield self._saying(passage.text, thought=passage.is_thought)
         finally:
             answer.cancel()
             self._finish = answer.finish_reason or "cancelled"
@@ -119,14 +173,17 @@ class AlignedStream:
     def _was_cut(self, trial: Trial) -> bool:
         return trial.finish_reason == "length" and len(trial.tokens) < self._request.max_tokens
 
-    def _whole(self, trial: Trial) -> Iterator[Passage]:
+    def _whole(self, trial: Trial) -> Iterator[Event]:
         """A trial that ended by itself is the answer."""
         self._finish, self._tokens = trial.finish_reason, len(trial.tokens)
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
-        for text, is_thought in ((trial.reasoning, True), (trial.text, False)):
+        for text, thought in ((trial.reasoning, True), (trial.text, False)):
             if text:
-                self._passages.append(Passage(text, is_thought))
-                yield self._passages[-1]
+                yield self._saying(text, thought=thought)
+
+    def _saying(self, text: str, *, thought: bool) -> Reasoning | Text:
+        self._said.append(Reasoning(text) if thought else Text(text))
+        return self._said[-1]
 
     def _question(self, choice: Choice) -> Question:
         """A fresh answer to the prompt in use, or what follows a trial of it."""
@@ -143,13 +200,16 @@ class AlignedStream:
 
     def result(self) -> Result:
         """Read the rest of the answer and sum it up."""
-        for _ in self._written:
+        for _ in self.events():
             pass
+        return self._summary()
+
+    def _summary(self) -> Result:
         total = self._marks.get("total", self._elapsed())
         return Result(
-            choice=self.choice or unchanged(self._protected.prompt, "cancelled"),
-            answer=self._said(thought=False),
-            reasoning=self._said(thought=True).strip(),
+            choice=self._chosen,
+            answer=self._all(Text),
+            reasoning=self._all(Reasoning).strip(),
             thought_only=self._thought_only,
             finish_reason=self._finish or "cancelled",
             answer_tokens=self._tokens,
@@ -160,8 +220,8 @@ class AlignedStream:
             ),
         )
 
-    def _said(self, *, thought: bool) -> str:
-        return "".join(passage.text for passage in self._passages if passage.is_thought is thought)
+    def _all(self, kind: type[Reasoning | Text]) -> str:
+        return "".join(event.text for event in self._said if isinstance(event, kind))
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started

@@ -13,7 +13,7 @@ from alignpro_lite.errors import NoAnswerError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
-    from alignpro_lite.decoding.reasoning import Passage
+    from alignpro_lite.events import Event
     from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice, Result
@@ -164,27 +164,29 @@ def _reward_line(reward: RewardEstimate) -> str:
     return f"{reward.mean:.3f} ({interval}), {reward.answers} answers"
 
 
-def show_answer(passages: Iterable[Passage], *, show_thinking: bool, quiet: bool) -> None:
+def show_answer(events: Iterable[Event], *, show_thinking: bool, quiet: bool) -> None:
     """Print an answer as it comes: alone on stdout, what was thought before it on stderr.
 
     Args:
-        passages: Pieces of the thought and of the answer.
+        events: Among them pieces of the thought and of the answer.
         show_thinking: Whether the thought is printed, dimmed.
         quiet: Whether to keep silent about a thought that is not printed.
     """
+    from alignpro_lite.events import Reasoning, Text
+
     thinking = answered = False
-    for passage in passages:
-        if passage.is_thought:
+    for event in events:
+        if isinstance(event, Reasoning):
             if show_thinking:
-                click.echo(click.style(passage.text, dim=True), err=True, nl=False)
+                click.echo(click.style(event.text, dim=True), err=True, nl=False)
             elif not (thinking or quiet):
                 note(click.style("Thinking; --show-thinking shows it.", dim=True))
             thinking = True
-            continue
-        if thinking and show_thinking:
-            note("")
-        thinking, answered = False, True
-        click.echo(passage.text, nl=False)
+        elif isinstance(event, Text):
+            if thinking and show_thinking:
+                note("")
+            thinking, answered = False, True
+            click.echo(event.text, nl=False)
     if thinking and show_thinking:
         note("")
     if answered or not thinking:

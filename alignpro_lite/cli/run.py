@@ -26,11 +26,13 @@ from alignpro_lite.cli.options import (
     show_thinking_option,
 )
 from alignpro_lite.errors import InputError
+from alignpro_lite.registry.text import decode_input
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel, AlignedStream
     from alignpro_lite.batch import Batch
     from alignpro_lite.rewriting.request import Request
+    from alignpro_lite.rewriting.result import Choice
 
 _NAMED_LINES = 10
 RunMode = Literal["auto", "preview", "approve", "off"]
@@ -152,19 +154,45 @@ def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
         output.show_rewrite(choice)  # it took time: say why it changed nothing
     if display.mode != "approve" or not choice.changed:
         return True
+    return _approved(stream, choice)
+
+
+def _approved(stream: AlignedStream, choice: Choice) -> bool:
+    """Ask what to send; False if the user wants no answer at all."""
     reply = click.prompt(
-        "Send the rewrite? y sends it, n sends your own prompt, q sends nothing",
-        type=click.Choice(["y", "n", "q"]),
+        "Send the rewrite? y sends it, e edits it first, n sends your own prompt, q sends nothing",
+        type=click.Choice(["y", "e", "n", "q"]),
         default="y",
         err=True,
     )
     if reply == "n":
-        stream.keep_prompt("the user kept it")
+        stream.use(choice.prompt)
+    if reply == "e":
+        edited = _edited(choice.sent)
+        if edited is None:
+            return _approved(stream, choice)
+        output.show_change(stream.use(edited))
     return bool(reply != "q")
 
 
+def _edited(text: str) -> str | None:
+    """A text as the user saved it in their editor; None if they did not save it.
+
+    Raises:
+        InputError: The editor cannot be run, or what was saved is not UTF-8.
+    """
+    try:
+        saved = click.edit(text.encode())
+    except click.ClickException as error:
+        raise InputError(f"{error.format_message()}.", "Set $EDITOR to an editor.") from error
+    if saved is None:
+        return None
+    edited = decode_input(saved, "What was saved").replace("\r\n", "\n")
+    return edited if text.endswith("\n") else edited.removesuffix("\n")  # most editors add it
+
+
 def _print_stream(stream: AlignedStream, request: Request, display: DisplayOptions) -> None:
-    output.show_answer(stream.passages(), show_thinking=display.show_thinking, quiet=display.quiet)
+    output.show_answer(stream.events(), show_thinking=display.show_thinking, quiet=display.quiet)
     if not display.quiet:
         output.show_summary(stream.result(), request)
 

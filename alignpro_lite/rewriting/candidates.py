@@ -34,6 +34,23 @@ class Candidate:
         return self.rewrite.log_prob - self.log_reference
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """How far a draw is, after each step of it.
+
+    Attributes:
+        drawn: How many rewrites the prompter has written.
+        rated: How many of them have a reward, which may be an implicit one.
+        of: How many are asked for; None if that depends on what is found.
+        best: The best of those that are rated; None before there is one.
+    """
+
+    drawn: int
+    rated: int
+    of: int | None
+    best: Rewrite | None
+
+
 class CandidateSource:
     """Draws candidates of one prompt, round by round.
 
@@ -96,6 +113,11 @@ class CandidateSource:
         for start in range(0, count, together):
             found.extend(self._drawn(min(together, count - start), weighed))
         return found
+
+    def progress(self, rated: int = 0, best: Rewrite | None = None) -> Candidates:
+        """How far the draw is, told how many candidates have a reward, and the best of them."""
+        asked = self.settings.samples
+        return Candidates(self.drawn, rated, None if asked == "auto" else asked, best)
 
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
         first = self.drawn

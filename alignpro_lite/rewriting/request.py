@@ -15,6 +15,7 @@ from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
 
 Guard = Literal["strict", "balanced", "off"]
 Returns = Literal["scored", "fresh"]
+RewriteSwitch = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class Request:
         max_tokens: The most tokens of the answer, its thought included.
         stop: Strings that end the answer; in a thought they are text.
         sampling: How the answer is drawn; its seed serves the rewrite too.
+        rewrite: Whether the prompt is rewritten; `auto` leaves it as it is where a rewrite would
+            spoil the answer, see `why_kept`.
         rewrite_sampling: How the rewrite is drawn; None takes the bundle's own, or with a reward
             ρ_θ at temperature 1 without filters.
         protect: Regular expressions of text that a rewrite must keep, in addition to what `spans`
@@ -145,6 +148,7 @@ class Request:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     sampling: Sampling = DEFAULT_SAMPLING
+    rewrite: RewriteSwitch = "auto"
     rewrite_sampling: Sampling | None = None
     protect: tuple[str, ...] = ()
     rho_star: RhoStar = RhoStar()
@@ -157,9 +161,15 @@ class Request:
             InputError: Names the setting or the pattern.
         """
         _require_one_of(get_args(Thinking), "thinking", self.thinking)
+        _require_one_of(get_args(RewriteSwitch), "rewrite", self.rewrite)
         _require_texts("stop", self.stop)
         _require_texts("protect", self.protect)
         compile_patterns(self.protect)
+
+    @property
+    def why_kept(self) -> str | None:
+        """Why the prompt goes out as it is, one phrase; None if it is to be rewritten."""
+        return "rewriting is off" if self.rewrite == "off" else None
 
     def with_seed(self, seed: int) -> Request:
         """This request with another seed."""

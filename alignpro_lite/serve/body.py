@@ -150,7 +150,7 @@ class ChatBody(CommonBody, kw_only=True):
 class CompletionBody(CommonBody, kw_only=True):
     """The body of POST /v1/completions."""
 
-    prompt: NonEmpty | tuple[NonEmpty]
+    prompt: NonEmpty | Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1)]
 
 
 @dataclass(frozen=True)
