@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.aligned import AlignedModel as AlignedModel
     from alignpro_lite.aligned import AlignedStream as AlignedStream
+    from alignpro_lite.decoding.constraint import ANY_JSON_OBJECT as ANY_JSON_OBJECT
+    from alignpro_lite.decoding.constraint import Gbnf as Gbnf
+    from alignpro_lite.decoding.constraint import JsonSchema as JsonSchema
     from alignpro_lite.decoding.conversation import Message as Message
+    from alignpro_lite.decoding.log_probs import TokenLogProb as TokenLogProb
+    from alignpro_lite.decoding.penalties import Penalties as Penalties
     from alignpro_lite.decoding.sampling import Sampling as Sampling
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.events import Done as Done
@@ -36,6 +41,7 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.rewriting.result import Timings as Timings
 
 _MODULES = {
+    "ANY_JSON_OBJECT": "decoding.constraint",
     "AlignProError": "errors",
     "AlignedModel": "aligned",
     "AlignedStream": "aligned",
@@ -48,6 +54,10 @@ _MODULES = {
     "Event": "events",
     "Message": "decoding.conversation",
     "Reasoning": "events",
+    "Gbnf": "decoding.constraint",
+    "JsonSchema": "decoding.constraint",
+    "Message": "decoding.conversation",
+    "Penalties": "decoding.penalties",
     "Request": "rewriting.request",
     "Result": "rewriting.result",
     "Rewrite": "prompter.prompter",
@@ -57,6 +67,7 @@ _MODULES = {
     "Sampling": "decoding.sampling",
     "Text": "events",
     "Timings": "rewriting.result",
+    "TokenLogProb": "decoding.log_probs",
 }
 """The module of each public name."""
 

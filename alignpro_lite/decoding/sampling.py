@@ -49,14 +49,19 @@ class Sampling:
         Raises:
             InputError: Names the setting, the value and the range.
         """
-        _require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
-        _require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
-        _require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
-        _require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
-        _require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
+        require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
+        require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
+        require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
+        require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
 
-def _require_range(holds: bool, name: str, value: float, allowed: str) -> None:
+def require_range(holds: bool, name: str, value: float, allowed: str) -> None:
+    """Refuse a setting that is not in its range.
+
+    Raises:
+        InputError: Names the setting, the value and what is allowed.
+    """
     if not holds:
         raise InputError(
             f"{name} must be {allowed}, found {value}.", f"Pass a {name} in that range."

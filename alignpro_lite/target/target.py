@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
 from alignpro_lite.decoding.llamacpp import LlamaModel
+from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.reasoning import (
     Passage,
     ReasoningFormat,
@@ -59,6 +61,9 @@ class Question:
         first: The number of the first answer's random stream.
         begun: Token ids that every answer begins with; decoding continues after them.
         thinking: Whether the model thinks first.
+        penalties: What makes tokens more or less likely than the model has them.
+        constraint: What the answer, without the thought, must be; None for any text.
+        log_probs: How many alternatives to each token are listed, 0 to 20; None to list nothing.
     """
 
     messages: Sequence[Message]
@@ -69,6 +74,9 @@ class Question:
     first: int = 0
     begun: tuple[int, ...] = ()
     thinking: Thinking = "auto"
+    penalties: Penalties = NO_PENALTIES
+    constraint: Constraint | None = None
+    log_probs: int | None = None
 
 
 class AnswerStream:
