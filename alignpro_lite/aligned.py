@@ -57,7 +57,7 @@ class AlignedStream:
         self._marks: dict[str, float] = {}
         self._has_begun = False
         self._finish: FinishReason | None = None
-        self._tokens = 0
+        self._tokens = self._prompt_tokens = 0
         self._thought_only = False
         self._ahead: deque[Event] = deque()
         """Events that `prepare` has read and no iteration has yielded."""
@@ -159,6 +159,7 @@ class AlignedStream:
     def _decoded(self, choice: Choice) -> Iterator[Event]:
         (answer,) = self._models.target.answer(self._question(choice))
         self._cancellation.enter([answer])
+        self._prompt_tokens = answer.prompt_tokens
         try:
             for passage in answer.passages():
                 self._marks.setdefault("first_token", self._elapsed())
@@ -176,6 +177,8 @@ class AlignedStream:
     def _whole(self, trial: Trial) -> Iterator[Event]:
         """A trial that ended by itself is the answer."""
         self._finish, self._tokens = trial.finish_reason, len(trial.tokens)
+        question = self._request.question(self._chosen.sent)
+        self._prompt_tokens = len(self._models.target.prompt_tokens(question.messages))
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
         for text, thought in ((trial.reasoning, True), (trial.text, False)):
             if text:
@@ -213,6 +216,7 @@ class AlignedStream:
             thought_only=self._thought_only,
             finish_reason=self._finish or "cancelled",
             answer_tokens=self._tokens,
+            prompt_tokens=self._prompt_tokens,
             timings=Timings(
                 rewrite=self._marks.get("rewrite", total),
                 first_token=self._marks.get("first_token", total),

@@ -36,9 +36,7 @@ class Penalties:
         """
         require_range(-2 <= self.presence <= 2, "presence penalty", self.presence, "-2 to 2")
         require_range(-2 <= self.frequency <= 2, "frequency penalty", self.frequency, "-2 to 2")
-        require_range(
-            0 < self.repeat <= 100, "repeat penalty", self.repeat, "above 0, at most 100"
-        )
+        require_range(0 < self.repeat <= 100, "repeat penalty", self.repeat, "above 0, at most 100")
         for token, bias in self.bias:
             require_range(-100 <= bias <= 100, f"bias of token {token}", bias, "-100 to 100")
 

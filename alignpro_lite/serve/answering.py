@@ -11,9 +11,9 @@ from functools import partial
 from alignpro_lite.aligned import AlignedModel, AlignedStream
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.events import Done, Event, Rewritten
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.serve.asked import Asked
-from alignpro_lite.serve.happenings import Done, Event, Rewritten, events_of
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,15 @@ class Answerer:
     def _stream(self, asked: Asked) -> AlignedStream:
         model = self._model if asked.align.reward else self._without_reward
         stream = model.stream(asked.prompt, asked.request)
-        if asked.align.mode == "off":
-            stream.keep_prompt("rewriting is off")
+        if asked.align.rewrite is not None:
+            stream.use(asked.align.rewrite)
         return stream
 
     def _another(self, asked: Asked, choice: Choice, number: int) -> AlignedStream:
         """One more answer to the prompt in use."""
         seed = stream_seed(asked.request.sampling.seed, number)
-        stream = self._model.stream(choice.sent, asked.request.with_seed(seed))
-        stream.keep_prompt("rewriting is off")
-        return stream
+        request = replace(asked.request.with_seed(seed), rewrite="off")
+        return self._model.stream(choice.sent, request)
 
 
 class _Reading:
@@ -127,7 +126,7 @@ class _Reading:
         try:
             stream = open_stream()
             cancellation.enter([stream])
-            for event in events_of(stream):
+            for event in stream.events():
                 self._put(Happening(number, event))
         except BaseException as error:  # noqa: BLE001 - raised where the events are read
             self._put(error)

@@ -7,10 +7,17 @@ from itertools import takewhile
 from typing import Literal
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.penalties import Penalties
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.rewriting.request import Budget, Request, RhoStar
-from alignpro_lite.serve.body import AlignFields, ChatBody, CommonBody, CompletionBody, Turn
+from alignpro_lite.serve.body import (
+    AlignFields,
+    ChatBody,
+    CommonBody,
+    CompletionBody,
+    Turn,
+)
 from alignpro_lite.serve.problems import HttpProblem
 
 _INSTRUCTIONS = ("system", "developer")
@@ -61,6 +68,7 @@ def asked_in_chat(body: ChatBody, usual: Request) -> Asked:
         system="\n\n".join(turn.text for turn in told) or usual.system,
         history=tuple(_message(turn) for turn in before[len(told) :]),
         thinking=_thinking(body, usual.thinking),
+        log_probs=(body.top_logprobs or 0) if body.logprobs else None,
     )
     if body.max_completion_tokens is not None:
         request = replace(request, max_tokens=body.max_completion_tokens)
@@ -74,7 +82,8 @@ def asked_in_completion(body: CompletionBody, usual: Request) -> Asked:
         InputError: A setting cannot be used.
     """
     (prompt,) = (body.prompt,) if isinstance(body.prompt, str) else body.prompt
-    return _asked(body, prompt, _request(body, usual))
+    request = replace(_request(body, usual), log_probs=body.logprobs)
+    return _asked(body, prompt, request)
 
 
 def _asked(body: CommonBody, prompt: str, request: Request) -> Asked:
@@ -93,9 +102,17 @@ def _request(body: CommonBody, usual: Request) -> Request:
     return replace(
         usual,
         max_tokens=body.max_tokens or usual.max_tokens,
+        rewrite=body.alignpro.mode,
         stop=body.stops or usual.stop,
         sampling=_sampling(body, usual.sampling),
         rho_star=_rho_star(body.alignpro, usual.rho_star),
+        penalties=Penalties(
+            body.presence_penalty,
+            body.frequency_penalty,
+            body.repeat_penalty,
+            tuple((int(token), bias) for token, bias in body.logit_bias.items()),
+        ),
+        constraint=body.constraint,
     )
 
 

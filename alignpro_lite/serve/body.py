@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from alignpro_lite.decoding.constraint import ANY_JSON_OBJECT, Constraint, Gbnf, JsonSchema
+from alignpro_lite.decoding.log_probs import MOST_ALTERNATIVES
 from alignpro_lite.decoding.sampling import MAX_SEED
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry.record import Count, NonEmpty, Origin, Positive, Record, parse
@@ -26,6 +28,8 @@ _MOST_NESTING = "The request is nested too deep."
 BodyT = TypeVar("BodyT", bound="CommonBody")
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+TokenName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")]
+Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Stops = NonEmpty | Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=16)]
 
 
@@ -56,6 +60,32 @@ class StreamOptions(Record):
 
     include_usage: bool = False
     include_obfuscation: bool = False
+
+
+class AnyText(Record, tag_field="type", tag="text"):
+    """An answer of any form."""
+
+
+class JsonObject(Record, tag_field="type", tag="json_object"):
+    """An answer that is a JSON object."""
+
+
+class NamedSchema(Record):
+    """A JSON Schema; its name and description are for clients alone."""
+
+    name: NonEmpty
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonOfSchema(Record, tag_field="type", tag="json_schema"):
+    """An answer that is valid under a schema."""
+
+    json_schema: NamedSchema
+
+
+ResponseFormat = AnyText | JsonObject | JsonOfSchema
 
 
 class AlignFields(Record):
@@ -100,6 +130,11 @@ class CommonBody(Record, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] = 1
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stops = ()
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repeat_penalty: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+    logit_bias: dict[TokenName, Bias] = msgspec.field(default_factory=dict)
+    grammar: NonEmpty | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     alignpro: AlignFields = AlignFields()
@@ -121,6 +156,11 @@ class CommonBody(Record, kw_only=True):
         return (self.stop,) if isinstance(self.stop, str) else self.stop
 
     @property
+    def constraint(self) -> Constraint | None:
+        """What an answer must be."""
+        return Gbnf(self.grammar) if self.grammar else None
+
+    @property
     def wrapped_seed(self) -> int | None:
         """The seed in the range of the samplers; OpenAI's is wider, and its clients use that."""
         return None if self.seed is None else self.seed % (MAX_SEED + 1)
@@ -131,6 +171,9 @@ class ChatBody(CommonBody, kw_only=True):
 
     messages: Annotated[tuple[Turn, ...], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_ALTERNATIVES)] | None = None
+    response_format: ResponseFormat = AnyText()
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
 
     def __post_init__(self) -> None:
@@ -145,12 +188,30 @@ class ChatBody(CommonBody, kw_only=True):
                 "max_tokens and max_completion_tokens mean the same, found both.",
                 "Send one of them.",
             )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InputError("top_logprobs needs logprobs, which is not true.", "Set both.")
+        if self.grammar is not None and not isinstance(self.response_format, AnyText):
+            raise InputError(
+                "grammar and response_format both say what an answer must be.", "Send one of them."
+            )
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What an answer must be."""
+        match self.response_format:
+            case JsonObject():
+                return ANY_JSON_OBJECT
+            case JsonOfSchema(json_schema=named):
+                return JsonSchema(named.schema)
+        return super().constraint
 
 
 class CompletionBody(CommonBody, kw_only=True):
     """The body of POST /v1/completions."""
 
+    # A list of one, written as one of any length: msgspec 0.22 crashes on `str | tuple[str]`.
     prompt: NonEmpty | Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1)]
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_ALTERNATIVES)] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,17 +239,11 @@ _UNSUPPORTED: Mapping[str, _Unsupported] = {
     "prediction": _Unsupported("Predicted outputs are not supported."),
     "web_search_options": _Unsupported("Web search is not supported: the server is offline."),
     "moderation": _Unsupported("Moderation is not supported."),
-    "logit_bias": _Unsupported("A bias on single tokens is not supported.", ({},)),
     "verbosity": _Unsupported("The verbosity of a model cannot be set.", ("medium",)),
     "store": _Unsupported("Nothing is stored.", (False,)),
     "suffix": _Unsupported("Filling in before a suffix is not supported.", ("",)),
     "echo": _Unsupported("A prompt is not repeated.", (False,)),
     "best_of": _Unsupported("best_of is not supported; use alignpro.samples.", (1,)),
-    "frequency_penalty": _Unsupported("Penalties are not supported.", (0,)),
-    "presence_penalty": _Unsupported("Penalties are not supported.", (0,)),
-    "logprobs": _Unsupported("Log-probabilities are not supported.", (False,)),
-    "top_logprobs": _Unsupported("Log-probabilities are not supported."),
-    "response_format": _Unsupported("Only text is supported.", ({"type": "text"},)),
 }
 _NO_EFFECT = frozenset(
     (

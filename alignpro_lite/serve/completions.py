@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignpro_lite.decoding.sampling import MAX_SEED
+from alignpro_lite.events import Done, Reasoning, Rewriting, Rewritten, Text
+from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Result
 from alignpro_lite.serve.admission import Admission
@@ -15,10 +17,9 @@ from alignpro_lite.serve.answering import Answerer, Happening
 from alignpro_lite.serve.asked import Asked, asked_in_chat, asked_in_completion
 from alignpro_lite.serve.body import ChatBody, CompletionBody, read_body
 from alignpro_lite.serve.exchange import Exchange
-from alignpro_lite.serve.happenings import Done, Reasoning, Rewritten, Text
 from alignpro_lite.serve.metrics import Metrics
 from alignpro_lite.serve.problems import HttpProblem
-from alignpro_lite.serve.replies import ChatForm, Reply, TextForm, Usage, align_json
+from alignpro_lite.serve.replies import ChatForm, Reply, TextForm, Usage, align_json, stage_json
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,6 @@ class Completions:
             self._admission.place(),
             aclosing(self._answerer.answer(asked)) as happenings,
         ):
-            await telling.begin()
             async for happening in happenings:
                 await telling.tell(happening)
         usage = telling.usage()
@@ -127,12 +127,7 @@ class _Telling:
     def usage(self) -> Usage:
         """Tokens of all answers."""
         results = self.results
-        return Usage(getattr(results[0], "prompt_tokens", 0), sum(result.answer_tokens for result in results))
-
-    async def begin(self) -> None:
-        """The request has a place."""
-        if self._asked.is_stream and self._asked.align.progress:
-            await self._exchange.send_event(self._reply.progress({"stage": "rewriting"}))
+        return Usage(results[0].prompt_tokens, sum(result.answer_tokens for result in results))
 
     async def tell(self, happening: Happening) -> None:
         """Send what a stream sends; a whole answer waits for its end."""
@@ -144,9 +139,9 @@ class _Telling:
         if not self._asked.is_stream:
             return
         match event:
-            case Rewritten(choice) if self._asked.align.progress:
-                align = {"stage": "rewritten", **align_json(choice, self._asked)}
-                await self._exchange.send_event(self._reply.progress(align))
+            case Rewriting() | Candidates() | Rewritten() if self._asked.align.progress:
+                stage = stage_json(event, self._asked)
+                await self._exchange.send_event(self._reply.progress(stage))
             case Reasoning(text) | Text(text):
                 await self._open(number)
                 is_thought = isinstance(event, Reasoning)

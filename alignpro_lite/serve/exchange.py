@@ -29,7 +29,7 @@ class Exchange:
     """What a route reads and writes.
 
     Attributes:
-        status: What was answered; None before the answer begins.
+        status: How it went, as metrics count it; None before the answer begins.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +95,7 @@ class Exchange:
         if self.status is None:
             await self.send_json(problem.body(), problem.status, problem.headers)
         elif self._is_stream:
+            self.status = problem.status
             await self.send_event(problem.body())
             await self.write(b"", more=False)
 
@@ -151,6 +152,7 @@ class Endpoint:
                 body = await exchange.body(self._limits.body_bytes)
                 await unless_gone(exchange, self._handler(exchange, body))
         except ClientGoneError:
+            exchange.status = HUNG_UP
             return
         except HttpProblem as error:
             problem = error
@@ -159,7 +161,7 @@ class Endpoint:
         except TimeoutError:
             seconds = f"{self._limits.seconds:g} s"
             problem = HttpProblem(504, f"The request took longer than {seconds}.")
-        except Exception:
+        except Exception:  # noqa: BLE001 - a fault of the server; its log has all of it
             _LOG.exception("%s failed", self._route)
             problem = HttpProblem(500, "The server failed; its log says how.")
         else:

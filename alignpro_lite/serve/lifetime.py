@@ -36,7 +36,6 @@ class Lifetime:
 
     def follow_signals(self) -> None:
         """End at Ctrl-C and SIGTERM once the server runs; a second one does not wait."""
-
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stop(GRACE_SECONDS))
 

@@ -6,8 +6,12 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
+from alignpro_lite.decoding.log_probs import TokenLogProb
+from alignpro_lite.events import Rewriting, Rewritten
+from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.plain import certificate_json
 from alignpro_lite.rewriting.result import Choice, Result
 from alignpro_lite.serve.asked import Asked
@@ -35,8 +39,8 @@ class ReplyForm(Protocol):
     def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
         """A piece of an answer, or of the thought before it."""
 
-    def closing(self) -> dict[str, Any]:
-        """What a stream ends with."""
+    def closing(self, result: Result) -> dict[str, Any]:
+        """What a stream ends with: the log-probabilities, which are known of whole answers."""
 
 
 class ChatForm:
@@ -50,7 +54,7 @@ class ChatForm:
         """A whole answer."""
         thought = {"reasoning_content": result.reasoning} if result.reasoning else {}
         message = {"role": "assistant", "content": result.answer, "refusal": None}
-        return {"message": message | thought, "logprobs": None}
+        return {"message": message | thought, "logprobs": _chat_log_probs(result.log_probs)}
 
     def opening(self) -> dict[str, Any]:
         """What a stream begins with."""
@@ -61,9 +65,9 @@ class ChatForm:
         name = "reasoning_content" if is_thought else "content"
         return {"delta": {name: text}, "logprobs": None}
 
-    def closing(self) -> dict[str, Any]:
+    def closing(self, result: Result) -> dict[str, Any]:
         """What a stream ends with."""
-        return {"delta": {}, "logprobs": None}
+        return {"delta": {}, "logprobs": _chat_log_probs(result.log_probs)}
 
 
 class TextForm:
@@ -75,7 +79,7 @@ class TextForm:
 
     def choice(self, result: Result) -> dict[str, Any]:
         """A whole answer."""
-        return {"text": result.answer, "logprobs": None}
+        return {"text": result.answer, "logprobs": _text_log_probs(result.log_probs)}
 
     def opening(self) -> dict[str, Any]:
         """What a stream begins with."""
@@ -85,9 +89,38 @@ class TextForm:
         """A piece of an answer; nothing of a thought."""
         return {"text": "" if is_thought else text, "logprobs": None}
 
-    def closing(self) -> dict[str, Any]:
+    def closing(self, result: Result) -> dict[str, Any]:
         """What a stream ends with."""
-        return self.opening()
+        return {"text": "", "logprobs": _text_log_probs(result.log_probs)}
+
+
+def _chat_log_probs(tokens: Sequence[TokenLogProb]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    return {"content": [_chat_token(token) for token in tokens], "refusal": None}
+
+
+def _chat_token(token: TokenLogProb) -> dict[str, Any]:
+    others = [_bare_token(other) for other in token.alternatives]
+    return _bare_token(token) | {"top_logprobs": others}
+
+
+def _bare_token(token: TokenLogProb) -> dict[str, Any]:
+    return {"token": token.text, "bytes": list(token.piece), "logprob": token.log_prob}
+
+
+def _text_log_probs(tokens: Sequence[TokenLogProb]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    texts = [token.text for token in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [token.log_prob for token in tokens],
+        "top_logprobs": [
+            {other.text: other.log_prob for other in token.alternatives} for token in tokens
+        ],
+        "text_offset": [0, *accumulate(map(len, texts[:-1]))],
+    }
 
 
 @dataclass(frozen=True)
@@ -148,7 +181,7 @@ class Reply:
 
     def closing(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
-        return self._chunk(index, self.form.closing(), result.finish_reason)
+        return self._chunk(index, self.form.closing(result), result.finish_reason)
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """The chunk behind all answers."""
@@ -183,3 +216,14 @@ def align_json(choice: Choice, asked: Asked) -> dict[str, Any]:
         "seed": asked.request.sampling.seed,
         "certificate": certificate_json(choice.certificate),
     }
+
+
+def stage_json(event: Rewriting | Candidates | Rewritten, asked: Asked) -> dict[str, Any]:
+    """The field `alignpro` of a stream before its answer: how far the rewrite is."""
+    match event:
+        case Rewriting():
+            return {"stage": "rewriting"}
+        case Candidates(drawn, rated, of):
+            return {"stage": "candidates", "drawn": drawn, "rated": rated, "of": of}
+        case Rewritten(choice):
+            return {"stage": "rewritten", **align_json(choice, asked)}
