@@ -331,7 +331,7 @@ class AlignedModel:
         Args:
             prompt: x.
             n: How many; rewrite i is the same whatever n is.
-            request: The sampling settings.
+            request: The sampling settings, and the conversation before the prompt.
 
         Raises:
             InputError: The prompt is empty or not text, or no prompter is loaded.
@@ -341,8 +341,10 @@ class AlignedModel:
             raise InputError("No prompter is loaded.", "Load the model with a prompter.")
         bare = protect(prompt).prompt
         check_prompt(bare)
-        chosen = request.rewrite_sampling or self.prompter.profile.sampling
-        return self.prompter.rewrite(bare, n, replace(chosen, seed=request.sampling.seed))
+        usual = request.rewrite_sampling or self.prompter.profile.sampling
+        earlier = self.prompter.fitting(bare, request.history)
+        sampling = replace(usual, seed=request.sampling.seed)
+        return self.prompter.rewrite(bare, n, sampling, earlier)
 
     def stream(self, prompt: str, request: Request = Request()) -> AlignedStream:
         """Rewrite a prompt and answer it; iterate over what it returns.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.rewriting.refusal import Refusal, refusal_of
@@ -92,6 +94,11 @@ class CandidateSource:
         """The prompt x."""
         return self.protected.prompt
 
+    @cached_property
+    def _earlier(self) -> tuple[Message, ...]:
+        """What the prompter is shown of the conversation, the same for all candidates."""
+        return self.prompter.fitting(self.prompt, self.request.history)
+
     @property
     def settings(self) -> RhoStar:
         """How candidates become a draw."""
@@ -121,7 +128,7 @@ class CandidateSource:
 
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
         first = self.drawn
-        streams = self.prompter.start(self.prompt, count, self._sampling, first)
+        streams = self.prompter.start(self.prompt, count, self._sampling, first, self._earlier)
         self.cancellation.enter(streams)
         rewrites = [stream.result() for stream in streams]
         numbered = list(enumerate(rewrites, start=first))
@@ -139,7 +146,7 @@ class CandidateSource:
         if not self.prompter.profile.is_trained:
             return [rewrite.log_prob for rewrite in rewrites]
         outputs = [rewrite.tokens for rewrite in rewrites]
-        return self.prompter.reference_score(self.prompt, outputs)
+        return self.prompter.reference_score(self.prompt, outputs, self._earlier, self.cancellation)
 
     def _may_be_used(self, rewrite: Rewrite) -> bool:
         refusal = refusal_of(self.protected, rewrite)

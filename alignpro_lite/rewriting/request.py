@@ -130,7 +130,8 @@ class Request:
 
     Attributes:
         system: A system prompt for the target, or None for the model's own.
-        history: Earlier turns of the conversation, as the target saw them.
+        history: Earlier turns of the conversation, as the target saw them. The prompter sees the
+            last ones, as many as fit; the prompt alone is rewritten.
         max_tokens: The most tokens of the answer, its thought included.
         stop: Strings that end the answer; in a thought they are text.
         sampling: How the answer is drawn; its seed serves the rewrite too.

@@ -40,14 +40,19 @@ class FakePrompter:
         self.finish = finish
         self.chances = chances
         self.started = []
+        self.shown = []
         self.sampling = Sampling()
         self.scored = 0
         self.profile = PrompterProfile(
             "scripted", AUGMENT, Sampling(temperature=0.4), 64, adapter is not None, strength
         )
 
-    def start(self, prompt, count, sampling, first=0):
+    def fitting(self, prompt, history):
+        return tuple(history)
+
+    def start(self, prompt, count, sampling, first=0, earlier=()):
         self.started.append((first, count))
+        self.shown.append(earlier)
         self.sampling = sampling
         return [self._stream(number) for number in range(first, first + count)]
 
@@ -62,7 +67,8 @@ class FakePrompter:
         rewrite = Rewrite(text, text, (place + 1,), -3.0, -3.0, self.finish)
         return type("Stream", (), {"result": lambda _: rewrite, "cancel": lambda _: None})()
 
-    def reference_score(self, prompt, outputs):
+    def reference_score(self, prompt, outputs, earlier=(), cancellation=None):
+        self.shown.append(earlier)
         self.scored += len(outputs)
         return [-3.0 - self.ratios[tokens[0] - 1] for tokens in outputs]
 
