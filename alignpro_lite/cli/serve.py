@@ -7,12 +7,15 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from alignpro_lite.cli import output
 from alignpro_lite.cli.extras import require_extra
@@ -28,10 +31,15 @@ from alignpro_lite.cli.options import (
 from alignpro_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from alignpro_lite.rewriting.request import Request
     from alignpro_lite.serve.admission import Limits
+    from alignpro_lite.serve.completions import ServedModel
     from alignpro_lite.serve.guarding import Rules
     from alignpro_lite.serve.lifetime import Lifetime
     from alignpro_lite.serve.listening import Address
+    from alignpro_lite.serve.upstream import Elsewhere
 
 KEY_VARIABLE = "ALIGNPRO_LITE_API_KEY"
 _DEFAULT_PORT = 8765
@@ -134,6 +142,29 @@ class SafetyOptions:
         return key
 
 
+@dataclass(frozen=True)
+class UpstreamOptions:
+    """Another server that answers."""
+
+    upstream: str | None
+    upstream_key_variable: str | None
+
+    def server(self, *, is_open: bool) -> Elsewhere:
+        """The library's description of it.
+
+        Args:
+            is_open: Whether clients send this server no key, so that theirs is for the other one.
+
+        Raises:
+            InputError: The address or the key cannot be used.
+        """
+        from alignpro_lite.serve.upstream import Elsewhere
+        from alignpro_lite.target.endpoint import authorization
+
+        url = self.upstream or ""
+        return Elsewhere(url, authorization(url, self.upstream_key_variable), is_open)
+
+
 place_options = grouped(
     "place",
     PlaceOptions,
@@ -223,12 +254,30 @@ safety_options = grouped(
 )
 
 
+upstream_options = grouped(
+    "elsewhere",
+    UpstreamOptions,
+    click.option(
+        "--upstream",
+        metavar="URL",
+        help="Let another server answer, such as http://127.0.0.1:11434/v1: prompts are rewritten "
+        "and sent there, and no target is loaded.",
+    ),
+    click.option(
+        "--upstream-key-variable",
+        metavar="NAME",
+        help="The environment variable with the key of that server.",
+    ),
+)
+
+
 @click.command()
 @model_options
 @draw_options
 @answer_options
 @place_options
 @safety_options
+@upstream_options
 @click.option(
     "--alias", multiple=True, metavar="NAME", help="Another name of the model; may be repeated."
 )
@@ -238,6 +287,7 @@ def serve(
     answer: AnswerOptions,
     place: PlaceOptions,
     safety: SafetyOptions,
+    elsewhere: UpstreamOptions,
     alias: tuple[str, ...],
 ) -> None:
     """Answer clients of OpenAI's API; every prompt is rewritten first.
@@ -246,7 +296,6 @@ def serve(
     draws and answers. Ctrl-C ends the server.
     """
     require_extra("serve")
-    from alignpro_lite.serve.app import model_app
     from alignpro_lite.serve.completions import ServedModel
     from alignpro_lite.serve.listening import bound, listen
 
@@ -254,16 +303,77 @@ def serve(
     token = secrets.token_urlsafe(32) if place.needs_token and safety.key() is None else None
     rules = safety.rules(address, token)
     usual = answer.request(drawing.settings())
-    served = ServedModel(_model_name(models), alias, usual, repeats=answer.seed is not None)
+    if elsewhere.upstream is not None:
+        opened = _rewriting(models, elsewhere, usual, safety, rules)
+    else:
+        served = ServedModel(_model_name(models), alias, usual, repeats=answer.seed is not None)
+        opened = _answering(models, drawing.reward, served, safety.limits(), rules)
     lifetime = place.lifetime()
     # First: a port that is taken should not be found out after the models are loaded.
-    with bound(address) as listener, models.load(reward=drawing.reward) as model:
-        model.target.thinking.values(usual.thinking)
-        output.show_plan_notes(model)
-        app = model_app(model, served, safety.limits(), rules)
+    with bound(address) as listener, opened as (app, name):
         lifetime.follow_signals()
-        ready = partial(_announce, place, listener, token, served.name)
-        listen(app, listener, lifetime, ready)
+        listen(app, listener, lifetime, partial(_announce, place, listener, token, name))
+
+
+@contextmanager
+def _answering(
+    models: ModelOptions, reward: str | None, served: ServedModel, limits: Limits, rules: Rules
+) -> Iterator[tuple[ASGIApp, str]]:
+    """The application with both models, and what they are called."""
+    from alignpro_lite.serve.app import model_app
+
+    with models.load(reward=reward) as model:
+        model.target.thinking.values(served.usual.thinking)  # refused once, not by each request
+        output.show_plan_notes(model)
+        yield model_app(model, served, limits, rules), served.name
+
+
+@contextmanager
+def _rewriting(
+    models: ModelOptions,
+    elsewhere: UpstreamOptions,
+    usual: Request,
+    safety: SafetyOptions,
+    rules: Rules,
+) -> Iterator[tuple[ASGIApp, str]]:
+    """The application with the prompter alone, and what answers."""
+    from alignpro_lite.cli.meter import Meter
+    from alignpro_lite.loading import open_prompter
+    from alignpro_lite.serve.app import upstream_app
+    from alignpro_lite.serve.upstream import Rewriter
+
+    _refuse_what_needs_a_target()
+    limits = safety.limits()
+    server = elsewhere.server(is_open=safety.key() is None)
+    with Meter() as meter:
+        opened = open_prompter(
+            models.prompter, models.target, models.open_store(), models.device, meter
+        )
+    with opened as prompter:
+        rewriter = Rewriter(prompter, usual, limits.parallel)
+        yield upstream_app(server, rewriter, limits, rules), server.url
+
+
+_OF_TARGETS = (
+    *("n_gpu_layers", "ctx", "reward", "budget", "answers", "guard", "returns", "alias"),
+    *("system", "max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "thinking"),
+)
+"""Parameters that have no effect where another server answers."""
+
+
+def _refuse_what_needs_a_target() -> None:
+    """Refuse options that another server is to be told by its clients.
+
+    Raises:
+        click.UsageError: One was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in _OF_TARGETS and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{parameter.opts[0]} is for a target of this server, and --upstream has none."
+            )
 
 
 def _model_name(models: ModelOptions) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,8 +23,12 @@ from alignpro_lite.serve.completions import Completions, ServedModel
 from alignpro_lite.serve.exchange import Endpoint
 from alignpro_lite.serve.guarding import Guard, Rules
 from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.page import page_route
 from alignpro_lite.serve.problems import HttpProblem
+from alignpro_lite.serve.upstream import Elsewhere, Forwarder, Rewriter
 
+_REWRITE = "/v1/alignpro/rewrite"
+_FORWARDED = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -43,23 +48,58 @@ def model_app(model: AlignedModel, served: ServedModel, limits: Limits, rules: R
     endpoints = {
         "/v1/chat/completions": handlers.chat,
         "/v1/completions": handlers.complete,
-        "/v1/alignpro/rewrite": handlers.rewrite,
+        _REWRITE: handlers.rewrite,
     }
     routes = [
         Route(path, Endpoint(path, handler, limits, metrics), methods=["POST"])
         for path, handler in endpoints.items()
     ]
-    return guarded(
-        [*routes, *_model_routes(served), health_route(served.name), metrics_route(metrics)],
-        metrics,
-        rules,
-    )
+    about = {"model": served.name, "rewards": model.reward is not None}
+    routes += [*_model_routes(served), *_common_routes(about, metrics)]
+
+    async def close() -> None:
+        answerer.close()
+
+    return _guarded(routes, metrics, rules, close)
 
 
-def guarded(routes: Sequence[Route], metrics: Metrics, rules: Rules) -> ASGIApp:
+def upstream_app(elsewhere: Elsewhere, rewriter: Rewriter, limits: Limits, rules: Rules) -> ASGIApp:
+    """An application that rewrites prompts and lets another server answer them.
+
+    Args:
+        elsewhere: The other server.
+        rewriter: The caller closes its prompter after the application.
+        limits: What the application takes on; the other server has limits of its own.
+        rules: Whom it answers.
+    """
+    admission = Admission(limits)
+    metrics = Metrics(admission)
+    handlers = Forwarder(elsewhere, rewriter, admission, metrics)
+    posted = {"/v1/chat/completions": handlers.chat, _REWRITE: handlers.rewrite}
+    routes = [
+        Route(path, Endpoint(path, handler, limits, metrics), methods=["POST"])
+        for path, handler in posted.items()
+    ]
+    other = Endpoint("/v1", handlers.other, limits, metrics)
+    routes.append(Route("/v1/{path:path}", other, methods=_FORWARDED))
+    about = {"upstream": elsewhere.url}
+    return _guarded([*routes, *_common_routes(about, metrics)], metrics, rules, handlers.close)
+
+
+def _guarded(
+    routes: Sequence[Route], metrics: Metrics, rules: Rules, close: Callable[[], Awaitable[None]]
+) -> ASGIApp:
     """An application of routes, with its errors in OpenAI's form, behind the rules."""
-    app: ASGIApp = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
-    app = Guard(app, rules, lambda status: metrics.finished("refused", status, 0.0))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await close()
+
+    inner = Starlette(
+        routes=routes, exception_handlers={HTTPException: _no_route}, lifespan=lifespan
+    )
+    app: ASGIApp = Guard(inner, rules, lambda status: metrics.finished("refused", status, 0.0))
     if not rules.origins:
         return app
     return CORSMiddleware(
@@ -70,22 +110,16 @@ def guarded(routes: Sequence[Route], metrics: Metrics, rules: Rules) -> ASGIApp:
     )
 
 
-def health_route(name: str) -> Route:
-    """GET /health: whether the server is well."""
+def _common_routes(about: Mapping[str, Any], metrics: Metrics) -> list[Route]:
+    """The page, and what programs look at: /health and /metrics."""
 
     async def health(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "model": name})
-
-    return Route("/health", health)
-
-
-def metrics_route(metrics: Metrics) -> Route:
-    """GET /metrics, for Prometheus."""
+        return JSONResponse({"status": "ok", **about})
 
     async def tell(request: Request) -> PlainTextResponse:
         return PlainTextResponse(metrics.text(), media_type=_METRICS_TYPE)
 
-    return Route("/metrics", tell)
+    return [page_route(), Route("/health", health), Route("/metrics", tell)]
 
 
 def _model_routes(served: ServedModel) -> list[Route]:

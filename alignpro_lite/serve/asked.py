@@ -17,6 +17,7 @@ from alignpro_lite.serve.body import (
     CommonBody,
     CompletionBody,
     Turn,
+    wrapped_seed,
 )
 from alignpro_lite.serve.problems import HttpProblem
 
@@ -105,7 +106,7 @@ def _request(body: CommonBody, usual: Request) -> Request:
         rewrite=body.alignpro.mode,
         stop=body.stops or usual.stop,
         sampling=_sampling(body, usual.sampling),
-        rho_star=_rho_star(body.alignpro, usual.rho_star),
+        rho_star=rho_star(body.alignpro, usual.rho_star),
         penalties=Penalties(
             body.presence_penalty,
             body.frequency_penalty,
@@ -117,18 +118,18 @@ def _request(body: CommonBody, usual: Request) -> Request:
 
 
 def _sampling(body: CommonBody, usual: Sampling) -> Sampling:
-    seed = body.wrapped_seed
     return replace(
         usual,
         temperature=usual.temperature if body.temperature is None else body.temperature,
         top_p=usual.top_p if body.top_p is None else body.top_p,
         top_k=usual.top_k if body.top_k is None else body.top_k,
         min_p=usual.min_p if body.min_p is None else body.min_p,
-        seed=usual.seed if seed is None else seed,
+        seed=usual.seed if body.seed is None else wrapped_seed(body.seed),
     )
 
 
-def _rho_star(align: AlignFields, usual: RhoStar) -> RhoStar:
+def rho_star(align: AlignFields, usual: RhoStar) -> RhoStar:
+    """How a rewrite is chosen: as the client says, and as usual where it says nothing."""
     return replace(
         usual,
         samples=align.samples or usual.samples,

@@ -160,11 +160,6 @@ class CommonBody(Record, kw_only=True):
         """What an answer must be."""
         return Gbnf(self.grammar) if self.grammar else None
 
-    @property
-    def wrapped_seed(self) -> int | None:
-        """The seed in the range of the samplers; OpenAI's is wider, and its clients use that."""
-        return None if self.seed is None else self.seed % (MAX_SEED + 1)
-
 
 class ChatBody(CommonBody, kw_only=True):
     """The body of POST /v1/chat/completions."""
@@ -267,7 +262,13 @@ _OF_MESSAGES: Mapping[str, _Unsupported] = {
     "name": _Unsupported("Names of speakers are not supported: chat templates drop them."),
 }
 _OF_PARTS = "Only text is supported, no images, audio or files."
-_REQUEST = Origin(Path("The request"), InputError)
+REQUEST = Origin(Path("The request"), InputError)
+"""What errors call the place of a wrong value."""
+
+
+def wrapped_seed(seed: int) -> int:
+    """A seed in the range of the samplers; OpenAI's is wider, and clients use that."""
+    return seed % (MAX_SEED + 1)
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
@@ -298,7 +299,7 @@ def read_body(kind: type[BodyT], raw: bytes) -> BodyT:
     asked = {name: value for name, value in asked.items() if name not in _NO_EFFECT}
     if isinstance(turns := asked.get("messages"), list):
         asked["messages"] = [_checked_turn(turn, f"messages[{n}]") for n, turn in enumerate(turns)]
-    return parse(kind, asked, _REQUEST)
+    return parse(kind, asked, REQUEST)
 
 
 def _checked_turn(turn: Any, place: str) -> Any:

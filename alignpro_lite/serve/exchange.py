@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,13 @@ from alignpro_lite.serve.problems import HttpProblem, problem_of
 _LOG = logging.getLogger("alignpro_lite.serve")
 HUNG_UP = 499
 """What nginx calls the status of a request whose client did not wait for the answer."""
+
+
+_EVENT_STREAM = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),  # a proxy that collects pieces would spoil it
+)
 
 
 class ClientGoneError(Exception):
@@ -45,6 +52,13 @@ class Exchange:
         found = (value for key, value in self.scope["headers"] if key == wanted)
         value = next(found, None)
         return None if value is None else value.decode("latin-1")
+
+    def headers(self) -> list[tuple[str, str]]:
+        """All headers of the request, their names in small letters."""
+        return [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in self.scope["headers"]
+        ]
 
     async def body(self, limit: int) -> bytes:
         """Read the body.
@@ -78,7 +92,7 @@ class Exchange:
         """Answer with a JSON object."""
         content = msgspec.json.encode(data)
         told = {"content-type": "application/json", "content-length": str(len(content))}
-        await self.start(status, told | dict(headers or {}))
+        await self.start(status, (told | dict(headers or {})).items())
         await self.write(content, more=False)
 
     async def send_event(self, data: Any) -> None:
@@ -102,20 +116,13 @@ class Exchange:
     async def _write_event(self, data: bytes) -> None:
         if self.status is None:
             self._is_stream = True
-            await self.start(
-                200,
-                {
-                    "content-type": "text/event-stream; charset=utf-8",
-                    "cache-control": "no-cache",
-                    "x-accel-buffering": "no",  # a proxy that collects pieces would spoil it
-                },
-            )
+            await self.start(200, _EVENT_STREAM)
         await self.write(b"data: %b\n\n" % data, more=True)
 
-    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """Send the status and the headers."""
         self.status = status
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         start: Message = {"type": "http.response.start", "status": status, "headers": encoded}
         await self._send(start)
 

@@ -156,7 +156,7 @@ def listen(
         http="h11",
         loop="asyncio",
         ws="none",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         access_log=False,
         proxy_headers=False,

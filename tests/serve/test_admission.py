@@ -53,20 +53,22 @@ def wait_until(holds, seconds=10.0):
         time.sleep(0.01)
 
 
-def test_more_than_the_queue_holds_are_told_to_come_back(serve, tiny_model):
-    with serve(Limits(parallel=1, queue=1)) as server, httpx.Client(timeout=30) as http:
+def test_more_than_the_queue_holds_are_told_to_come_back(serve):
+    with (
+        serve(Limits(parallel=1, queue=1)) as server,
+        httpx.Client(timeout=30) as http,
+        ThreadPoolExecutor(1) as pool,
+    ):
         url = f"{server.url}/v1/chat/completions"
-        with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(httpx.post, url, json=LONG, timeout=60)
-            wait_until(lambda: running(http, server) == (1, 0))
-            second = pool.submit(httpx.post, url, json=LONG, timeout=60)
+        with http.stream("POST", url, json={**LONG, "stream": True}) as first:
+            assert first.status_code == 200
+            second = pool.submit(httpx.post, url, json={**LONG, "max_tokens": 2}, timeout=60)
             wait_until(lambda: running(http, server) == (1, 1))
             refused = http.post(url, json=LONG)
             assert refused.status_code == 429
             assert int(refused.headers["Retry-After"]) >= 1
             assert refused.json()["error"]["code"] == "server_busy"
-            assert first.result().status_code == 200
-            assert second.result().status_code == 200
+        assert second.result().status_code == 200
         assert 'status="429"} 1' in http.get(f"{server.url}/metrics").text
 
 

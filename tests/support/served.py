@@ -35,6 +35,6 @@ def served(app: ASGIApp) -> Iterator[Served]:
             assert ready.wait(10)
             yield Served(listener.getsockname()[1])
         finally:
-            lifetime.stop(0)
+            lifetime.stop(1)
             work.join(10)
             assert not work.is_alive()
