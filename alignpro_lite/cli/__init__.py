@@ -34,7 +34,7 @@ for _command in (
     run.rewrite_and_answer,
     chat.chat,
     rewrite.show_rewrites,
-    serve.serve,
+    serve.serve_models,
     models.models,
     train.train,
     export.export,

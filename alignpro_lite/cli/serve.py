@@ -271,7 +271,7 @@ upstream_options = grouped(
 )
 
 
-@click.command()
+@click.command("serve")
 @model_options
 @draw_options
 @answer_options
@@ -281,7 +281,7 @@ upstream_options = grouped(
 @click.option(
     "--alias", multiple=True, metavar="NAME", help="Another name of the model; may be repeated."
 )
-def serve(
+def serve_models(
     models: ModelOptions,
     drawing: DrawOptions,
     answer: AnswerOptions,

@@ -20,9 +20,9 @@ from alignpro_lite.serve.admission import Admission, Limits
 from alignpro_lite.serve.answering import Answerer
 from alignpro_lite.serve.body import MOST_CHOICES
 from alignpro_lite.serve.completions import Completions, ServedModel
-from alignpro_lite.serve.exchange import Endpoint
-from alignpro_lite.serve.guarding import Guard, Rules
-from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.exchange import LimitedRoute
+from alignpro_lite.serve.guarding import AccessGuard, Rules
+from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.page import page_route
 from alignpro_lite.serve.problems import HttpProblem
 from alignpro_lite.serve.upstream import Elsewhere, Forwarder, Rewriter
@@ -42,7 +42,7 @@ def model_app(model: AlignedModel, served: ServedModel, limits: Limits, rules: R
         rules: Whom it answers.
     """
     admission = Admission(limits)
-    metrics = Metrics(admission)
+    metrics = ServerMetrics(admission)
     answerer = Answerer(model, limits.parallel * MOST_CHOICES)
     handlers = Completions(served, answerer, admission, metrics)
     endpoints = {
@@ -51,7 +51,7 @@ def model_app(model: AlignedModel, served: ServedModel, limits: Limits, rules: R
         _REWRITE: handlers.rewrite,
     }
     routes = [
-        Route(path, Endpoint(path, handler, limits, metrics), methods=["POST"])
+        Route(path, LimitedRoute(path, handler, limits, metrics), methods=["POST"])
         for path, handler in endpoints.items()
     ]
     about = {"model": served.name, "rewards": model.reward is not None}
@@ -73,21 +73,24 @@ def upstream_app(elsewhere: Elsewhere, rewriter: Rewriter, limits: Limits, rules
         rules: Whom it answers.
     """
     admission = Admission(limits)
-    metrics = Metrics(admission)
+    metrics = ServerMetrics(admission)
     handlers = Forwarder(elsewhere, rewriter, admission, metrics)
     posted = {"/v1/chat/completions": handlers.chat, _REWRITE: handlers.rewrite}
     routes = [
-        Route(path, Endpoint(path, handler, limits, metrics), methods=["POST"])
+        Route(path, LimitedRoute(path, handler, limits, metrics), methods=["POST"])
         for path, handler in posted.items()
     ]
-    other = Endpoint("/v1", handlers.other, limits, metrics)
+    other = LimitedRoute("/v1", handlers.other, limits, metrics)
     routes.append(Route("/v1/{path:path}", other, methods=_FORWARDED))
     about = {"upstream": elsewhere.url}
     return _guarded([*routes, *_common_routes(about, metrics)], metrics, rules, handlers.close)
 
 
 def _guarded(
-    routes: Sequence[Route], metrics: Metrics, rules: Rules, close: Callable[[], Awaitable[None]]
+    routes: Sequence[Route],
+    metrics: ServerMetrics,
+    rules: Rules,
+    close: Callable[[], Awaitable[None]],
 ) -> ASGIApp:
     """An application of routes, with its errors in OpenAI's form, behind the rules."""
 
@@ -99,7 +102,9 @@ def _guarded(
     inner = Starlette(
         routes=routes, exception_handlers={HTTPException: _no_route}, lifespan=lifespan
     )
-    app: ASGIApp = Guard(inner, rules, lambda status: metrics.finished("refused", status, 0.0))
+    app: ASGIApp = AccessGuard(
+        inner, rules, lambda status: metrics.finished("refused", status, 0.0)
+    )
     if not rules.origins:
         return app
     return CORSMiddleware(
@@ -110,7 +115,7 @@ def _guarded(
     )
 
 
-def _common_routes(about: Mapping[str, Any], metrics: Metrics) -> list[Route]:
+def _common_routes(about: Mapping[str, Any], metrics: ServerMetrics) -> list[Route]:
     """The page, and what programs look at: /health and /metrics."""
 
     async def health(request: Request) -> JSONResponse:

@@ -14,9 +14,9 @@ from alignpro_lite.rewriting.request import Budget, Request, RhoStar
 from alignpro_lite.serve.body import (
     AlignFields,
     ChatBody,
+    ChatTurn,
     CommonBody,
     CompletionBody,
-    Turn,
     wrapped_seed,
 )
 from alignpro_lite.serve.problems import HttpProblem
@@ -153,7 +153,7 @@ def _thinking(body: ChatBody, usual: Thinking) -> Thinking:
     return "on"
 
 
-def _message(turn: Turn) -> Message:
+def _message(turn: ChatTurn) -> Message:
     role: Literal["system", "user", "assistant"] = (
         "system" if turn.role == "developer" else turn.role
     )

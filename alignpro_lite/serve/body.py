@@ -17,16 +17,16 @@ from alignpro_lite.decoding.log_probs import MOST_ALTERNATIVES
 from alignpro_lite.decoding.sampling import MAX_SEED
 from alignpro_lite.errors import InputError
 from alignpro_lite.registry.record import Count, NonEmpty, Origin, Positive, Record, parse
+from alignpro_lite.rewriting.pool import MOST_SAMPLES
 from alignpro_lite.rewriting.request import Guard, Returns
 from alignpro_lite.serve.problems import HttpProblem
 
 MOST_MESSAGES = 1000
 MOST_CHOICES = 16
-MOST_SAMPLES = 64
 _MOST_NESTING = "The request is nested too deep."
 
 BodyT = TypeVar("BodyT", bound="CommonBody")
-Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+TopP = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 TokenName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
@@ -40,7 +40,7 @@ class TextPart(Record):
     text: str
 
 
-class Turn(Record):
+class ChatTurn(Record):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -124,7 +124,7 @@ class CommonBody(Record, kw_only=True):
     model: str
     max_tokens: Count | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Share | None = None
+    top_p: TopP | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     min_p: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] = 1
@@ -164,7 +164,7 @@ class CommonBody(Record, kw_only=True):
 class ChatBody(CommonBody, kw_only=True):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[tuple[Turn, ...], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[tuple[ChatTurn, ...], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_ALTERNATIVES)] | None = None
@@ -288,7 +288,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
     return found
 
 
-def read_body(kind: type[BodyT], raw: bytes) -> BodyT:
+def read_request(kind: type[BodyT], raw: bytes) -> BodyT:
     """Parse a body and refuse what is not supported in it.
 
     Raises:

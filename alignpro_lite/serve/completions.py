@@ -15,11 +15,18 @@ from alignpro_lite.rewriting.result import Result
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.answering import Answerer, Happening
 from alignpro_lite.serve.asked import Asked, asked_in_chat, asked_in_completion
-from alignpro_lite.serve.body import ChatBody, CompletionBody, read_body
-from alignpro_lite.serve.exchange import Exchange
-from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.body import ChatBody, CompletionBody, read_request
+from alignpro_lite.serve.exchange import HttpExchange
+from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
-from alignpro_lite.serve.replies import ChatForm, Reply, TextForm, Usage, align_json, stage_json
+from alignpro_lite.serve.replies import (
+    ChatForm,
+    ReplyWriter,
+    TextForm,
+    Usage,
+    align_json,
+    stage_json,
+)
 
 
 @dataclass(frozen=True)
@@ -62,26 +69,26 @@ class Completions:
     """Handlers of the routes."""
 
     def __init__(
-        self, served: ServedModel, answerer: Answerer, admission: Admission, metrics: Metrics
+        self, served: ServedModel, answerer: Answerer, admission: Admission, metrics: ServerMetrics
     ) -> None:
         self._served = served
         self._answerer = answerer
         self._admission = admission
         self._metrics = metrics
 
-    async def chat(self, exchange: Exchange, body: bytes) -> None:
+    async def chat(self, exchange: HttpExchange, body: bytes) -> None:
         """Answer POST /v1/chat/completions."""
         asked = self._asked_in_chat(body)
-        await self._answer(exchange, asked, Reply(ChatForm(), self._served.name))
+        await self._answer(exchange, asked, ReplyWriter(ChatForm(), self._served.name))
 
-    async def complete(self, exchange: Exchange, body: bytes) -> None:
+    async def complete(self, exchange: HttpExchange, body: bytes) -> None:
         """Answer POST /v1/completions."""
-        parsed = read_body(CompletionBody, body)
+        parsed = read_request(CompletionBody, body)
         self._served.require(parsed.model)
         asked = asked_in_completion(parsed, self._served.request())
-        await self._answer(exchange, asked, Reply(TextForm(), self._served.name))
+        await self._answer(exchange, asked, ReplyWriter(TextForm(), self._served.name))
 
-    async def rewrite(self, exchange: Exchange, body: bytes) -> None:
+    async def rewrite(self, exchange: HttpExchange, body: bytes) -> None:
         """Answer POST /v1/alignpro/rewrite, which takes what a chat completion takes."""
         asked = self._asked_in_chat(body)
         async with self._admission.place():
@@ -90,11 +97,11 @@ class Completions:
         await exchange.send_json(align_json(choice, asked))
 
     def _asked_in_chat(self, body: bytes) -> Asked:
-        parsed = read_body(ChatBody, body)
+        parsed = read_request(ChatBody, body)
         self._served.require(parsed.model)
         return asked_in_chat(parsed, self._served.request())
 
-    async def _answer(self, exchange: Exchange, asked: Asked, reply: Reply) -> None:
+    async def _answer(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
         telling = _Telling(exchange, asked, reply)
         async with (
             self._admission.place(),
@@ -112,7 +119,7 @@ class Completions:
 class _Telling:
     """Tells a client what happens, in pieces or at the end."""
 
-    def __init__(self, exchange: Exchange, asked: Asked, reply: Reply) -> None:
+    def __init__(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
         self._exchange = exchange
         self._asked = asked
         self._reply = reply

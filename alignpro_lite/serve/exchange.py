@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from alignpro_lite.errors import AlignProError
 from alignpro_lite.serve.admission import Limits
-from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem, problem_of
 
 _LOG = logging.getLogger("alignpro_lite.serve")
@@ -32,7 +32,7 @@ class ClientGoneError(Exception):
     """The client has hung up."""
 
 
-class Exchange:
+class HttpExchange:
     """What a route reads and writes.
 
     Attributes:
@@ -131,13 +131,15 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
 
-Handler = Callable[[Exchange, bytes], Awaitable[None]]
+Handler = Callable[[HttpExchange, bytes], Awaitable[None]]
 
 
-class Endpoint:
+class LimitedRoute:
     """A route that takes a body: limits, deadline, hang-ups and errors are the same for all."""
 
-    def __init__(self, route: str, handler: Handler, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, route: str, handler: Handler, limits: Limits, metrics: ServerMetrics
+    ) -> None:
         self._route = route
         self._handler = handler
         self._limits = limits
@@ -146,14 +148,14 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (an ASGI application)."""
         started = time.monotonic()
-        exchange = Exchange(scope, receive, send)
+        exchange = HttpExchange(scope, receive, send)
         try:
             await self._answer(exchange)
         finally:
             seconds = time.monotonic() - started
             self._metrics.finished(self._route, exchange.status or HUNG_UP, seconds)
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: HttpExchange) -> None:
         try:
             async with asyncio.timeout(self._limits.seconds):
                 body = await exchange.body(self._limits.body_bytes)
@@ -176,7 +178,7 @@ class Endpoint:
         await exchange.fail(problem)
 
 
-async def unless_gone(exchange: Exchange, answer: Awaitable[None]) -> None:
+async def unless_gone(exchange: HttpExchange, answer: Awaitable[None]) -> None:
     """Finish an answer, or cancel it once the client hangs up.
 
     Raises:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from alignpro_lite.serve.exchange import Exchange
+from alignpro_lite.serve.exchange import HttpExchange
 from alignpro_lite.serve.problems import HttpProblem
 
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -51,7 +51,7 @@ class Rules:
         return known and scheme.lower() == "bearer"
 
 
-class Guard:
+class AccessGuard:
     """Answers what the rules do not allow, and passes on the rest (an ASGI application)."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = HttpExchange(scope, receive, send)
         problem = self._problem(exchange)
         if problem is None:
             await self._app(scope, receive, send)
@@ -81,7 +81,7 @@ class Guard:
         self._refused(problem.status)
         await exchange.fail(problem)
 
-    def _problem(self, exchange: Exchange) -> HttpProblem | None:
+    def _problem(self, exchange: HttpExchange) -> HttpProblem | None:
         """Why a request is not answered; None if it is."""
         host = exchange.header("host") or ""
         name = _hostname(host)

@@ -13,7 +13,7 @@ _BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 TokenKind = Literal["prompt", "completion"]
 
 
-class Metrics:
+class ServerMetrics:
     """What a server has done since it started."""
 
     def __init__(self, admission: Admission) -> None:

@@ -145,7 +145,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ReplyWriter:
     """One answer on its way to a client.
 
     Attributes:

@@ -26,8 +26,8 @@ from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.asked import Asked, rho_star
 from alignpro_lite.serve.body import REQUEST, AlignFields, read_object, wrapped_seed
-from alignpro_lite.serve.exchange import Exchange
-from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.exchange import HttpExchange
+from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
 from alignpro_lite.serve.replies import align_json
 
@@ -132,7 +132,7 @@ class Forwarder:
     """Handlers of the routes in front of another server."""
 
     def __init__(
-        self, elsewhere: Elsewhere, rewriter: Rewriter, admission: Admission, metrics: Metrics
+        self, elsewhere: Elsewhere, rewriter: Rewriter, admission: Admission, metrics: ServerMetrics
     ) -> None:
         self._elsewhere = elsewhere
         self._rewriter = rewriter
@@ -150,7 +150,7 @@ class Forwarder:
         self._rewriter.close()
         await self._client.aclose()
 
-    async def chat(self, exchange: Exchange, body: bytes) -> None:
+    async def chat(self, exchange: HttpExchange, body: bytes) -> None:
         """Forward POST /v1/chat/completions with the last prompt rewritten."""
         read = read_object(body)
         asked = self._rewriter.asked(read)
@@ -166,7 +166,7 @@ class Forwarder:
         told = (("x-alignpro-changed", changed), ("x-alignpro-reason", quote(choice.reason)))
         await self._forward(exchange, body, told)
 
-    async def rewrite(self, exchange: Exchange, body: bytes) -> None:
+    async def rewrite(self, exchange: HttpExchange, body: bytes) -> None:
         """Answer POST /v1/alignpro/rewrite, which takes what a chat takes."""
         asked = self._rewriter.asked(read_object(body))
         if asked is None:
@@ -176,12 +176,12 @@ class Forwarder:
         self._metrics.chosen(changed=choice.changed)
         await exchange.send_json(align_json(choice, asked))
 
-    async def other(self, exchange: Exchange, body: bytes) -> None:
+    async def other(self, exchange: HttpExchange, body: bytes) -> None:
         """Forward whatever else there is below /v1."""
         await self._forward(exchange, body, ())
 
     async def _forward(
-        self, exchange: Exchange, body: bytes, told: tuple[tuple[str, str], ...]
+        self, exchange: HttpExchange, body: bytes, told: tuple[tuple[str, str], ...]
     ) -> None:
         """Send a request on, and what comes back piece by piece.
 
@@ -210,13 +210,13 @@ class Forwarder:
         finally:
             await answer.aclose()
 
-    def _address(self, exchange: Exchange) -> str:
+    def _address(self, exchange: HttpExchange) -> str:
         raw: bytes = exchange.scope["raw_path"]
         path = raw.decode("ascii").partition("?")[0].removeprefix("/v1")
         query = exchange.scope["query_string"].decode("ascii")
         return self._elsewhere.url.rstrip("/") + path + (f"?{query}" if query else "")
 
-    def _request_headers(self, exchange: Exchange) -> list[tuple[str, str]]:
+    def _request_headers(self, exchange: HttpExchange) -> list[tuple[str, str]]:
         sent = [
             (name, value)
             for name, value in _end_to_end(exchange.headers())

@@ -16,7 +16,7 @@ from alignpro_lite.serve.admission import Admission, Limits
 from alignpro_lite.serve.app import model_app
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
-from alignpro_lite.serve.metrics import Metrics
+from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
 from tests.support.served import served
 
@@ -159,7 +159,7 @@ def test_leaving_the_queue_gives_the_place_up():
 
 
 def test_metrics_are_in_the_form_of_prometheus():
-    metrics = Metrics(Admission(Limits()))
+    metrics = ServerMetrics(Admission(Limits()))
     metrics.finished("/v1/x", 200, 0.02)
     metrics.finished("/v1/x", 200, 5)
     metrics.read("completion", 7)

@@ -158,7 +158,7 @@ def test_only_the_last_prompt_changes(client, other):
     assert set(sent) == {"model", "messages", *odd}
     assert headers["authorization"] == "Bearer theirs"
     assert headers["Host"] in other.url
-    assert answer.json() == COMPLETION
+    assert answer.http_response.json() == COMPLETION
     assert answer.headers["x-request-id"] == "r1"
     assert answer.headers["x-alignpro-changed"] == "true"
 
