@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alignpro_lite.decoding.thinking import Thinking
     from alignpro_lite.hardware.device import DeviceRequest
     from alignpro_lite.registry import ModelStore
+    from alignpro_lite.registry.storage import Progress
     from alignpro_lite.rewriting.request import Budget, Guard, Request, RhoStar
 
 
@@ -49,11 +50,16 @@ class ModelOptions:
         return ModelStore.open(self.cache, self.preset)
 
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
-        """Load the models."""
+        """Load the models; only what takes long on first use is shown, and not each loading."""
         from alignpro_lite.aligned import AlignedModel
         from alignpro_lite.cli.meter import Meter
 
         with Meter() as meter:
+
+            def show(progress: Progress) -> None:
+                if progress.stage == "assembling":
+                    meter(progress)
+
             return AlignedModel.load(
                 self.target,
                 self.prompter if with_prompter else None,
@@ -61,7 +67,7 @@ class ModelOptions:
                 models=self.preset,
                 devices=self.devices(),
                 cache=self.cache,
-                on_progress=meter,
+                on_progress=show,
             )
 
 

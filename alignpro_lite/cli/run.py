@@ -29,10 +29,11 @@ from alignpro_lite.errors import InputError
 from alignpro_lite.registry.text import decode_input
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, AlignedStream
+    from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.batch import Batch
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice
+    from alignpro_lite.stream import AlignedStream
 
 _NAMED_LINES = 10
 RunMode = Literal["auto", "preview", "approve", "off"]

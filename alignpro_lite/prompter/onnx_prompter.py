@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.engine import Engine, Stream, Submission
 from alignpro_lite.decoding.reasoning import Reply
@@ -27,7 +27,13 @@ _OUTPUTS_SCORED_TOGETHER = 4
 class OnnxPrompter(Prompter):
     """A bundle, loaded."""
 
-    def __init__(self, bundle: Bundle, settings: DecoderSettings, adapter: float = 1.0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: DecoderSettings,
+        adapter: float = 1.0,
+        watch: LoadWatch | None = None,
+    ) -> None:
         """Load the graph and the tokenizer of a bundle.
 
         Args:
@@ -35,11 +41,13 @@ class OnnxPrompter(Prompter):
             settings: Sizes and devices.
             adapter: What the adapter is multiplied with, if it has a gate: 1 loads ρ_θ, 0 its
                 reference ρ_sft.
+            watch: Told when the graph is loaded.
 
         Raises:
             BundleError: The graph or the tokenizer cannot be read, or the adapter has no gate.
             DeviceError: CUDA was asked for and cannot be used.
             MissingDependencyError: onnxruntime is not installed.
+            CancelledError: The watcher has cancelled it.
         """
         self.bundle, self.profile = bundle, bundle.profile
         if adapter != 1:
@@ -51,7 +59,7 @@ class OnnxPrompter(Prompter):
         with ExitStack() as failing:
             keep_renderer()  # it starts while the weights are loaded
             failing.callback(release_renderer)
-            self._session = open_graph(bundle, settings)
+            self._session = open_graph(bundle, settings, watch)
             self._engine = self._new_engine("prompter", adapter)
             failing.pop_all()
         self._reference: Engine[TokenSource] | None = None

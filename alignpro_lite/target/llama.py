@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignpro_lite.decoding.backends import offload_devices
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
 from alignpro_lite.decoding.sampling import Draw, Sampling, TokenSource, token_log_prob
 
@@ -69,10 +70,11 @@ class LoraAdapter:
     scale: float = 1.0
 
 
-def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
-    """Load the weights of a target.
+def open_model(path: Path, settings: TargetSettings, watch: LoadWatch | None = None) -> LlamaModel:
+    """Load the weights of a target, before the eyes of a watcher.
 
     Raises:
+        CancelledError: The watcher has cancelled it.
         MissingDependencyError: llama-cpp-python is not installed.
         ModelFileError: llama.cpp cannot open the file.
         DeviceError: The GPU is gone, or there is not enough memory.
@@ -85,7 +87,7 @@ def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
     # AUTO maps the file, unless the GPU cannot compute with mapped memory.
     params.load_mode = lib.LLAMA_LOAD_MODE_AUTO if settings.mapped else lib.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = not settings.mapped
-    return LlamaModel(path, params)
+    return LlamaModel(path, params, watch)
 
 
 def new_sampler(model: LlamaModel, sampling: Sampling) -> SamplerChain:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
@@ -162,23 +163,27 @@ class LlamaTarget:
             decoded there too.
     """
 
-    def __init__(self, path: Path, file: GgufFile, settings: TargetSettings) -> None:
+    def __init__(
+        self, path: Path, file: GgufFile, settings: TargetSettings, watch: LoadWatch | None = None
+    ) -> None:
         """Load a model.
 
         Args:
             path: A GGUF file that generates text.
             file: Its header, already read and checked.
             settings: Sizes and devices.
+            watch: Told how far the loading is.
 
         Raises:
             ModelFileError: llama.cpp cannot open the file.
             DeviceError: There is not enough memory, or the GPU cannot be used.
+            CancelledError: The watcher has cancelled it.
         """
         self.file = file
         with ExitStack() as failing:
             keep_renderer()  # it starts while the weights are loaded
             failing.callback(release_renderer)
-            model = open_model(path, settings)
+            model = open_model(path, settings, watch)
             names = {
                 "bos_token": model.special_text(model.bos),
                 "eos_token": model.special_text(model.eos),
