@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
@@ -137,9 +138,12 @@ class AlignedModel:
         """Rewrite a prompt and answer it; iterate over what it returns.
 
         Raises:
-            InputError: The prompt is empty or not text, or the target has no switch for thinking.
+            InputError: The prompt is empty or not text, the target has no switch for thinking, or
+                the constraint cannot be kept.
         """
         self.target.thinking.values(request.thinking)
+        if request.constraint is not None:
+            require_keepable(request.constraint)
         protected = protect(prompt, compile_patterns(request.protect))
         check_prompt(protected.prompt)
         return AlignedStream(

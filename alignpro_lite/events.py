@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from alignpro_lite.decoding.log_probs import TokenLogProb
 from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.result import Choice, Result
 
@@ -48,9 +49,12 @@ class Text:
 
     Attributes:
         text: A piece of it.
+        log_probs: Of the tokens that the piece is made of, where they were asked for; a token may
+            be held back, and come with the next piece.
     """
 
     text: str
+    log_probs: tuple[TokenLogProb, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.events import Done, Event, Reasoning, Rewriting, Rewritten, Text
@@ -145,7 +146,7 @@ class AlignedStream:
         try:
             for passage in answer.passages():
                 self._marks.setdefault("first_token", self._elapsed())
-                yield self._saying(passage.text, thought=passage.is_thought)
+                yield self._saying(passage)
         finally:
             answer.cancel()
             self._finish = answer.finish_reason or "cancelled"
@@ -154,21 +155,24 @@ class AlignedStream:
             self._marks["total"] = self._elapsed()
 
     def _was_cut(self, trial: Trial) -> bool:
-        return trial.finish_reason == "length" and len(trial.tokens) < self._request.max_tokens
+        return trial.finish_reason == "length" and len(trial.draws) < self._request.max_tokens
 
     def _whole(self, trial: Trial) -> Iterator[Event]:
         """A trial that ended by itself is the answer."""
-        self._finish, self._tokens = trial.finish_reason, len(trial.tokens)
+        self._finish, self._tokens = trial.finish_reason, len(trial.draws)
         question = self._request.question(self._chosen.sent)
         self._prompt_tokens = len(self._models.target.prompt_tokens(question.messages))
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
-        for text, thought in ((trial.reasoning, True), (trial.text, False)):
-            if text:
-                yield self._saying(text, thought=thought)
+        thought = Passage(trial.reasoning, is_thought=True)
+        for passage in (thought, Passage(trial.text, False, trial.log_probs)):
+            if passage.text:
+                yield self._saying(passage)
 
-    def _saying(self, text: str, *, thought: bool) -> Reasoning | Text:
-        self._said.append(Reasoning(text) if thought else Text(text))
-        return self._said[-1]
+    def _saying(self, passage: Passage) -> Reasoning | Text:
+        text = passage.text
+        said = Reasoning(text) if passage.is_thought else Text(text, passage.log_probs)
+        self._said.append(said)
+        return said
 
     def _question(self, choice: Choice) -> Question:
         """A fresh answer to the prompt in use, or what follows a trial of it."""
@@ -177,7 +181,7 @@ class AlignedStream:
             return question
         seed = stream_seed(question.sampling.seed, Consumer.CONTINUATION)
         sampling = replace(question.sampling, seed=seed)
-        return replace(question, begun=choice.answer.tokens, sampling=sampling)
+        return replace(question, begun=choice.answer.draws, sampling=sampling)
 
     def cancel(self) -> None:
         """Stop as soon as the step under way is done."""
@@ -203,6 +207,12 @@ class AlignedStream:
                 rewrite=self._marks.get("rewrite", total),
                 first_token=self._marks.get("first_token", total),
                 total=total,
+            ),
+            log_probs=tuple(
+                token
+                for event in self._said
+                if isinstance(event, Text)
+                for token in event.log_probs
             ),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ from alignpro_lite.errors import NoAnswerError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
+    from alignpro_lite.decoding.log_probs import TokenLogProb
     from alignpro_lite.events import Event
     from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
@@ -51,6 +52,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
     from alignpro_lite.rewriting.plain import certificate_json, rewrite_json
 
     choice, timings = result.choice, result.timings
+    log_probs = {} if request.log_probs is None else {"log_probs": log_probs_json(result.log_probs)}
     return {
         "prompt": choice.prompt,
         "sent": choice.sent,
@@ -69,6 +71,23 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
             "first_token": round(timings.first_token, 3),
             "total": round(timings.total, 3),
         },
+    } | log_probs
+
+
+def log_probs_json(tokens: Sequence[TokenLogProb]) -> list[dict[str, Any]]:
+    """Tokens with their log-probabilities as plain data for `--json`."""
+    return [
+        _token_json(token) | {"alternatives": [_token_json(other) for other in token.alternatives]}
+        for token in tokens
+    ]
+
+
+def _token_json(token: TokenLogProb) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "text": token.text,
+        "bytes": list(token.piece),
+        "log_prob": round(token.log_prob, 6),
     }
 
 

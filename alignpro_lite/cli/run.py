@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from alignpro_lite.cli import output
+from alignpro_lite.cli.form import FormOptions, form_options
 from alignpro_lite.cli.options import (
     UTF8_TEXT,
     AnswerOptions,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from alignpro_lite.stream import AlignedStream
 
 _NAMED_LINES = 10
-RunMode = Literal["auto", "preview", "approve", "off"]
+RunMode = Literal["auto", "on", "preview", "approve", "off"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,15 @@ class DisplayOptions:
     as_json: bool
     quiet: bool
 
+    def applied(self, request: Request) -> Request:
+        """A request that is rewritten as the mode says."""
+        asked_for = self.mode in ("on", "preview", "approve")
+        return replace(request, rewrite="on") if asked_for else request
+
+    def rewrites(self, request: Request) -> bool:
+        """Whether a prompter is needed for such a request."""
+        return self.mode != "off" and request.why_kept is None
+
     @property
     def needs_a_reader(self) -> bool:
         """Whether something is shown or asked in the terminal, as a file of prompts has none."""
@@ -62,11 +72,12 @@ display_options = grouped(
     DisplayOptions,
     click.option(
         "--mode",
-        type=click.Choice(["auto", "preview", "approve", "off"]),
+        type=click.Choice(["auto", "on", "preview", "approve", "off"]),
         default="auto",
         show_default=True,
-        help="auto rewrites and says so, preview also shows the change, approve also asks first, "
-        "off sends the prompt as it is.",
+        help="auto rewrites and says so, except where the answer has a given form; on rewrites "
+        "there too; preview also shows the change, approve also asks first, off sends the prompt "
+        "as it is.",
     ),
     click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets."),
     show_thinking_option,
@@ -81,6 +92,7 @@ display_options = grouped(
 @model_options
 @draw_options
 @answer_options
+@form_options
 @display_options
 @click.option(
     "--input",
@@ -99,6 +111,7 @@ def rewrite_and_answer(
     models: ModelOptions,
     drawing: DrawOptions,
     answer: AnswerOptions,
+    form: FormOptions,
     display: DisplayOptions,
     input_file: Path | None,
     output_file: Path | None,
@@ -116,8 +129,9 @@ def rewrite_and_answer(
                 "--input does not go with PROMPT, --show-rewrite, --show-thinking, --explain, "
                 "--mode preview or --mode approve."
             )
-        request = answer.request(drawing.settings())
-        loading = partial(models.load, with_prompter=display.mode != "off", reward=drawing.reward)
+        request = display.applied(form.applied(answer.request(drawing.settings())))
+        rewrites = display.rewrites(request)
+        loading = partial(models.load, with_prompter=rewrites, reward=drawing.reward)
         _answer_file(input_file, output_file, loading, request, display.quiet)
         return
     if display.mode == "approve" and not sys.stdin.isatty():
@@ -126,14 +140,16 @@ def rewrite_and_answer(
 
     text = read_prompt(prompt)
     check_prompt(text)
-    request = answer.request(drawing.settings())
-    with models.load(with_prompter=display.mode != "off", reward=drawing.reward) as model:
+    if form.log_probs is not None and not display.as_json:
+        raise click.UsageError("--log-probs needs --json, or --input.")
+    request = display.applied(form.applied(answer.request(drawing.settings())))
+    with models.load(with_prompter=display.rewrites(request), reward=drawing.reward) as model:
         if not display.quiet:
             output.show_plan_notes(model)
         stream = model.stream(text, request)
         if display.explain:
             output.show_certificate(stream.prepare().certificate)
-        if not _confirm_rewrite(stream, display):
+        if not _confirm_rewrite(stream, display, request.why_kept):
             return
         if display.as_json:
             click.echo(json.dumps(output.result_json(stream.result(), request)))
@@ -142,7 +158,7 @@ def rewrite_and_answer(
         output.require_answer(stream.result(), request)
 
 
-def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
+def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions, why_kept: str | None) -> bool:
     """Show the rewrite as asked; False if the user wants no answer at all."""
     choice = stream.prepare()
     if display.mode in ("preview", "approve"):
@@ -153,6 +169,8 @@ def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
     elif choice.certificate.drawn and not display.quiet:
         output.show_rewrite(choice)  # it took time: say why it changed nothing
+    elif display.mode == "auto" and why_kept and not display.quiet:
+        output.note(f"The prompt was not rewritten: {why_kept}; --mode on rewrites it.")
     if display.mode != "approve" or not choice.changed:
         return True
     return _approved(stream, choice)

@@ -38,6 +38,8 @@ from alignpro_lite.errors import (
 FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
 
+_NOTHING = -1
+
 
 @dataclass(frozen=True)
 class HomeProcess:
@@ -170,7 +172,7 @@ class _Live(Generic[S]):
     is_copy: bool
     """Whether another sequence of the job keeps the prompt cached."""
     pending: int
-    """The last drawn token, not yet in the cache."""
+    """The last drawn token, not yet in the cache; _NOTHING before the first one."""
     left: int
     """How many more tokens it may draw."""
 
@@ -439,10 +441,9 @@ class Engine(Generic[S]):
         wanted = [stream for stream in job.streams if not stream.ended]
         for number, stream in enumerate(wanted):
             row = first if number == 0 else self._rows.copy(first, job.prompt)
-            draw = self._stepper.draw(0, stream.sampler)
-            live = _Live(job, stream, row, number > 0, draw.token, job.max_tokens)
+            live = _Live(job, stream, row, number > 0, _NOTHING, job.max_tokens)
             self._live.append(live)
-            self._deliver(live, draw)
+            self._draw(live, 0)
 
     def _step(self) -> None:
         """Advance every live sequence by one token."""
@@ -453,9 +454,17 @@ class Engine(Generic[S]):
             self._stepper.decode(rows, [live.pending for live in batch], starts)
         for output, live in enumerate(batch):
             self._rows.append(live.row, [live.pending])
+            self._draw(live, output)
+
+    def _draw(self, live: _Live[S], output: int) -> None:
+        """Draw the next token of a sequence; one that has none leaves, and the others go on."""
+        try:
             draw = self._stepper.draw(output, live.stream.sampler)
-            live.pending = draw.token
-            self._deliver(live, draw)
+        except InputError as error:
+            self._leave(live, error)
+            return
+        live.pending = draw.token
+        self._deliver(live, draw)
 
     def _deliver(self, live: _Live[S], draw: Draw) -> None:
         if math.isnan(draw.log_prob):

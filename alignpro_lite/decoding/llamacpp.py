@@ -300,6 +300,10 @@ class LlamaModel:
         """
         return self._joined(_cut(text, _long_run_cuts(text, 0, len(text))), special)
 
+    def tokenize_inside(self, text: str) -> list[int]:
+        """Token ids of a plain text that something stands before."""
+        return self._joined(["", text], special=False)
+
     def _joined(self, pieces: Sequence[str], special: bool) -> list[int]:
         """Token ids of pieces that follow one another; a single character is never special."""
         first, *others = pieces

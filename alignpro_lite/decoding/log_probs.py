@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from alignpro_lite.errors import InputError
+
 MOST_ALTERNATIVES = 20
 """As many as OpenAI's protocol can ask for."""
+
+
+def require_alternatives(count: int | None) -> None:
+    """Refuse a number of alternatives that is not listed.
+
+    Raises:
+        InputError: Names the number and the range.
+    """
+    if count is not None and not 0 <= count <= MOST_ALTERNATIVES:
+        raise InputError(
+            f"log_probs must be 0 to {MOST_ALTERNATIVES} alternatives, or None, found {count}.",
+            "Ask for fewer.",
+        )
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,11 @@ class ReasoningSplitter:
         """Whether there was a thought and no answer so far."""
         return self._has_thought and not self._has_answer
 
+    @property
+    def held_size(self) -> int:
+        """Bytes that are held back."""
+        return len(self._held.encode())
+
     def feed(self, text: str) -> list[Passage]:
         """Add text; returns what is known of it by now."""
         self._held += text

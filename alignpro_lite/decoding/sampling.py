@@ -86,6 +86,22 @@ def token_log_prob(logits: NDArray[np.float32], token: int) -> float:
     return float(logits[token] - _log_sum_exp(logits)[0])
 
 
+def most_likely(logits: NDArray[np.float32], count: int) -> tuple[tuple[int, float], ...]:
+    """The most likely tokens and their log-probabilities at temperature 1, best first.
+
+    Args:
+        logits: Scores of one position, shape (vocab,).
+        count: How many.
+    """
+    count = min(count, logits.size)
+    if count == 0:
+        return ()
+    best = np.argpartition(-logits, count - 1)[:count]
+    best = best[np.argsort(-logits[best], kind="stable")]
+    log_probs = logits[best] - _log_sum_exp(logits)
+    return tuple(zip(best.tolist(), log_probs.tolist(), strict=True))
+
+
 def _log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Shape (..., 1). numpy sums pairwise, so that float32 is exact to about 1e-6 here."""
     top = np.max(logits, axis=-1, keepdims=True)
@@ -147,10 +163,13 @@ class Draw:
         token: Its id.
         log_prob: Natural log of its probability under the model at temperature 1; NaN if one of
             the model's scores is not a number.
+        alternatives: The most likely tokens there and their log-probabilities, best first, as many
+            as were asked for.
     """
 
     token: int
     log_prob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 class TokenSource(Protocol):

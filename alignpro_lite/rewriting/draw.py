@@ -127,10 +127,10 @@ def drawing(
         RewardError: The reward failed.
     """
     check_prompt(protected.prompt)
-    if models.prompter is None:
-        return unchanged(protected.prompt, "no prompter is loaded")
     if request.why_kept is not None:
         return unchanged(protected.prompt, request.why_kept)
+    if models.prompter is None:
+        return unchanged(protected.prompt, "no prompter is loaded")
     if models.reward is None:
         usual = models.prompter.profile.sampling
         source = CandidateSource(models.prompter, protected, request, usual, cancellation)

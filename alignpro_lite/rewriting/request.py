@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.log_probs import require_alternatives
 from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
@@ -175,11 +176,16 @@ class Request:
         _require_texts("stop", self.stop)
         _require_texts("protect", self.protect)
         compile_patterns(self.protect)
+        require_alternatives(self.log_probs)
 
     @property
     def why_kept(self) -> str | None:
         """Why the prompt goes out as it is, one phrase; None if it is to be rewritten."""
-        return "rewriting is off" if self.rewrite == "off" else None
+        if self.rewrite == "off":
+            return "rewriting is off"
+        # An instruction to explain spoils what is to be extracted.
+        is_shaped = self.constraint is not None and self.rewrite == "auto"
+        return "the answer has a given form" if is_shaped else None
 
     def with_seed(self, seed: int) -> Request:
         """This request with another seed."""

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-from pathlib import Path
 
-import httpx
 import pytest
-
-from alignpro_lite import Request, Sampling
-from alignpro_lite.serve.admission import Limits
-from alignpro_lite.serve.app import model_app
-from alignpro_lite.serve.completions import ServedModel
-from alignpro_lite.serve.guarding import Rules
-from tests.support.served import served
 
 KEY = "sk-0123456789abcdef"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

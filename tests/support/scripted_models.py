@@ -10,7 +10,7 @@ import numpy as np
 
 from alignpro_lite import Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.decoding.sampling import Sampler, stream_seed
+from alignpro_lite.decoding.sampling import Draw, Sampler, stream_seed
 from alignpro_lite.decoding.thinking import ThinkingSwitch
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.prompter.profile import PrompterProfile
@@ -76,7 +76,8 @@ class FakePrompter:
 class FakeAnswer:
     def __init__(self, text, tokens):
         self.text = text
-        self.tokens = [1] * tokens
+        self.draws = [Draw(1, 0.0)] * tokens
+        self.log_probs = []
         self.finish_reason = "stop"
         self.token_count = tokens
         self.reasoning = ""
