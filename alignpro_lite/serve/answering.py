@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from alignpro_lite.aligned import AlignedModel, AlignedStream
+from alignpro_lite.aligned import AlignedModel
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.events import Done, Event, Rewritten
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.serve.asked import Asked
+from alignpro_lite.stream import AlignedStream
 
 
 @dataclass(frozen=True)

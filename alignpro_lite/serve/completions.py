@@ -149,10 +149,9 @@ class _Telling:
             case Rewriting() | Candidates() | Rewritten() if self._asked.align.progress:
                 stage = stage_json(event, self._asked)
                 await self._exchange.send_event(self._reply.progress(stage))
-            case Reasoning(text) | Text(text):
+            case Reasoning() | Text():
                 await self._open(number)
-                is_thought = isinstance(event, Reasoning)
-                await self._send(self._reply.piece(number, text, is_thought=is_thought))
+                await self._send(self._reply.piece(number, event))
             case Done(result):
                 await self._open(number)
                 last = self._reply.closing(number, result)

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from alignpro_lite.decoding.log_probs import TokenLogProb
-from alignpro_lite.events import Rewriting, Rewritten
+from alignpro_lite.events import Reasoning, Rewriting, Rewritten, Text
 from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.plain import certificate_json
 from alignpro_lite.rewriting.result import Choice, Result
@@ -36,11 +36,11 @@ class ReplyForm(Protocol):
     def opening(self) -> dict[str, Any]:
         """What a stream begins with."""
 
-    def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
+    def piece(self, said: Reasoning | Text) -> dict[str, Any]:
         """A piece of an answer, or of the thought before it."""
 
-    def closing(self, result: Result) -> dict[str, Any]:
-        """What a stream ends with: the log-probabilities, which are known of whole answers."""
+    def closing(self) -> dict[str, Any]:
+        """What a stream ends with."""
 
 
 class ChatForm:
@@ -60,14 +60,15 @@ class ChatForm:
         """What a stream begins with."""
         return {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
 
-    def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
+    def piece(self, said: Reasoning | Text) -> dict[str, Any]:
         """A piece of an answer, or of the thought before it."""
-        name = "reasoning_content" if is_thought else "content"
-        return {"delta": {name: text}, "logprobs": None}
+        if isinstance(said, Reasoning):
+            return {"delta": {"reasoning_content": said.text}, "logprobs": None}
+        return {"delta": {"content": said.text}, "logprobs": _chat_log_probs(said.log_probs)}
 
-    def closing(self, result: Result) -> dict[str, Any]:
+    def closing(self) -> dict[str, Any]:
         """What a stream ends with."""
-        return {"delta": {}, "logprobs": _chat_log_probs(result.log_probs)}
+        return {"delta": {}, "logprobs": None}
 
 
 class TextForm:
@@ -85,13 +86,15 @@ class TextForm:
         """What a stream begins with."""
         return {"text": "", "logprobs": None}
 
-    def piece(self, text: str, *, is_thought: bool) -> dict[str, Any]:
+    def piece(self, said: Reasoning | Text) -> dict[str, Any]:
         """A piece of an answer; nothing of a thought."""
-        return {"text": "" if is_thought else text, "logprobs": None}
+        if isinstance(said, Reasoning):
+            return self.opening()
+        return {"text": said.text, "logprobs": _text_log_probs(said.log_probs)}
 
-    def closing(self, result: Result) -> dict[str, Any]:
+    def closing(self) -> dict[str, Any]:
         """What a stream ends with."""
-        return {"text": "", "logprobs": _text_log_probs(result.log_probs)}
+        return self.opening()
 
 
 def _chat_log_probs(tokens: Sequence[TokenLogProb]) -> dict[str, Any] | None:
@@ -175,13 +178,13 @@ class ReplyWriter:
         """The first chunk of an answer."""
         return self._chunk(index, self.form.opening(), None)
 
-    def piece(self, index: int, text: str, *, is_thought: bool) -> dict[str, Any]:
+    def piece(self, index: int, said: Reasoning | Text) -> dict[str, Any]:
         """A chunk with text."""
-        return self._chunk(index, self.form.piece(text, is_thought=is_thought), None)
+        return self._chunk(index, self.form.piece(said), None)
 
     def closing(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""
-        return self._chunk(index, self.form.closing(result), result.finish_reason)
+        return self._chunk(index, self.form.closing(), result.finish_reason)
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """The chunk behind all answers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import openai
 import pytest
@@ -272,3 +274,68 @@ def test_a_stream_tells_its_progress_if_asked(client):
     stages = [chunk.alignpro["stage"] for chunk in chunks if not chunk.choices]
     assert stages == ["rewriting", "candidates", "rewritten"]
     assert chunks[2].alignpro["prompt"] == ASK[0]["content"]
+
+
+def test_log_probabilities(client):
+    settings = {"model": "tiny", "messages": ASK, "logprobs": True, "top_logprobs": 2}
+    whole = client.chat.completions.create(**settings).choices[0]
+    tokens = whole.logprobs.content
+    assert b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace") == (
+        whole.message.content
+    )
+    assert all(token.logprob <= 0 for token in tokens)
+    assert {len(token.top_logprobs) for token in tokens} == {2}
+    found = []
+    for chunk in client.chat.completions.create(**settings, stream=True):
+        found += chunk.choices[0].logprobs.content if chunk.choices[0].logprobs else []
+    assert [token.token for token in found] == [token.token for token in tokens]
+    text = client.completions.create(model="tiny", prompt="Say something.", logprobs=1).choices[0]
+    assert "".join(text.logprobs.tokens) == text.text
+    assert len(text.logprobs.top_logprobs[0]) == 1
+    assert text.logprobs.text_offset[1] == len(text.logprobs.tokens[0])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_object"},
+        {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "answer",
+                "strict": True,
+                "schema": {
+                    "type": "object",
+                    "properties": {"yes": {"type": "boolean"}},
+                    "required": ["yes"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+    ],
+)
+def test_structured_output(client, form):
+    done = client.chat.completions.create(
+        model="tiny", messages=ASK, response_format=form, max_tokens=200, logit_bias={"1": -1}
+    )
+    if done.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(done.choices[0].message.content), dict)
+    assert done.alignpro["changed"] is False, "auto leaves prompts for structured output alone"
+
+
+def test_a_schema_that_cannot_be_kept_is_refused(client):
+    schema = {"type": "object", "properties": {"a": {"$ref": "https://example.com/x"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError, match="ref"):
+        client.chat.completions.create(model="tiny", messages=ASK, response_format=form)
+
+
+def test_a_grammar_and_penalties(client):
+    done = client.chat.completions.create(
+        model="tiny",
+        messages=ASK,
+        presence_penalty=0.5,
+        frequency_penalty=0.5,
+        extra_body={"grammar": 'root ::= "yes" | "no"', "repeat_penalty": 1.1},
+    )
+    assert done.choices[0].message.content in ("yes", "no")
