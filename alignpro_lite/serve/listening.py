@@ -158,6 +158,7 @@ def listen(
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="critical",  # faults of the application are logged by itself
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -169,4 +170,4 @@ def listen(
     lifetime.running(server.stop)
     asyncio.run(server.serve([listener]))
     if not server.started:
-        raise DeviceError("The server could not start.", "Run it again, and see its log.")
+        raise DeviceError("The server could not start.", "Run it again with another --port.")
