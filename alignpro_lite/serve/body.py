@@ -169,7 +169,9 @@ class ChatBody(CommonBody, kw_only=True):
     logprobs: bool = False
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_ALTERNATIVES)] | None = None
     response_format: ResponseFormat = AnyText()
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import openai
@@ -20,7 +21,7 @@ from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
 from tests.support.served import served
 
-LONG = {
+LONG: dict[str, Any] = {
     "model": "tiny",
     "messages": [{"role": "user", "content": "hi"}],
     "max_tokens": 1500,
@@ -106,7 +107,7 @@ def test_a_client_that_hangs_up_frees_its_sequence(serve, tiny_model, stream):
         assert running(http, server) == (0, 0)
 
 
-def hang_up(client: httpx.Client) -> None:
+def hang_up(client: Any) -> None:
     """Close the sockets under a request that another thread waits for."""
     for connection in client._transport._pool.connections:
         stream = connection._connection._network_stream
@@ -123,7 +124,7 @@ def test_a_request_that_takes_too_long_fails(serve, tiny_model, stream):
         wait_until(lambda: is_idle(tiny_model))
 
 
-ASK = {"model": "tiny", "messages": LONG["messages"]}
+ASK: dict[str, Any] = {"model": "tiny", "messages": LONG["messages"]}
 
 
 def test_conversations_decode_together(serve, tiny_model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import openai
 import pytest
@@ -15,7 +17,11 @@ from tests.support.served import served
 
 LIMITS = Limits()
 KEY = "sk-0123456789abcdef"
-ASK = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+ASK: dict[str, Any] = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,12 @@ def test_a_key_is_needed_where_there_is_one(open_to):
         stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY + "x", max_retries=0)
         with pytest.raises(openai.AuthenticationError, match="Bearer KEY"):
             stranger.models.list()
-        for header in ({}, {"Authorization": KEY}, {"Authorization": "Bearer ü".encode("latin-1")}):
+        headers: list[Any] = [
+            {},
+            {"Authorization": KEY},
+            {"Authorization": "Bearer ü".encode("latin-1")},
+        ]
+        for header in headers:
             assert httpx.get(f"{server.url}/metrics", headers=header).status_code == 401
         assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
         assert httpx.get(f"{server.url}/").status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from typing import Any
 
 import httpx
 import pytest
@@ -49,7 +50,8 @@ def browser():
 @pytest.fixture(scope="module")
 def server(tiny_model):
     usual = Request(max_tokens=12, sampling=Sampling(temperature=0))
-    model = AlignedModel(tiny_model.target, FakePrompter([REWRITE]), tiny_model.plan)
+    prompter: Any = FakePrompter([REWRITE])
+    model = AlignedModel(tiny_model.target, prompter, tiny_model.plan)
     rules = Rules(key=KEY)
     with served(model_app(model, ServedModel("tiny", (), usual), Limits(), rules)) as running:
         yield running

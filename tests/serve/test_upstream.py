@@ -7,6 +7,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import httpx
 import openai
@@ -49,6 +50,7 @@ class StandIn:
     """Another server, and what it was sent."""
 
     def __init__(self):
+        self.url = ""
         self.requests = []
         self.proceed = threading.Event()
         self.gone = threading.Event()
@@ -124,7 +126,8 @@ def other():
 @pytest.fixture
 def serve():
     def open_before(elsewhere, rules=None):
-        rewriter = Rewriter(FakePrompter([REWRITE]), Request(), 2)
+        prompter: Any = FakePrompter([REWRITE])
+        rewriter = Rewriter(prompter, Request(), 2)
         return served(upstream_app(elsewhere, rewriter, Limits(), rules or Rules()))
 
     return open_before
@@ -287,7 +290,7 @@ def test_a_prompt_too_long_for_the_prompter_goes_out_as_it_is(tiny_model, other)
 
 
 def test_the_prompter_sees_the_conversation(other):
-    prompter = FakePrompter([REWRITE])
+    prompter: Any = FakePrompter([REWRITE])
     messages = [
         {"role": "user", "content": "Name two rivers."},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
