@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks them as public
     from alignpro_lite.errors import AlignProError as AlignProError
     from alignpro_lite.errors import CancelledError as CancelledError
     from alignpro_lite.events import Done as Done
-    from alignpro_lite.events import Event as Event
     from alignpro_lite.events import Reasoning as Reasoning
     from alignpro_lite.events import Rewriting as Rewriting
     from alignpro_lite.events import Rewritten as Rewritten
@@ -60,7 +59,6 @@ _MODULES = {
     "Choice": "rewriting.result",
     "DeviceRequest": "hardware.device",
     "Done": "events",
-    "Event": "events",
     "Gbnf": "decoding.constraint",
     "JsonSchema": "decoding.constraint",
     "Message": "decoding.conversation",
