@@ -146,10 +146,12 @@ def rewrite_and_answer(
     with models.load(with_prompter=display.rewrites(request), reward=drawing.reward) as model:
         if not display.quiet:
             output.show_plan_notes(model)
+            if display.mode == "auto" and (why := request.why_kept):
+                output.note(f"The prompt is not rewritten: {why}; --mode on rewrites it.")
         stream = model.stream(text, request)
         if display.explain:
             output.show_certificate(stream.prepare().certificate)
-        if not _confirm_rewrite(stream, display, request.why_kept):
+        if not _confirm_rewrite(stream, display):
             return
         if display.as_json:
             click.echo(json.dumps(output.result_json(stream.result(), request)))
@@ -158,7 +160,7 @@ def rewrite_and_answer(
         output.require_answer(stream.result(), request)
 
 
-def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions, why_kept: str | None) -> bool:
+def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
     """Show the rewrite as asked; False if the user wants no answer at all."""
     choice = stream.prepare()
     if display.mode in ("preview", "approve"):
@@ -169,8 +171,6 @@ def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions, why_kept: s
         output.note("The prompt was rewritten; --show-rewrite shows how, --mode off keeps it.")
     elif choice.certificate.drawn and not display.quiet:
         output.show_rewrite(choice)  # it took time: say why it changed nothing
-    elif display.mode == "auto" and why_kept and not display.quiet:
-        output.note(f"The prompt was not rewritten: {why_kept}; --mode on rewrites it.")
     if display.mode != "approve" or not choice.changed:
         return True
     return _approved(stream, choice)

@@ -20,7 +20,8 @@ _OPTIONS = {
         "coerce_one_of": False,
     }
 }
-_SPACE = r"space: /[ \t\r\n]/{0,8}"
+_SPACE = r"space: /[ \t\r\n]/{0,4}"
+"""Between parts, and bounded for the same reason."""
 
 
 def answer_grammar(constraint: Constraint) -> str:
@@ -44,11 +45,12 @@ def reply_grammar(constraint: Constraint, known: ReasoningFormat, *, inside: boo
         InputError: See `answer_grammar`.
     """
     header = "header " if known.header_end else ""
-    between = f"({' | '.join(_literal(tag) for tag in known.separators)} | space)*"
+    separators = " | ".join(map(_literal, known.separators))
+    between = f"space (({separators}) space)*" if separators else "space"
     rules = [
         "%llguidance {}",
-        f"start: {'thought between ' if inside else ''}(opening thought between)* said",
-        f"opening: space ({' | '.join(_literal(tag) for tag in known.openings)}) {header}",
+        f"start: {'thought between' if inside else 'space'} (opening thought between)* said",
+        f"opening: ({' | '.join(map(_literal, known.openings))}) {header}",
         f"thought[lazy]: {_until(known.closings)}",
         f"between: {between}",
         _SPACE,
@@ -60,7 +62,7 @@ def reply_grammar(constraint: Constraint, known: ReasoningFormat, *, inside: boo
         rules.append("said: answer")
     else:
         begins, ends = map(_literal, known.answer)
-        rules.append(f"said: answer | between {begins} {header}space answer (space {ends})?")
+        rules.append(f"said: answer | {begins} {header}space answer (space {ends})?")
     return "\n".join(rules)
 
 

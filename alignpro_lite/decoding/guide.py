@@ -31,8 +31,8 @@ _SOURCE = re.compile(
     r"\n\s*\d+ \| .*|\s*<(state|backtrace)>.*|\. Enable 'coerce_one_of'.*", re.DOTALL
 )
 """What its errors show of the grammar, which no user wrote, and of options that no user has."""
-_KEYWORDS = {"regex parse error": "pattern: ", "Resource '": "$ref: "}
-"""What is missing in two of its errors: which keyword they are about."""
+_KEYWORDS = {"regex parse error": "pattern: ", "Resource '": "$ref: ", "Pointer '": "$ref: "}
+"""What is missing in some of its errors: which keyword they are about."""
 
 
 class GuideVocabulary:
