@@ -105,7 +105,8 @@ def together(url: str, tokens: int) -> None:
                 )
                 for _ in range(clients)
             ]
-            written = sum(answer.result().json()["usage"]["completion_tokens"] for answer in asked)
+            replies = [answer.result().json() for answer in asked]
+        written = sum(int(reply["usage"]["completion_tokens"]) for reply in replies)
         return written / (time.perf_counter() - begun)
 
     speed(1)  # warms up
