@@ -128,7 +128,7 @@ class AlignedStream(EventStream):
         self._marks: dict[str, float] = {}
         self._has_begun = False
         self._finish: FinishReason | None = None
-        self._tokens = 0
+        self._tokens = self._prompt_tokens = 0
         self._thought_only = False
 
     def use(self, text: str) -> Choice:
@@ -177,6 +177,7 @@ class AlignedStream(EventStream):
     def _decoded(self, choice: Choice) -> Iterator[Event]:
         (answer,) = self._models.target.answer(self._question(choice))
         self._cancellation.enter([answer])
+        self._prompt_tokens = answer.prompt_tokens
         try:
             for passage in answer.passages():
                 self._marks.setdefault("first_token", self._elapsed())
@@ -194,6 +195,8 @@ class AlignedStream(EventStream):
     def _whole(self, trial: Trial) -> Iterator[Event]:
         """A trial that ended by itself is the answer."""
         self._finish, self._tokens = trial.finish_reason, len(trial.draws)
+        question = self._request.question(self._chosen.sent)
+        self._prompt_tokens = len(self._models.target.prompt_tokens(question.messages))
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
         thought = Passage(trial.reasoning, is_thought=True)
         for passage in (thought, Passage(trial.text, False, trial.log_probs)):
@@ -234,6 +237,7 @@ class AlignedStream(EventStream):
             thought_only=self._thought_only,
             finish_reason=self._finish or "cancelled",
             answer_tokens=self._tokens,
+            prompt_tokens=self._prompt_tokens,
             timings=Timings(
                 rewrite=self._marks.get("rewrite", total),
                 first_token=self._marks.get("first_token", total),

@@ -26,6 +26,7 @@ SHORT_ROUNDS: dict[str, list[str | Path]] = {
     "objectives.py": ["--seeds", "1", "--calls", "192"],
     "reference.py": ["--trained", TINY_BUNDLE, "--base", TINY_BUNDLE],
     "samplers.py": ["--draws", "2000", "--requests", "250"],
+    "serving.py": [*MODELS, "--requests", "20", "--rounds", "1", "--tokens", "4"],
     "startup.py": ["1"],
 }
 """What makes each of them short."""

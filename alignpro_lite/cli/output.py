@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.decoding.log_probs import TokenLogProb
     from alignpro_lite.events import Event
-    from alignpro_lite.prompter.prompter import Rewrite
     from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice, Result
@@ -51,10 +49,9 @@ def show_plan_notes(model: AlignedModel) -> None:
 
 def result_json(result: Result, request: Request) -> dict[str, Any]:
     """A finished answer as plain data for `--json`."""
+    from alignpro_lite.rewriting.plain import certificate_json, rewrite_json
+
     choice, timings = result.choice, result.timings
-    certificate = asdict(choice.certificate)
-    # Beside the other times: what remains is the same for the same seed.
-    scoring = certificate.pop("scoring_seconds")
     log_probs = {} if request.log_probs is None else {"log_probs": log_probs_json(result.log_probs)}
     return {
         "prompt": choice.prompt,
@@ -62,7 +59,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "changed": choice.changed,
         "reason": choice.reason,
         "rewrite": rewrite_json(choice.rewrite) if choice.rewrite else None,
-        "certificate": _finite(certificate),
+        "certificate": certificate_json(choice.certificate),
         "answer": result.answer,
         "reasoning": result.reasoning,
         "finish_reason": result.finish_reason,
@@ -70,7 +67,7 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "seed": request.sampling.seed,
         "seconds": {
             "rewrite": round(timings.rewrite, 3),
-            "scoring": round(scoring, 3),
+            "scoring": round(choice.certificate.scoring_seconds, 3),
             "first_token": round(timings.first_token, 3),
             "total": round(timings.total, 3),
         },
@@ -91,19 +88,6 @@ def _token_json(token: TokenLogProb) -> dict[str, Any]:
         "text": token.text,
         "bytes": list(token.piece),
         "log_prob": round(token.log_prob, 6),
-    }
-
-
-def rewrite_json(rewrite: Rewrite) -> dict[str, Any]:
-    """A sampled rewrite as plain data."""
-    return {
-        "text": rewrite.text,
-        "output": rewrite.output,
-        "reasoning": rewrite.reasoning,
-        "tokens": len(rewrite.tokens),
-        "log_prob": round(rewrite.log_prob, 6),
-        "log_proposal": round(rewrite.log_proposal, 6),
-        "finish_reason": rewrite.finish_reason,
     }
 
 
@@ -132,18 +116,6 @@ def marked(changes: tuple[Change, ...]) -> str:
         else change.text
         for change in changes
     )
-
-
-def _finite(value: Any) -> Any:
-    """The same data, numbers rounded; infinite ones and NaN become None."""
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case float():
-            return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def show_certificate(certificate: Certificate) -> None:

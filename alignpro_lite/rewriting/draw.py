@@ -74,7 +74,26 @@ def draw(
     models: DrawModels, protected: Protected, request: Request, cancellation: Cancellation
 ) -> Choice:
     """Draw a rewrite and decide whether it is used, without saying how far it is; see `drawing`."""
-    steps = drawing(models, protected, request, cancellation)
+    return _chosen(drawing(models, protected, request, cancellation))
+
+
+def draw_alone(
+    prompter: Prompter, protected: Protected, request: Request, cancellation: Cancellation
+) -> Choice:
+    """Draw a rewrite for a target that is elsewhere: no reward, and any length fits; see `drawing`.
+
+    Raises:
+        InputError, ContextOverflowError, BundleError: See `drawing`.
+    """
+    check_prompt(protected.prompt)
+    if request.why_kept is not None:
+        return unchanged(protected.prompt, request.why_kept)
+    usual = prompter.profile.sampling
+    source = CandidateSource(prompter, protected, request, usual, cancellation)
+    return _chosen(_without_reward(source, None))
+
+
+def _chosen(steps: Generator[Candidates, None, Choice]) -> Choice:
     while True:
         try:
             next(steps)
@@ -137,7 +156,7 @@ def chosen_by_user(prompt: str, sent: str, rewrite: Rewrite | None) -> Choice:
 
 
 def _without_reward(
-    source: CandidateSource, target: LlamaTarget
+    source: CandidateSource, target: LlamaTarget | None
 ) -> Generator[Candidates, None, Choice]:
     count = source.settings.samples
     if count == "auto":
@@ -156,7 +175,9 @@ def _without_reward(
     if not drawn or source.cancellation.asked:
         return _choice(source, source.prompt, source.first, source.none_left())
     found = [
-        candidate for candidate in drawn if fits(target, source.request, candidate.rewrite.text)
+        candidate
+        for candidate in drawn
+        if target is None or fits(target, source.request, candidate.rewrite.text)
     ]
     if not found:
         return _choice(source, source.prompt, source.first, "no rewrite fits the context")

@@ -62,6 +62,7 @@ class Result:
         answer_tokens: Tokens of thought and answer, the stop token included.
         timings: How long it took.
         log_probs: Of the tokens of `answer`, in order, if they were asked for.
+        prompt_tokens: Tokens of the conversation that the target read.
     """
 
     choice: Choice
@@ -72,6 +73,7 @@ class Result:
     answer_tokens: int
     timings: Timings
     log_probs: tuple[TokenLogProb, ...] = ()
+    prompt_tokens: int = 0
 
     @property
     def certificate(self) -> Certificate:

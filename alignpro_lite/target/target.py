@@ -102,10 +102,13 @@ class AnswerStream:
         tokens: Stream[TargetSampler],
         question: Question,
         splitter: ReasoningSplitter,
+        prompt_tokens: int,
     ) -> None:
         self._target = target
         self._tokens = tokens
         self._begun = question.begun
+        self.prompt_tokens = prompt_tokens - len(question.begun)
+        """Tokens of the conversation, without those that the answer begins with."""
         self._splitter = splitter
         self._stops = StopStrings(question.stop)
         self._thought: list[str] = []
@@ -332,7 +335,13 @@ class LlamaTarget:
             raise
         return [
             [
-                AnswerStream(self, stream, question, self._splitter(submission.prompt, question))
+                AnswerStream(
+                    self,
+                    stream,
+                    question,
+                    self._splitter(submission.prompt, question),
+                    len(submission.prompt),
+                )
                 for submission in batch
                 for stream in next(started)
             ]
