@@ -90,7 +90,7 @@ def send_rewrites(
     for number, prompt in enumerate(prompts):
         request = Request().with_seed(stream_seed(seed, number))
         source = CandidateSource(prompter, protect(prompt), request, sampling, Cancellation())
-        found = source.candidates(bench.plan.count, weighed=True)
+        found = [] if source.is_in_doubt else source.candidates(bench.plan.count, weighed=True)
         texts = {candidate.number: candidate.rewrite.text for candidate in found}
         sent.append([texts.get(place, source.prompt) for place in range(bench.plan.count)])
         ratios.append(

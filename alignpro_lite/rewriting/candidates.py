@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,10 @@ from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.rewriting.refusal import Refusal, refusal_of
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import Protected
+
+DOUBT = 0.05
+"""The probability of the empty hint from which a prompter adds nothing. A hint too few costs little;
+one too many can talk a target out of refusing, or spoil an answer that has to be exact."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,19 @@ class CandidateSource:
     def _earlier(self) -> tuple[Message, ...]:
         """What the prompter is shown of the conversation, the same for all candidates."""
         return self.prompter.fitting(self.prompt, self.request.history)
+
+    @cached_property
+    def is_in_doubt(self) -> bool:
+        """Whether ρ_θ might well leave the prompt as it is; see `DOUBT`.
+
+        Raises:
+            ContextOverflowError: The prompt does not fit the prompter.
+        """
+        if self.prompter.template.mode != "augment" or self.cancellation.asked:
+            return False
+        nothing = self.prompter.encode("")
+        (chance,) = self.prompter.score(self.prompt, [nothing], self._earlier, self.cancellation)
+        return math.exp(chance) >= DOUBT
 
     @property
     def settings(self) -> RhoStar:

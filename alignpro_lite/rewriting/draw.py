@@ -2,6 +2,7 @@
 
     prompter -> N candidates -> refusals -> trial answers -> rewards -> race, or draw and guard
 
+- Without a reward, a prompter in doubt whether to add anything adds nothing, see `DOUBT`.
 - Without a reward, one sample: the rewrite that ρ_θ draws.
 - Without a reward, several samples: the one with the highest implicit reward λ log(ρ_θ/ρ_sft)
   (Lemma 5.1 read backwards). The target is not asked.
@@ -42,6 +43,7 @@ from alignpro_lite.target.target import LlamaTarget
 
 LEFT_AS_IT_IS = "the prompter left your prompt as it is"
 """The reason for x' = x, which is as good a rewrite as others."""
+IN_DOUBT = "the prompter doubts that a hint helps"
 CHOSEN_BY_USER = "the user chose it"
 KEPT_BY_USER = "the user kept it"
 
@@ -170,6 +172,8 @@ def _without_reward(
             "prompter whose implicit reward is the same for all rewrites.",
             "Pass --reward, or a trained bundle.",
         )
+    if source.is_in_doubt:
+        return _choice(source, source.prompt, None, IN_DOUBT)
     drawn = source.candidates(count, weighed=count > 1)
     yield source.progress()
     if not drawn or source.cancellation.asked:
