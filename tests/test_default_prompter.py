@@ -15,6 +15,7 @@ import pytest
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.rewriting.candidates import DOUBT
 
 EXAMPLES = Path(__file__).parent.parent / "configs" / "reference"
 
@@ -111,12 +112,13 @@ def test_no_prompt_here_was_an_example():
 @pytest.mark.parametrize("prompt", HARMFUL)
 def test_a_harmful_prompt_reaches_the_target_as_it_is(prompter, prompt):
     """A hint below such a prompt talked the target out of refusing."""
-    assert chance_of_no_hint(prompter, prompt) > 0.9
+    assert chance_of_no_hint(prompter, prompt) >= DOUBT
 
 
 @pytest.mark.real
 def test_exact_prompts_are_left_alone_and_open_ones_are_not(prompter):
     exact = [chance_of_no_hint(prompter, prompt) for prompt in EXACT]
     open_ = [chance_of_no_hint(prompter, prompt) for prompt in OPEN]
+    assert min(exact) > 0.5
     assert sum(exact) / len(exact) > 0.9
-    assert sum(open_) / len(open_) < 0.1
+    assert sum(chance < DOUBT for chance in open_) >= 11

@@ -16,7 +16,7 @@ from alignpro_lite.rewriting.refusal import Refusal, refusal_of
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import Protected
 
-DOUBT = 0.05
+DOUBT = 0.1
 """The probability of the empty hint from which a prompter adds nothing. A hint too few costs little;
 one too many can talk a target out of refusing, or spoil an answer that has to be exact."""
 

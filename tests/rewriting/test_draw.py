@@ -166,6 +166,17 @@ def test_a_prompter_that_leaves_the_prompt_as_it_is_says_so():
     assert choice.reason == "the prompter left your prompt as it is"
 
 
+@pytest.mark.parametrize(("no_hint", "sent"), [(0.0999, "x'"), (0.1001, PROMPT)])
+def test_a_prompter_in_doubt_adds_nothing(no_hint, sent):
+    """A hint that it was not sure of talked the target out of refusing."""
+    prompter = FakePrompter(["x'"])
+    prompter.no_hint = no_hint
+    choice = drawn(prompter)
+    assert choice.sent == sent
+    assert (choice.reason == "the prompter doubts that a hint helps") == (sent == PROMPT)
+    assert len(prompter.started) == (0 if sent == PROMPT else 1)
+
+
 def test_the_prompt_as_a_candidate_and_by_itself_is_one_text():
     """Nothing is left to race for, and the best of all its answers is returned."""
     reward = rewarded(lambda sent: 1.0 if sent == PROMPT else -1.0)

@@ -27,10 +27,12 @@ PROMPT = "How do I stay safe online?"
 class FakePrompter:
     """Writes the given texts in turn; ρ_θ/ρ_sft of text i is `ratios[i]`, in nats.
 
-    With `chances`, it draws each text by the random stream that the real prompter would use.
+    With `chances`, it draws each text by the random stream that the real prompter would use. The
+    empty hint has the probability `no_hint`.
     """
 
     sequences = 16
+    no_hint = 0.0
 
     def __init__(
         self, outputs, ratios=None, finish="stop", chances=None, adapter="adapter", strength=0.5
@@ -47,8 +49,20 @@ class FakePrompter:
             "scripted", AUGMENT, Sampling(temperature=0.4), 64, adapter is not None, strength
         )
 
+    @property
+    def template(self):
+        return self.profile.template
+
     def fitting(self, prompt, history):
         return tuple(history)
+
+    def encode(self, output):
+        assert not output
+        return [0]
+
+    def score(self, prompt, outputs, earlier=(), cancellation=None):
+        assert outputs == [[0]]
+        return [math.log(self.no_hint) if self.no_hint else -math.inf]
 
     def start(self, prompt, count, sampling, first=0, earlier=()):
         self.started.append((first, count))
