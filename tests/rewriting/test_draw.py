@@ -166,10 +166,13 @@ def test_a_prompter_that_leaves_the_prompt_as_it_is_says_so():
     assert choice.reason == "the prompter left your prompt as it is"
 
 
-@pytest.mark.parametrize(("no_hint", "sent"), [(0.0999, "x'"), (0.1001, PROMPT)])
+HINTED = f"{PROMPT}\n\nAnswer in steps."
+
+
+@pytest.mark.parametrize(("no_hint", "sent"), [(0.0999, HINTED), (0.1001, PROMPT)])
 def test_a_prompter_in_doubt_adds_nothing(no_hint, sent):
     """A hint that it was not sure of talked the target out of refusing."""
-    prompter = FakePrompter(["x'"])
+    prompter = FakePrompter([HINTED])
     prompter.no_hint = no_hint
     choice = drawn(prompter)
     assert choice.sent == sent
