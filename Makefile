@@ -64,7 +64,7 @@ $(RUNS): pyproject.toml constraints.txt
 	@mkdir -p build && touch $(RUNS)
 
 $(READY): $(RUNS)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,export,train,eval,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,export,train,eval,serve,dev]"
 	@touch $(READY)
 
 clean:

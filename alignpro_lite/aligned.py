@@ -8,174 +8,26 @@ their own engine loop, so many threads may call one AlignedModel.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.conversation import check_prompt
-from alignpro_lite.decoding.engine import FinishReason
-from alignpro_lite.decoding.reasoning import Passage
-from alignpro_lite.decoding.sampling import Consumer, stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
-from alignpro_lite.loading import plan_models
+from alignpro_lite.opening import LoadProgress, ModelNames, open_models
 from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.registry.storage import OnProgress, no_progress
-from alignpro_lite.reward.loading import open_reward, scorer_named
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.draw import DrawModels, draw, unchanged
-from alignpro_lite.rewriting.language import language_model
+from alignpro_lite.rewriting.draw import DrawModels
 from alignpro_lite.rewriting.request import Request
-from alignpro_lite.rewriting.result import Choice, Result, Timings
-from alignpro_lite.rewriting.spans import Protected, compile_patterns, protect
-from alignpro_lite.rewriting.trials import Trial
-from alignpro_lite.target.target import LlamaTarget, Question
-
-
-class AlignedStream:
-    """An answer being made: iterate for pieces of text, then ask for `result`.
-
-    `cancel` works from any thread, while the prompt is rewritten and while the
-    answer is decoded. Leaving the iteration early stops the work too.
-    """
-
-    def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
-        self._models = models
-        self._protected = protected
-        self._request = request
-        self._cancellation = Cancellation()
-        self._started = time.monotonic()
-        self._choice: Choice | None = None
-        self._passages: list[Passage] = []
-        self._marks: dict[str, float] = {}
-        self._finish: FinishReason | None = None
-        self._tokens = 0
-        self._thought_only = False
-        self._written = self._generate()
-
-    @property
-    def choice(self) -> Choice | None:
-        """Which prompt goes to the target; None before it is known."""
-        return self._choice
-
-    def prepare(self) -> Choice:
-        """Rewrite the prompt, without answering it yet; the second call changes nothing.
-
-        Raises:
-            InputError, ContextOverflowError, BundleError, RewardError: See `draw`.
-        """
-        if self._choice is None:
-            self._choice = self._drawn()
-            self._marks["rewrite"] = self._elapsed()
-        return self._choice
-
-    def keep_prompt(self, reason: str) -> None:
-        """Send the prompt as the user wrote it, whatever the prompter wrote."""
-        rewrite = self._choice.rewrite if self._choice else None
-        self._choice = replace(unchanged(self._protected.prompt, reason), rewrite=rewrite)
-        self._marks["rewrite"] = self._elapsed()
-
-    def __iter__(self) -> Iterator[str]:
-        """Pieces of the answer as they are decoded; iterating again continues the same answer."""
-        return (passage.text for passage in self._written if not passage.is_thought)
-
-    def passages(self) -> Iterator[Passage]:
-        """Pieces of the thought and of the answer, as they are decoded; see `__iter__`."""
-        return self._written
-
-    def _drawn(self) -> Choice:
-        if self._cancellation.asked:
-            return unchanged(self._protected.prompt, "cancelled")
-        return draw(self._models, self._protected, self._request, self._cancellation)
-
-    def _generate(self) -> Generator[Passage]:
-        choice = self.prepare()
-        if self._cancellation.asked:
-            self._finish = "cancelled"
-            return
-        if choice.answer is not None and not self._was_cut(choice.answer):
-            yield from self._whole(choice.answer)
-            return
-        (answer,) = self._models.target.answer(self._question(choice))
-        self._cancellation.enter([answer])
-        try:
-            for passage in answer.passages():
-                self._marks.setdefault("first_token", self._elapsed())
-                self._passages.append(passage)
-                yield passage
-        finally:
-            answer.cancel()
-            self._finish = answer.finish_reason or "cancelled"
-            self._tokens = answer.token_count
-            self._thought_only = answer.thought_only
-            self._marks["total"] = self._elapsed()
-
-    def _was_cut(self, trial: Trial) -> bool:
-        return trial.finish_reason == "length" and len(trial.tokens) < self._request.max_tokens
-
-    def _whole(self, trial: Trial) -> Iterator[Passage]:
-        """A trial that ended by itself is the answer."""
-        self._finish, self._tokens = trial.finish_reason, len(trial.tokens)
-        self._marks["first_token"] = self._marks["total"] = self._elapsed()
-        for text, is_thought in ((trial.reasoning, True), (trial.text, False)):
-            if text:
-                self._passages.append(Passage(text, is_thought))
-                yield self._passages[-1]
-
-    def _question(self, choice: Choice) -> Question:
-        """A fresh answer to the prompt in use, or what follows a trial of it."""
-        question = self._request.question(choice.sent)
-        if choice.answer is None:
-            return question
-        seed = stream_seed(question.sampling.seed, Consumer.CONTINUATION)
-        sampling = replace(question.sampling, seed=seed)
-        return replace(question, begun=choice.answer.tokens, sampling=sampling)
-
-    def cancel(self) -> None:
-        """Stop as soon as the step under way is done."""
-        self._cancellation.cancel()
-
-    def result(self) -> Result:
-        """Read the rest of the answer and sum it up."""
-        for _ in self._written:
-            pass
-        total = self._marks.get("total", self._elapsed())
-        return Result(
-            choice=self.choice or unchanged(self._protected.prompt, "cancelled"),
-            answer=self._said(thought=False),
-            reasoning=self._said(thought=True).strip(),
-            thought_only=self._thought_only,
-            finish_reason=self._finish or "cancelled",
-            answer_tokens=self._tokens,
-            timings=Timings(
-                rewrite=self._marks.get("rewrite", total),
-                first_token=self._marks.get("first_token", total),
-                total=total,
-            ),
-        )
-
-    def _said(self, *, thought: bool) -> str:
-        return "".join(passage.text for passage in self._passages if passage.is_thought is thought)
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._started
-
-
-def _load_reward(
-    reward: str | Path | None, store: ModelStore, threads: int, target: Future[LlamaTarget]
-) -> Reward | None:
-    """Load a reward; one that needs the target waits for it."""
-    if reward is None:
-        return None
-    source = scorer_named(reward)
-    judging = target.result() if source.is_target else None
-    return open_reward([source], store, threads, target=judging)
+from alignpro_lite.rewriting.result import Result
+from alignpro_lite.rewriting.spans import compile_patterns, protect
+from alignpro_lite.stream import AlignedStream
+from alignpro_lite.target.target import LlamaTarget
 
 
 class AlignedModel:
@@ -211,6 +63,7 @@ class AlignedModel:
         devices: DeviceRequest = DeviceRequest(),
         cache: Path | None = None,
         on_progress: OnProgress = no_progress,
+        cancellation: Cancellation | None = None,
     ) -> AlignedModel:
         """Load the models, at the same time.
 
@@ -225,29 +78,18 @@ class AlignedModel:
             models: The preset of models.toml whose models `default` stands for.
             devices: Where to run and how long a context.
             cache: Folder of pulled models; None for the platform's own.
-            on_progress: Told how far the assembly of a bundle is, on its first use.
+            on_progress: Told how far the loading is: which stage, and how many bytes of how many.
+                Called from other threads, by one at a time; what it raises ends the loading.
+            cancellation: Its `cancel`, called from another thread, ends the loading.
 
         Raises:
+            CancelledError: It was cancelled.
             AlignProError: A model, a device or a dependency is missing or unusable.
         """
         store = ModelStore.open(cache, models)
-        planned = plan_models(target, prompter, store, devices, on_progress)
-        planned.require_working()  # on this thread, which Ctrl-C interrupts
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            answering = pool.submit(planned.load_target)
-            rewriting = pool.submit(planned.load_prompter, answering)
-            scoring = pool.submit(_load_reward, reward, store, planned.plan.threads, answering)
-            # Refusals need it: loaded here, the first rewrite does not wait for it.
-            reading = [] if prompter is None else [pool.submit(language_model)]
-        loading: list[Future[Any]] = [answering, rewriting, scoring]
-        failures = [error for future in [*loading, *reading] if (error := future.exception())]
-        if not failures:
-            return cls(answering.result(), rewriting.result(), planned.plan, scoring.result())
-        for future in loading:
-            # Close what did load: nobody else can.
-            if not future.exception() and (loaded := future.result()):
-                loaded.close()
-        raise failures[0]
+        progress = LoadProgress(on_progress, cancellation or Cancellation())
+        found = open_models(ModelNames(target, prompter, reward), store, devices, progress)
+        return cls(found.target, found.prompter, found.plan, found.reward)
 
     def __enter__(self) -> AlignedModel:
         return self
@@ -261,13 +103,21 @@ class AlignedModel:
             if model is not None:
                 model.close()
 
-    def rewrite(self, prompt: str, n: int = 1, request: Request = Request()) -> list[Rewrite]:
+    def rewrite(
+        self,
+        prompt: str,
+        n: int = 1,
+        request: Request = Request(),
+        cancellation: Cancellation | None = None,
+    ) -> list[Rewrite]:
         """Sample rewrites of a prompt without answering it.
 
         Args:
             prompt: x.
             n: How many; rewrite i is the same whatever n is.
-            request: The sampling settings.
+            request: The sampling settings, and the conversation before the prompt.
+            cancellation: Its `cancel`, called from another thread, ends the sampling; the rewrites
+                are then cut, and their `finish_reason` is `cancelled`.
 
         Raises:
             InputError: The prompt is empty or not text, or no prompter is loaded.
@@ -277,16 +127,23 @@ class AlignedModel:
             raise InputError("No prompter is loaded.", "Load the model with a prompter.")
         bare = protect(prompt).prompt
         check_prompt(bare)
-        chosen = request.rewrite_sampling or self.prompter.profile.sampling
-        return self.prompter.rewrite(bare, n, replace(chosen, seed=request.sampling.seed))
+        usual = request.rewrite_sampling or self.prompter.profile.sampling
+        earlier = self.prompter.fitting(bare, request.history)
+        sampling = replace(usual, seed=request.sampling.seed)
+        streams = self.prompter.start(bare, n, sampling, earlier=earlier)
+        (cancellation or Cancellation()).enter(streams)
+        return [stream.result() for stream in streams]
 
     def stream(self, prompt: str, request: Request = Request()) -> AlignedStream:
         """Rewrite a prompt and answer it; iterate over what it returns.
 
         Raises:
-            InputError: The prompt is empty or not text, or the target has no switch for thinking.
+            InputError: The prompt is empty or not text, the target has no switch for thinking, or
+                the constraint cannot be kept.
         """
         self.target.thinking.values(request.thinking)
+        if request.constraint is not None:
+            require_keepable(request.constraint)
         protected = protect(prompt, compile_patterns(request.protect))
         check_prompt(protected.prompt)
         return AlignedStream(

@@ -103,10 +103,14 @@ class MissingDependencyError(AlignProError):
 
 
 class CancelledError(AlignProError):
-    """The model was closed while its reader was still waiting."""
+    """What was waited for was stopped: the model was closed meanwhile, or its loading cancelled."""
 
-    def __init__(self) -> None:
-        super().__init__("The model was closed during generation.", "Load it again.")
+    def __init__(
+        self,
+        problem: str = "The model was closed during generation.",
+        cure: str = "Load it again.",
+    ) -> None:
+        super().__init__(problem, cure)
 
 
 _LONGEST_LINE = 320

@@ -18,6 +18,7 @@ from typing import cast
 from alignpro_lite.assembly.shipped import bundle_path
 from alignpro_lite.decoding import ort
 from alignpro_lite.decoding.backends import find_llama_devices
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.gguf.header import GgufFile
@@ -181,38 +182,45 @@ class PlannedModels:
             return None
         return self.prompter.probed(self.plan, self.probed_target)
 
-    def require_working(self) -> None:
+    def require_working(self, cancellation: Cancellation) -> None:
         """Try both models in child processes, if they were not tried before.
 
         Raises:
             ModelFileError, BundleError, DeviceError: See `probe.require_working`.
+            CancelledError: It was cancelled.
         """
         for probed in (self.probed_target, self.probed_prompter):
             if probed is not None:
-                require_working(probed, self.cache)
+                require_working(probed, self.cache, cancellation)
 
-    def load_target(self) -> LlamaTarget:
+    def load_target(self, watch: LoadWatch | None = None) -> LlamaTarget:
         """Load the target where the plan puts it, after a probe.
 
         Raises:
             ModelFileError, DeviceError: See `probe.require_working` and `LlamaTarget`.
+            CancelledError: The watcher has cancelled it.
         """
-        require_working(self.probed_target, self.cache)
-        return LlamaTarget(self.target, self.target_file, self.target_settings)
+        watch = watch or LoadWatch()
+        require_working(self.probed_target, self.cache, watch.cancellation)
+        return LlamaTarget(self.target, self.target_file, self.target_settings, watch)
 
-    def load_prompter(self, target: Future[LlamaTarget]) -> Prompter | None:
+    def load_prompter(
+        self, target: Future[LlamaTarget], watch: LoadWatch | None = None
+    ) -> Prompter | None:
         """Load the prompter where the plan puts it, after a probe; None if there is none to load.
 
         Args:
             target: The target, which may still be loading.
+            watch: Told how far the prompter is.
 
         Raises:
             AlignProError: See `probe.require_working` and `FoundPrompter.load`.
         """
         if self.prompter is None or (probed := self.probed_prompter) is None:
             return None
-        require_working(probed, self.cache)
-        return self.prompter.load(self.plan, target)
+        watch = watch or LoadWatch()
+        require_working(probed, self.cache, watch.cancellation)
+        return self.prompter.load(self.plan, target, watch)
 
 
 def plan_models(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from alignpro_lite.assembly.shipped import bundle_path, row_path
 from alignpro_lite.decoding import ort
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.probe import ProbedModel
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.hardware.memory import PrompterNeeds, TargetNeeds
@@ -63,12 +64,17 @@ class FoundPrompter(Protocol):
     def probed(self, plan: Plan, target: ProbedModel) -> ProbedModel:
         """How it is tried before it is loaded, and `target` how the target is."""
 
-    def load(self, plan: Plan, target: Future[LlamaTarget]) -> Prompter:
+    @property
+    def n_bytes(self) -> int:
+        """Of its files, the target's own not counted."""
+
+    def load(self, plan: Plan, target: Future[LlamaTarget], watch: LoadWatch) -> Prompter:
         """Load it where the plan puts it.
 
         Args:
             plan: Of both models.
             target: The target, which may still be loading.
+            watch: Told how far it is.
 
         Raises:
             AlignProError: It cannot be loaded, or the target cannot.
@@ -99,10 +105,15 @@ class FoundBundle:
         del target
         return probed_bundle(self.bundle, self._settings(plan))
 
-    def load(self, plan: Plan, target: Future[LlamaTarget]) -> OnnxPrompter:
+    @property
+    def n_bytes(self) -> int:
+        """See `FoundPrompter`."""
+        return self.bundle.n_bytes
+
+    def load(self, plan: Plan, target: Future[LlamaTarget], watch: LoadWatch) -> OnnxPrompter:
         """Load it while the target is loading; see `FoundPrompter`."""
         del target
-        return OnnxPrompter(self.bundle, self._settings(plan))
+        return OnnxPrompter(self.bundle, self._settings(plan), watch=watch)
 
     def _settings(self, plan: Plan) -> DecoderSettings:
         return DecoderSettings(
@@ -127,9 +138,9 @@ class FoundSelf:
 
     def needs(self, target: TargetNeeds) -> PrompterNeeds:
         """Context of the target; with an adapter, that and a context of its own."""
-        adapter, n_bytes = self.own.adapter, 0
-        if adapter is not None:
-            n_bytes = adapter.stat().st_size + target.in_ram(0, self.context).allocated_bytes
+        n_bytes = self.n_bytes
+        if self.own.adapter is not None:
+            n_bytes += target.in_ram(0, self.context).allocated_bytes
         return PrompterNeeds(n_bytes, target_context=self.own.context)
 
     def mismatch(self, store: ModelStore, target: NamedTarget) -> str | None:
@@ -145,10 +156,18 @@ class FoundSelf:
         settings: Mapping[str, Any] = {"base": str(target.path), "target": dict(target.settings)}
         return ProbedModel("adapter", self.own.adapter, target.device, settings)
 
-    def load(self, plan: Plan, target: Future[LlamaTarget]) -> SelfPrompter:
+    @property
+    def n_bytes(self) -> int:
+        """Of the adapter; see `FoundPrompter`."""
+        adapter = self.own.adapter
+        return 0 if adapter is None else adapter.stat().st_size
+
+    def load(self, plan: Plan, target: Future[LlamaTarget], watch: LoadWatch) -> SelfPrompter:
         """Wait for the target, which is all that there is to load; see `FoundPrompter`."""
         del plan
-        return SelfPrompter(target.result(), self.own, self.context)
+        prompter = SelfPrompter(target.result(), self.own, self.context)
+        watch.report(1.0)
+        return prompter
 
 
 def find_prompter(

@@ -44,7 +44,13 @@ from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle
 from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.target.llama import MICRO_BATCH, LlamaStepper, TargetSettings, new_sampler
+from alignpro_lite.target.llama import (
+    MICRO_BATCH,
+    Drawing,
+    LlamaStepper,
+    TargetSettings,
+    new_sampler,
+)
 
 PROMPT = "How do I stay safe online when I use a public network?"
 
@@ -130,7 +136,7 @@ class LlamaWeights:
     def ours(self, tokens: int) -> float:
         """Our engine, greedy: tokens per second after the first."""
         engine = Engine(LlamaStepper(self._model, self._settings), "target", "")
-        sampler = new_sampler(self._model, Sampling(temperature=0))
+        sampler = new_sampler(self._model, Drawing(Sampling(temperature=0)))
         (stream,) = engine.submit(self._prompt, [sampler], tokens)
         draws = iter(stream)
         next(draws)

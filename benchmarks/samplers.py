@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from alignpro_lite.rewriting.posterior import Posterior, Tally, posterior
 from alignpro_lite.rewriting.rho_star import (
-    Candidates,
+    WeighedCandidates,
     log_weights,
     metropolis_hastings,
     resample,
@@ -76,7 +76,7 @@ class Toy:
         log_probs = np.log(self.sft)[drawn].ravel()
         places = (np.arange(len(drawn))[:, None] * REWRITES + drawn).ravel()
         weights: FloatArray = log_weights(
-            Candidates(log_probs, log_probs, places, worth), STRENGTH
+            WeighedCandidates(log_probs, log_probs, places, worth), STRENGTH
         ).reshape(drawn.shape)
         return weights
 

@@ -12,6 +12,7 @@ from tests.support import ROOT
 
 LAYERS = (
     "cli",
+    "serve",
     "train",
     "eval",
     "export",

@@ -16,6 +16,8 @@ SOURCES = sorted(
     for folder in ("alignpro_lite", "export")
     for path in (ROOT / folder).rglob("*.py")
 )
+ASKED = "answer"
+"""What the program of every warm child is called by; see `WarmChild`."""
 
 
 def tree(path: Path) -> ast.Module:
@@ -52,7 +54,7 @@ def test_no_public_name_is_defined_in_two_modules():
     modules = defaultdict(set)
     for path in SOURCES:
         for name in defined_names(tree(path)):
-            if not name.startswith("_"):
+            if not name.startswith("_") and name != ASKED:
                 modules[name].add(str(path))
     assert {name: sorted(paths) for name, paths in modules.items() if len(paths) > 1} == {}
 

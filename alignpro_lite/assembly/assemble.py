@@ -93,7 +93,7 @@ def _write(
         for offset, array in placed(piece):
             file.seek(offset)
             done += file.write(np.ascontiguousarray(array).tobytes())
-            on_progress(Progress("assembling the prompter", done, manifest.n_bytes))
+            on_progress(Progress("assembling the prompter", done, manifest.n_bytes, "assembling"))
 
 
 class _Filling:

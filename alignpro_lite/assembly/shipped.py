@@ -93,7 +93,8 @@ def assemble(
     if not store.cache.is_installed(base):
         raise RegistryError(f"{entry.key} is not installed.", f"Run `{entry.install_command}`.")
     parts = Parts(shell, read_manifest(shell), store.installed(base), recipe.adapter)
-    waiting = Progress(f"{entry.key}: waiting for another process that assembles it", 0, None)
+    label = f"{entry.key}: waiting for another process that assembles it"
+    waiting = Progress(label, 0, None, "assembling")
     with (
         disk_errors(store.cache.root),
         store.cache.locked(entry, lambda: on_progress(waiting)),

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from alignpro_lite.cli import chat, doctor, evaluate, export, models, rewrite, run, train
+from alignpro_lite.cli import chat, doctor, evaluate, export, models, rewrite, run, serve, train
 from alignpro_lite.cli.output import one_line
 from alignpro_lite.errors import AlignProError, without_secrets
 
@@ -34,6 +34,7 @@ for _command in (
     run.rewrite_and_answer,
     chat.chat,
     rewrite.show_rewrites,
+    serve.serve_models,
     models.models,
     train.train,
     export.export,

@@ -135,16 +135,16 @@ class Conversation:
         from alignpro_lite.decoding.conversation import Message
         from alignpro_lite.decoding.sampling import stream_seed
 
-        request = replace(self._request, history=tuple(self._history)).with_seed(
-            stream_seed(self._request.sampling.seed, self._turn)
-        )
+        request = replace(
+            self._request,
+            history=tuple(self._history),
+            rewrite=self._request.rewrite if self._rewriting else "off",
+        ).with_seed(stream_seed(self._request.sampling.seed, self._turn))
         stream = self._model.stream(prompt, request)
-        if not self._rewriting:
-            stream.keep_prompt("/rewrite is off")
         try:
             if stream.prepare().changed:
                 click.echo("[rewritten; /rewrite shows how]", err=True)
-            output.show_answer(stream.passages(), show_thinking=self._show_thinking, quiet=False)
+            output.show_answer(stream.events(), show_thinking=self._show_thinking, quiet=False)
         except KeyboardInterrupt:
             stream.cancel()
             click.echo("\n[stopped]", err=True)

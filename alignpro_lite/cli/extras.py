@@ -18,11 +18,12 @@ _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
         ("torch", "transformers", "peft", "accelerate", "tensorboardX", "onnxruntime"),
     ),
     "eval": ("An evaluation", ("matplotlib", "tqdm", "onnxruntime")),
+    "serve": ("The server", ("starlette", "uvicorn", "httpx")),
 }
 """What needs each extra, and the packages it brings, by import name."""
 
 
-def require_extra(extra: Literal["export", "train", "eval"]) -> None:
+def require_extra(extra: Literal["export", "train", "eval", "serve"]) -> None:
     """Make sure that the packages of an extra are installed.
 
     Raises:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alignpro_lite.decoding.thinking import Thinking
     from alignpro_lite.hardware.device import DeviceRequest
     from alignpro_lite.registry import ModelStore
+    from alignpro_lite.registry.storage import Progress
     from alignpro_lite.rewriting.request import Budget, Guard, Request, RhoStar
 
 
@@ -49,11 +50,16 @@ class ModelOptions:
         return ModelStore.open(self.cache, self.preset)
 
     def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
-        """Load the models."""
+        """Load the models; only what takes long on first use is shown, and not each loading."""
         from alignpro_lite.aligned import AlignedModel
         from alignpro_lite.cli.meter import Meter
 
         with Meter() as meter:
+
+            def show(progress: Progress) -> None:
+                if progress.stage == "assembling":
+                    meter(progress)
+
             return AlignedModel.load(
                 self.target,
                 self.prompter if with_prompter else None,
@@ -61,7 +67,7 @@ class ModelOptions:
                 models=self.preset,
                 devices=self.devices(),
                 cache=self.cache,
-                on_progress=meter,
+                on_progress=show,
             )
 
 
@@ -76,12 +82,16 @@ class AnswerOptions:
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    presence_penalty: float
+    frequency_penalty: float
+    repeat_penalty: float
     seed: int | None
     protect: tuple[str, ...]
     thinking: Thinking
 
     def request(self, rho_star: RhoStar) -> Request:
         """The library's request; without --seed it gets a random seed."""
+        from alignpro_lite.decoding.penalties import Penalties
         from alignpro_lite.decoding.sampling import MAX_SEED, Sampling
         from alignpro_lite.rewriting.request import Request
         from alignpro_lite.target.target import DEFAULT_SAMPLING
@@ -102,6 +112,7 @@ class AnswerOptions:
             protect=self.protect,
             rho_star=rho_star,
             thinking=self.thinking,
+            penalties=Penalties(self.presence_penalty, self.frequency_penalty, self.repeat_penalty),
         )
 
 
@@ -312,6 +323,27 @@ answer_options = grouped(
         "--min-p",
         type=float,
         help="Drop tokens less likely than this share of the most likely one.",
+    ),
+    click.option(
+        "--presence-penalty",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="Make tokens that are in the answer already less likely, -2 to 2.",
+    ),
+    click.option(
+        "--frequency-penalty",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="The same, as often as they are there.",
+    ),
+    click.option(
+        "--repeat-penalty",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="The same as llama.cpp does it; above 1 makes repetition less likely.",
     ),
     click.option("--seed", type=int, help="Repeats a run.  [default: a new seed each time]"),
     click.option(

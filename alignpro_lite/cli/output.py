@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +13,8 @@ from alignpro_lite.errors import NoAnswerError
 
 if TYPE_CHECKING:
     from alignpro_lite.aligned import AlignedModel
-    from alignpro_lite.decoding.reasoning import Passage
-    from alignpro_lite.prompter.prompter import Rewrite
+    from alignpro_lite.decoding.log_probs import TokenLogProb
+    from alignpro_lite.events import Event
     from alignpro_lite.rewriting.certificate import Certificate, Change, RewardEstimate
     from alignpro_lite.rewriting.request import Request
     from alignpro_lite.rewriting.result import Choice, Result
@@ -50,17 +49,17 @@ def show_plan_notes(model: AlignedModel) -> None:
 
 def result_json(result: Result, request: Request) -> dict[str, Any]:
     """A finished answer as plain data for `--json`."""
+    from alignpro_lite.rewriting.plain import certificate_json, rewrite_json
+
     choice, timings = result.choice, result.timings
-    certificate = asdict(choice.certificate)
-    # Beside the other times: what remains is the same for the same seed.
-    scoring = certificate.pop("scoring_seconds")
+    log_probs = {} if request.log_probs is None else {"log_probs": log_probs_json(result.log_probs)}
     return {
         "prompt": choice.prompt,
         "sent": choice.sent,
         "changed": choice.changed,
         "reason": choice.reason,
         "rewrite": rewrite_json(choice.rewrite) if choice.rewrite else None,
-        "certificate": _finite(certificate),
+        "certificate": certificate_json(choice.certificate),
         "answer": result.answer,
         "reasoning": result.reasoning,
         "finish_reason": result.finish_reason,
@@ -68,23 +67,27 @@ def result_json(result: Result, request: Request) -> dict[str, Any]:
         "seed": request.sampling.seed,
         "seconds": {
             "rewrite": round(timings.rewrite, 3),
-            "scoring": round(scoring, 3),
+            "scoring": round(choice.certificate.scoring_seconds, 3),
             "first_token": round(timings.first_token, 3),
             "total": round(timings.total, 3),
         },
-    }
+    } | log_probs
 
 
-def rewrite_json(rewrite: Rewrite) -> dict[str, Any]:
-    """A sampled rewrite as plain data."""
+def log_probs_json(tokens: Sequence[TokenLogProb]) -> list[dict[str, Any]]:
+    """Tokens with their log-probabilities as plain data for `--json`."""
+    return [
+        _token_json(token) | {"alternatives": [_token_json(other) for other in token.alternatives]}
+        for token in tokens
+    ]
+
+
+def _token_json(token: TokenLogProb) -> dict[str, Any]:
     return {
-        "text": rewrite.text,
-        "output": rewrite.output,
-        "reasoning": rewrite.reasoning,
-        "tokens": len(rewrite.tokens),
-        "log_prob": round(rewrite.log_prob, 6),
-        "log_proposal": round(rewrite.log_proposal, 6),
-        "finish_reason": rewrite.finish_reason,
+        "token": token.token,
+        "text": token.text,
+        "bytes": list(token.piece),
+        "log_prob": round(token.log_prob, 6),
     }
 
 
@@ -113,18 +116,6 @@ def marked(changes: tuple[Change, ...]) -> str:
         else change.text
         for change in changes
     )
-
-
-def _finite(value: Any) -> Any:
-    """The same data, numbers rounded; infinite ones and NaN become None."""
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case float():
-            return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def show_certificate(certificate: Certificate) -> None:
@@ -192,27 +183,29 @@ def _reward_line(reward: RewardEstimate) -> str:
     return f"{reward.mean:.3f} ({interval}), {reward.answers} answers"
 
 
-def show_answer(passages: Iterable[Passage], *, show_thinking: bool, quiet: bool) -> None:
+def show_answer(events: Iterable[Event], *, show_thinking: bool, quiet: bool) -> None:
     """Print an answer as it comes: alone on stdout, what was thought before it on stderr.
 
     Args:
-        passages: Pieces of the thought and of the answer.
+        events: Among them pieces of the thought and of the answer.
         show_thinking: Whether the thought is printed, dimmed.
         quiet: Whether to keep silent about a thought that is not printed.
     """
+    from alignpro_lite.events import Reasoning, Text
+
     thinking = answered = False
-    for passage in passages:
-        if passage.is_thought:
+    for event in events:
+        if isinstance(event, Reasoning):
             if show_thinking:
-                click.echo(click.style(passage.text, dim=True), err=True, nl=False)
+                click.echo(click.style(event.text, dim=True), err=True, nl=False)
             elif not (thinking or quiet):
                 note(click.style("Thinking; --show-thinking shows it.", dim=True))
             thinking = True
-            continue
-        if thinking and show_thinking:
-            note("")
-        thinking, answered = False, True
-        click.echo(passage.text, nl=False)
+        elif isinstance(event, Text):
+            if thinking and show_thinking:
+                note("")
+            thinking, answered = False, True
+            click.echo(event.text, nl=False)
     if thinking and show_thinking:
         note("")
     if answered or not thinking:

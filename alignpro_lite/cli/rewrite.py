@@ -62,6 +62,7 @@ def show_rewrites(
     from alignpro_lite.decoding.sampling import MAX_SEED
     from alignpro_lite.loading import open_prompter
     from alignpro_lite.registry import ModelStore
+    from alignpro_lite.rewriting.plain import rewrite_json
     from alignpro_lite.rewriting.spans import protect
 
     protected = protect(read_prompt(prompt))
@@ -79,7 +80,7 @@ def show_rewrites(
         rewrites = loaded.rewrite(protected.prompt, count, sampling)
     for number, rewritten in enumerate(rewrites):
         if as_json:
-            click.echo(json.dumps(output.rewrite_json(rewritten)))
+            click.echo(json.dumps(rewrite_json(rewritten)))
             continue
         if number:
             click.echo("---")

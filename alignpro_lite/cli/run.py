@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from alignpro_lite.cli import output
+from alignpro_lite.cli.form import FormOptions, form_options
 from alignpro_lite.cli.options import (
     UTF8_TEXT,
     AnswerOptions,
@@ -26,14 +27,17 @@ from alignpro_lite.cli.options import (
     show_thinking_option,
 )
 from alignpro_lite.errors import InputError
+from alignpro_lite.registry.text import decode_input
 
 if TYPE_CHECKING:
-    from alignpro_lite.aligned import AlignedModel, AlignedStream
+    from alignpro_lite.aligned import AlignedModel
     from alignpro_lite.batch import Batch
     from alignpro_lite.rewriting.request import Request
+    from alignpro_lite.rewriting.result import Choice
+    from alignpro_lite.stream import AlignedStream
 
 _NAMED_LINES = 10
-RunMode = Literal["auto", "preview", "approve", "off"]
+RunMode = Literal["auto", "on", "preview", "approve", "off"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ class DisplayOptions:
     as_json: bool
     quiet: bool
 
+    def applied(self, request: Request) -> Request:
+        """A request that is rewritten as the mode says."""
+        asked_for = self.mode in ("on", "preview", "approve")
+        return replace(request, rewrite="on") if asked_for else request
+
+    def rewrites(self, request: Request) -> bool:
+        """Whether a prompter is needed for such a request."""
+        return self.mode != "off" and request.why_kept is None
+
     @property
     def needs_a_reader(self) -> bool:
         """Whether something is shown or asked in the terminal, as a file of prompts has none."""
@@ -59,11 +72,12 @@ display_options = grouped(
     DisplayOptions,
     click.option(
         "--mode",
-        type=click.Choice(["auto", "preview", "approve", "off"]),
+        type=click.Choice(["auto", "on", "preview", "approve", "off"]),
         default="auto",
         show_default=True,
-        help="auto rewrites and says so, preview also shows the change, approve also asks first, "
-        "off sends the prompt as it is.",
+        help="auto rewrites and says so, except where the answer has a given form; on rewrites "
+        "there too; preview also shows the change, approve also asks first, off sends the prompt "
+        "as it is.",
     ),
     click.option("--show-rewrite", is_flag=True, help="Show on stderr what the target gets."),
     show_thinking_option,
@@ -78,6 +92,7 @@ display_options = grouped(
 @model_options
 @draw_options
 @answer_options
+@form_options
 @display_options
 @click.option(
     "--input",
@@ -96,6 +111,7 @@ def rewrite_and_answer(
     models: ModelOptions,
     drawing: DrawOptions,
     answer: AnswerOptions,
+    form: FormOptions,
     display: DisplayOptions,
     input_file: Path | None,
     output_file: Path | None,
@@ -113,8 +129,9 @@ def rewrite_and_answer(
                 "--input does not go with PROMPT, --show-rewrite, --show-thinking, --explain, "
                 "--mode preview or --mode approve."
             )
-        request = answer.request(drawing.settings())
-        loading = partial(models.load, with_prompter=display.mode != "off", reward=drawing.reward)
+        request = display.applied(form.applied(answer.request(drawing.settings())))
+        rewrites = display.rewrites(request)
+        loading = partial(models.load, with_prompter=rewrites, reward=drawing.reward)
         _answer_file(input_file, output_file, loading, request, display.quiet)
         return
     if display.mode == "approve" and not sys.stdin.isatty():
@@ -123,10 +140,14 @@ def rewrite_and_answer(
 
     text = read_prompt(prompt)
     check_prompt(text)
-    request = answer.request(drawing.settings())
-    with models.load(with_prompter=display.mode != "off", reward=drawing.reward) as model:
+    if form.log_probs is not None and not display.as_json:
+        raise click.UsageError("--log-probs needs --json, or --input.")
+    request = display.applied(form.applied(answer.request(drawing.settings())))
+    with models.load(with_prompter=display.rewrites(request), reward=drawing.reward) as model:
         if not display.quiet:
             output.show_plan_notes(model)
+            if display.mode == "auto" and (why := request.why_kept):
+                output.note(f"The prompt is not rewritten: {why}; --mode on rewrites it.")
         stream = model.stream(text, request)
         if display.explain:
             output.show_certificate(stream.prepare().certificate)
@@ -152,19 +173,45 @@ def _confirm_rewrite(stream: AlignedStream, display: DisplayOptions) -> bool:
         output.show_rewrite(choice)  # it took time: say why it changed nothing
     if display.mode != "approve" or not choice.changed:
         return True
+    return _approved(stream, choice)
+
+
+def _approved(stream: AlignedStream, choice: Choice) -> bool:
+    """Ask what to send; False if the user wants no answer at all."""
     reply = click.prompt(
-        "Send the rewrite? y sends it, n sends your own prompt, q sends nothing",
-        type=click.Choice(["y", "n", "q"]),
+        "Send the rewrite? y sends it, e edits it first, n sends your own prompt, q sends nothing",
+        type=click.Choice(["y", "e", "n", "q"]),
         default="y",
         err=True,
     )
     if reply == "n":
-        stream.keep_prompt("the user kept it")
+        stream.use(choice.prompt)
+    if reply == "e":
+        edited = _edited(choice.sent)
+        if edited is None:
+            return _approved(stream, choice)
+        output.show_change(stream.use(edited))
     return bool(reply != "q")
 
 
+def _edited(text: str) -> str | None:
+    """A text as the user saved it in their editor; None if they did not save it.
+
+    Raises:
+        InputError: The editor cannot be run, or what was saved is not UTF-8.
+    """
+    try:
+        saved = click.edit(text.encode())
+    except click.ClickException as error:
+        raise InputError(f"{error.format_message()}.", "Set $EDITOR to an editor.") from error
+    if saved is None:
+        return None
+    edited = decode_input(saved, "What was saved").replace("\r\n", "\n")
+    return edited if text.endswith("\n") else edited.removesuffix("\n")  # most editors add it
+
+
 def _print_stream(stream: AlignedStream, request: Request, display: DisplayOptions) -> None:
-    output.show_answer(stream.passages(), show_thinking=display.show_thinking, quiet=display.quiet)
+    output.show_answer(stream.events(), show_thinking=display.show_thinking, quiet=display.quiet)
     if not display.quiet:
         output.show_summary(stream.result(), request)
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from alignpro_lite.decoding.cancellation import Cancellation, Stop
+
 _BOOTSTRAP = """
 import json, runpy, sys
 path, seconds, is_script, program, *arguments = json.loads(sys.argv[1])
@@ -70,6 +72,7 @@ def run_child(
     arguments: Sequence[str],
     seconds: float | None,
     environment: Mapping[str, str],
+    cancellation: Cancellation | None = None,
 ) -> Ended:
     """Run a program in an isolated interpreter and wait for it.
 
@@ -79,10 +82,14 @@ def run_child(
         arguments: Its `sys.argv[1:]`.
         seconds: Its deadline; None for none.
         environment: Variables to set on top of those of this process.
+        cancellation: Kills it.
 
     Raises:
         OSError: The interpreter cannot be started.
+        CancelledError: It was cancelled.
     """
+    watched = cancellation or Cancellation()
+    watched.check()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             child_command(program, arguments, seconds),
@@ -92,12 +99,14 @@ def run_child(
             env=child_environment(environment),
         )
         try:
-            code = child.wait(seconds)
+            with watched.stops(Stop(child.kill)):
+                code = child.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:
             child.kill()
             child.communicate()
+        watched.check()
         return Ended(code, *(_text(file) for file in (output, errors)))
 
 

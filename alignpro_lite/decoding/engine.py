@@ -4,8 +4,9 @@ A caller submits a prompt with any number of sequences to sample from it and
 reads their tokens as they come. The loop computes the shared prompt once,
 steps all live sequences of all callers together, lets each leave when it ends
 or is cancelled, and keeps finished prompts cached for the next caller that
-starts the same way. What a step means is up to the `Stepper`: llama.cpp's is in
-`target/llama.py`, onnxruntime's in `prompter/decoder.py`.
+starts the same way. Callers whose prompts have to wait take turns. What a step
+means is up to the `Stepper`: llama.cpp's is in `target/llama.py`, onnxruntime's
+in `prompter/decoder.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import os
 import queue
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from alignpro_lite.decoding.cancellation import WAKE_SECONDS
+from alignpro_lite.decoding.fair_queue import FairQueue
 from alignpro_lite.decoding.rows import CallInterruptedError, RowCache, Stepper, chunk_end
 from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import (
@@ -36,8 +38,7 @@ from alignpro_lite.errors import (
 FinishReason = Literal["stop", "length", "cancelled"]
 S = TypeVar("S")
 
-_WAKE_SECONDS = 0.1
-"""A blocked reader wakes this often, because Windows delivers Ctrl-C only between waits."""
+_NOTHING = -1
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Stream(Generic[S]):
         """
         while self.finish_reason is None:
             try:
-                event = self._events.get(timeout=_WAKE_SECONDS)
+                event = self._events.get(timeout=WAKE_SECONDS)
             except queue.Empty:
                 self._home.require()
                 continue
@@ -153,6 +154,8 @@ class _Job(Generic[S]):
     streams: tuple[Stream[S], ...]
     max_tokens: int
     fresh: bool
+    caller: int
+    """The thread that asks."""
 
     @property
     def cells(self) -> int:
@@ -169,7 +172,7 @@ class _Live(Generic[S]):
     is_copy: bool
     """Whether another sequence of the job keeps the prompt cached."""
     pending: int
-    """The last drawn token, not yet in the cache."""
+    """The last drawn token, not yet in the cache; _NOTHING before the first one."""
     left: int
     """How many more tokens it may draw."""
 
@@ -195,7 +198,7 @@ class Engine(Generic[S]):
         """The one job whose prompt is being computed, a chunk a turn of the loop, and its row."""
         self._is_spoiled = False
         """Whether a cached prompt led to values that are not numbers."""
-        self._waiting: deque[_Job[S]] = deque()
+        self._waiting: FairQueue[_Job[S]] = FairQueue()
         self._inbox: queue.SimpleQueue[tuple[_Job[S], ...] | None] = queue.SimpleQueue()
         self._gate = threading.RLock()
         """Reentrant, because the garbage collector may cancel a stream anywhere."""
@@ -253,6 +256,7 @@ class Engine(Generic[S]):
                 ),
                 submission.max_tokens,
                 fresh and number == 0,
+                threading.get_ident(),
             )
             for number, submission in enumerate(submissions)
         )
@@ -367,7 +371,7 @@ class Engine(Generic[S]):
         with self._gate:
             self._closed = True
         while not self._inbox.empty():
-            self._waiting.extend(self._inbox.get() or ())
+            self._let_wait(self._inbox.get() or ())
         for live in self._live:
             self._end(live.stream, failure)
         for job in self._pending_jobs():
@@ -386,17 +390,21 @@ class Engine(Generic[S]):
             jobs = self._inbox.get()
             if jobs is None:
                 return False
-            self._waiting.extend(jobs)
+            self._let_wait(jobs)
             idle = False
         return True
 
+    def _let_wait(self, jobs: Sequence[_Job[S]]) -> None:
+        for job in jobs:
+            self._waiting.put(job.caller, job)
+
     def _admit_next(self) -> None:
-        """Begin the prompt of the first waiting job if rows and cells are free for it."""
+        """Begin the prompt of the job whose turn it is, if rows and cells are free for it."""
         if self._filling is not None or not self._waiting:
             return
-        job = self._waiting[0]
+        job = self._waiting.first()
         if all(stream.ended for stream in job.streams):
-            self._waiting.popleft()
+            self._waiting.take()
             return
         if job.fresh or self._is_spoiled:
             self._rows.forget_idle()
@@ -405,7 +413,7 @@ class Engine(Generic[S]):
         if row is not None:
             self._rows.begin(row, job.prompt)
             self._filling = job, row
-            self._waiting.popleft()
+            self._waiting.take()
 
     def _promised(self) -> int:
         """Cells that live sequences hold or may still need; a shared prompt counts once."""
@@ -433,10 +441,9 @@ class Engine(Generic[S]):
         wanted = [stream for stream in job.streams if not stream.ended]
         for number, stream in enumerate(wanted):
             row = first if number == 0 else self._rows.copy(first, job.prompt)
-            draw = self._stepper.draw(0, stream.sampler)
-            live = _Live(job, stream, row, number > 0, draw.token, job.max_tokens)
+            live = _Live(job, stream, row, number > 0, _NOTHING, job.max_tokens)
             self._live.append(live)
-            self._deliver(live, draw)
+            self._draw(live, 0)
 
     def _step(self) -> None:
         """Advance every live sequence by one token."""
@@ -447,9 +454,17 @@ class Engine(Generic[S]):
             self._stepper.decode(rows, [live.pending for live in batch], starts)
         for output, live in enumerate(batch):
             self._rows.append(live.row, [live.pending])
+            self._draw(live, output)
+
+    def _draw(self, live: _Live[S], output: int) -> None:
+        """Draw the next token of a sequence; one that has none leaves, and the others go on."""
+        try:
             draw = self._stepper.draw(output, live.stream.sampler)
-            live.pending = draw.token
-            self._deliver(live, draw)
+        except InputError as error:
+            self._leave(live, error)
+            return
+        live.pending = draw.token
+        self._deliver(live, draw)
 
     def _deliver(self, live: _Live[S], draw: Draw) -> None:
         if math.isnan(draw.log_prob):

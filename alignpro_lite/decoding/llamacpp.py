@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignpro_lite.decoding.bindings import bindings_error, require_fitting
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.decoding.markers import Rendered, is_marker
@@ -195,20 +197,23 @@ class LlamaModel:
         n_vocab: How many tokens there are.
     """
 
-    def __init__(self, path: Path, params: Any) -> None:
+    def __init__(self, path: Path, params: Any, watch: LoadWatch | None = None) -> None:
         """Open a file.
 
         Args:
             path: The GGUF file.
             params: A `struct llama_model_params`.
+            watch: Told how far the weights are, tensor by tensor.
 
         Raises:
             MissingDependencyError: llama-cpp-python is not installed.
             ModelFileError: llama.cpp cannot open the file.
             DeviceError: There is not enough memory.
+            CancelledError: The watcher has cancelled it.
         """
         lib = self.lib = llama_cpp()
-        self.pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
+        with _watched(params, watch or LoadWatch(), lib):
+            self.pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             if error := exhausted(path, _last_line()):
                 raise error
@@ -295,6 +300,10 @@ class LlamaModel:
         """
         return self._joined(_cut(text, _long_run_cuts(text, 0, len(text))), special)
 
+    def tokenize_inside(self, text: str) -> list[int]:
+        """Token ids of a plain text that something stands before."""
+        return self._joined(["", text], special=False)
+
     def _joined(self, pieces: Sequence[str], special: bool) -> list[int]:
         """Token ids of pieces that follow one another; a single character is never special."""
         first, *others = pieces
@@ -355,6 +364,33 @@ class LlamaModel:
     def _special_id(self, kind: str) -> int | None:
         token = int(getattr(self.lib, f"llama_vocab_{kind}")(self._vocab))
         return None if token < 0 else token
+
+
+@contextmanager
+def _watched(params: Any, watch: LoadWatch, lib: ModuleType) -> Iterator[None]:
+    """Have llama.cpp report to a watcher, and stop for it.
+
+    Raises:
+        CancelledError: The watcher has cancelled the loading.
+        Exception: What the watcher raised, which must not pass through C.
+    """
+    raised: list[BaseException] = []
+
+    def tell(share: float, _: object) -> bool:
+        try:
+            watch.report(share)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            raised.append(error)
+        return not (raised or watch.cancellation.asked)
+
+    callback = params.progress_callback = lib.llama_progress_callback(tell)
+    try:
+        yield
+    finally:
+        params.progress_callback = type(callback)()
+    if raised:
+        raise raised[0]
+    watch.cancellation.check()
 
 
 def _cut(text: str, places: Iterable[int]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignpro_lite.decoding.cancellation import LoadWatch, Stop
 from alignpro_lite.decoding.environment import native_settings
 from alignpro_lite.decoding.exhaustion import exhausted
 from alignpro_lite.errors import BundleError, DeviceError, MissingDependencyError, reason_of
@@ -36,7 +37,13 @@ def supports_cuda() -> bool:
 
 
 def open_session(
-    graph: Path, threads: int, *, gpu: int | None = None, spinning: bool = True, cure: str
+    graph: Path,
+    threads: int,
+    *,
+    gpu: int | None = None,
+    spinning: bool = True,
+    cure: str,
+    watch: LoadWatch | None = None,
 ) -> Any:
     """Load a graph.
 
@@ -46,6 +53,7 @@ def open_session(
         gpu: Index of the NVIDIA GPU to run on, None for the CPU.
         spinning: Whether idle threads keep their cores busy while they wait for the next call.
         cure: What the user can do about a graph that cannot be loaded.
+        watch: Told when it is loaded; onnxruntime does not say how far it is.
 
     Returns:
         The `InferenceSession`.
@@ -54,7 +62,9 @@ def open_session(
         BundleError: onnxruntime cannot read the graph.
         DeviceError: The GPU cannot be used, or there is not enough memory.
         MissingDependencyError: onnxruntime is not installed.
+        CancelledError: The watcher has cancelled it.
     """
+    watch = watch or LoadWatch()
     try:
         str(graph).encode()
     except UnicodeEncodeError as error:
@@ -73,16 +83,20 @@ def open_session(
         provider = (_CUDA, {"device_id": gpu})
         if not supports_cuda():
             raise _no_cuda("this build of onnxruntime has none")
+    stop = Stop(lambda: options.set_load_cancellation_flag(True))
     try:
-        with native_settings():
+        with native_settings(), watch.cancellation.stops(stop):
             session = runtime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # onnxruntime's exceptions share no base of their own
+        watch.cancellation.check()
         if lack := exhausted(graph, str(error)):
             raise lack from error
         raise BundleError(f"onnxruntime cannot load {graph} ({reason_of(error)}).", cure) from error
     # Without its libraries, onnxruntime makes a CPU session and says nothing.
     if session.get_providers()[0] != provider[0]:
         raise _no_cuda(f"onnxruntime fell back to {session.get_providers()[0]}")
+    watch.cancellation.check()
+    watch.report(1.0)
     return session
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from alignpro_lite import errors
 from alignpro_lite.decoding.bindings import LIBRARY_PATH
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.child import Ended, run_child
 from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
 from alignpro_lite.hardware.llama_build import (
@@ -122,10 +123,13 @@ _RUNTIMES: dict[ProbedKind, _Runtime] = {
 }
 
 
-def require_working(model: ProbedModel, cache: Cache) -> None:
+def require_working(
+    model: ProbedModel, cache: Cache, cancellation: Cancellation | None = None
+) -> None:
     """Try a model unless this build is known to work with these files.
 
     Raises:
+        CancelledError: It was cancelled.
         ModelFileError, BundleError: The model is damaged, hostile, or not what it should be.
         DeviceError: The engine fails with every model.
         AlignProError: Whatever else loading it raises.
@@ -134,27 +138,27 @@ def require_working(model: ProbedModel, cache: Cache) -> None:
     subject = _subject(model)
     if stamps.has(subject):
         return
-    if error := probe_model(model).error:
+    if error := probe_model(model, cancellation).error:
         raise error
     stamps.add(subject)
 
 
-def probe_model(model: ProbedModel) -> ProbeOutcome:
+def probe_model(model: ProbedModel, cancellation: Cancellation | None = None) -> ProbeOutcome:
     """Load a model in a child and let it do what it may be asked to do later."""
     started = time.monotonic()
-    ended = _run(model)
+    ended = _run(model, cancellation)
     error = _error_of(ended)
     if error is None and ended.code != 0:
         error = _death(model, ended)
     return ProbeOutcome(error, time.monotonic() - started)
 
 
-def _run(model: ProbedModel) -> Ended:
+def _run(model: ProbedModel, cancellation: Cancellation | None = None) -> Ended:
     question = json.dumps([model.kind, str(model.path), dict(model.settings)])
     # ggml's own backtrace starts a debugger, and two threads that fail at once wait for each other.
     environment = {"GGML_NO_BACKTRACE": "1", "RUST_BACKTRACE": "0"}
     try:
-        return run_child(_PROGRAM, [question], _seconds(model), environment)
+        return run_child(_PROGRAM, [question], _seconds(model), environment, cancellation)
     except OSError as error:
         raise DeviceError(
             f"Models are tried in a process of their own, which does not start ({error}).",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from alignpro_lite.decoding.log_probs import TokenLogProb
 from alignpro_lite.decoding.text import StopStrings, cut_at
 
 
@@ -101,10 +102,13 @@ class Passage:
     Attributes:
         text: Never empty.
         is_thought: Whether it belongs to the thought, not to the answer.
+        log_probs: Of the tokens that it is made of, where they were asked for; a piece may be held
+            back, and come with the next one's.
     """
 
     text: str
     is_thought: bool
+    log_probs: tuple[TokenLogProb, ...] = ()
 
 
 class _Place(Enum):
@@ -146,6 +150,11 @@ class ReasoningSplitter:
     def thought_only(self) -> bool:
         """Whether there was a thought and no answer so far."""
         return self._has_thought and not self._has_answer
+
+    @property
+    def held_size(self) -> int:
+        """Bytes that are held back."""
+        return len(self._held.encode())
 
     def feed(self, text: str) -> list[Passage]:
         """Add text; returns what is known of it by now."""

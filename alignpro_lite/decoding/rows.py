@@ -58,7 +58,11 @@ class Stepper(Protocol[_S]):
         """Let the next `prefill` or `decode` run."""
 
     def draw(self, output: int, sampler: _S) -> Draw:
-        """Draw a token from an output of the last `prefill` or `decode`."""
+        """Draw a token from an output of the last `prefill` or `decode`.
+
+        Raises:
+            InputError: No token fits what this sequence must be; others are not affected.
+        """
 
     def is_stop(self, token: int) -> bool:
         """Whether a token ends the sequence."""

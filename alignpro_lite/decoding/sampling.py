@@ -49,14 +49,19 @@ class Sampling:
         Raises:
             InputError: Names the setting, the value and the range.
         """
-        _require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
-        _require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
-        _require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
-        _require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
-        _require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        require_range(0 <= self.temperature <= 100, "temperature", self.temperature, "0 to 100")
+        require_range(self.top_k >= 0, "top-k", self.top_k, "0 or more")
+        require_range(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1")
+        require_range(0 <= self.min_p < 1, "min-p", self.min_p, "0 to below 1")
+        require_range(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
 
-def _require_range(holds: bool, name: str, value: float, allowed: str) -> None:
+def require_range(holds: bool, name: str, value: float, allowed: str) -> None:
+    """Refuse a setting that is not in its range.
+
+    Raises:
+        InputError: Names the setting, the value and what is allowed.
+    """
     if not holds:
         raise InputError(
             f"{name} must be {allowed}, found {value}.", f"Pass a {name} in that range."
@@ -79,6 +84,22 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def token_log_prob(logits: NDArray[np.float32], token: int) -> float:
     """Log-probability of one token at temperature 1, from scores of shape (vocab,)."""
     return float(logits[token] - _log_sum_exp(logits)[0])
+
+
+def most_likely(logits: NDArray[np.float32], count: int) -> tuple[tuple[int, float], ...]:
+    """The most likely tokens and their log-probabilities at temperature 1, best first.
+
+    Args:
+        logits: Scores of one position, shape (vocab,).
+        count: How many.
+    """
+    count = min(count, logits.size)
+    if count == 0:
+        return ()
+    best = np.argpartition(-logits, count - 1)[:count]
+    best = best[np.argsort(-logits[best], kind="stable")]
+    log_probs = logits[best] - _log_sum_exp(logits)
+    return tuple(zip(best.tolist(), log_probs.tolist(), strict=True))
 
 
 def _log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -142,10 +163,13 @@ class Draw:
         token: Its id.
         log_prob: Natural log of its probability under the model at temperature 1; NaN if one of
             the model's scores is not a number.
+        alternatives: The most likely tokens there and their log-probabilities, best first, as many
+            as were asked for.
     """
 
     token: int
     log_prob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 class TokenSource(Protocol):

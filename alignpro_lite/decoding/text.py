@@ -24,6 +24,11 @@ class StopStrings:
             self._held = ""
         return shown
 
+    @property
+    def held_size(self) -> int:
+        """Bytes that are held back."""
+        return len(self._held.encode())
+
     def end(self) -> str:
         """The text that was held back but is not a stop string."""
         shown, self._held = self._held, ""

@@ -33,7 +33,7 @@ from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.posterior import posterior, tally
 from alignpro_lite.rewriting.request import Request, RhoStar
-from alignpro_lite.rewriting.rho_star import Candidates, log_weights
+from alignpro_lite.rewriting.rho_star import WeighedCandidates, log_weights
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.rewriting.trials import Ask, Trials, rewards_of
 
@@ -160,9 +160,11 @@ def _drawn(prompt: Measured, strength: float) -> tuple[float, float]:
     return float(kl), float(reward)
 
 
-def _scored(prompt: Measured, rewards: FloatArray) -> Candidates:
+def _scored(prompt: Measured, rewards: FloatArray) -> WeighedCandidates:
     reference, proposal = np.array(prompt["reference"]), np.array(prompt["proposal"])
-    return Candidates(reference, proposal, np.arange(len(rewards)), posterior(tally(list(rewards))))
+    return WeighedCandidates(
+        reference, proposal, np.arange(len(rewards)), posterior(tally(list(rewards)))
+    )
 
 
 def _gate_curve(gated: Mapping[float, Sequence[Measured]]) -> DialCurve:

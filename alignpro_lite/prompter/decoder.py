@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.rows import CallInterruptedError
 from alignpro_lite.decoding.sampling import Draw, TokenSource
@@ -53,7 +54,7 @@ class DecoderSettings:
         return self.gpu if self.device == "cuda" else None
 
 
-def open_graph(bundle: Bundle, settings: DecoderSettings) -> Any:
+def open_graph(bundle: Bundle, settings: DecoderSettings, watch: LoadWatch | None = None) -> Any:
     """Load the graph of a bundle; returns onnxruntime's session.
 
     Raises:
@@ -66,6 +67,7 @@ def open_graph(bundle: Bundle, settings: DecoderSettings) -> Any:
         settings.threads,
         gpu=settings.gpu_in_use,
         cure=PROMPTER_BUNDLE.cure,
+        watch=watch,
     )
     _require_sizes(bundle, session)
     return session

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from alignpro_lite.decoding.engine import Engine, Stream
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
+from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.engine import Engine, Stream, Submission
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import GivenTokens, TokenSource
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
@@ -15,7 +17,7 @@ from alignpro_lite.errors import BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
-from alignpro_lite.prompter.prompter import Prompter, read_score
+from alignpro_lite.prompter.prompter import Prompter, read_scores
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
 _OUTPUTS_SCORED_TOGETHER = 4
@@ -25,7 +27,13 @@ _OUTPUTS_SCORED_TOGETHER = 4
 class OnnxPrompter(Prompter):
     """A bundle, loaded."""
 
-    def __init__(self, bundle: Bundle, settings: DecoderSettings, adapter: float = 1.0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: DecoderSettings,
+        adapter: float = 1.0,
+        watch: LoadWatch | None = None,
+    ) -> None:
         """Load the graph and the tokenizer of a bundle.
 
         Args:
@@ -33,11 +41,13 @@ class OnnxPrompter(Prompter):
             settings: Sizes and devices.
             adapter: What the adapter is multiplied with, if it has a gate: 1 loads ρ_θ, 0 its
                 reference ρ_sft.
+            watch: Told when the graph is loaded.
 
         Raises:
             BundleError: The graph or the tokenizer cannot be read, or the adapter has no gate.
             DeviceError: CUDA was asked for and cannot be used.
             MissingDependencyError: onnxruntime is not installed.
+            CancelledError: The watcher has cancelled it.
         """
         self.bundle, self.profile = bundle, bundle.profile
         if adapter != 1:
@@ -49,7 +59,7 @@ class OnnxPrompter(Prompter):
         with ExitStack() as failing:
             keep_renderer()  # it starts while the weights are loaded
             failing.callback(release_renderer)
-            self._session = open_graph(bundle, settings)
+            self._session = open_graph(bundle, settings, watch)
             self._engine = self._new_engine("prompter", adapter)
             failing.pop_all()
         self._reference: Engine[TokenSource] | None = None
@@ -78,11 +88,24 @@ class OnnxPrompter(Prompter):
         cure = "Shorten the prompt, or pass --mode off to send it as it is."
         return Engine(decoder, name, cure)
 
-    def score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+    def score(
+        self,
+        prompt: str,
+        outputs: Sequence[Sequence[int]],
+        earlier: Sequence[Message] = (),
+        cancellation: Cancellation | None = None,
+    ) -> list[float]:
         """Score given outputs with ρ_θ; see `Prompter.score`."""
-        return self._scored(self._engine, prompt, outputs)
+        asked = self.prompt_tokens(prompt, earlier)
+        return _scored(self._engine, asked, self._batches(outputs), cancellation)
 
-    def reference_score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+    def reference_score(
+        self,
+        prompt: str,
+        outputs: Sequence[Sequence[int]],
+        earlier: Sequence[Message] = (),
+        cancellation: Cancellation | None = None,
+    ) -> list[float]:
         """Score given outputs with ρ_sft; see `Prompter.reference_score`.
 
         ρ_sft is the same graph with its adapter switched off. It needs a cache of its own, which
@@ -92,12 +115,13 @@ class OnnxPrompter(Prompter):
             BundleError: The adapter of this bundle is merged into its weights.
         """
         if not self.profile.is_trained:
-            return self.score(prompt, outputs)
+            return self.score(prompt, outputs, earlier, cancellation)
         self.require_reference()
         with self._starting:
             if self._reference is None:
                 self._reference = self._new_engine("reference prompter", adapter=0.0)
-        return self._scored(self._reference, prompt, outputs)
+        asked = self.prompt_tokens(prompt, earlier)
+        return _scored(self._reference, asked, self._batches(outputs), cancellation)
 
     def require_reference(self) -> None:
         """Refuse a bundle whose adapter cannot be switched off.
@@ -112,18 +136,17 @@ class OnnxPrompter(Prompter):
                 "Draw a single rewrite, or train an adapter of linear layers only.",
             )
 
-    def _scored(
-        self, engine: Engine[TokenSource], prompt: str, outputs: Sequence[Sequence[int]]
-    ) -> list[float]:
-        tokens = self.prompt_tokens(prompt)
-        scores: list[float] = []
+    def _batches(self, outputs: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+        """Outputs in the portions in which they are scored."""
         together = min(_OUTPUTS_SCORED_TOGETHER, self.sequences)
         for start in range(0, len(outputs), together):
-            batch = outputs[start : start + together]
-            samplers = [GivenTokens(output) for output in batch]
-            streams = engine.submit(tokens, samplers, max(map(len, batch)))
-            scores.extend(map(read_score, streams, map(len, batch)))
-        return scores
+            yield outputs[start : start + together]
+
+    def require_room(self, asked: Sequence[int]) -> None:
+        """Refuse token ids behind which no rewrite fits; see `Prompter.require_room`."""
+        self._engine.require_room(
+            Submission(asked, [GivenTokens([0])], self.profile.max_tokens),
+        )
 
     def submit(
         self, prompt: Sequence[int], samplers: Sequence[TokenSource], max_tokens: int
@@ -131,10 +154,10 @@ class OnnxPrompter(Prompter):
         """Decode token ids through the engine, one sequence a sampler; see `Engine.submit`."""
         return self._engine.submit(prompt, samplers, max_tokens)
 
-    def prompt_tokens(self, prompt: str) -> list[int]:
-        """Token ids that ask the prompter for a rewrite of x."""
+    def prompt_tokens(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:
+        """Token ids that ask the prompter for a rewrite of x; see `Prompter.prompt_tokens`."""
         with self._tokenizer_errors():
-            return self._tokenizer.request(prompt)
+            return self._tokenizer.request(prompt, earlier)
 
     def encode(self, output: str) -> list[int]:
         """Token ids of an output as the prompter would write it, stop token included."""
@@ -148,3 +171,17 @@ class OnnxPrompter(Prompter):
 
     def _tokenizer_errors(self) -> AbstractContextManager[None]:
         return tokenizer_errors(self.bundle.tokenizer_file, PROMPTER_BUNDLE.cure)
+
+
+def _scored(
+    engine: Engine[TokenSource],
+    asked: Sequence[int],
+    batches: Iterable[Sequence[Sequence[int]]],
+    cancellation: Cancellation | None,
+) -> list[float]:
+    scores: list[float] = []
+    for batch in batches:
+        samplers = [GivenTokens(output) for output in batch]
+        streams = engine.submit(asked, samplers, max(map(len, batch)))
+        scores.extend(read_scores(streams, batch, cancellation))
+    return scores

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.engine import Engine, Stream, Submission
 from alignpro_lite.decoding.reasoning import (
     ReasoningFormat,
@@ -24,7 +26,7 @@ from alignpro_lite.errors import BundleError, ContextOverflowError
 from alignpro_lite.prompter.card import card_of
 from alignpro_lite.prompter.lora_file import LoraFile
 from alignpro_lite.prompter.profile import PrompterProfile
-from alignpro_lite.prompter.prompter import Prompter, read_score
+from alignpro_lite.prompter.prompter import Prompter, read_scores
 from alignpro_lite.registry.entries import SELF, RewriteMode
 from alignpro_lite.target.llama import LoraAdapter, TargetSampler
 from alignpro_lite.target.target import LlamaTarget
@@ -115,16 +117,34 @@ class SelfPrompter(Prompter):
         if self._policy is not self.target.engine:
             self._policy.close()
 
-    def score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+    def score(
+        self,
+        prompt: str,
+        outputs: Sequence[Sequence[int]],
+        earlier: Sequence[Message] = (),
+        cancellation: Cancellation | None = None,
+    ) -> list[float]:
         """Score given outputs with ρ_θ; see `Prompter.score`."""
-        return self._scored(self._policy, prompt, outputs)
+        asked = self.prompt_tokens(prompt, earlier)
+        return _scored(self._policy, asked, outputs, cancellation)
 
-    def reference_score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+    def reference_score(
+        self,
+        prompt: str,
+        outputs: Sequence[Sequence[int]],
+        earlier: Sequence[Message] = (),
+        cancellation: Cancellation | None = None,
+    ) -> list[float]:
         """Score given outputs with the weights as they are; see `Prompter.reference_score`."""
-        return self._scored(self._reference, prompt, outputs)
+        asked = self.prompt_tokens(prompt, earlier)
+        return _scored(self._reference, asked, outputs, cancellation)
 
     def require_reference(self) -> None:
         """Do nothing: the target's weights without an adapter are loaded."""
+
+    def require_room(self, asked: Sequence[int]) -> None:
+        """Refuse token ids behind which no rewrite fits; see `Prompter.require_room`."""
+        self._policy.require_room(Submission(asked, [GivenTokens([0])], self.profile.max_tokens))
 
     def submit(
         self, prompt: Sequence[int], samplers: Sequence[TargetSampler], max_tokens: int
@@ -136,9 +156,9 @@ class SelfPrompter(Prompter):
         """
         return _submitted(self._policy, prompt, samplers, max_tokens)
 
-    def prompt_tokens(self, prompt: str) -> list[int]:
+    def prompt_tokens(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:
         """Token ids that ask the target for a rewrite of x, without a thought if it reasons."""
-        asked = self._asked(prompt)
+        asked = self._asked(prompt, earlier)
         return [*asked, *self.target.template_tokens(self._skipped_thought)]
 
     def encode(self, output: str) -> list[int]:
@@ -153,9 +173,9 @@ class SelfPrompter(Prompter):
         # A thought that was skipped is none, so that an empty hint is one.
         return replace(found, thought_only=found.thought_only and bool(found.reasoning))
 
-    def _asked(self, prompt: str) -> list[int]:
-        target = self.target
-        return target.prompt_tokens(self.template.messages(prompt), target.thinking.briefly("auto"))
+    def _asked(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:
+        target, messages = self.target, self.template.messages(prompt, earlier)
+        return target.prompt_tokens(messages, target.thinking.briefly("auto"))
 
     @cached_property
     def _begins_inside(self) -> bool:
@@ -174,14 +194,18 @@ class SelfPrompter(Prompter):
             return ""
         return _no_thought(known, inside=self._begins_inside)
 
-    def _scored(
-        self, engine: Engine[TargetSampler], prompt: str, outputs: Sequence[Sequence[int]]
-    ) -> list[float]:
-        if not outputs:
-            return []
-        samplers = [GivenTokens(output) for output in outputs]
-        streams = _submitted(engine, self.prompt_tokens(prompt), samplers, max(map(len, outputs)))
-        return list(map(read_score, streams, map(len, outputs)))
+
+def _scored(
+    engine: Engine[TargetSampler],
+    asked: Sequence[int],
+    outputs: Sequence[Sequence[int]],
+    cancellation: Cancellation | None,
+) -> list[float]:
+    if not outputs:
+        return []
+    samplers = [GivenTokens(output) for output in outputs]
+    streams = _submitted(engine, asked, samplers, max(map(len, outputs)))
+    return read_scores(streams, outputs, cancellation)
 
 
 def _submitted(

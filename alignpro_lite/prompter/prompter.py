@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
 
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.engine import FinishReason, Stream
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import Sampler, Sampling
+from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.prompter.profile import PrompterProfile
 from alignpro_lite.prompter.template import RewriteTemplate
 
@@ -99,8 +102,16 @@ class Prompter(ABC):
         """How many rewrites it samples together at most."""
 
     @abstractmethod
-    def prompt_tokens(self, prompt: str) -> list[int]:
-        """Token ids that ask the prompter for a rewrite of x."""
+    def prompt_tokens(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:
+        """Token ids that ask the prompter for a rewrite of x; see `RewriteTemplate.messages`."""
+
+    @abstractmethod
+    def require_room(self, asked: Sequence[int]) -> None:
+        """Refuse token ids behind which no rewrite fits.
+
+        Raises:
+            ContextOverflowError: The context is too small.
+        """
 
     @abstractmethod
     def encode(self, output: str) -> list[int]:
@@ -117,19 +128,33 @@ class Prompter(ABC):
         """Decode token ids with ρ_θ, one sequence a sampler; see `Engine.submit`."""
 
     @abstractmethod
-    def score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+    def score(
+        self,
+        prompt: str,
+        outputs: Sequence[Sequence[int]],
+        earlier: Sequence[Message] = (),
+        cancellation: Cancellation | None = None,
+    ) -> list[float]:
         """Score given outputs: log ρ_θ(output | x) each, natural, at temperature 1.
 
         Args:
             prompt: x.
             outputs: Token ids of each output, stop token included.
+            earlier: The turns that were shown when the outputs were drawn.
+            cancellation: Stops the scoring; what is returned then means nothing.
 
         Returns:
             One number an output, summed over its tokens.
         """
 
     @abstractmethod
-    def reference_score(self, prompt: str, outputs: Sequence[Sequence[int]]) -> list[float]:
+    def reference_score(
+        self,
+        prompt: str,
+        outputs: Sequence[Sequence[int]],
+        earlier: Sequence[Message] = (),
+        cancellation: Cancellation | None = None,
+    ) -> list[float]:
         """Score given outputs with the reference: log ρ_sft(output | x) each; see `score`.
 
         Raises:
@@ -159,8 +184,31 @@ class Prompter(ABC):
         """What it is asked."""
         return self.profile.template
 
+    def fitting(self, prompt: str, history: Sequence[Message]) -> tuple[Message, ...]:
+        """The turns of a conversation that are shown beside its last prompt x.
+
+        Of those that the template would show, the oldest are left out, each as a whole, until the
+        request and a rewrite fit; x itself is never cut.
+        """
+        turns = self.template.shown(history)
+        while turns and not self._has_room(prompt, turns):
+            turns = turns[1:]
+        return turns
+
+    def _has_room(self, prompt: str, earlier: Sequence[Message]) -> bool:
+        try:
+            self.require_room(self.prompt_tokens(prompt, earlier))
+        except ContextOverflowError:
+            return False
+        return True
+
     def start(
-        self, prompt: str, count: int, sampling: Sampling, first: int = 0
+        self,
+        prompt: str,
+        count: int,
+        sampling: Sampling,
+        first: int = 0,
+        earlier: Sequence[Message] = (),
     ) -> list[RewriteStream]:
         """Start sampling rewrites of a prompt, together, from one computed prefix.
 
@@ -169,25 +217,42 @@ class Prompter(ABC):
             count: How many; number i is drawn with the same random numbers whatever the count.
             sampling: How tokens are drawn.
             first: The number of the first rewrite.
+            earlier: Turns before x that fit, see `fitting`.
 
         Raises:
             ContextOverflowError: The prompt does not fit.
         """
         samplers = [Sampler(sampling, number) for number in range(first, first + count)]
-        streams = self.submit(self.prompt_tokens(prompt), samplers, self.profile.max_tokens)
+        asked = self.prompt_tokens(prompt, earlier)
+        streams = self.submit(asked, samplers, self.profile.max_tokens)
         return [RewriteStream(self, prompt, stream) for stream in streams]
 
-    def rewrite(self, prompt: str, count: int, sampling: Sampling) -> list[Rewrite]:
+    def rewrite(
+        self, prompt: str, count: int, sampling: Sampling, earlier: Sequence[Message] = ()
+    ) -> list[Rewrite]:
         """Sample rewrites and wait for all of them; see `start`."""
-        return [stream.result() for stream in self.start(prompt, count, sampling)]
+        streams = self.start(prompt, count, sampling, earlier=earlier)
+        return [stream.result() for stream in streams]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, without special tokens and without what was thought before it."""
         return self.split(tokens).text
 
 
-def read_score(stream: Stream[Any], length: int) -> float:
-    """Log-probability of the first `length` tokens of a sequence, which then stops."""
+def read_scores(
+    streams: Sequence[Stream[Any]],
+    outputs: Sequence[Sequence[int]],
+    cancellation: Cancellation | None,
+) -> list[float]:
+    """Log-probabilities of outputs that sequences replay; each stops behind its output."""
+    if cancellation is not None:
+        cancellation.enter(streams)
+    return [
+        _read_score(stream, len(output)) for stream, output in zip(streams, outputs, strict=True)
+    ]
+
+
+def _read_score(stream: Stream[Any], length: int) -> float:
     try:
         return math.fsum(draw.log_prob for draw in islice(stream, length))
     finally:

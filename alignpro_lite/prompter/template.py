@@ -61,8 +61,12 @@ class RewriteTemplate(Record):
         for example, output in self.examples:
             turns.append(Message("user", self._ask(example)))
             turns.append(Message("assistant", output))
-        turns.append(Message("user", _so_far(earlier) + self._ask(prompt)))
+        turns.append(Message("user", _so_far(self.shown(earlier)) + self._ask(prompt)))
         return turns
+
+    def shown(self, earlier: Sequence[Message]) -> tuple[Message, ...]:
+        """The turns that `messages` shows: the last ones of the user and the assistant."""
+        return tuple(turn for turn in earlier if turn.role in _SPEAKERS)[-_TURNS_SHOWN:]
 
     def apply(self, prompt: str, output: str) -> str:
         """The rewrite x' from the prompt x and what the prompter wrote.
@@ -80,10 +84,9 @@ class RewriteTemplate(Record):
         return self.request.replace("{prompt}", prompt)
 
 
-def _so_far(earlier: Sequence[Message]) -> str:
+def _so_far(shown: Sequence[Message]) -> str:
     """What precedes the request where something was said before."""
-    said = [turn for turn in earlier if turn.role in _SPEAKERS][-_TURNS_SHOWN:]
-    lines = [f"{_SPEAKERS[turn.role]}: {_shortened(turn.content.strip())}" for turn in said]
+    lines = [f"{_SPEAKERS[turn.role]}: {_shortened(turn.content.strip())}" for turn in shown]
     return _EARLIER.replace("{turns}", "\n".join(lines)) if lines else ""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from alignpro_lite.errors import DiskSpaceError, RegistryError
 
@@ -39,19 +39,25 @@ _DISK_CURES = {
 }
 
 
+LoadStage = Literal["fetching", "assembling", "trying", "loading"]
+"""What happens to a model before it is loaded and ready, in this order."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a long task is.
 
     Attributes:
-        label: What is being done.
+        label: What is being done, for people.
         done: Bytes done so far.
         total: Bytes in all, None when unknown.
+        stage: What is being done, for programs.
     """
 
     label: str
     done: int
     total: int | None
+    stage: LoadStage = "fetching"
 
 
 OnProgress = Callable[[Progress], None]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from msgspec import Meta
 
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.probe import ProbedModel, require_working
 from alignpro_lite.errors import InputError
 from alignpro_lite.gguf.kind import require_text_generation
@@ -106,6 +107,7 @@ def open_reward(
     threads: int,
     references: References = NO_REFERENCES,
     target: LlamaTarget | None = None,
+    watch: LoadWatch | None = None,
 ) -> Reward:
     """Load scorers as one weighted sum of their parts.
 
@@ -115,19 +117,22 @@ def open_reward(
         threads: CPU threads of each.
         references: What is known about right answers to the prompts.
         target: What a judge called `target` is; None where the target is no GGUF file.
+        watch: May cancel it.
 
     Raises:
+        CancelledError: The watcher has cancelled it.
         InputError: There is a check, and no reference or one that it cannot use.
         RegistryError: A name is unknown or its model is not installed.
         InputError: There is no target that could judge.
         AlignProError: A scorer is missing or damaged, or has other parts than are weighted.
     """
+    watch = watch or LoadWatch()
     scorers: list[Scorer] = []
     weights: dict[str, float] = {}
     rivals = 0
     with ExitStack() as closing:  # what did load must not outlive the failure of another one
         for source in sources:
-            scorer, own = _open_scorer(source, store, threads, references, target)
+            scorer, own = _open_scorer(source, _Opening(store, threads, references, target, watch))
             closing.callback(scorer.close)
             scorers.append(scorer)
             weights |= source.weights or own
@@ -137,8 +142,24 @@ def open_reward(
     return reward
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """What scorers are opened with; see `open_reward`."""
+
+    store: ModelStore
+    threads: int
+    references: References
+    target: LlamaTarget | None
+    watch: LoadWatch
+
+
 def open_judge(
-    source: str, name: str, store: ModelStore, threads: int, target: LlamaTarget | None
+    source: str,
+    name: str,
+    store: ModelStore,
+    threads: int,
+    target: LlamaTarget | None,
+    watch: LoadWatch | None = None,
 ) -> PairJudge:
     """Load a judge of pairs on the CPU, after a probe, or let the target judge.
 
@@ -148,15 +169,18 @@ def open_judge(
         store: Where models are.
         threads: CPU threads of a judge of its own.
         target: The loaded target; None where it is no GGUF file.
+        watch: May cancel it.
 
     Raises:
+        CancelledError: The watcher has cancelled it.
         InputError: There is no target that could judge.
         RegistryError: A name is unknown or its model is not installed.
         ModelFileError: The file is not a model that generates text, or is damaged.
         DeviceError: There is not enough memory.
     """
     if source != TARGET:
-        return PairJudge(_load(store.path("target", source), store, threads), name)
+        path = store.path("target", source)
+        return PairJudge(_load(path, store, threads, watch or LoadWatch()), name)
     if target is None:
         raise InputError(
             "The target can judge where it is a GGUF file that is loaded here; found another kind "
@@ -166,30 +190,27 @@ def open_judge(
     return PairJudge(target, name, is_shared=True)
 
 
-def _load(path: Path, store: ModelStore, threads: int) -> LlamaTarget:
+def _load(path: Path, store: ModelStore, threads: int, watch: LoadWatch) -> LlamaTarget:
     file = read_header(path)
     require_text_generation(file)
     # Beyond the trained context some architectures have no positions, and llama.cpp aborts.
     fitting = min(_CONTEXT, file.context_length)
     settings = TargetSettings(fitting, _SEQUENCES, n_gpu_layers=0, gpu=None, threads=threads)
-    require_working(ProbedModel("target", path, "cpu", asdict(settings)), store.cache)
-    return LlamaTarget(path, file, settings)
+    probed = ProbedModel("target", path, "cpu", asdict(settings))
+    require_working(probed, store.cache, watch.cancellation)
+    return LlamaTarget(path, file, settings, watch)
 
 
-def _open_scorer(
-    source: ScorerSource,
-    store: ModelStore,
-    threads: int,
-    references: References,
-    target: LlamaTarget | None,
-) -> tuple[Scorer, Mapping[str, float]]:
+def _open_scorer(source: ScorerSource, opening: _Opening) -> tuple[Scorer, Mapping[str, float]]:
     """A scorer and the weights that it brings itself."""
+    store, threads, watch = opening.store, opening.threads, opening.watch
     match source.kind:
         case "onnx":
             folder = store.path("reward", source.source)
             sidecar = REWARD_BUNDLE.open(folder)
-            require_working(ProbedModel("reward", folder, "cpu", {"threads": threads}), store.cache)
-            return OnnxScorer(folder, sidecar.model, threads), sidecar.weights
+            probed = ProbedModel("reward", folder, "cpu", {"threads": threads})
+            require_working(probed, store.cache, watch.cancellation)
+            return OnnxScorer(folder, sidecar.model, threads, watch), sidecar.weights
         case "huggingface":
             import alignpro_lite.pretrained  # noqa: F401 - first: it keeps the hub out
             from alignpro_lite.reward.classifier import HfScorer
@@ -197,12 +218,13 @@ def _open_scorer(
             return HfScorer(Path(source.source), tuple(source.weights)), {}
         case "judge":
             part = _only_part(source)
-            return JudgeScorer(open_judge(source.source, part, store, threads, target)), {}
+            judge = open_judge(source.source, part, store, threads, opening.target, watch)
+            return JudgeScorer(judge), {}
         case "python":
             return CallableScorer(source.source, _only_part(source)), {}
         case "check":
             check = cast(CheckSource, source.source)
-            return CheckScorer(check, _only_part(source), references), {}
+            return CheckScorer(check, _only_part(source), opening.references), {}
 
 
 def _only_part(source: ScorerSource) -> str:

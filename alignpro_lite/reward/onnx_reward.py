@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.engine import HomeProcess
 from alignpro_lite.decoding.ort import open_session
 from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
@@ -29,10 +30,13 @@ class OnnxScorer:
         names: The parts it gives.
     """
 
-    def __init__(self, folder: Path, model: RewardModel, threads: int) -> None:
-        """Load the graph and the tokenizer from a bundle's folder.
+    def __init__(
+        self, folder: Path, model: RewardModel, threads: int, watch: LoadWatch | None = None
+    ) -> None:
+        """Load the graph and the tokenizer from a bundle's folder, before the eyes of a watcher.
 
         Raises:
+            CancelledError: The watcher has cancelled it.
             BundleError: A file cannot be read.
             MissingDependencyError: onnxruntime is not installed.
         """
@@ -43,7 +47,7 @@ class OnnxScorer:
         self._tokenizer = text_only(read_tokenizer(self._file, REWARD_BUNDLE.cure))
         # The target decodes at the same time: threads that spin would take its cores.
         self._session: Any = open_session(
-            folder / model.graph, threads, spinning=False, cure=REWARD_BUNDLE.cure
+            folder / model.graph, threads, spinning=False, cure=REWARD_BUNDLE.cure, watch=watch
         )
         self._inputs = {entry.name for entry in self._session.get_inputs()}
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.rewriting.refusal import Refusal, refusal_of
@@ -32,6 +34,23 @@ class Candidate:
     def log_ratio(self) -> float:
         """Log ρ_θ/ρ_sft: the implicit reward over λ, up to log Z(x)."""
         return self.rewrite.log_prob - self.log_reference
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """How far a draw is, after each step of it.
+
+    Attributes:
+        drawn: How many rewrites the prompter has written.
+        rated: How many of them have a reward, which may be an implicit one.
+        of: How many are asked for; None if that depends on what is found.
+        best: The best of those that are rated; None before there is one.
+    """
+
+    drawn: int
+    rated: int
+    of: int | None
+    best: Rewrite | None
 
 
 class CandidateSource:
@@ -75,6 +94,11 @@ class CandidateSource:
         """The prompt x."""
         return self.protected.prompt
 
+    @cached_property
+    def _earlier(self) -> tuple[Message, ...]:
+        """What the prompter is shown of the conversation, the same for all candidates."""
+        return self.prompter.fitting(self.prompt, self.request.history)
+
     @property
     def settings(self) -> RhoStar:
         """How candidates become a draw."""
@@ -97,9 +121,14 @@ class CandidateSource:
             found.extend(self._drawn(min(together, count - start), weighed))
         return found
 
+    def progress(self, rated: int = 0, best: Rewrite | None = None) -> Candidates:
+        """How far the draw is, told how many candidates have a reward, and the best of them."""
+        asked = self.settings.samples
+        return Candidates(self.drawn, rated, None if asked == "auto" else asked, best)
+
     def _drawn(self, count: int, weighed: bool) -> Iterator[Candidate]:
         first = self.drawn
-        streams = self.prompter.start(self.prompt, count, self._sampling, first)
+        streams = self.prompter.start(self.prompt, count, self._sampling, first, self._earlier)
         self.cancellation.enter(streams)
         rewrites = [stream.result() for stream in streams]
         numbered = list(enumerate(rewrites, start=first))
@@ -117,7 +146,7 @@ class CandidateSource:
         if not self.prompter.profile.is_trained:
             return [rewrite.log_prob for rewrite in rewrites]
         outputs = [rewrite.tokens for rewrite in rewrites]
-        return self.prompter.reference_score(self.prompt, outputs)
+        return self.prompter.reference_score(self.prompt, outputs, self._earlier, self.cancellation)
 
     def _may_be_used(self, rewrite: Rewrite) -> bool:
         refusal = refusal_of(self.protected, rewrite)

@@ -16,7 +16,7 @@ alone, never on N.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from alignpro_lite.decoding.sampling import Consumer, Sampling, random_stream
 from alignpro_lite.errors import InputError
 from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.reward.reward import Reward
-from alignpro_lite.rewriting.candidates import Candidate, CandidateSource
+from alignpro_lite.rewriting.candidates import Candidate, Candidates, CandidateSource
 from alignpro_lite.rewriting.certificate import Certificate, estimate_reward, word_changes
 from alignpro_lite.rewriting.guard import Gain, gain
 from alignpro_lite.rewriting.pool import Pool
@@ -42,6 +42,8 @@ from alignpro_lite.target.target import LlamaTarget
 
 LEFT_AS_IT_IS = "the prompter left your prompt as it is"
 """The reason for x' = x, which is as good a rewrite as others."""
+CHOSEN_BY_USER = "the user chose it"
+KEPT_BY_USER = "the user kept it"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,38 @@ class DrawModels:
 def draw(
     models: DrawModels, protected: Protected, request: Request, cancellation: Cancellation
 ) -> Choice:
+    """Draw a rewrite and decide whether it is used, without saying how far it is; see `drawing`."""
+    return _chosen(drawing(models, protected, request, cancellation))
+
+
+def draw_alone(
+    prompter: Prompter, protected: Protected, request: Request, cancellation: Cancellation
+) -> Choice:
+    """Draw a rewrite for a target that is elsewhere: no reward, and any length fits; see `drawing`.
+
+    Raises:
+        InputError, ContextOverflowError, BundleError: See `drawing`.
+    """
+    check_prompt(protected.prompt)
+    if request.why_kept is not None:
+        return unchanged(protected.prompt, request.why_kept)
+    usual = prompter.profile.sampling
+    source = CandidateSource(prompter, protected, request, usual, cancellation)
+    return _chosen(_without_reward(source, None))
+
+
+def _chosen(steps: Generator[Candidates, None, Choice]) -> Choice:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            choice: Choice = done.value
+            return choice
+
+
+def drawing(
+    models: DrawModels, protected: Protected, request: Request, cancellation: Cancellation
+) -> Generator[Candidates, None, Choice]:
     """Draw a rewrite and decide whether it is used.
 
     Args:
@@ -78,6 +112,12 @@ def draw(
         protected: The prompt and what every rewrite must keep.
         request: How rewrites and answers are drawn.
         cancellation: Stops the work; the prompt then stays as it is.
+
+    Yields:
+        How far the draw is.
+
+    Returns:
+        The prompt in use.
 
     Raises:
         InputError: The prompt is empty or not text, λ is not known, or several samples were asked
@@ -87,17 +127,19 @@ def draw(
         RewardError: The reward failed.
     """
     check_prompt(protected.prompt)
+    if request.why_kept is not None:
+        return unchanged(protected.prompt, request.why_kept)
     if models.prompter is None:
         return unchanged(protected.prompt, "no prompter is loaded")
     if models.reward is None:
         usual = models.prompter.profile.sampling
         source = CandidateSource(models.prompter, protected, request, usual, cancellation)
-        return _without_reward(source, models.target)
+        return (yield from _without_reward(source, models.target))
     # ρ_θ itself: filters would exclude rewrites that ρ* may want, and a low temperature would draw
     # the same ones again and again.
     source = CandidateSource(models.prompter, protected, request, Sampling(), cancellation)
     trials = Trials(models.target, models.reward, protected.prompt, request, cancellation)
-    return _WithReward(source, trials).outcome()
+    return (yield from _WithReward(source, trials).outcome())
 
 
 def unchanged(prompt: str, reason: str) -> Choice:
@@ -106,7 +148,16 @@ def unchanged(prompt: str, reason: str) -> Choice:
     return Choice(prompt, prompt, None, certificate)
 
 
-def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
+def chosen_by_user(prompt: str, sent: str, rewrite: Rewrite | None) -> Choice:
+    """The choice of a user who saw a rewrite, or needed none."""
+    reason = KEPT_BY_USER if sent == prompt else CHOSEN_BY_USER
+    certificate = Certificate(reason=reason, changes=word_changes(prompt, sent))
+    return Choice(prompt, sent, rewrite, certificate)
+
+
+def _without_reward(
+    source: CandidateSource, target: LlamaTarget | None
+) -> Generator[Candidates, None, Choice]:
     count = source.settings.samples
     if count == "auto":
         raise InputError(
@@ -120,14 +171,19 @@ def _without_reward(source: CandidateSource, target: LlamaTarget) -> Choice:
             "Pass --reward, or a trained bundle.",
         )
     drawn = source.candidates(count, weighed=count > 1)
+    yield source.progress()
     if not drawn or source.cancellation.asked:
         return _choice(source, source.prompt, source.first, source.none_left())
     found = [
-        candidate for candidate in drawn if fits(target, source.request, candidate.rewrite.text)
+        candidate
+        for candidate in drawn
+        if target is None or fits(target, source.request, candidate.rewrite.text)
     ]
     if not found:
         return _choice(source, source.prompt, source.first, "no rewrite fits the context")
     best = max(found, key=lambda candidate: candidate.log_ratio) if count > 1 else found[0]
+    if count > 1:
+        yield source.progress(len(found), best.rewrite)
     reason = "rewritten" if count == 1 else f"highest implicit reward of {len(found)}"
     if best.rewrite.text == source.prompt:
         reason = LEFT_AS_IT_IS
@@ -143,7 +199,7 @@ class _WithReward:
         self._trials = trials
         self._pool = Pool(source, trials, _strength_for(source))
 
-    def outcome(self) -> Choice:
+    def outcome(self) -> Generator[Candidates, None, Choice]:
         """Go through all stages."""
         settings, pool = self._settings, self._pool
         raw, later = self._besides()
@@ -154,9 +210,9 @@ class _WithReward:
                 f"the budget is too small for one candidate, which takes {needed} answers of up to "
                 f"{self._trials.trial_tokens} tokens"
             )
-        pool.grow(first, raw)
+        yield from pool.grow(first, raw)
         while not pool.is_close() and (count := pool.next_round(reserved=later)):
-            pool.grow(count, raw=0)
+            yield from pool.grow(count, raw=0)
         if self._source.cancellation.asked:
             return self._unchanged("cancelled")
         if not pool.candidates:
@@ -164,7 +220,9 @@ class _WithReward:
         scored = pool.scored()
         if not scored:
             return self._unchanged("no rewrite has a reward")
-        return self._raced(scored, later) if settings.guard == "balanced" else self._drawn(scored)
+        if settings.guard == "balanced":
+            return (yield from self._raced(scored, later))
+        return self._drawn(scored)
 
     def _besides(self) -> tuple[int, int]:
         """Answers to the prompt in the first round, and those that follow the last one."""
@@ -177,7 +235,9 @@ class _WithReward:
             case "balanced":
                 return min(each, judging), 2 * judging - min(each, judging)
 
-    def _raced(self, scored: Sequence[Candidate], answers: int) -> Choice:
+    def _raced(
+        self, scored: Sequence[Candidate], answers: int
+    ) -> Generator[Candidates, None, Choice]:
         """Let the rewrites race each other and the prompt for what answers are left."""
         racers = _different(scored, self._source.prompt)
         if not racers:
@@ -188,6 +248,7 @@ class _WithReward:
                 break
             raw, counts = allot(self._gains(racers), replace(heat, answers=affordable))
             self._pool.compare(raw, dict(zip(racers, counts.tolist(), strict=True)))
+            yield self._pool.progress()
         gains = self._gains(racers)
         best = int(gains.argmax())
         found = Gain(math.nan, -math.inf, float(gains[best]))

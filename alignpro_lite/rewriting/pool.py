@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from alignpro_lite.decoding.sampling import Consumer
-from alignpro_lite.rewriting.candidates import Candidate, CandidateSource
+from alignpro_lite.rewriting.candidates import Candidate, Candidates, CandidateSource
 from alignpro_lite.rewriting.posterior import Posterior, Vector, posterior, tally
-from alignpro_lite.rewriting.rho_star import Candidates, Diagnostics, diagnose
+from alignpro_lite.rewriting.rho_star import Diagnostics, WeighedCandidates, diagnose
 from alignpro_lite.rewriting.trials import Ask, Trial, Trials, rewards_of
 
 ROUND = 4
@@ -50,7 +50,7 @@ class Pool:
         self._asked: Counter[tuple[int, Consumer]] = Counter()
         """How many answers of an owner were asked for, so that no two have one stream."""
 
-    def grow(self, count: int, raw: int) -> None:
+    def grow(self, count: int, raw: int) -> Iterator[Candidates]:
         """Draw candidates and answer each of them, also those that were drawn before.
 
         Equal rewrites share all their answers afterwards: the more often one is drawn, the better
@@ -59,9 +59,13 @@ class Pool:
         Args:
             count: Candidates.
             raw: Answers to the prompt, decoded with theirs.
+
+        Yields:
+            How far the draw is, after either step.
         """
         drawn = self.source.candidates(count, weighed=True)
         self.candidates.extend(drawn)
+        yield self.progress()
         asks = [Ask(self.source.prompt, _RAW, raw, Consumer.JUDGING)] if raw else []
         each = self.source.settings.answers
         for candidate in drawn:
@@ -70,6 +74,16 @@ class Pool:
                 self._answers.setdefault(ask.sent, [])
                 asks.append(ask)
         self._keep(asks)
+        yield self.progress()
+
+    def progress(self) -> Candidates:
+        """How far the draw is, and the candidate with the highest posterior mean of R so far."""
+        scored = self.scored()
+        if not scored:
+            return self.source.progress()
+        worth, places = self.worth(scored, {})
+        best = max(range(len(scored)), key=lambda number: worth.mean[places[number]])
+        return self.source.progress(len(scored), scored[best].rewrite)
 
     def compare(self, raw: int, rewrites: Mapping[Candidate, int]) -> None:
         """Give the prompt and some rewrites more answers, which count with the earlier ones."""
@@ -159,17 +173,17 @@ class Pool:
         worth = posterior(tally(answers, [rewards_of(self.raw)]))
         return worth, [places[candidate.rewrite.text] for candidate in scored]
 
-    def weighed(self, scored: Sequence[Candidate]) -> Candidates:
+    def weighed(self, scored: Sequence[Candidate]) -> WeighedCandidates:
         """Candidates as the weights of ρ* need them."""
         worth, places = self.worth(scored, {})
-        return Candidates(
+        return WeighedCandidates(
             np.array([candidate.log_reference for candidate in scored]),
             np.array([candidate.rewrite.log_proposal for candidate in scored]),
             np.array(places),
             worth,
         )
 
-    def diagnosed(self, weighed: Candidates) -> Diagnostics:
+    def diagnosed(self, weighed: WeighedCandidates) -> Diagnostics:
         """What the weights show, those that were refused having none."""
         waiting = [
             candidate

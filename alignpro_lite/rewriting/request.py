@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, check_prompt
+from alignpro_lite.decoding.log_probs import require_alternatives
+from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import InputError
@@ -15,6 +18,7 @@ from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
 
 Guard = Literal["strict", "balanced", "off"]
 Returns = Literal["scored", "fresh"]
+RewriteSwitch = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,13 @@ class Request:
 
     Attributes:
         system: A system prompt for the target, or None for the model's own.
-        history: Earlier turns of the conversation, as the target saw them.
+        history: Earlier turns of the conversation, as the target saw them. The prompter sees the
+            last ones, as many as fit; the prompt alone is rewritten.
         max_tokens: The most tokens of the answer, its thought included.
         stop: Strings that end the answer; in a thought they are text.
         sampling: How the answer is drawn; its seed serves the rewrite too.
+        rewrite: Whether the prompt is rewritten; `auto` leaves it as it is where a rewrite would
+            spoil the answer, see `why_kept`.
         rewrite_sampling: How the rewrite is drawn; None takes the bundle's own, or with a reward
             ρ_θ at temperature 1 without filters.
         protect: Regular expressions of text that a rewrite must keep, in addition to what `spans`
@@ -138,6 +145,10 @@ class Request:
         rho_star: How many rewrites are tried and how one of them is chosen.
         thinking: Whether a target that can think does so before it answers; `auto` leaves it to its
             chat template.
+        penalties: What makes tokens of the answer more or less likely than the target has them.
+        constraint: What the answer, without the thought, must be; None for any text.
+        log_probs: How many alternatives to each token of the answer the result lists, 0 to 20; None
+            to list nothing.
     """
 
     system: str | None = None
@@ -145,10 +156,14 @@ class Request:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     sampling: Sampling = DEFAULT_SAMPLING
+    rewrite: RewriteSwitch = "auto"
     rewrite_sampling: Sampling | None = None
     protect: tuple[str, ...] = ()
     rho_star: RhoStar = RhoStar()
     thinking: Thinking = "auto"
+    penalties: Penalties = NO_PENALTIES
+    constraint: Constraint | None = None
+    log_probs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used, before anything is loaded.
@@ -157,9 +172,20 @@ class Request:
             InputError: Names the setting or the pattern.
         """
         _require_one_of(get_args(Thinking), "thinking", self.thinking)
+        _require_one_of(get_args(RewriteSwitch), "rewrite", self.rewrite)
         _require_texts("stop", self.stop)
         _require_texts("protect", self.protect)
         compile_patterns(self.protect)
+        require_alternatives(self.log_probs)
+
+    @property
+    def why_kept(self) -> str | None:
+        """Why the prompt goes out as it is, one phrase; None if it is to be rewritten."""
+        if self.rewrite == "off":
+            return "rewriting is off"
+        # An instruction to explain spoils what is to be extracted.
+        is_shaped = self.constraint is not None and self.rewrite == "auto"
+        return "the answer has a given form" if is_shaped else None
 
     def with_seed(self, seed: int) -> Request:
         """This request with another seed."""
@@ -176,4 +202,13 @@ class Request:
             check_prompt(self.system)
         system = [Message("system", self.system)] if self.system else []
         messages = (*system, *self.history, Message("user", prompt))
-        return Question(messages, self.max_tokens, self.sampling, self.stop, thinking=self.thinking)
+        return Question(
+            messages,
+            self.max_tokens,
+            self.sampling,
+            self.stop,
+            thinking=self.thinking,
+            penalties=self.penalties,
+            constraint=self.constraint,
+            log_probs=self.log_probs,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alignpro_lite.decoding.engine import FinishReason
+from alignpro_lite.decoding.log_probs import TokenLogProb
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.rewriting.certificate import Certificate
 from alignpro_lite.rewriting.trials import Trial
@@ -60,6 +61,8 @@ class Result:
         finish_reason: `stop`, `length` (cut at max_tokens) or `cancelled`.
         answer_tokens: Tokens of thought and answer, the stop token included.
         timings: How long it took.
+        log_probs: Of the tokens of `answer`, in order, if they were asked for.
+        prompt_tokens: Tokens of the conversation that the target read.
     """
 
     choice: Choice
@@ -69,6 +72,8 @@ class Result:
     finish_reason: FinishReason
     answer_tokens: int
     timings: Timings
+    log_probs: tuple[TokenLogProb, ...] = ()
+    prompt_tokens: int = 0
 
     @property
     def certificate(self) -> Certificate:

@@ -31,7 +31,7 @@ LEAST_ESS = 8.0
 
 
 @dataclass(frozen=True)
-class Candidates:
+class WeighedCandidates:
     """N rewrites of one prompt, drawn independently from one proposal, in the order of the draws.
 
     Attributes:
@@ -87,7 +87,7 @@ class Diagnostics:
     reliability: float
 
 
-def log_weights(candidates: Candidates, strength: float) -> Vector:
+def log_weights(candidates: WeighedCandidates, strength: float) -> Vector:
     """The log-weight of each candidate, up to a common constant.
 
     Args:
@@ -160,7 +160,7 @@ def shares(weights: Vector) -> Vector:
     return normalised
 
 
-def diagnose(candidates: Candidates, strength: float, unusable: int = 0) -> Diagnostics:
+def diagnose(candidates: WeighedCandidates, strength: float, unusable: int = 0) -> Diagnostics:
     """Sum up what the candidates say about ρ*.
 
     Args:

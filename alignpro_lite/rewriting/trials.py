@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from alignpro_lite.decoding.cancellation import Cancellation, deadline
 from alignpro_lite.decoding.engine import FinishReason
-from alignpro_lite.decoding.sampling import Consumer, stream_seed
+from alignpro_lite.decoding.log_probs import TokenLogProb
+from alignpro_lite.decoding.sampling import Consumer, Draw, stream_seed
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
@@ -35,20 +36,22 @@ class Trial:
     """An answer, or the beginning of one.
 
     Attributes:
-        tokens: Its token ids, the stop token included.
+        draws: Its tokens, the stop token included.
         text: Its text, without what was thought.
         finish_reason: `length` if it can be continued.
         reward: r*(x, y); NaN if it could not be scored.
         reasoning: What was thought before it.
         thought_only: Whether the thought did not come to an answer; it then has no reward.
+        log_probs: Of the tokens of `text`, if they were asked for.
     """
 
-    tokens: tuple[int, ...]
+    draws: tuple[Draw, ...]
     text: str
     finish_reason: FinishReason
     reward: float
     reasoning: str = ""
     thought_only: bool = False
+    log_probs: tuple[TokenLogProb, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,12 +260,13 @@ def _finished(trials: Sequence[Trial]) -> list[Trial]:
 def _trial(stream: AnswerStream, text: str) -> Trial:
     """A trial that is not scored yet."""
     return Trial(
-        tokens=tuple(stream.tokens),
+        draws=tuple(stream.draws),
         text=text,
         finish_reason=stream.finish_reason or "cancelled",
         reward=math.nan,
         reasoning=stream.reasoning,
         thought_only=stream.thought_only,
+        log_probs=tuple(stream.log_probs),
     )
 
 

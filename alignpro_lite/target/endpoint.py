@@ -52,14 +52,7 @@ class Endpoint:
             InputError: The address or the key cannot be used, or the key would travel in plain
                 text.
         """
-        address = require_plain_address(url)
-        key = None if key_variable is None else _key_in(key_variable)
-        if key and address.scheme != "https" and not is_loopback(address.hostname or ""):
-            raise InputError(
-                f"The key in {key_variable} would be sent to {url} in plain text.",
-                "Use an https address, or leave the key out.",
-            )
-        self._remote = Remote(url, f"Bearer {key}" if key else None)
+        self._remote = Remote(url, authorization(url, key_variable))
         self._timeout = timeout
         self._retry_pauses = tuple(retry_pauses)
         self._closed = threading.Event()
@@ -115,6 +108,26 @@ class Endpoint:
                 f"expected JSON from {shown_url(self._remote.url)}, "
                 f"found {self._remote.quoted(content)!r}"
             ) from error
+
+
+def authorization(url: str, key_variable: str | None) -> str | None:
+    """The header with the key for an address.
+
+    Args:
+        url: http or https, without user, password or query.
+        key_variable: Name of the environment variable that holds the key; None for no key.
+
+    Raises:
+        InputError: The address or the key cannot be used, or the key would travel in plain text.
+    """
+    address = require_plain_address(url)
+    key = None if key_variable is None else _key_in(key_variable)
+    if key and address.scheme != "https" and not is_loopback(address.hostname or ""):
+        raise InputError(
+            f"The key in {key_variable} would be sent to {url} in plain text.",
+            "Use an https address, or leave the key out.",
+        )
+    return f"Bearer {key}" if key else None
 
 
 def require_plain_address(url: str) -> SplitResult:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from alignpro_lite.decoding.backends import offload_devices
+from alignpro_lite.decoding.cancellation import LoadWatch
+from alignpro_lite.decoding.guide import Guide
 from alignpro_lite.decoding.llamacpp import LlamaContext, LlamaModel, llama_cpp
-from alignpro_lite.decoding.sampling import Draw, Sampling, TokenSource, token_log_prob
+from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
+from alignpro_lite.decoding.sampling import (
+    Draw,
+    Sampling,
+    TokenSource,
+    most_likely,
+    token_log_prob,
+)
+from alignpro_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MICRO_BATCH = 256
 """Prompt tokens of one call. Cancelling does not wait for its end, but other sequences do."""
@@ -46,9 +62,60 @@ class SamplerChain:
 
     Attributes:
         pointer: Its `struct llama_sampler`; whoever made it frees it.
+        guide: Which tokens may come next; None for all.
+        alternatives: How many of the most likely tokens each draw lists.
     """
 
     pointer: Any
+    guide: Guide | None = None
+    alternatives: int = 0
+
+    @contextmanager
+    def restricted(self, logits: NDArray[np.float32]) -> Iterator[None]:
+        """Within the block, tokens that may not come next are impossible.
+
+        Args:
+            logits: llama.cpp's own, which other sequences of the same prompt need as they were.
+
+        Raises:
+            InputError: See `Guide.allowed`.
+        """
+        if self.guide is None:
+            yield
+            return
+        kept, logits[:] = logits.copy(), np.where(self.guide.allowed(), logits, -np.inf)
+        yield
+        logits[:] = kept
+
+    def accept(self, token: int) -> None:
+        """Go on behind a drawn token.
+
+        Raises:
+            InputError: See `Guide.accept`.
+        """
+        if self.guide is not None:
+            self.guide.accept(token)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the tokens of one sequence are drawn by llama.cpp.
+
+    Attributes:
+        sampling: The filters, and the seed of the sequence.
+        penalties: What changes the logits first.
+        longest: How many tokens it may get; all of them count for the penalties.
+        guide: Which tokens may come next, at the beginning of the sequence; None for all.
+        alternatives: How many of the most likely tokens each draw lists.
+        begun: The tokens that it begins with.
+    """
+
+    sampling: Sampling
+    penalties: Penalties = NO_PENALTIES
+    longest: int = 0
+    guide: Guide | None = None
+    alternatives: int = 0
+    begun: tuple[int, ...] = ()
 
 
 TargetSampler: TypeAlias = SamplerChain | TokenSource
@@ -69,10 +136,11 @@ class LoraAdapter:
     scale: float = 1.0
 
 
-def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
-    """Load the weights of a target.
+def open_model(path: Path, settings: TargetSettings, watch: LoadWatch | None = None) -> LlamaModel:
+    """Load the weights of a target, before the eyes of a watcher.
 
     Raises:
+        CancelledError: The watcher has cancelled it.
         MissingDependencyError: llama-cpp-python is not installed.
         ModelFileError: llama.cpp cannot open the file.
         DeviceError: The GPU is gone, or there is not enough memory.
@@ -85,30 +153,66 @@ def open_model(path: Path, settings: TargetSettings) -> LlamaModel:
     # AUTO maps the file, unless the GPU cannot compute with mapped memory.
     params.load_mode = lib.LLAMA_LOAD_MODE_AUTO if settings.mapped else lib.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = not settings.mapped
-    return LlamaModel(path, params)
+    return LlamaModel(path, params, watch)
 
 
-def new_sampler(model: LlamaModel, sampling: Sampling) -> SamplerChain:
-    """llama.cpp's sampler chain for one sequence; `free_sampler` frees it."""
+def new_sampler(model: LlamaModel, drawing: Drawing) -> SamplerChain:
+    """llama.cpp's sampler chain for one sequence; `free_sampler` frees it.
+
+    Raises:
+        InputError: The sequence may not begin as it does, or a bias is for a token that the model
+            does not have.
+    """
+    for token, _ in drawing.penalties.bias:
+        if not 0 <= token < model.n_vocab:
+            raise InputError(
+                f"A bias needs a token from 0 to {model.n_vocab - 1}, found {token}.",
+                "Pass token ids of this target.",
+            )
     lib = model.lib
     params = lib.llama_sampler_chain_default_params()
     params.no_perf = True
-    chain = lib.llama_sampler_chain_init(params)
+    chain = SamplerChain(lib.llama_sampler_chain_init(params), drawing.guide, drawing.alternatives)
+    for part in (*_penalty_samplers(model, drawing), *_draw_samplers(model, drawing.sampling)):
+        lib.llama_sampler_chain_add(chain.pointer, part)
+    try:
+        for token in drawing.begun:
+            lib.llama_sampler_accept(chain.pointer, token)
+            chain.accept(token)
+    except InputError:
+        free_sampler(model, chain)
+        raise
+    return chain
+
+
+def _penalty_samplers(model: LlamaModel, drawing: Drawing) -> list[Any]:
+    """The samplers of llama.cpp that change logits, in their order."""
+    lib, penalties = model.lib, drawing.penalties
     parts = []
+    if penalties.bias:
+        biases = (lib.llama_logit_bias * len(penalties.bias))(*penalties.bias)
+        parts.append(lib.llama_sampler_init_logit_bias(model.n_vocab, len(biases), biases))
+    if penalties.counts:
+        amounts = penalties.repeat, penalties.frequency, penalties.presence
+        parts.append(lib.llama_sampler_init_penalties(model.n_vocab, drawing.longest, *amounts))
+    return parts
+
+
+def _draw_samplers(model: LlamaModel, sampling: Sampling) -> list[Any]:
+    """The samplers of llama.cpp that choose a token, in their order."""
+    lib = model.lib
     if sampling.temperature == 0:
-        parts.append(lib.llama_sampler_init_greedy())
-    else:
-        if sampling.top_k > 0:
-            parts.append(lib.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1:
-            parts.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
-        if sampling.min_p > 0:
-            parts.append(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        parts.append(lib.llama_sampler_init_temp(sampling.temperature))
-        parts.append(lib.llama_sampler_init_dist(sampling.seed))
-    for part in parts:
-        lib.llama_sampler_chain_add(chain, part)
-    return SamplerChain(chain)
+        return [lib.llama_sampler_init_greedy()]
+    parts = []
+    if sampling.top_k > 0:
+        parts.append(lib.llama_sampler_init_top_k(sampling.top_k))
+    if sampling.top_p < 1:
+        parts.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
+    if sampling.min_p > 0:
+        parts.append(lib.llama_sampler_init_min_p(sampling.min_p, 1))
+    parts.append(lib.llama_sampler_init_temp(sampling.temperature))
+    parts.append(lib.llama_sampler_init_dist(sampling.seed))
+    return parts
 
 
 def free_sampler(model: LlamaModel, sampler: TargetSampler) -> None:
@@ -189,14 +293,21 @@ class LlamaStepper:
         self._context.resume()
 
     def draw(self, output: int, sampler: TargetSampler) -> Draw:
-        """Draw a token from an output of the last `prefill` or `decode`."""
+        """Draw a token from an output of the last `prefill` or `decode`.
+
+        Raises:
+            InputError: The constraint on this sequence cannot be kept; others are not affected.
+        """
         place = self._outputs[output]
         logits = self._context.logits(place)
         if not isinstance(sampler, SamplerChain):
             return sampler.draw(logits)
-        pointer = self._context.pointer
-        token = int(self._lib.llama_sampler_sample(sampler.pointer, pointer, place))
-        return Draw(token, token_log_prob(logits, token))
+        alternatives = most_likely(logits, sampler.alternatives)
+        with sampler.restricted(logits):
+            pointer = self._context.pointer
+            token = int(self._lib.llama_sampler_sample(sampler.pointer, pointer, place))
+        sampler.accept(token)
+        return Draw(token, token_log_prob(logits, token), alternatives)
 
     def is_stop(self, token: int) -> bool:
         """Whether a token ends the sequence."""

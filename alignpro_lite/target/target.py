@@ -6,15 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import LoadWatch
+from alignpro_lite.decoding.checking import require_keepable
+from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
+from alignpro_lite.decoding.grammar import answer_grammar, reply_grammar
+from alignpro_lite.decoding.guide import Guide, GuideVocabulary
 from alignpro_lite.decoding.llamacpp import LlamaModel
+from alignpro_lite.decoding.log_probs import TokenLogProb
+from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.reasoning import (
     Passage,
     ReasoningFormat,
@@ -23,13 +31,14 @@ from alignpro_lite.decoding.reasoning import (
     reasoning_format,
     split_stream,
 )
-from alignpro_lite.decoding.sampling import GivenTokens, Sampling, stream_seed
+from alignpro_lite.decoding.sampling import Draw, GivenTokens, Sampling, stream_seed
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.text import StopStrings, decoded
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
 from alignpro_lite.target.llama import (
+    Drawing,
     LlamaStepper,
     LoraAdapter,
     TargetSampler,
@@ -57,8 +66,12 @@ class Question:
         stop: Strings that end an answer and are not part of it; in a thought they are text.
         count: How many answers; each has its own random stream.
         first: The number of the first answer's random stream.
-        begun: Token ids that every answer begins with; decoding continues after them.
+        begun: The tokens that every answer begins with, as they were drawn; decoding continues
+            after them.
         thinking: Whether the model thinks first.
+        penalties: What makes tokens more or less likely than the model has them.
+        constraint: What the answer, without the thought, must be; None for any text.
+        log_probs: How many alternatives to each token are listed, 0 to 20; None to list nothing.
     """
 
     messages: Sequence[Message]
@@ -67,8 +80,16 @@ class Question:
     stop: Sequence[str] = ()
     count: int = 1
     first: int = 0
-    begun: tuple[int, ...] = ()
+    begun: tuple[Draw, ...] = ()
     thinking: Thinking = "auto"
+    penalties: Penalties = NO_PENALTIES
+    constraint: Constraint | None = None
+    log_probs: int | None = None
+
+    @property
+    def begun_tokens(self) -> list[int]:
+        """Ids of the tokens that every answer begins with."""
+        return [draw.token for draw in self.begun]
 
 
 class AnswerStream:
@@ -80,21 +101,34 @@ class AnswerStream:
         tokens: Stream[TargetSampler],
         question: Question,
         splitter: ReasoningSplitter,
+        prompt_tokens: int,
     ) -> None:
         self._target = target
         self._tokens = tokens
         self._begun = question.begun
+        self.prompt_tokens = prompt_tokens - len(question.begun)
+        """Tokens of the conversation, without those that the answer begins with."""
         self._splitter = splitter
         self._stops = StopStrings(question.stop)
         self._thought: list[str] = []
-        self.tokens: list[int] = []
+        self._reported = question.log_probs is not None
+        self._answer_begun = False
+        self._unreported: list[TokenLogProb] = []
+        self.log_probs: list[TokenLogProb] = []
+        """Of the tokens of the answer so far, if they were asked for."""
+        self.draws: list[Draw] = []
         self.log_prob = 0.0
         """Natural, of the tokens decoded here, without those that the answer began with."""
 
     @property
+    def tokens(self) -> list[int]:
+        """Ids of the tokens so far."""
+        return [draw.token for draw in self.draws]
+
+    @property
     def token_count(self) -> int:
         """Tokens so far, those of the thought and the stop token included."""
-        return len(self.tokens)
+        return len(self.draws)
 
     @property
     def reasoning(self) -> str:
@@ -121,7 +155,7 @@ class AnswerStream:
             for passage in split_stream(decoded(self._pieces()), self._splitter, self._stops):
                 if passage.is_thought:
                     self._thought.append(passage.text)
-                yield passage
+                yield self._with_log_probs(passage) if self._reported else passage
         finally:
             self._tokens.cancel()
 
@@ -130,13 +164,32 @@ class AnswerStream:
         self._tokens.cancel()
 
     def _pieces(self) -> Iterator[bytes]:
-        for token in self._begun:
-            self.tokens.append(token)
-            yield self._target.spoken(token)
+        for draw in self._begun:
+            yield self._piece(draw)
         for draw in self._tokens:
-            self.tokens.append(draw.token)
             self.log_prob += draw.log_prob
-            yield self._target.spoken(draw.token)
+            yield self._piece(draw)
+
+    def _piece(self, draw: Draw) -> bytes:
+        self.draws.append(draw)
+        if self._reported:
+            self._unreported.append(self._target.log_probs_of(draw))
+        return self._target.spoken(draw.token)
+
+    def _with_log_probs(self, passage: Passage) -> Passage:
+        """A passage with the tokens that it is made of, which are those of the answer in the end.
+
+        Before the answer there may be a tag in the same tokens, or white space that is not shown.
+        """
+        size = len(passage.text.encode()) + self._splitter.held_size + self._stops.held_size
+        made_of = [token for token in self._unreported if token.piece]
+        if not self._answer_begun:
+            made_of = list(_last_pieces(made_of, size))
+        self._unreported = []
+        if not passage.is_thought:
+            self._answer_begun = True
+            self.log_probs.extend(made_of)
+        return replace(passage, log_probs=tuple(made_of))
 
 
 class LlamaTarget:
@@ -151,23 +204,27 @@ class LlamaTarget:
             decoded there too.
     """
 
-    def __init__(self, path: Path, file: GgufFile, settings: TargetSettings) -> None:
+    def __init__(
+        self, path: Path, file: GgufFile, settings: TargetSettings, watch: LoadWatch | None = None
+    ) -> None:
         """Load a model.
 
         Args:
             path: A GGUF file that generates text.
             file: Its header, already read and checked.
             settings: Sizes and devices.
+            watch: Told how far the loading is.
 
         Raises:
             ModelFileError: llama.cpp cannot open the file.
             DeviceError: There is not enough memory, or the GPU cannot be used.
+            CancelledError: The watcher has cancelled it.
         """
         self.file = file
         with ExitStack() as failing:
             keep_renderer()  # it starts while the weights are loaded
             failing.callback(release_renderer)
-            model = open_model(path, settings)
+            model = open_model(path, settings, watch)
             names = {
                 "bos_token": model.special_text(model.bos),
                 "eos_token": model.special_text(model.eos),
@@ -277,7 +334,13 @@ class LlamaTarget:
             raise
         return [
             [
-                AnswerStream(self, stream, question, self._splitter(submission.prompt, question))
+                AnswerStream(
+                    self,
+                    stream,
+                    question,
+                    self._splitter(submission.prompt, question),
+                    len(submission.prompt),
+                )
                 for submission in batch
                 for stream in next(started)
             ]
@@ -305,23 +368,53 @@ class LlamaTarget:
         Raises:
             ContextOverflowError: The conversation and an answer can never fit.
         """
-        tokens = [*self._prompt(question), *question.begun]
+        tokens = [*self._prompt(question), *question.begun_tokens]
         self.engine.require_room(Submission(tokens, [GivenTokens([0])], _left(question)))
 
     def _submissions(self, question: Question) -> Iterator[Submission[TargetSampler]]:
         """The answers to a question, in as few batches as rows and context allow."""
-        prompt = [*self._prompt(question), *question.begun]
+        asked = self._prompt(question)
+        prompt = [*asked, *question.begun_tokens]
+        guide = self._guide(question, asked)
         together = self.engine.together(len(prompt), _left(question))
         numbers = range(question.first, question.first + question.count)
         for start in range(0, len(numbers), together):
-            seeds = [
-                stream_seed(question.sampling.seed, number)
+            samplers: list[TargetSampler] = [
+                new_sampler(self._native, self._drawing(question, number, guide))
                 for number in numbers[start : start + together]
             ]
-            samplers: list[TargetSampler] = [
-                new_sampler(self._native, replace(question.sampling, seed=seed)) for seed in seeds
-            ]
             yield Submission(prompt, samplers, _left(question))
+
+    def _drawing(self, question: Question, number: int, guide: Guide | None) -> Drawing:
+        """How one answer is drawn."""
+        seed = stream_seed(question.sampling.seed, number)
+        return Drawing(
+            replace(question.sampling, seed=seed),
+            question.penalties,
+            longest=question.max_tokens,
+            guide=guide and guide.copy(),
+            alternatives=question.log_probs or 0,
+            begun=tuple(question.begun_tokens),
+        )
+
+    def _guide(self, question: Question, asked: Sequence[int]) -> Guide | None:
+        """What an answer to a prompt is held to, at its beginning."""
+        if question.constraint is None:
+            return None
+        require_keepable(question.constraint)
+        inside = self.begins_thought(asked)
+        thinks = self.reasoning is not None and (inside or question.thinking != "off")
+        if self.reasoning is None or not thinks:
+            return self._vocabulary.guide(answer_grammar(question.constraint))
+        return self._vocabulary.guide(
+            reply_grammar(question.constraint, self.reasoning, inside=inside)
+        )
+
+    @cached_property
+    def _vocabulary(self) -> GuideVocabulary:
+        native = self._native
+        pieces = [self.spoken(token) for token in range(native.n_vocab)]
+        return GuideVocabulary(pieces, native.stop, native.tokenize_inside)
 
     def _prompt(self, question: Question) -> list[int]:
         return self.prompt_tokens(question.messages, question.thinking)
@@ -481,6 +574,14 @@ class LlamaTarget:
             samplers = [GivenTokens(tokens) for tokens in batch]
             yield Submission(prompt, samplers, max(map(len, batch)))
 
+    def log_probs_of(self, draw: Draw) -> TokenLogProb:
+        """A drawn token as it is reported, with its alternatives."""
+        alternatives = tuple(
+            TokenLogProb(token, self.piece(token), log_prob)
+            for token, log_prob in draw.alternatives
+        )
+        return TokenLogProb(draw.token, self.piece(draw.token), draw.log_prob, alternatives)
+
     def is_like(self, other: LlamaTarget) -> bool:
         """Whether both have the same vocabulary, so that each can score what the other wrote."""
         ours, theirs = self._native, other._native
@@ -528,6 +629,15 @@ def _require_tokens(tokens: Sequence[int], size: int) -> None:
             f"An answer to score needs tokens from 0 to {size - 1}, found {list(tokens)[:8]}.",
             "Score answers of this target, or of another one with the same vocabulary.",
         )
+
+
+def _last_pieces(tokens: Sequence[TokenLogProb], size: int) -> Sequence[TokenLogProb]:
+    """The fewest last tokens that have so many bytes together."""
+    start = len(tokens)
+    while start > 0 and size > 0:
+        start -= 1
+        size -= len(tokens[start].piece)
+    return tokens[start:]
 
 
 def _left(question: Question) -> int:

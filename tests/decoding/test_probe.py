@@ -403,7 +403,7 @@ def test_the_doors_of_the_library_and_the_commands_are_one(tmp_path, monkeypatch
     seen = []
     for place in ("loading", "reward.loading"):
         monkeypatch.setattr(
-            f"alignpro_lite.{place}.require_working", lambda model, cache: seen.append(model.kind)
+            f"alignpro_lite.{place}.require_working", lambda model, *_: seen.append(model.kind)
         )
     store = ModelStore.open(tmp_path)
     with AlignedModel.load(TINY_TARGET, TINY_BUNDLE, devices=DEVICES, cache=tmp_path):

@@ -423,7 +423,7 @@ def test_a_language_model_that_fails_to_load_is_an_error_of_loading(monkeypatch)
     def fail():
         raise InputError("No languages.", "Install them.")
 
-    monkeypatch.setattr("alignpro_lite.aligned.language_model", fail)
+    monkeypatch.setattr("alignpro_lite.opening.language_model", fail)
     devices = DeviceRequest("cpu")
     with pytest.raises(InputError, match="No languages"):
         AlignedModel.load(TINY_TARGET, TINY_BUNDLE, devices=devices)

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from alignpro_lite.rewriting.posterior import Posterior, Tally, posterior, tally
 from alignpro_lite.rewriting.rho_star import (
     LEAST_ESS,
-    Candidates,
+    WeighedCandidates,
     diagnose,
     log_weights,
     metropolis_hastings,
@@ -37,13 +37,15 @@ def known(reward):
 
 
 def candidates(reference, proposal, reward):
-    return Candidates(np.log(reference), np.log(proposal), np.arange(len(reward)), known(reward))
+    return WeighedCandidates(
+        np.log(reference), np.log(proposal), np.arange(len(reward)), known(reward)
+    )
 
 
 def toy_candidates(places, worth):
     """Rewrites of the toy, drawn from PROPOSAL."""
     rewrites = places % len(STAR)
-    return Candidates(np.log(SFT)[rewrites], np.log(PROPOSAL)[rewrites], places, worth)
+    return WeighedCandidates(np.log(SFT)[rewrites], np.log(PROPOSAL)[rewrites], places, worth)
 
 
 def toy_weights(drawn):
@@ -107,7 +109,7 @@ def test_a_proposal_that_is_rho_star_makes_both_exact_at_any_size(sampler):
     def draw(random):
         drawn = random.choice(len(STAR), size=(CHUNK, 3), p=STAR)
         worth, flat = known(REWARD), drawn.ravel()
-        proposed = Candidates(np.log(SFT)[flat], np.log(STAR)[flat], flat, worth)
+        proposed = WeighedCandidates(np.log(SFT)[flat], np.log(STAR)[flat], flat, worth)
         weights = log_weights(proposed, STRENGTH).reshape(drawn.shape)
         if sampler == "chain":
             chosen = metropolis_hastings(weights, random)[..., -1]
@@ -190,7 +192,7 @@ def diagnosed(random, size, answers, spread, noise, refused=0.0):
     raw = random.normal(0, noise, 8)
     zeros = np.zeros(count)
     learned = posterior(tally(list(rewards), [raw]))
-    drawn = Candidates(zeros, zeros, np.arange(count), learned)
+    drawn = WeighedCandidates(zeros, zeros, np.arange(count), learned)
     return diagnose(drawn, 0.02, unusable=size - count)
 
 
@@ -287,7 +289,7 @@ def test_any_candidates_are_weighed_and_drawn_from_safely(data, size, exponent):
         st.lists(arrays(np.float64, st.integers(1, 3), elements=FINITE), min_size=1)
     )
     places = data.draw(arrays(np.int64, size, elements=st.integers(0, len(answers) - 1)))
-    drawn = Candidates(reference, proposal, places, posterior(tally(answers)))
+    drawn = WeighedCandidates(reference, proposal, places, posterior(tally(answers)))
     strength = 10.0**exponent
     weights = log_weights(drawn, strength)
     assert not np.isnan(weights).any()

@@ -109,7 +109,7 @@ def test_the_target_is_its_own_judge_in_the_memory_that_it_has(monkeypatch):
         opened.append(given)
         return plan_models(*given)
 
-    monkeypatch.setattr("alignpro_lite.aligned.plan_models", noted)
+    monkeypatch.setattr("alignpro_lite.opening.plan_models", noted)
     monkeypatch.setattr("alignpro_lite.reward.loading.LlamaTarget", None)
     with AlignedModel.load(
         TINY_TARGET, TINY_BUNDLE, "judge:target", devices=DeviceRequest("cpu")

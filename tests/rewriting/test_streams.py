@@ -36,9 +36,9 @@ class Spy:
             self.numpy.append(tuple(map(int, key)))
             return philox(key=key)
 
-        def seeded(native, sampling):
-            self.llama.append(sampling.seed)
-            return new_sampler(native, sampling)
+        def seeded(native, drawing):
+            self.llama.append(drawing.sampling.seed)
+            return new_sampler(native, drawing)
 
         monkeypatch.setattr(np.random, "Philox", keyed)
         monkeypatch.setattr("alignpro_lite.target.target.new_sampler", seeded)

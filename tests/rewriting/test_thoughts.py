@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from alignpro_lite import AlignedModel, Request, RhoStar, Sampling
+from alignpro_lite import AlignedModel, Reasoning, Request, RhoStar, Sampling, Text
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.errors import InputError
 from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.reward.reward import Reward
@@ -145,13 +144,14 @@ def test_a_result_tells_thought_and_answer_apart(opened):
     assert not result.thought_only
 
 
-def test_a_stream_gives_the_answer_and_passages_give_both(opened):
+def test_a_stream_gives_the_answer_and_events_give_both(opened):
     target = opened(models.ALWAYS)
     request = Request(max_tokens=200)
     assert "".join(aligned(target).stream("What is 12 + 345?", request)) == "It is 357."
-    passages = list(aligned(target).stream("What is 12 + 345?", request).passages())
-    assert "".join(p.text for p in passages if p.is_thought).strip() == "It is a sum."
-    assert passages[-1] == Passage(".", is_thought=False)
+    events = list(aligned(target).stream("What is 12 + 345?", request).events())
+    assert "".join(e.text for e in events if isinstance(e, Reasoning)).strip() == "It is a sum."
+    assert events[-2] == Text(".")
+    assert events[-1].result.reasoning == "It is a sum."
 
 
 def test_a_cut_thought_is_told(opened):

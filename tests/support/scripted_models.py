@@ -10,7 +10,7 @@ import numpy as np
 
 from alignpro_lite import Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.decoding.sampling import Sampler, stream_seed
+from alignpro_lite.decoding.sampling import Draw, Sampler, stream_seed
 from alignpro_lite.decoding.thinking import ThinkingSwitch
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.prompter.profile import PrompterProfile
@@ -40,14 +40,19 @@ class FakePrompter:
         self.finish = finish
         self.chances = chances
         self.started = []
+        self.shown = []
         self.sampling = Sampling()
         self.scored = 0
         self.profile = PrompterProfile(
             "scripted", AUGMENT, Sampling(temperature=0.4), 64, adapter is not None, strength
         )
 
-    def start(self, prompt, count, sampling, first=0):
+    def fitting(self, prompt, history):
+        return tuple(history)
+
+    def start(self, prompt, count, sampling, first=0, earlier=()):
         self.started.append((first, count))
+        self.shown.append(earlier)
         self.sampling = sampling
         return [self._stream(number) for number in range(first, first + count)]
 
@@ -62,7 +67,8 @@ class FakePrompter:
         rewrite = Rewrite(text, text, (place + 1,), -3.0, -3.0, self.finish)
         return type("Stream", (), {"result": lambda _: rewrite, "cancel": lambda _: None})()
 
-    def reference_score(self, prompt, outputs):
+    def reference_score(self, prompt, outputs, earlier=(), cancellation=None):
+        self.shown.append(earlier)
         self.scored += len(outputs)
         return [-3.0 - self.ratios[tokens[0] - 1] for tokens in outputs]
 
@@ -70,7 +76,8 @@ class FakePrompter:
 class FakeAnswer:
     def __init__(self, text, tokens):
         self.text = text
-        self.tokens = [1] * tokens
+        self.draws = [Draw(1, 0.0)] * tokens
+        self.log_probs = []
         self.finish_reason = "stop"
         self.token_count = tokens
         self.reasoning = ""

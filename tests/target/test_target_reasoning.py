@@ -108,7 +108,7 @@ def test_an_answer_that_begins_with_its_thought_is_split_the_same(opened):
     target = opened(models.OPENED, THOUGHT.removeprefix("<think>\n"))
     _, whole = answered(target)
     for length in (1, 5, len(whole.tokens) - 3):
-        begun = tuple(whole.tokens[:length])
+        begun = tuple(whole.draws[:length])
         left = b"".join(map(target.spoken, whole.tokens[length:])).decode()
         again = opened(models.OPENED, left)
         answer, stream = answered(again, begun=begun)

@@ -1,0 +1,204 @@
+"""`AsyncAlignedModel`: the same model for asyncio. A task that is cancelled cancels its work.
+
+Each step of a stream waits on a thread of the model's own pool, and the next one begins when it is
+asked for: whoever reads slowly holds nothing back but their own stream, and between `Rewritten` and
+the next event there is all the time that a user takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from alignpro_lite.aligned import AlignedModel
+from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.errors import DeviceError
+from alignpro_lite.events import Event, Text
+from alignpro_lite.hardware.device import DeviceRequest
+from alignpro_lite.prompter.prompter import Rewrite
+from alignpro_lite.registry import DEFAULT
+from alignpro_lite.registry.storage import OnProgress, Progress, no_progress
+from alignpro_lite.rewriting.request import Request
+from alignpro_lite.rewriting.result import Choice, Result
+from alignpro_lite.stream import AlignedStream
+
+T = TypeVar("T")
+
+MOST_WAITING = 64
+"""Threads of a model's pool, started as they are needed: so many streams wait at the same time, and
+others for one of these."""
+
+
+class AsyncAlignedStream:
+    """An answer being made: `async for` gives pieces of text; see `AlignedStream`."""
+
+    def __init__(self, stream: AlignedStream, pool: ThreadPoolExecutor) -> None:
+        self._stream = stream
+        self._pool = pool
+        self._events = stream.events()
+
+    @property
+    def choice(self) -> Choice | None:
+        """Which prompt goes to the target; None before it is known."""
+        return self._stream.choice
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Pieces of the answer; iterating again continues the same answer."""
+        async for event in self.events():
+            if isinstance(event, Text):
+                yield event.text
+
+    async def events(self) -> AsyncIterator[Event]:
+        """All that happens, as it happens; see `AlignedStream.events`."""
+        while (event := await self._wait(lambda: next(self._events, None))) is not None:
+            yield event
+
+    async def prepare(self) -> Choice:
+        """Rewrite the prompt, without answering it yet; see `AlignedStream.prepare`."""
+        return await self._wait(self._stream.prepare)
+
+    async def result(self) -> Result:
+        """Read the rest of the answer and sum it up."""
+        return await self._wait(self._stream.result)
+
+    def use(self, text: str) -> Choice:
+        """Send this prompt instead, before the answer begins; see `AlignedStream.use`."""
+        return self._stream.use(text)
+
+    def cancel(self) -> None:
+        """Stop as soon as the step under way is done; from any task or thread."""
+        self._stream.cancel()
+
+    async def _wait(self, step: Callable[[], T]) -> T:
+        return await _in_pool(self._pool, step, self._stream.cancel)
+
+
+class AsyncAlignedModel:
+    """A prompter and a frozen target for asyncio, loaded and ready; see `AlignedModel`.
+
+    Use it with `async with`, or await `close`, to give memory and threads back.
+
+    >>> async with await AsyncAlignedModel.load(target="model.gguf") as model:  # doctest: +SKIP
+    ...     async for piece in model.stream("How do I stay safe online?"):
+    ...         print(piece, end="")
+    """
+
+    def __init__(self, model: AlignedModel, pool: ThreadPoolExecutor | None = None) -> None:
+        """Take over a loaded model; `close` closes it."""
+        self.model = model
+        self._pool = pool or _new_pool()
+        self._is_closed = False
+
+    @classmethod
+    async def load(
+        cls,
+        target: str | Path = DEFAULT,
+        prompter: str | Path | None = DEFAULT,
+        reward: str | Path | None = None,
+        *,
+        models: str = DEFAULT,
+        devices: DeviceRequest = DeviceRequest(),
+        cache: Path | None = None,
+        on_progress: OnProgress = no_progress,
+    ) -> AsyncAlignedModel:
+        """Load the models; `on_progress` is called in the event loop. See `AlignedModel.load`.
+
+        Raises:
+            AlignProError: A model, a device or a dependency is missing or unusable.
+            asyncio.CancelledError: The task was cancelled; the loading has been, too.
+        """
+        loop = asyncio.get_running_loop()
+        cancellation = Cancellation()
+
+        def tell(progress: Progress) -> None:
+            loop.call_soon_threadsafe(on_progress, progress)
+
+        def load() -> AlignedModel:
+            return AlignedModel.load(
+                target,
+                prompter,
+                reward,
+                models=models,
+                devices=devices,
+                cache=cache,
+                on_progress=tell,
+                cancellation=cancellation,
+            )
+
+        pool = _new_pool()
+        try:
+            return cls(await _in_pool(pool, load, cancellation.cancel), pool)
+        except BaseException:
+            pool.shutdown()
+            raise
+
+    async def __aenter__(self) -> AsyncAlignedModel:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel what is running, and free memory and threads; safe to call twice.
+
+        Whoever waits for something gets a CancelledError of this package.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                await _in_pool(self._pool, self.model.close, _nothing)
+            finally:
+                self._pool.shutdown()
+
+    async def rewrite(self, prompt: str, n: int = 1, request: Request = Request()) -> list[Rewrite]:
+        """Sample rewrites of a prompt without answering it; see `AlignedModel.rewrite`."""
+        cancellation = Cancellation()
+        return await _in_pool(
+            self._pool,
+            lambda: self.model.rewrite(prompt, n, request, cancellation),
+            cancellation.cancel,
+        )
+
+    def stream(self, prompt: str, request: Request = Request()) -> AsyncAlignedStream:
+        """Rewrite a prompt and answer it; iterate over what it returns with `async for`.
+
+        Raises:
+            InputError: The prompt is empty or not text, or the target has no switch for thinking.
+        """
+        return AsyncAlignedStream(self.model.stream(prompt, request), self._pool)
+
+    async def run(self, prompt: str, request: Request = Request()) -> Result:
+        """Rewrite a prompt, answer it, and wait for the whole answer."""
+        return await self.stream(prompt, request).result()
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MOST_WAITING, thread_name_prefix="alignpro-lite")
+
+
+def _nothing() -> None:
+    """What cannot be stopped."""
+
+
+async def _in_pool(pool: ThreadPoolExecutor, work: Callable[[], T], stop: Callable[[], None]) -> T:
+    """Wait for work on a thread; a task that is cancelled stops it, and waits until it ended.
+
+    Raises:
+        DeviceError: The pool is shut.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        future = loop.run_in_executor(pool, work)
+    except RuntimeError as error:
+        raise DeviceError("The model is closed.", "Load it again.") from error
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # seen: nobody else asks for it
+        raise

@@ -1,0 +1,180 @@
+"""What a JSON Schema needs beyond llguidance, which keeps it: its limits, and two gaps closed.
+
+llguidance refuses every keyword that it cannot keep, and names it. What is refused here it would
+take: options that switch that off, numbers that it draws wrongly, and recursion without an end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from alignpro_lite.errors import InputError
+
+_MOST_CHARACTERS = 1_000_000
+_DEEPEST = 64
+_OPTIONS = "x-guidance"
+_COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties")
+"""Keywords by which several schemas apply to one value."""
+_SIMPLE = {"string", "number", "integer", "boolean", "null"}
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """A schema as JSON.
+
+    Raises:
+        InputError: It is no JSON object, or too large or too deep.
+    """
+    if not isinstance(schema, Mapping):
+        raise InputError(
+            f"A JSON schema must be an object, found {type(schema).__name__}.",
+            'Pass one such as {"type": "object"}.',
+        )
+    try:
+        _require_shallow(schema, 0)
+        text = json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The schema is not JSON ({error}).", "Correct it.") from error
+    if len(text) > _MOST_CHARACTERS:
+        raise InputError(
+            f"A JSON schema has at most {_MOST_CHARACTERS:,} characters, found {len(text):,}.",
+            "Shorten it.",
+        )
+    return text
+
+
+def _require_shallow(value: Any, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise InputError(
+            f"A JSON schema has at most {_DEEPEST} levels, found more.",
+            "Name the inner ones in $defs and refer to them.",
+        )
+    for inner in _inside(value):
+        _require_shallow(inner, depth + 1)
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """What an object or an array of JSON holds."""
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list | tuple):
+        yield from value
+
+
+def require_keepable_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse what llguidance would take and not keep.
+
+    Raises:
+        InputError: Names the keyword.
+    """
+    schemas = [place for place in _everything(schema) if isinstance(place, Mapping)]
+    if any(_OPTIONS in place for place in schemas):
+        raise _refused(f"{_OPTIONS} is no keyword of JSON Schema")
+    for place in schemas:
+        _require_plain_bounds(place, schemas)
+    if not _ends(schema, _ending_references(schema, schemas)):
+        raise _refused("its $ref leads to itself again and again, so no JSON is valid")
+
+
+def _refused(reason: str) -> InputError:
+    return InputError(
+        f"The JSON schema cannot be kept: {reason}.",
+        "Leave that keyword out or express it otherwise; docs/structured.md lists what is kept.",
+    )
+
+
+def _everything(value: Any) -> Iterator[Any]:
+    """A value of JSON and all that it holds."""
+    yield value
+    for inner in _inside(value):
+        yield from _everything(inner)
+
+
+def _require_plain_bounds(place: Mapping[str, Any], schemas: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an open interval from or to an integer that holds no other integer, such as (0, 0.5].
+
+    llguidance 1.9.1 draws that integer too.
+    """
+    together: Sequence[Mapping[str, Any]] = [place]
+    if any(keyword in place for keyword in _COMBINING):
+        together = [found for found in _everything(place) if isinstance(found, Mapping)]
+        together = schemas if any("$ref" in found for found in together) else together
+    bounds: dict[str, set[Any]] = {
+        keyword: set(filter(_is_number, (found.get(keyword) for found in together)))
+        for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+    }
+    upper = bounds["maximum"] | bounds["exclusiveMaximum"]
+    lower = bounds["minimum"] | bounds["exclusiveMinimum"]
+    for keyword, others in (("exclusiveMinimum", upper), ("exclusiveMaximum", lower)):
+        for bound in bounds[keyword]:
+            near = [other for other in others if 0 < abs(other - bound) < 1]
+            if bound == math.floor(bound) and near:
+                raise _refused(f"{keyword} {bound} with a bound at {near[0]}, less than 1 from it")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ending_references(schema: Any, schemas: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The references inside a schema to what at least one finite value is valid under."""
+    asked = {place["$ref"] for place in schemas if isinstance(place.get("$ref"), str)}
+    known: set[str] = set()
+    while found := {ref for ref in asked - known if _ends(_referred(schema, ref), known)}:
+        known |= found
+    return known
+
+
+def _referred(schema: Any, ref: str) -> Any:
+    """What a JSON pointer leads to; what is no pointer, or leads nowhere, llguidance judges."""
+    found = schema
+    for key in ref.removeprefix("#").split("/")[1:]:
+        key = key.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            return True
+    return found if ref == "#" or ref.startswith("#/") else True
+
+
+def _ends(schema: Any, known: set[str]) -> bool:
+    """Whether a finite value may be valid, if one is under some references; True where unsure."""
+    if not isinstance(schema, Mapping) or "const" in schema or "enum" in schema:
+        return True
+    if isinstance(ref := schema.get("$ref"), str) and ref not in known:
+        return False
+    if not all(_ends(part, known) for part in _parts(schema, "allOf")):
+        return False
+    for keyword in ("anyOf", "oneOf"):
+        parts = _parts(schema, keyword)
+        if parts and not any(_ends(part, known) for part in parts):
+            return False
+    types = schema.get("type", "null")
+    types = [types] if isinstance(types, str) else types
+    if not isinstance(types, list) or _SIMPLE.intersection(map(str, types)):
+        return True
+    ways = {"object": _object_ends, "array": _array_ends}
+    return any(ways[kind](schema, known) if kind in ways else True for kind in types)
+
+
+def _object_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
+    properties, required = schema.get("properties"), _parts(schema, "required")
+    named = properties if isinstance(properties, Mapping) else {}
+    return all(_ends(named.get(name, True), known) for name in required if isinstance(name, str))
+
+
+def _array_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
+    least = schema.get("minItems")
+    least = least if isinstance(least, int) else 0
+    first = _parts(schema, "prefixItems")
+    rest = [schema.get("items", True)] if least > len(first) else []
+    return all(_ends(part, known) for part in [*first[:least], *rest])
+
+
+def _parts(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+    found = schema.get(keyword)
+    return found if isinstance(found, list) else []

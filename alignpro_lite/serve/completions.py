@@ -1,0 +1,182 @@
+"""The routes that models answer: chat completions, completions, and rewrites alone."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from alignpro_lite.decoding.sampling import MAX_SEED
+from alignpro_lite.events import Done, Reasoning, Rewriting, Rewritten, Text
+from alignpro_lite.rewriting.candidates import Candidates
+from alignpro_lite.rewriting.request import Request
+from alignpro_lite.rewriting.result import Result
+from alignpro_lite.serve.admission import Admission
+from alignpro_lite.serve.answering import Answerer, Happening
+from alignpro_lite.serve.asked import Asked, asked_in_chat, asked_in_completion
+from alignpro_lite.serve.body import ChatBody, CompletionBody, read_request
+from alignpro_lite.serve.exchange import HttpExchange
+from alignpro_lite.serve.metrics import ServerMetrics
+from alignpro_lite.serve.problems import HttpProblem
+from alignpro_lite.serve.replies import (
+    ChatForm,
+    ReplyWriter,
+    TextForm,
+    Usage,
+    align_json,
+    stage_json,
+)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What the models are called, and what holds where a client sets nothing.
+
+    Attributes:
+        name: Of both models together.
+        aliases: Other names that clients may use.
+        usual: How prompts are rewritten and answered.
+        repeats: Whether the seed of that is everyone's; otherwise each request gets a new one.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    usual: Request
+    repeats: bool = False
+
+    def request(self) -> Request:
+        """What a client gets that sets nothing."""
+        return self.usual if self.repeats else self.usual.with_seed(secrets.randbelow(MAX_SEED))
+
+    def require(self, name: str) -> None:
+        """Refuse the name of another model.
+
+        Raises:
+            HttpProblem: It is.
+        """
+        if name not in (self.name, *self.aliases):
+            raise HttpProblem(
+                404,
+                f"There is no model {name!r} here, only {', '.join((self.name, *self.aliases))}. "
+                "The server's option --alias adds a name.",
+                param="model",
+                code="model_not_found",
+            )
+
+
+class Completions:
+    """Handlers of the routes."""
+
+    def __init__(
+        self, served: ServedModel, answerer: Answerer, admission: Admission, metrics: ServerMetrics
+    ) -> None:
+        self._served = served
+        self._answerer = answerer
+        self._admission = admission
+        self._metrics = metrics
+
+    async def chat(self, exchange: HttpExchange, body: bytes) -> None:
+        """Answer POST /v1/chat/completions."""
+        asked = self._asked_in_chat(body)
+        await self._answer(exchange, asked, ReplyWriter(ChatForm(), self._served.name))
+
+    async def complete(self, exchange: HttpExchange, body: bytes) -> None:
+        """Answer POST /v1/completions."""
+        parsed = read_request(CompletionBody, body)
+        self._served.require(parsed.model)
+        asked = asked_in_completion(parsed, self._served.request())
+        await self._answer(exchange, asked, ReplyWriter(TextForm(), self._served.name))
+
+    async def rewrite(self, exchange: HttpExchange, body: bytes) -> None:
+        """Answer POST /v1/alignpro/rewrite, which takes what a chat completion takes."""
+        asked = self._asked_in_chat(body)
+        async with self._admission.place():
+            choice = await self._answerer.choose(asked)
+        self._metrics.chosen(changed=choice.changed)
+        await exchange.send_json(align_json(choice, asked))
+
+    def _asked_in_chat(self, body: bytes) -> Asked:
+        parsed = read_request(ChatBody, body)
+        self._served.require(parsed.model)
+        return asked_in_chat(parsed, self._served.request())
+
+    async def _answer(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
+        telling = _Telling(exchange, asked, reply)
+        async with (
+            self._admission.place(),
+            aclosing(self._answerer.answer(asked)) as happenings,
+        ):
+            async for happening in happenings:
+                await telling.tell(happening)
+        usage = telling.usage()
+        self._metrics.read("prompt", usage.prompt)
+        self._metrics.read("completion", usage.completion)
+        self._metrics.chosen(changed=telling.results[0].choice.changed)
+        await telling.end()
+
+
+class _Telling:
+    """Tells a client what happens, in pieces or at the end."""
+
+    def __init__(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
+        self._exchange = exchange
+        self._asked = asked
+        self._reply = reply
+        self._opened: set[int] = set()
+        self._done: dict[int, Result] = {}
+
+    @property
+    def results(self) -> list[Result]:
+        """Whole answers, in order."""
+        return [self._done[number] for number in sorted(self._done)]
+
+    def usage(self) -> Usage:
+        """Tokens of all answers."""
+        results = self.results
+        return Usage(results[0].prompt_tokens, sum(result.answer_tokens for result in results))
+
+    async def tell(self, happening: Happening) -> None:
+        """Send what a stream sends; a whole answer waits for its end."""
+        number, event = happening.number, happening.event
+        if isinstance(event, Done):
+            if event.result.finish_reason == "cancelled":
+                raise HttpProblem(503, "The server is ending.", code="server_ending")
+            self._done[number] = event.result
+        if not self._asked.is_stream:
+            return
+        match event:
+            case Rewriting() | Candidates() | Rewritten() if self._asked.align.progress:
+                stage = stage_json(event, self._asked)
+                await self._exchange.send_event(self._reply.progress(stage))
+            case Reasoning() | Text():
+                await self._open(number)
+                await self._send(self._reply.piece(number, event))
+            case Done(result):
+                await self._open(number)
+                last = self._reply.closing(number, result)
+                is_last = len(self._done) == self._asked.count
+                await self._send(last | {"alignpro": self._align()} if is_last else last)
+
+    async def end(self) -> None:
+        """Send what follows the last answer."""
+        if not self._asked.is_stream:
+            whole = self._reply.whole(self.results, self.usage(), self._align())
+            await self._exchange.send_json(whole)
+            return
+        if self._asked.include_usage:
+            await self._exchange.send_event(self._reply.usage(self.usage()))
+        await self._exchange.end_events()
+
+    async def _open(self, number: int) -> None:
+        if number not in self._opened:
+            self._opened.add(number)
+            await self._send(self._reply.opening(number))
+
+    async def _send(self, chunk: dict[str, Any]) -> None:
+        # As OpenAI does: a client that asked for the usage gets the key in every chunk.
+        told = {"usage": None} if self._asked.include_usage else {}
+        await self._exchange.send_event(chunk | told)
+
+    def _align(self) -> dict[str, Any]:
+        return align_json(self._done[0].choice, self._asked)

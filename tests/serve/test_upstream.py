@@ -1,0 +1,322 @@
+"""In front of another server: one field of a request changes, and nothing of the answer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from click.testing import CliRunner
+
+from alignpro_lite import Request
+from alignpro_lite.cli import cli
+from alignpro_lite.serve.admission import Limits
+from alignpro_lite.serve.app import upstream_app
+from alignpro_lite.serve.guarding import Rules
+from alignpro_lite.serve.upstream import Elsewhere, Rewriter
+from tests.support.scripted_models import FakePrompter
+from tests.support.served import served
+
+PROMPT = "Say something about the sky."
+REWRITE = PROMPT + " Answer in one sentence."
+ASK = [{"role": "user", "content": PROMPT}]
+CHUNKS = [
+    {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+    for text in ("It ", "is ", "blue.")
+]
+COMPLETION = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "other",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "It is blue."},
+            "finish_reason": "stop",
+        }
+    ],
+    "odd": {"kept": [1.5, None]},
+}
+
+
+class StandIn:
+    """Another server, and what it was sent."""
+
+    def __init__(self):
+        self.url = ""
+        self.requests = []
+        self.proceed = threading.Event()
+        self.gone = threading.Event()
+
+
+@contextmanager
+def stand_in():
+    server = StandIn()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.take()
+
+        def do_POST(self):
+            self.take()
+
+        def take(self):
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            server.requests.append((self.command, self.path, dict(self.headers.items()), raw))
+            body = json.loads(raw) if raw else {}
+            if body.get("model") == "broken":
+                self.reply(418, {"error": {"message": "teapot", "type": "t", "code": "c"}})
+            elif body.get("stream"):
+                self.stream()
+            else:
+                self.reply(200, COMPLETION if raw else {"object": "list", "data": []})
+
+        def reply(self, status, data):
+            content = gzip.compress(json.dumps(data).encode())
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("X-Request-Id", "r1")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def stream(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            try:
+                for number, chunk in enumerate(CHUNKS):
+                    if number:
+                        server.proceed.wait(10)
+                    self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+                    self.wfile.flush()
+                self.wfile.write(b"data: [DONE]\n\n")
+            except OSError:
+                server.gone.set()
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        server.url = f"http://127.0.0.1:{listener.server_address[1]}/v1"
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        listener.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def other():
+    with stand_in() as server:
+        yield server
+
+
+@pytest.fixture
+def serve():
+    def open_before(elsewhere, rules=None):
+        prompter: Any = FakePrompter([REWRITE])
+        rewriter = Rewriter(prompter, Request(), 2)
+        return served(upstream_app(elsewhere, rewriter, Limits(), rules or Rules()))
+
+    return open_before
+
+
+@pytest.fixture
+def server(serve, other):
+    with serve(Elsewhere(other.url, None, True)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="theirs", max_retries=0) as client:
+        yield client
+
+
+def test_only_the_last_prompt_changes(client, other):
+    odd = {"tool_choice": "auto", "x": {"y": [1.5, None]}, "seed": 7}
+    messages = [{"role": "system", "content": "Be brief."}, *ASK]
+    answer = client.chat.completions.with_raw_response.create(
+        model="other", messages=messages, extra_body=odd
+    )
+    (request,) = other.requests
+    method, path, headers, raw = request
+    assert (method, path) == ("POST", "/v1/chat/completions")
+    sent = json.loads(raw)
+    assert sent["messages"][0] == messages[0]
+    assert sent["messages"][1] == {"role": "user", "content": REWRITE}
+    assert {name: sent[name] for name in odd} == odd
+    assert set(sent) == {"model", "messages", *odd}
+    assert headers["authorization"] == "Bearer theirs"
+    assert headers["Host"] in other.url
+    assert answer.http_response.json() == COMPLETION
+    assert answer.headers["x-request-id"] == "r1"
+    assert answer.headers["x-alignpro-changed"] == "true"
+
+
+def test_a_body_that_does_not_change_is_sent_byte_for_byte(server, other):
+    raw = json.dumps({"model": "other", "seed": 1e3, "messages": [{"role": "tool"}]}, indent=3)
+    httpx.post(f"{server.url}/v1/chat/completions", content=raw)
+    assert other.requests[0][3] == raw.encode()
+
+
+def test_the_field_alignpro_is_for_this_server(client, other):
+    client.chat.completions.create(
+        model="other", messages=ASK, extra_body={"alignpro": {"rewrite": "What is blue?"}}
+    )
+    sent = json.loads(other.requests[0][3])
+    assert sent["messages"][0]["content"] == "What is blue?"
+    assert "alignpro" not in sent
+    with pytest.raises(openai.BadRequestError, match="near: samples"):
+        client.chat.completions.create(
+            model="other", messages=ASK, extra_body={"alignpro": {"samplse": 2}}
+        )
+    assert len(other.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "rewritten"),
+    [
+        ({}, True),
+        ({"response_format": {"type": "text"}}, True),
+        ({"response_format": {"type": "json_object"}}, False),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, False),
+        ({"tools": [], "alignpro": {"mode": "off"}}, False),
+        ({"response_format": {"type": "json_object"}, "alignpro": {"mode": "on"}}, True),
+    ],
+)
+def test_an_answer_with_a_form_is_not_spoiled(client, other, fields, rewritten):
+    client.chat.completions.create(model="other", messages=ASK, extra_body={"seed": 7, **fields})
+    sent = json.loads(other.requests[0][3])
+    assert sent["messages"][0]["content"] == (REWRITE if rewritten else PROMPT)
+
+
+def test_images_stay_where_they_are(client, other):
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    content = [image, {"type": "text", "text": PROMPT}]
+    client.chat.completions.create(
+        model="other", messages=[{"role": "user", "content": content}], seed=7
+    )
+    sent = json.loads(other.requests[0][3])["messages"][0]["content"]
+    assert sent[0] == image
+    assert sent[1]["text"] == REWRITE
+
+
+def test_pieces_arrive_as_they_come(client, other):
+    stream = client.chat.completions.create(model="other", messages=ASK, stream=True)
+    first = next(stream)
+    assert first.choices[0].delta.content == "It "
+    other.proceed.set()
+    assert [chunk.choices[0].delta.content for chunk in stream] == ["is ", "blue."]
+
+
+def test_a_client_that_hangs_up_hangs_up_there(client, other):
+    stream = client.chat.completions.create(model="other", messages=ASK, stream=True)
+    next(stream)
+    stream.close()
+    other.proceed.set()
+    for _ in range(100):
+        if other.gone.wait(0.05):
+            return
+    pytest.fail("the other server went on")
+
+
+def test_errors_pass_through(client):
+    with pytest.raises(openai.APIStatusError, match="teapot") as caught:
+        client.chat.completions.create(model="broken", messages=ASK)
+    assert caught.value.status_code == 418
+    assert caught.value.code == "c"
+
+
+def test_other_routes_pass_through(client, other):
+    assert client.models.list().data == []
+    client.with_options(default_query={"a": "b c"}).post("/embeddings", body={}, cast_to=object)
+    assert [request[:2] for request in other.requests] == [
+        ("GET", "/v1/models"),
+        ("POST", "/v1/embeddings?a=b+c"),
+    ]
+
+
+def test_a_server_that_is_not_there(serve):
+    with serve(Elsewhere("http://127.0.0.1:1/v1", None, True)) as server:
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": ASK})
+        assert answer.status_code == 502
+        assert "http://127.0.0.1:1/v1 cannot be reached" in answer.json()["error"]["message"]
+        assert httpx.get(f"{server.url}/health").json()["upstream"] == "http://127.0.0.1:1/v1"
+
+
+def test_the_key_of_this_server_stays_here(serve, other):
+    ours = {"Authorization": "Bearer ours"}
+    rules = Rules(key="ours")
+    for authorization in (None, "Bearer theirs"):
+        with serve(Elsewhere(other.url, authorization, False), rules) as server:
+            answer = httpx.get(f"{server.url}/v1/models", headers=ours)
+            assert answer.status_code == 200
+    sent = [request[2].get("authorization") for request in other.requests]
+    assert sent == [None, "Bearer theirs"]
+
+
+def test_a_rewrite_alone(server, other):
+    told = httpx.post(f"{server.url}/v1/alignpro/rewrite", json={"messages": ASK, "seed": 7}).json()
+    assert told["prompt"] == PROMPT
+    assert told["sent"] == REWRITE
+    assert other.requests == []
+
+
+def test_a_prompt_too_long_for_the_prompter_goes_out_as_it_is(tiny_model, other):
+    long = "word " * 20000
+    app = upstream_app(
+        Elsewhere(other.url, None, True),
+        Rewriter(tiny_model.prompter, Request(), 1),
+        Limits(),
+        Rules(),
+    )
+    with served(app) as server:
+        ask = {"messages": [{"role": "user", "content": long}]}
+        httpx.post(f"{server.url}/v1/chat/completions", json=ask)
+    assert json.loads(other.requests[0][3])["messages"][0]["content"] == long
+
+
+def test_the_prompter_sees_the_conversation(other):
+    prompter: Any = FakePrompter([REWRITE])
+    messages = [
+        {"role": "user", "content": "Name two rivers."},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "tool_call_id": "1", "content": "x"},
+        {"role": "assistant", "content": "The Rhine and the Po."},
+        *ASK,
+    ]
+    elsewhere = Elsewhere(other.url, None, True)
+    app = upstream_app(elsewhere, Rewriter(prompter, Request(), 1), Limits(), Rules())
+    with served(app) as server:
+        httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages})
+    shown = [message.content for message in prompter.shown[0]]
+    assert shown == ["Name two rivers.", "The Rhine and the Po."]
+    assert json.loads(other.requests[0][3])["messages"][:-1] == messages[:-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--temperature", "1"), "--temperature is for a target"),
+        (("--reward", "default"), "--reward is for a target"),
+    ],
+)
+def test_options_of_a_target_are_refused(options, said):
+    done = CliRunner().invoke(
+        cli, ["serve", "--port", "0", "--upstream", "http://127.0.0.1:1/v1", *options]
+    )
+    assert done.exit_code == 2
+    assert said in done.output

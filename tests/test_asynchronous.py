@@ -1,0 +1,253 @@
+"""The model in asyncio: the same events, cancellation by task, and no thread that is left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from alignpro_lite import (
+    AlignedModel,
+    AsyncAlignedModel,
+    CancelledError,
+    DeviceRequest,
+    Done,
+    Progress,
+    Request,
+    Rewritten,
+    Sampling,
+    Text,
+)
+from alignpro_lite.errors import DeviceError, InputError
+from alignpro_lite.rewriting.draw import CHOSEN_BY_USER
+from tests.support import TINY_BUNDLE, TINY_TARGET
+from tests.support.scripted_stepper import PATIENCE, Gate
+
+PROMPT = "How do I stay safe online?"
+SHORT = Request(max_tokens=6, sampling=Sampling(seed=3))
+LONG = Request(max_tokens=1500, rewrite="off")
+
+
+async def load(**options: Any) -> AsyncAlignedModel:
+    return await AsyncAlignedModel.load(
+        TINY_TARGET, TINY_BUNDLE, devices=DeviceRequest("cpu"), **options
+    )
+
+
+def in_asyncio(body):
+    """Run a coroutine function with the tiny models; no thread may be left afterwards."""
+
+    async def run():
+        async with await load() as model:
+            await asyncio.wait_for(body(model), 3 * PATIENCE)
+
+    before = set(threading.enumerate())
+    asyncio.run(run())
+    assert set(threading.enumerate()) <= before
+
+
+def running_sequences(model: AsyncAlignedModel) -> int:
+    return len(model.model.target.engine._live)
+
+
+def test_the_events_are_those_of_the_model(tiny_model):
+    async def body(model):
+        expected = list(tiny_model.stream(PROMPT, SHORT).events())
+        events = [event async for event in model.stream(PROMPT, SHORT).events()]
+        assert [type(event) for event in events] == [type(event) for event in expected]
+        assert isinstance(events[-1], Done)
+        assert events[-1].result.answer == expected[-1].result.answer
+
+    in_asyncio(body)
+
+
+def test_text_result_run_and_rewrite(tiny_model):
+    async def body(model):
+        result = await model.run(PROMPT, SHORT)
+        assert result.answer == tiny_model.run(PROMPT, SHORT).answer
+        assert "".join([piece async for piece in model.stream(PROMPT, SHORT)]) == result.answer
+        assert await model.rewrite(PROMPT, 2, SHORT) == tiny_model.rewrite(PROMPT, 2, SHORT)
+
+    in_asyncio(body)
+
+
+def test_an_iteration_goes_on_where_it_was_left():
+    async def body(model):
+        stream = model.stream(PROMPT, SHORT)
+        async for event in stream.events():
+            if isinstance(event, Rewritten):
+                break
+        await asyncio.sleep(0)  # what was left is finalised
+        assert stream.use("Say hello.").reason == CHOSEN_BY_USER
+        result = await stream.result()
+        assert result.choice.sent == "Say hello."
+        assert result.finish_reason != "cancelled"
+
+    in_asyncio(body)
+
+
+def test_the_answer_waits_while_the_user_edits_the_rewrite():
+    """Nothing runs ahead of the reader: `use` is in time however long it takes."""
+
+    async def body(model):
+        stream = model.stream(PROMPT, SHORT)
+        told = []
+        async for event in stream.events():
+            told.append(event)
+            if isinstance(event, Rewritten) and len(told) < 4:
+                await asyncio.sleep(0.05)
+                stream.use("Say hello.")
+        assert told[-1].result.choice.sent == "Say hello."
+
+    in_asyncio(body)
+
+
+def test_a_task_that_is_cancelled_stops_the_decoding():
+    async def body(model):
+        begun = asyncio.Event()
+        stream = model.stream(PROMPT, LONG)
+
+        async def read():
+            async for _ in stream:
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        result = await stream.result()
+        assert result.finish_reason == "cancelled"
+        assert result.answer_tokens < LONG.max_tokens
+        while running_sequences(model):  # the step under way
+            await asyncio.sleep(0.01)
+        assert (await model.run(PROMPT, SHORT)).finish_reason != "cancelled"
+
+    in_asyncio(body)
+
+
+@pytest.mark.parametrize("what", ["prepare", "rewrite", "run"])
+def test_a_task_that_is_cancelled_stops_the_rewriting(what):
+    """The prompter is held at its first step until the task has been cancelled."""
+
+    async def body(model):
+        stepper = model.model.prompter._engine._stepper
+        gate, prefill = Gate(), stepper.prefill
+
+        def held(*arguments):
+            gate()
+            prefill(*arguments)
+
+        stepper.prefill = held
+        calls = {
+            "prepare": lambda: model.stream(PROMPT, SHORT).prepare(),
+            "rewrite": lambda: model.rewrite(PROMPT, 1, SHORT),
+            "run": lambda: model.run(PROMPT, SHORT),
+        }
+        task = asyncio.create_task(calls[what]())
+        await asyncio.to_thread(gate.wait_for_loop)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task  # while the engine is still held
+        gate.open()
+        stepper.prefill = prefill
+
+    in_asyncio(body)
+
+
+def test_a_load_whose_task_is_cancelled_leaves_nothing():
+    async def cancelled():
+        task: Any = None
+
+        def listen(progress: Progress) -> None:
+            task.cancel()
+
+        task = asyncio.create_task(load(on_progress=listen))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for thread in threading.enumerate():
+            if thread.name == "loading":
+                await asyncio.to_thread(thread.join, PATIENCE)
+
+    before = set(threading.enumerate())
+    asyncio.run(cancelled())
+    assert set(threading.enumerate()) <= before
+
+
+def test_progress_is_told_in_the_event_loop():
+    async def body():
+        told = []
+        async with await load(on_progress=lambda step: told.append(threading.get_ident())):
+            assert set(told) == {threading.get_ident()}
+
+    asyncio.run(body())
+
+
+def test_a_load_that_fails_raises_its_error_and_leaves_no_thread():
+    async def body():
+        with pytest.raises(InputError, match="found nothing there"):
+            await load(reward="judge:")
+
+    before = set(threading.enumerate())
+    asyncio.run(body())
+    assert set(threading.enumerate()) <= before
+
+
+def test_many_streams_at_once_each_get_their_own_answer(tiny_model):
+    prompts = [f"What is {number} + 1?" for number in range(20)]
+    plain = Request(max_tokens=4, rewrite="off", sampling=Sampling(temperature=0))
+
+    async def body(model):
+        results = await asyncio.gather(*(model.run(prompt, plain) for prompt in prompts))
+        assert [result.choice.prompt for result in results] == prompts
+        assert all(result.finish_reason in ("stop", "length") for result in results)
+
+    in_asyncio(body)
+
+
+def test_a_slow_reader_holds_nobody_back():
+    async def body(model):
+        slow = model.stream(PROMPT, LONG)
+        async for event in slow.events():
+            if isinstance(event, Text):
+                break
+        other = await model.run(PROMPT, SHORT)
+        assert other.finish_reason != "cancelled"
+        slow.cancel()
+        assert (await slow.result()).finish_reason == "cancelled"
+
+    in_asyncio(body)
+
+
+def test_closing_ends_whoever_reads_with_a_typed_error():
+    async def run():
+        model = await load()
+        begun = asyncio.Event()
+
+        async def read():
+            async for _ in model.stream(PROMPT, LONG):
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        await model.close()
+        await model.close()
+        with pytest.raises((CancelledError, DeviceError)):
+            await task
+        with pytest.raises(DeviceError, match="closed"):
+            await model.run(PROMPT, SHORT)
+
+    before = set(threading.enumerate())
+    asyncio.run(run())
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_model_that_is_loaded_already_can_be_taken_over():
+    async def run():
+        loaded = AlignedModel.load(TINY_TARGET, TINY_BUNDLE, devices=DeviceRequest("cpu"))
+        async with AsyncAlignedModel(loaded) as model:
+            assert (await model.run(PROMPT, SHORT)).finish_reason != "cancelled"
+
+    asyncio.run(run())
