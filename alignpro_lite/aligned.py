@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, overload
 
+from alignpro_lite.answering import AnsweringModel
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
+from alignpro_lite.isolated import IsolatedModel
 from alignpro_lite.opening import LoadProgress, ModelNames, open_models
 from alignpro_lite.prompter.prompter import Prompter, Rewrite
 from alignpro_lite.registry import DEFAULT, ModelStore
@@ -28,6 +31,7 @@ from alignpro_lite.rewriting.result import Result
 from alignpro_lite.rewriting.spans import compile_patterns, protect
 from alignpro_lite.stream import AlignedStream
 from alignpro_lite.target.target import LlamaTarget
+from alignpro_lite.wire import LoadOrder, ModelName
 
 
 class AlignedModel:
@@ -52,6 +56,7 @@ class AlignedModel:
         self.plan = plan
         self.reward = reward
 
+    @overload
     @classmethod
     def load(
         cls,
@@ -64,7 +69,39 @@ class AlignedModel:
         cache: Path | None = None,
         on_progress: OnProgress = no_progress,
         cancellation: Cancellation | None = None,
-    ) -> AlignedModel:
+        isolated: Literal[False] = False,
+    ) -> AlignedModel: ...
+
+    @overload
+    @classmethod
+    def load(
+        cls,
+        target: str | Path = DEFAULT,
+        prompter: str | Path | None = DEFAULT,
+        reward: str | Path | None = None,
+        *,
+        models: str = DEFAULT,
+        devices: DeviceRequest = DeviceRequest(),
+        cache: Path | None = None,
+        on_progress: OnProgress = no_progress,
+        cancellation: Cancellation | None = None,
+        isolated: bool,
+    ) -> AnsweringModel: ...
+
+    @classmethod
+    def load(
+        cls,
+        target: str | Path = DEFAULT,
+        prompter: str | Path | None = DEFAULT,
+        reward: str | Path | None = None,
+        *,
+        models: str = DEFAULT,
+        devices: DeviceRequest = DeviceRequest(),
+        cache: Path | None = None,
+        on_progress: OnProgress = no_progress,
+        cancellation: Cancellation | None = None,
+        isolated: bool = False,
+    ) -> AnsweringModel:
         """Load the models, at the same time.
 
         Args:
@@ -81,13 +118,28 @@ class AlignedModel:
             on_progress: Told how far the loading is: which stage, and how many bytes of how many.
                 Called from other threads, by one at a time; what it raises ends the loading.
             cancellation: Its `cancel`, called from another thread, ends the loading.
+            isolated: Whether the engines run in a process of their own: a fault in native code is
+                then a DeviceError, after which the next call works again. What is returned has the
+                same methods, and no models to look at. A Python function as reward must then be
+                importable from `sys.path`, and not from the current folder.
 
         Raises:
             CancelledError: It was cancelled.
             AlignProError: A model, a device or a dependency is missing or unusable.
         """
+        wanted = cancellation or Cancellation()
+        if isolated:
+            order = LoadOrder(
+                ModelName.of(target),
+                None if prompter is None else ModelName.of(prompter),
+                None if reward is None else ModelName.of(reward),
+                models,
+                devices,
+                None if cache is None else str(cache),
+            )
+            return IsolatedModel(order, on_progress, wanted)
         store = ModelStore.open(cache, models)
-        progress = LoadProgress(on_progress, cancellation or Cancellation())
+        progress = LoadProgress(on_progress, wanted)
         found = open_models(ModelNames(target, prompter, reward), store, devices, progress)
         return cls(found.target, found.prompter, found.plan, found.reward)
 

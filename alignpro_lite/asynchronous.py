@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from alignpro_lite.aligned import AlignedModel
+from alignpro_lite.answering import AnsweringModel
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.events import Event, Text
@@ -23,7 +24,7 @@ from alignpro_lite.registry import DEFAULT
 from alignpro_lite.registry.storage import OnProgress, Progress, no_progress
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result
-from alignpro_lite.stream import AlignedStream
+from alignpro_lite.stream import EventStream
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ others for one of these."""
 class AsyncAlignedStream:
     """An answer being made: `async for` gives pieces of text; see `AlignedStream`."""
 
-    def __init__(self, stream: AlignedStream, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, stream: EventStream, pool: ThreadPoolExecutor) -> None:
         self._stream = stream
         self._pool = pool
         self._events = stream.events()
@@ -86,7 +87,7 @@ class AsyncAlignedModel:
     ...         print(piece, end="")
     """
 
-    def __init__(self, model: AlignedModel, pool: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, model: AnsweringModel, pool: ThreadPoolExecutor | None = None) -> None:
         """Take over a loaded model; `close` closes it."""
         self.model = model
         self._pool = pool or _new_pool()
@@ -103,6 +104,7 @@ class AsyncAlignedModel:
         devices: DeviceRequest = DeviceRequest(),
         cache: Path | None = None,
         on_progress: OnProgress = no_progress,
+        isolated: bool = False,
     ) -> AsyncAlignedModel:
         """Load the models; `on_progress` is called in the event loop. See `AlignedModel.load`.
 
@@ -116,7 +118,7 @@ class AsyncAlignedModel:
         def tell(progress: Progress) -> None:
             loop.call_soon_threadsafe(on_progress, progress)
 
-        def load() -> AlignedModel:
+        def load() -> AnsweringModel:
             return AlignedModel.load(
                 target,
                 prompter,
@@ -126,6 +128,7 @@ class AsyncAlignedModel:
                 cache=cache,
                 on_progress=tell,
                 cancellation=cancellation,
+                isolated=isolated,
             )
 
         pool = _new_pool()

@@ -113,6 +113,22 @@ class CancelledError(AlignProError):
         super().__init__(problem, cure)
 
 
+def error_named(kind: str, problem: str, cure: str) -> AlignProError:
+    """The error of another process, by the name of its class; see `AlignProError`."""
+    named: type[AlignProError] = globals()[kind] if kind in _kinds() else AlignProError
+    error = named.__new__(named)
+    AlignProError.__init__(error, problem, cure)
+    return error
+
+
+def _kinds() -> set[str]:
+    return {
+        name
+        for name, value in globals().items()
+        if isinstance(value, type) and issubclass(value, AlignProError)
+    }
+
+
 _LONGEST_LINE = 320
 _LONGEST_REASON = 800
 _TAIL_LINES = 3

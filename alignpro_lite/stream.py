@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -22,26 +23,21 @@ from alignpro_lite.rewriting.trials import Trial
 from alignpro_lite.target.target import Question
 
 
-class AlignedStream:
+class EventStream(ABC):
     """An answer being made: iterate for pieces of text, or over `events`; then ask for `result`.
 
     `cancel` works from any thread, while the prompt is rewritten and while the
     answer is decoded. All else is for the thread that reads.
     """
 
-    def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
-        self._models = models
-        self._protected = protected
-        self._request = request
-        self._cancellation = Cancellation()
-        self._started = time.monotonic()
+    def __init__(self, prompt: str) -> None:
+        """Begin nothing yet.
+
+        Args:
+            prompt: x.
+        """
+        self._prompt = prompt
         self._choice: Choice | None = None
-        self._said: list[Reasoning | Text] = []
-        self._marks: dict[str, float] = {}
-        self._has_begun = False
-        self._finish: FinishReason | None = None
-        self._tokens = self._prompt_tokens = 0
-        self._thought_only = False
         self._ahead: deque[Event] = deque()
         """Events that `prepare` has read and no iteration has yielded."""
         self._work = self._events()
@@ -61,10 +57,7 @@ class AlignedStream:
             self._ahead.append(event)
         return self._chosen
 
-    @property
-    def _chosen(self) -> Choice:
-        return self._choice or unchanged(self._protected.prompt, "cancelled")
-
+    @abstractmethod
     def use(self, text: str) -> Choice:
         """Send this prompt instead of what was chosen, before the answer begins.
 
@@ -78,16 +71,14 @@ class AlignedStream:
         Raises:
             InputError: The text is empty or not text, or the answer has begun.
         """
-        if self._has_begun:
-            raise InputError(
-                "The answer has begun: its prompt cannot be replaced.",
-                "Call `use` when `Rewritten` comes, before the next event is asked for.",
-            )
-        check_prompt(text)
-        if self._choice is None or text != self._choice.sent:
-            rewrite = self._choice.rewrite if self._choice else None
-            self._choose(chosen_by_user(self._protected.prompt, text, rewrite))
-        return self._chosen
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Stop as soon as the step under way is done; from any thread."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """Read the rest of the answer and sum it up."""
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of the answer as they are decoded; iterating again continues the same answer."""
@@ -105,6 +96,50 @@ class AlignedStream:
 
     def _next(self) -> Event | None:
         return self._ahead.popleft() if self._ahead else next(self._work, None)
+
+    @abstractmethod
+    def _events(self) -> Generator[Event]:
+        """The events from the first to the last, each made when it is asked for."""
+
+    @property
+    def _chosen(self) -> Choice:
+        return self._choice or unchanged(self._prompt, "cancelled")
+
+
+def answer_has_begun() -> InputError:
+    """The error of a prompt that comes too late."""
+    return InputError(
+        "The answer has begun: its prompt cannot be replaced.",
+        "Call `use` when `Rewritten` comes, before the next event is asked for.",
+    )
+
+
+class AlignedStream(EventStream):
+    """An answer that is made in this process."""
+
+    def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
+        super().__init__(protected.prompt)
+        self._models = models
+        self._protected = protected
+        self._request = request
+        self._cancellation = Cancellation()
+        self._started = time.monotonic()
+        self._said: list[Reasoning | Text] = []
+        self._marks: dict[str, float] = {}
+        self._has_begun = False
+        self._finish: FinishReason | None = None
+        self._tokens = self._prompt_tokens = 0
+        self._thought_only = False
+
+    def use(self, text: str) -> Choice:
+        """Send this prompt instead of what was chosen; see `EventStream.use`."""
+        if self._has_begun:
+            raise answer_has_begun()
+        check_prompt(text)
+        if self._choice is None or text != self._choice.sent:
+            rewrite = self._choice.rewrite if self._choice else None
+            self._choose(chosen_by_user(self._protected.prompt, text, rewrite))
+        return self._chosen
 
     def _events(self) -> Generator[Event]:
         yield from self._rewritten()

@@ -114,11 +114,17 @@ def child_command(
     program: str | Path, arguments: Sequence[str], seconds: float | None
 ) -> list[str]:
     """The command line that runs a program as `run_child` does."""
-    return _isolated(_BOOTSTRAP, [seconds, isinstance(program, Path), str(program), *arguments])
+    return isolated_command(
+        _BOOTSTRAP, [seconds, isinstance(program, Path), str(program), *arguments]
+    )
 
 
-def _isolated(code: str, told: Sequence[object]) -> list[str]:
+def isolated_command(code: str, told: Sequence[object]) -> list[str]:
     """The command line of an interpreter that runs code, told where to import from and more.
+
+    Args:
+        code: Finds the list [sys.path, *told] as JSON in sys.argv[1].
+        told: What JSON can hold.
 
     Raises:
         OSError: There is no interpreter: Python is a part of another program.
@@ -218,7 +224,7 @@ class WarmChild:
         if self._process is None or self._process.poll() is not None:
             self._end()
             self._process = subprocess.Popen(
-                _isolated(_SERVE, self._told),
+                isolated_command(_SERVE, self._told),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

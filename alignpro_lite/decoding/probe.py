@@ -25,7 +25,13 @@ from alignpro_lite import errors
 from alignpro_lite.decoding.bindings import LIBRARY_PATH
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.child import Ended, run_child
-from alignpro_lite.errors import AlignProError, BundleError, DeviceError, ModelFileError
+from alignpro_lite.errors import (
+    AlignProError,
+    BundleError,
+    DeviceError,
+    ModelFileError,
+    error_named,
+)
 from alignpro_lite.hardware.llama_build import (
     TESTED_VERSION,
     cpu_flags,
@@ -173,10 +179,7 @@ def _error_of(ended: Ended) -> AlignProError | None:
     reply = json.loads(ended.output.splitlines()[-1])
     if reply is None:
         return None
-    kind, problem, cure = reply
-    error: AlignProError = AlignProError.__new__(getattr(errors, kind))
-    AlignProError.__init__(error, problem, cure)
-    return error
+    return error_named(*reply)
 
 
 def _death(model: ProbedModel, ended: Ended) -> AlignProError:
