@@ -31,7 +31,7 @@ from alignpro_lite.rewriting.result import Result
 from alignpro_lite.rewriting.spans import compile_patterns, protect
 from alignpro_lite.stream import AlignedStream
 from alignpro_lite.target.target import LlamaTarget
-from alignpro_lite.wire import LoadOrder, ModelName
+from alignpro_lite.wire import LoadOrder
 
 
 class AlignedModel:
@@ -129,14 +129,7 @@ class AlignedModel:
         """
         wanted = cancellation or Cancellation()
         if isolated:
-            order = LoadOrder(
-                ModelName.of(target),
-                None if prompter is None else ModelName.of(prompter),
-                None if reward is None else ModelName.of(reward),
-                models,
-                devices,
-                None if cache is None else str(cache),
-            )
+            order = LoadOrder(target, prompter, reward, models, devices, cache)
             return IsolatedModel(order, on_progress, wanted)
         store = ModelStore.open(cache, models)
         progress = LoadProgress(on_progress, wanted)

@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO
 
 from alignpro_lite.aligned import AlignedModel
@@ -21,7 +20,16 @@ from alignpro_lite.errors import AlignProError, DeviceError
 from alignpro_lite.events import Reasoning, Text
 from alignpro_lite.registry.storage import Progress
 from alignpro_lite.stream import AlignedStream
-from alignpro_lite.wire import Failure, Frame, FrameWriter, LoadOrder, PromptOrder, read_frame
+from alignpro_lite.wire import (
+    Failure,
+    Frame,
+    FrameWriter,
+    LoadOrder,
+    PromptOrder,
+    pack_reply,
+    read_frame,
+    unpack_order,
+)
 
 
 def run_engines() -> None:
@@ -31,7 +39,7 @@ def run_engines() -> None:
     # What native code prints must not come between the frames.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    _EngineProcess(FrameWriter(replies)).run(frames)
+    _EngineProcess(FrameWriter(replies, pack_reply)).run(frames)
     os._exit(0)  # at once, whatever is being decoded
 
 
@@ -45,7 +53,8 @@ class _EngineProcess:
 
     def run(self, frames: IO[bytes]) -> None:
         """Take frames until the app is gone."""
-        while (frame := read_frame(frames)) is not None:
+        while (raw := read_frame(frames)) is not None:
+            frame = unpack_order(raw)
             if (call := self._calls.get(frame.call)) is not None:
                 call.take(frame)
             elif frame.kind in ("load", "stream", "rewrite"):
@@ -78,12 +87,12 @@ class _EngineProcess:
             call.reply("progress", progress)
 
         self._model = AlignedModel.load(
-            order.target.given,
-            None if order.prompter is None else order.prompter.given,
-            None if order.reward is None else order.reward.given,
+            order.target,
+            order.prompter,
+            order.reward,
             models=order.models,
             devices=order.devices,
-            cache=None if order.cache is None else Path(order.cache),
+            cache=order.cache,
             on_progress=tell,
         )
         call.reply("ready")

@@ -32,7 +32,15 @@ from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result
 from alignpro_lite.stream import EventStream, answer_has_begun
-from alignpro_lite.wire import Frame, FrameWriter, LoadOrder, PromptOrder, read_frame
+from alignpro_lite.wire import (
+    Frame,
+    FrameWriter,
+    LoadOrder,
+    PromptOrder,
+    pack_order,
+    read_frame,
+    unpack_reply,
+)
 
 _PROGRAM = """
 import json, sys
@@ -272,7 +280,7 @@ class _Engine:
                 f"The engine process does not start ({error}).",
                 "Check how many processes you may start, or load without isolated=True.",
             ) from error
-        self._writer = FrameWriter(cast(IO[bytes], self._process.stdin))
+        self._writer = FrameWriter(cast(IO[bytes], self._process.stdin), pack_order)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._calls: dict[int, _EngineCall] = {}
@@ -325,7 +333,8 @@ class _Engine:
         """Hand frames to their calls until the process ends, then tell those that are left."""
         frames = cast(IO[bytes], self._process.stdout)
         try:
-            while (frame := read_frame(frames)) is not None:
+            while (raw := read_frame(frames)) is not None:
+                frame = unpack_reply(raw)
                 if call := self._calls.get(frame.call):
                     call.inbox.put(frame)
         except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from alignpro_lite import (
@@ -33,6 +35,7 @@ from alignpro_lite import (
 )
 from alignpro_lite.errors import DeviceError, InputError, RegistryError
 from alignpro_lite.rewriting.draw import CHOSEN_BY_USER
+from alignpro_lite.wire import Frame, PromptOrder, unpack_reply
 from tests.support import ROOT, TINY_BUNDLE, TINY_TARGET
 from tests.support.scripted_stepper import PATIENCE
 
@@ -203,14 +206,39 @@ def test_a_fault_is_an_error_and_the_next_call_works_in_a_fresh_process(number):
     assert not is_alive(second)
 
 
-def test_what_is_no_frame_is_a_fault_too():
+def test_what_is_no_frame_is_a_fault_too(monkeypatch):
     """Nothing that a hostile model may make the process say runs in the app."""
     with load() as model:
         engine = model._engine
-        call = engine.call("stream", None)  # which its decoder refuses: it then ends by itself
+        call = engine.call("stream", PromptOrder(PROMPT, SHORT))
+        monkeypatch.setattr("alignpro_lite.isolated.unpack_reply", refuse)
         with pytest.raises(DeviceError, match="ended with"):
             call.get()
+        monkeypatch.undo()
         assert model.run(PROMPT, SHORT).finish_reason != "cancelled"
+
+
+def refuse(raw: bytes) -> Frame:
+    raise ValueError("not a frame")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xc1",
+        pickle.dumps((1, "Text", Text("x"))),
+        msgspec.msgpack.encode((1, "load", None)),
+        msgspec.msgpack.encode((1, "Text", {"text": 5})),
+        msgspec.msgpack.encode((1, "Text", None)),
+        msgspec.msgpack.encode((1, "Text")),
+        msgspec.msgpack.encode(["Text"]),
+    ],
+    ids=ascii,
+)
+def test_a_reply_is_one_of_the_known_types_or_refused(raw):
+    with pytest.raises(ValueError, match="not a frame"):
+        unpack_reply(raw)
 
 
 def test_close_ends_an_iteration_with_a_typed_error_and_the_process():
