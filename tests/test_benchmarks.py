@@ -19,12 +19,14 @@ SHORT_ROUNDS: dict[str, list[str | Path]] = {
         *(*MODELS, "--reward", "tests.support.reward_functions:length"),
         *("--strength", "1", "--repeats", "1", "--tokens", "8"),
     ],
+    "constraints.py": ["--schemas", "12", "--answers", "1"],
     "engines.py": [*MODELS, "--rounds", "1", "--tokens", "8"],
     "export_graphs.py": [TINY_BUNDLE / "model.onnx", "--head-dim", "16"],
     "noise.py": ["--requests", "20"],
     "objectives.py": ["--seeds", "1", "--calls", "192"],
     "reference.py": ["--trained", TINY_BUNDLE, "--base", TINY_BUNDLE],
     "samplers.py": ["--draws", "2000", "--requests", "250"],
+    "serving.py": [*MODELS, "--requests", "20", "--rounds", "1", "--tokens", "4"],
     "startup.py": ["1"],
 }
 """What makes each of them short."""

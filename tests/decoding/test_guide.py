@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
-from decimal import Decimal
 
-import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,30 +15,10 @@ from alignpro_lite.decoding.guide import GuideVocabulary
 from alignpro_lite.decoding.reasoning import FORMATS
 from alignpro_lite.decoding.trial_guide import answer as refusal
 from alignpro_lite.errors import InputError
+from tests.support.constrained import STOP, VOCABULARY, require_valid, walk
 from tests.support.schemas import KEPT, REFUSED
 
-STOP = 256
-VOCABULARY = GuideVocabulary(
-    [*(bytes([byte]) for byte in range(STOP)), b""], [STOP], lambda text: [*text.encode()]
-)
-DRAFT = jsonschema.Draft202012Validator
 ANSWERS = 6
-ENDINGS = b'"}]'
-
-
-def walk(grammar: str, seed: int, most: int = 600) -> str | None:
-    """A text drawn byte by byte from all that are allowed; None if it was cut."""
-    draws, guide, written = random.Random(seed), VOCABULARY.guide(grammar), bytearray()
-    while len(written) < most:
-        allowed = np.flatnonzero(guide.allowed()).tolist()
-        if STOP in allowed and (len(allowed) == 1 or draws.random() < 0.3):
-            return written.decode()
-        choices = [byte for byte in allowed if byte != STOP]
-        if draws.random() < 0.3 + len(written) / most:
-            choices = [byte for byte in choices if byte in ENDINGS] or choices
-        written.append(draws.choice(choices))
-        guide.accept(written[-1])
-    return None
 
 
 def schemas(table):
@@ -52,11 +29,6 @@ def schemas(table):
     ]
 
 
-def parsed(text: str):
-    """JSON whose numbers are exact: a validator that computes in floats errs about multiples."""
-    return json.loads(text, parse_float=Decimal)
-
-
 def test_there_are_200_schemas():
     assert len(schemas(KEPT)) + len(schemas(REFUSED)) >= 200
 
@@ -65,11 +37,10 @@ def test_there_are_200_schemas():
 def test_every_answer_is_valid_under_its_schema(keyword, schema):
     assert refusal(["schema", json.dumps(schema)]) is None
     grammar = answer_grammar(JsonSchema(schema))
-    validator = DRAFT(parsed(json.dumps(schema)), format_checker=DRAFT.FORMAT_CHECKER)
     found = [text for seed in range(ANSWERS) if (text := walk(grammar, seed)) is not None]
     assert found or keyword == "pattern"
     for text in found:
-        validator.validate(parsed(text))
+        require_valid(schema, text)
 
 
 @pytest.mark.parametrize(("keyword", "schema"), schemas(REFUSED))
@@ -128,7 +99,7 @@ def test_a_schema_of_any_shape_is_kept_or_refused(schema, seed):
     if refusal(["schema", json.dumps(schema)]) is None:
         text = walk(answer_grammar(JsonSchema(schema)), seed)
         if text is not None:
-            DRAFT(schema).validate(json.loads(text))
+            require_valid(schema, text)
 
 
 def allows(grammar: str, text: str) -> bool:
