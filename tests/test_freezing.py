@@ -43,15 +43,19 @@ with AlignedModel.load(
     sys.stdin.read()
 """
 SIDECAR = "from alignpro_lite.__main__ import start\n\nstart()\n"
-# Two programs that share one folder of libraries; neither knows of the package's hooks.
+# Two programs that share one folder; neither knows of the package's hooks.
 SPEC = """
-analyses = [Analysis([f"{name}.py"]) for name in ("app", "sidecar")]
-programs = [
-    EXE(PYZ(found.pure), found.scripts, exclude_binaries=True, name=name)
-    for name, found in zip(("app", "sidecar"), analyses)
-]
-parts = [part for found in analyses for part in (found.binaries, found.datas)]
-COLLECT(*programs, *parts, name="frozen")
+found = Analysis(["app.py", "sidecar.py"])
+modules = PYZ(found.pure)
+
+
+def program(name, other):
+    scripts = [script for script in found.scripts if script[0] != other]
+    return EXE(modules, scripts, exclude_binaries=True, name=name)
+
+
+programs = program("app", "sidecar"), program("sidecar", "app")
+COLLECT(*programs, found.binaries, found.datas, name="frozen")
 """
 
 
@@ -63,10 +67,10 @@ def frozen(tmp_path_factory) -> Path:
     subprocess.run([*build, "--wheel-dir", work, ROOT], check=True, capture_output=True)
     (wheel,) = work.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(work / "site")
-    for name, text in {"app.py": APP, "sidecar.py": SIDECAR, "both.spec": SPEC}.items():
+    for name, text in {"app.py": APP, "sidecar.py": SIDECAR, "frozen.spec": SPEC}.items():
         (work / name).write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "PyInstaller", "--noconfirm", "both.spec"],
+        [sys.executable, "-m", "PyInstaller", "--noconfirm", "frozen.spec"],
         cwd=work,
         env=os.environ | {"PYTHONPATH": str(work / "site")},
         capture_output=True,
