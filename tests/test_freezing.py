@@ -43,9 +43,25 @@ with AlignedModel.load(
     sys.stdin.read()
 """
 SIDECAR = "from alignpro_lite.__main__ import start\n\nstart()\n"
-# Two programs that share one folder; neither knows of the package's hooks.
-SPEC = """
-found = Analysis(["app.py", "sidecar.py"])
+# Two programs that share one folder; neither knows of the package's hooks. An app is frozen from an
+# environment of its own; what this one has for training and tests, others would import if they could.
+EXTRAS = (
+    *(
+        "IPython",
+        "PIL",
+        "PySide6",
+        "datasets",
+        "fsspec",
+        "hypothesis",
+        "matplotlib",
+        "mypy",
+        "nltk",
+    ),
+    *("openai", "pandas", "playwright", "psutil", "pyarrow", "pydantic", "pytest", "rich", "scipy"),
+    *("setuptools", "sklearn", "sympy", "tkinter", "torch", "transformers", "trio", "urllib3"),
+)
+SPEC = f"""
+found = Analysis(["app.py", "sidecar.py"], excludes={EXTRAS})
 modules = PYZ(found.pure)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -75,4 +74,4 @@ class Conversation:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._file.with_suffix(".new")
         fresh.write_text(json.dumps([asdict(turn) for turn in self.turns], indent=1), "utf-8")
-        os.replace(fresh, self._file)
+        fresh.replace(self._file)

@@ -1,7 +1,4 @@
-"""A chat window with nothing but Tk: the model works on threads, the window reads a queue.
-
-python examples/desktop/tk_chat.py
-"""
+"""A chat window with nothing but Tk: the model works on threads, the window reads a queue."""
 
 from __future__ import annotations
 
@@ -10,10 +7,8 @@ import threading
 import tkinter as tk
 from tkinter.scrolledtext import ScrolledText
 
-from alignpro_lite import AlignedModel, AlignedStream, AlignProError, Done, Message, Request
-from alignpro_lite import Rewritten, Text
-
-POLL_MS = 30
+from alignpro_lite import AlignedModel, AlignProError, Done, Message, Request, Rewritten, Text
+from alignpro_lite.stream import AlignedStream
 
 
 class TkChat(tk.Tk):
@@ -23,8 +18,8 @@ class TkChat(tk.Tk):
         super().__init__()
         self.title("Align-Pro chat")
         self.text = ScrolledText(self, wrap="word", padx=14, pady=14, font="TkTextFont")
-        self.text.tag_config("prompt", foreground="#3b6fd8", spacing1=12)
-        self.text.tag_config("note", foreground="#808080")
+        for tag, colour in (("prompt", "#3b6fd8"), ("note", "#808080")):
+            self.text.tag_config(tag, foreground=colour)
         self.text.pack(fill="both", expand=True)
         self.entry = tk.Entry(self, font="TkTextFont")
         self.entry.pack(fill="x", padx=14, pady=14)
@@ -34,7 +29,7 @@ class TkChat(tk.Tk):
         self.shown: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self.model: AlignedModel | None = None
         self.stream: AlignedStream | None = None
-        self.shown.put(("Loading …\n", "note"))
+        self.text.insert("end", "Loading …\n", "note")
         threading.Thread(target=self.load, daemon=True).start()
         self.poll()
 
@@ -64,8 +59,8 @@ class TkChat(tk.Tk):
                     case Text(text):
                         self.shown.put((text, ""))
                     case Done(result):
-                        turn = Message("user", result.choice.sent), Message("assistant", result.answer)
-                        self.history += turn
+                        self.history.append(Message("user", result.choice.sent))
+                        self.history.append(Message("assistant", result.answer))
         except AlignProError as error:
             self.shown.put((str(error), "note"))
         self.shown.put(("\n", ""))
@@ -76,7 +71,7 @@ class TkChat(tk.Tk):
         while not self.shown.empty():
             self.text.insert("end", *self.shown.get())
             self.text.see("end")
-        self.after(POLL_MS, self.poll)
+        self.after(30, self.poll)
 
 
 if __name__ == "__main__":

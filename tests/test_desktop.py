@@ -1,0 +1,121 @@
+"""examples/desktop: a window on a virtual display, and its neighbours."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support import ROOT, TINY_BUNDLE, TINY_TARGET
+
+DESKTOP = ROOT / "examples" / "desktop"
+SESSION = ROOT / "tests" / "support" / "desktop_session.py"
+MODELS = f"""
+[target.tiny]
+source = "file:{TINY_TARGET}"
+
+[bundle.tiny]
+source = "file:{TINY_BUNDLE}"
+
+[preset.tiny]
+bundle = "tiny"
+target = "tiny"
+description = "For tests"
+"""
+
+
+@contextmanager
+def virtual_display():
+    """The variables of a display of its own; without Xvfb, of none that anybody could see."""
+    if shutil.which("Xvfb") is None:
+        yield {"QT_QPA_PLATFORM": "offscreen"}
+        return
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "1200x900x24", "-nolisten", "tcp"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True) as server:
+        try:
+            yield {"QT_QPA_PLATFORM": "xcb", "DISPLAY": f":{server.stdout.readline().strip()}"}
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def conversation(monkeypatch):
+    monkeypatch.syspath_prepend(str(DESKTOP))
+    import conversation
+
+    return conversation
+
+
+@pytest.mark.skipif(importlib.util.find_spec("PySide6") is None, reason="PySide6 is not installed")
+def test_a_window_loads_rewrites_asks_stops_and_restores(tmp_path):
+    models = tmp_path / "models.toml"
+    models.write_text(MODELS, encoding="utf-8")
+    places = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"), str(tmp_path))
+    places |= {"ALIGNPRO_LITE_MODELS": str(models), "ALIGNPRO_LITE_CACHE": str(tmp_path / "cache")}
+    file, picture = tmp_path / "conversation.json", tmp_path / "window.png"
+    with virtual_display() as display:
+        done = subprocess.run(
+            [sys.executable, SESSION, file, picture],
+            env=os.environ | places | display | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["platform"] == display["QT_QPA_PLATFORM"]
+    assert "loading" in told["stages"]
+    assert told["shown"] == 0.1
+    assert told["strength"] is None, "there is no reward here that λ could weigh"
+    assert told["sent"][0] == "Name three rivers in Europe."
+    assert any("in Europe" in text for text in told["texts"])
+    assert picture.stat().st_size > 5000
+
+
+def test_a_conversation_is_restored_and_an_unreadable_file_is_kept(conversation, tmp_path):
+    file = tmp_path / "folder" / "conversation.json"
+    kept = conversation.Conversation(file)
+    kept.add(conversation.Turn("a", "b", "why", [("added", "b")], "answer"))
+    restored = conversation.Conversation(file)
+    assert [turn.answer for turn in restored.turns] == ["answer"]
+    assert [message.content for message in restored.history()] == ["b", "answer"]
+    file.write_text("[{", encoding="utf-8")
+    assert conversation.Conversation(file).turns == []
+    assert file.with_suffix(".unreadable").read_text("utf-8") == "[{"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_electron_app_starts_the_sidecar_and_ends_it(tmp_path):
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    command = tmp_path / "sidecar"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m alignpro_lite "$@"\n', "utf-8")
+    command.chmod(0o755)
+    options = ["--target", str(TINY_TARGET), "--prompter", str(TINY_BUNDLE), "--device", "cpu"]
+    quoted = json.dumps
+    code = f"""
+        const {{ startSidecar, endSidecar }} = require({quoted(str(DESKTOP / "electron-main"))});
+        const {{ child, ready }} = startSidecar({quoted(str(command))}, {quoted(options)});
+        ready.then(async told => {{
+            const answer = await fetch(told.url + "/health");
+            await endSidecar(child);
+            console.log(answer.status, child.exitCode, child.signalCode, told.model);
+        }});
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["node", "-e", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["200", "0", "null", "tiny"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["electron-main.js", "page.html", "tk_chat.py"])
+def test_the_neighbours_are_short(name):
+    assert len((DESKTOP / name).read_text("utf-8").splitlines()) < 80
