@@ -43,8 +43,7 @@ with AlignedModel.load(
     sys.stdin.read()
 """
 SIDECAR = "from alignpro_lite.__main__ import start\n\nstart()\n"
-# Two programs that share one folder; neither knows of the package's hooks. An app is frozen from an
-# environment of its own; what this one has for training and tests, others would import if they could.
+# Two programs that share one folder; neither knows of the package's hooks.
 EXTRAS = (
     *(
         "IPython",

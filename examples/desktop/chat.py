@@ -284,7 +284,8 @@ class ChatWindow(QWidget):
         self.settings.bar.show()
         self.settings.bar.setRange(0, 1000 if progress.total else 0)  # 0 to 0: it moves to and fro
         self.settings.bar.setValue(1000 * progress.done // (progress.total or 1))
-        self.settings.state.setText(f"{STAGES[progress.stage]} …")
+        share = f" {progress.done / progress.total:.0%}" if progress.total else ""
+        self.settings.state.setText(f"{STAGES[progress.stage]} …{share}")
 
     def _show_loaded(self, has_reward: bool) -> None:
         self.settings.bar.hide()
