@@ -17,8 +17,9 @@ for distribution in ("alignpro-lite", "llama-cpp-python", "onnxruntime", "onnxru
 
 # Training, export and evaluation, which an app does not do: a gigabyte where they are installed.
 excludedimports = [
-    *("accelerate", "datasets", "matplotlib", "nltk", "onnx", "onnx_ir", "onnxruntime_genai"),
-    *("optimum", "peft", "pyarrow", "tensorboardX", "torch", "tqdm", "transformers", "trl"),
+    *("accelerate", "datasets", "gguf", "matplotlib", "nltk", "onnx", "onnx_ir"),
+    *("onnxruntime_genai", "optimum", "peft", "pyarrow", "safetensors", "tensorboardX", "torch"),
+    *("tqdm", "transformers", "trl"),
 ]
 # Whether a model was tried is remembered by the files of its engine, so these must be files.
 module_collection_mode = {"llama_cpp": "py", "onnxruntime": "py"}

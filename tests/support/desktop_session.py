@@ -32,9 +32,9 @@ class TinyModel:
         found = AlignedModel.load(models=models, on_progress=on_progress, cancellation=cancellation)
         assert reward is None
         assert isolated
-        return AlignedModel(
-            found.target, FakePrompter(["Name three rivers, in one line."]), found.plan
-        )
+        prompter = FakePrompter(["Name three rivers, in one line."])
+        prompter.close = found.prompter.close
+        return AlignedModel(found.target, prompter, found.plan)
 
 
 def wait_until(condition):
