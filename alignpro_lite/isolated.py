@@ -72,7 +72,7 @@ class IsolatedModel:
         # A fresh process is started like the first one, wherever the app has gone meanwhile.
         self._launch = _Launch(tuple(isolated_command(_PROGRAM, [])), Path.cwd())
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._closing = Cancellation()
         self._engine = self._started(on_progress, cancellation)
 
     def __enter__(self) -> IsolatedModel:
@@ -83,9 +83,9 @@ class IsolatedModel:
 
     def close(self) -> None:
         """End the process; whoever waits gets a CancelledError. Safe to call twice."""
+        self._closing.cancel()  # also a fresh process that is loading, which holds the lock
         with self._lock:
-            self._is_closed = True
-        self._engine.close()
+            self._engine.close()
 
     def rewrite(
         self,
@@ -124,10 +124,10 @@ class IsolatedModel:
         """The process; a fresh one with the same models if it has ended."""
         self._engine.home.require()
         with self._lock:
-            if self._is_closed:
+            if self._closing.asked:
                 raise DeviceError("The model is closed.", "Load it again.")
             if self._engine.has_ended:
-                self._engine = self._started(no_progress, Cancellation())
+                self._engine = self._started(no_progress, self._closing)
             return self._engine
 
     def _started(self, on_progress: OnProgress, cancellation: Cancellation) -> _Engine:

@@ -1,8 +1,9 @@
 """What an app and its engine process say to each other: frames over two pipes.
 
-A frame is its length in four bytes, then what it says. What the app says is pickled, because an engine
-process obeys its app anyway. What the process says is MessagePack, decoded as the type that its kind
-has: a model that has taken it over can send nothing else, and with pickle could run code in the app.
+A frame is its length in four bytes, then what it says. What the app says is pickled, because an
+engine process obeys its app anyway. What the process says is MessagePack, decoded as the type that
+its kind has: a model that has taken the process over can send nothing else. With pickle, it could
+run code in the app.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Frame:
 
     Attributes:
         call: What it belongs to, numbered by the app.
-        kind: What it is about: `load`, `stream`, `rewrite`, `go`, `use` and `cancel` from the app, a key
-            of `_REPLIES` from the process.
+        kind: What it is about: from the app `load`, `stream`, `rewrite`, `go`, `use` and `cancel`;
+            from the process a key of `_REPLIES`.
         body: What it says.
     """
 
@@ -82,10 +83,9 @@ class Frame:
     body: Any = None
 
 
+_EVENTS = (Rewriting, Candidates, Rewritten, Reasoning, Text, Done)
 _REPLIES: dict[str, Any] = {
-    **{
-        event.__name__: event for event in (Rewriting, Candidates, Rewritten, Reasoning, Text, Done)
-    },
+    **{event.__name__: event for event in _EVENTS},
     "progress": Progress,
     "ready": None,
     "rewrites": list[Rewrite],

@@ -122,7 +122,7 @@ def resident_mebibytes() -> float:
     return pages * 4096 / (1 << 20)
 
 
-def ask_or_leave(url: str, tokens: int, seed: int) -> None:
+def ask_or_leave(http: httpx.Client, tokens: int, seed: int) -> None:
     """One request whose client may hang up at any time."""
     chance = random.Random(seed)
     patience = chance.choice([None, 0.001, 0.02, 0.1])
@@ -131,7 +131,7 @@ def ask_or_leave(url: str, tokens: int, seed: int) -> None:
     ask = body(tokens, stream=chance.random() < 0.7)
     with (
         suppress(httpx.TimeoutException),
-        httpx.stream("POST", f"{url}/v1/chat/completions", json=ask, timeout=timeout) as answer,
+        http.stream("POST", "/v1/chat/completions", json=ask, timeout=timeout) as answer,
     ):
         for number, _ in enumerate(answer.iter_lines()):
             if number >= lines:
@@ -141,10 +141,10 @@ def ask_or_leave(url: str, tokens: int, seed: int) -> None:
 def hang_ups(model: AlignedModel, url: str, requests: int, clients: int, tokens: int) -> None:
     """Ask with clients that leave, and look at what is left."""
     memory: list[float] = []
-    with ThreadPoolExecutor(clients) as pool:
+    with httpx.Client(base_url=url) as http, ThreadPoolExecutor(clients) as pool:
         for start in range(0, requests, clients * 4):
             seeds = range(start, min(requests, start + clients * 4))
-            list(pool.map(lambda seed: ask_or_leave(url, tokens, seed), seeds))
+            list(pool.map(lambda seed: ask_or_leave(http, tokens, seed), seeds))
             memory.append(resident_mebibytes())
     end = time.monotonic() + 5
     while time.monotonic() < end and not is_idle(url):

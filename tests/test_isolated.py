@@ -210,8 +210,8 @@ def test_what_is_no_frame_is_a_fault_too(monkeypatch):
     """Nothing that a hostile model may make the process say runs in the app."""
     with load() as model:
         engine = model._engine
-        call = engine.call("stream", PromptOrder(PROMPT, SHORT))
         monkeypatch.setattr("alignpro_lite.isolated.unpack_reply", refuse)
+        call = engine.call("stream", PromptOrder(PROMPT, SHORT))
         with pytest.raises(DeviceError, match="ended with"):
             call.get()
         monkeypatch.undo()

@@ -39,17 +39,20 @@ def require_keepable(constraint: Constraint) -> None:
 
 @lru_cache(_REMEMBERED)
 def _problem(kind: str, text: str) -> tuple[str, str] | None:
-    """What is wrong with a constraint and what can be done; None if nothing is."""
+    """What is wrong with a constraint and what can be done; None if nothing is.
+
+    What depends on how busy the machine is is raised, and so not remembered.
+    """
     try:
         _checker.keep()
         try:
             found = _checker.ask([kind, text], CHECK_SECONDS)
         finally:
             _checker.release()
-    except TimeoutError:
-        return _too_complex(f"checking it took more than {CHECK_SECONDS:g} seconds")
+    except TimeoutError as error:
+        raise _too_complex(f"checking it took more than {CHECK_SECONDS:g} seconds") from error
     except ChildProcessError as error:
-        return _too_complex(f"it ended the process that checks it ({error})")
+        raise _too_complex(f"it ended the process that checks it ({error})") from error
     except OSError as error:
         raise DeviceError(
             f"Constraints are checked in a process of their own, which does not start ({error}).",
@@ -58,5 +61,8 @@ def _problem(kind: str, text: str) -> tuple[str, str] | None:
     return None if found is None else (found[0], found[1])
 
 
-def _too_complex(reason: str) -> tuple[str, str]:
-    return f"The constraint on the answer is too complex: {reason}.", "Simplify it."
+def _too_complex(reason: str) -> InputError:
+    return InputError(
+        f"The constraint on the answer is too complex: {reason}.",
+        "Simplify it, or try again while the machine is less busy.",
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import msgspec
 
-@dataclass(frozen=True)
-class JsonSchema:
+
+# Structs, not dataclasses: a request travels to a process of its own, and is read there by its
+# types, of which dataclasses that may stand in one place cannot be told apart.
+class JsonSchema(msgspec.Struct, frozen=True, tag=True):
     """An answer is JSON that is valid under a schema.
 
     Attributes:
@@ -19,8 +21,7 @@ class JsonSchema:
     schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Gbnf:
+class Gbnf(msgspec.Struct, frozen=True, tag=True):
     """An answer is a text of a grammar.
 
     Attributes:

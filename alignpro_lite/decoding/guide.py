@@ -49,8 +49,11 @@ class GuideVocabulary:
             tokenize: The tokens of a text as the model writes it.
 
         Raises:
+            InputError: No token ends an answer.
             MissingDependencyError: llguidance is not installed or does not load.
         """
+        if not stops:
+            raise _refused("the model has no token that ends an answer")
         try:
             from llguidance import LLTokenizer
             from llguidance._tokenizer import TokenizerWrapper

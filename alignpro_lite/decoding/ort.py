@@ -77,12 +77,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.log_severity_level = 4  # errors come as exceptions
-    provider: tuple[str, dict[str, int]] = (_CPU, {})
-    if gpu is not None:
-        runtime.preload_dlls()
-        provider = (_CUDA, {"device_id": gpu})
-        if not supports_cuda():
-            raise _no_cuda("this build of onnxruntime has none")
+    provider = _provider(runtime, gpu)
     stop = Stop(lambda: options.set_load_cancellation_flag(True))
     try:
         with native_settings(), watch.cancellation.stops(stop):
@@ -98,6 +93,15 @@ def open_session(
     watch.cancellation.check()
     watch.report(1.0)
     return session
+
+
+def _provider(runtime: Any, gpu: int | None) -> tuple[str, dict[str, int]]:
+    if gpu is None:
+        return _CPU, {}
+    runtime.preload_dlls()
+    if not supports_cuda():
+        raise _no_cuda("this build of onnxruntime has none")
+    return _CUDA, {"device_id": gpu}
 
 
 def _no_cuda(found: str) -> DeviceError:

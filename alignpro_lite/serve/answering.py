@@ -141,6 +141,7 @@ class _Reading:
         Raises:
             AlignProError: One of the streams failed.
         """
+        await asyncio.sleep(0)  # whoever reads much at once lets others, and hang-ups, have a turn
         event = await self._events.get()
         if isinstance(event, BaseException):
             raise event

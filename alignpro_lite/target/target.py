@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -414,7 +415,7 @@ class LlamaTarget:
     def _vocabulary(self) -> GuideVocabulary:
         native = self._native
         pieces = [self.spoken(token) for token in range(native.n_vocab)]
-        return GuideVocabulary(pieces, native.stop, native.tokenize_inside)
+        return GuideVocabulary(pieces, native.stop, _tokenizer_of(native))
 
     def _prompt(self, question: Question) -> list[int]:
         return self.prompt_tokens(question.messages, question.thinking)
@@ -616,6 +617,17 @@ def _silent_tags(native: LlamaModel, known: ReasoningFormat | None) -> Iterator[
         for token in native.tokenize(tag, special=True):
             if not native.piece(token):
                 yield token, native.special_text(token).encode()
+
+
+def _tokenizer_of(native: LlamaModel) -> Callable[[str], list[int]]:
+    """Tokenises for guides, which may be kept longer than the weights."""
+    kept = weakref.ref(native)
+
+    def tokenize(text: str) -> list[int]:
+        model = kept()
+        return [] if model is None else model.tokenize_inside(text)
+
+    return tokenize
 
 
 def _require_tokens(tokens: Sequence[int], size: int) -> None:

@@ -2,7 +2,7 @@
 import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: process.argv[3], maxRetries: 0 });
-const ask = { model: "tiny", messages: [{ role: "user", content: "Say something." }] };
+const ask = { model: "tiny", seed: 1, messages: [{ role: "user", content: "Say something." }] };
 
 const whole = await client.chat.completions.create(ask);
 let streamed = "";

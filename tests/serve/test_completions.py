@@ -277,7 +277,7 @@ def test_a_stream_tells_its_progress_if_asked(client):
 
 
 def test_log_probabilities(client):
-    settings = {"model": "tiny", "messages": ASK, "logprobs": True, "top_logprobs": 2}
+    settings = {"model": "tiny", "messages": ASK, "seed": 1, "logprobs": True, "top_logprobs": 2}
     whole = client.chat.completions.create(**settings).choices[0]
     tokens = whole.logprobs.content
     assert b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace") == (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -69,6 +71,16 @@ def test_answers_differ_and_repeat(target):
     assert len(set(answers)) > 1
     assert texts(target, SHAPED)[0] == answers
     assert texts(target, replace(SHAPED, count=1, first=2))[0] == answers[2:3]
+
+
+def test_a_closed_target_gives_its_weights_back():
+    """Holds down: what guides an answer tokenises with the model, and so kept it in memory."""
+    with LlamaTarget(TINY_TARGET, read_header(TINY_TARGET), SETTINGS) as loaded:
+        weights = weakref.ref(loaded._native)
+        _, streams = texts(loaded, SHAPED)
+    gc.collect()
+    assert streams
+    assert weights() is None
 
 
 def test_a_cut_answer_says_so(target):
