@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,64 @@ def test_the_electron_app_starts_the_sidecar_and_ends_it(tmp_path):
         ["node", "-e", code], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.split() == ["200", "0", "null", "tiny"], done.stderr
+
+
+TK = """
+import sys
+from pathlib import Path
+import tk_chat
+from alignpro_lite import AlignedModel, DeviceRequest
+
+class TinyModel:
+    def load():
+        return AlignedModel.load(*map(Path, sys.argv[1:]), devices=DeviceRequest("cpu"))
+
+def ask():
+    if window.model is None:
+        window.after(50, ask)
+        return
+    window.entry.insert(0, "Name a river.")
+    window.ask()
+    window.stream.cancel()
+    end()
+
+def end():
+    if window.stream is None and window.shown.empty():
+        print(len(window.history), "Name a river." in window.text.get("1.0", "end"), flush=True)
+        window.destroy()
+    else:
+        window.after(50, end)
+
+tk_chat.AlignedModel = TinyModel
+window = tk_chat.TkChat()
+window.after(50, ask)
+window.mainloop()
+"""
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="Xvfb is not installed")
+def test_the_tk_window_answers_and_stops():
+    pytest.importorskip("tkinter")
+    paths = f"{ROOT}{os.pathsep}{DESKTOP}"
+    with virtual_display() as display:
+        done = subprocess.run(
+            [sys.executable, "-c", TK, TINY_TARGET, TINY_BUNDLE],
+            env=os.environ | display | {"PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.stdout.split() == ["2", "True"], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("name", ["electron-main.js", "page.html"])
+def test_the_scripts_are_javascript(name, tmp_path):
+    text = (DESKTOP / name).read_text("utf-8")
+    script = tmp_path / "script.js"
+    script.write_text(re.sub(r".*<script>|</script>.*", "", text, flags=re.DOTALL), "utf-8")
+    done = subprocess.run(["node", "--check", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["electron-main.js", "page.html", "tk_chat.py"])

@@ -369,7 +369,7 @@ def main() -> int:
     place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.AppDataLocation)
     window = ChatWindow(Path(place) / "conversation.json")
     window.show()
-    return app.exec()
+    return int(app.exec())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from alignpro_lite import Message, Result
@@ -27,7 +28,7 @@ class Turn:
     prompt: str
     sent: str = ""
     reason: str = ""
-    changes: list[tuple[str, str]] = field(default_factory=list)
+    changes: Sequence[tuple[str, str]] = ()
     answer: str = ""
 
     @classmethod

@@ -24,7 +24,7 @@ class TkChat(tk.Tk):
         self.entry = tk.Entry(self, font="TkTextFont")
         self.entry.pack(fill="x", padx=14, pady=14)
         self.entry.bind("<Return>", lambda _: self.ask())
-        self.bind("<Escape>", lambda _: self.stream and self.stream.cancel())
+        self.bind("<Escape>", lambda _: self.stream.cancel() if self.stream else None)
         self.history: list[Message] = []
         self.shown: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self.model: AlignedModel | None = None

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "desktop"))
 
@@ -24,6 +25,11 @@ from tests.support.scripted_models import FakePrompter
 SECONDS = 120
 
 
+class Scripted(FakePrompter):
+    def close(self):
+        """There is nothing to close."""
+
+
 class TinyModel:
     """The tiny target with a prompter that always says the same."""
 
@@ -32,8 +38,7 @@ class TinyModel:
         found = AlignedModel.load(models=models, on_progress=on_progress, cancellation=cancellation)
         assert reward is None
         assert isolated
-        prompter = FakePrompter(["Name three rivers, in one line."])
-        prompter.close = found.prompter.close
+        prompter: Any = Scripted(["Name three rivers, in one line."])
         return AlignedModel(found.target, prompter, found.plan)
 
 
@@ -93,7 +98,8 @@ def drive(file, picture):
 
 
 if __name__ == "__main__":
-    engine.AlignedModel = TinyModel
+    engine_module: Any = engine
+    engine_module.AlignedModel = TinyModel
     app = QApplication([])
     app.setOrganizationName("tests")
     app.setApplicationName("desktop")
