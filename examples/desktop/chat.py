@@ -88,6 +88,7 @@ class TurnView(QWidget):
     def __init__(self, turn: Turn) -> None:
         super().__init__()
         self._prompt, self._text = turn.prompt, ""
+        self._approval: QWidget | None = None
         card = QFrame(objectName="prompt")
         self._card = QVBoxLayout(card)
         self._shown, self._note = Label("shown", turn.prompt), Label("note")
@@ -121,7 +122,7 @@ class TurnView(QWidget):
 
     def ask_approval(self, suggested: str) -> None:
         """Let the user edit the rewrite, or keep the prompt."""
-        box = QWidget()
+        self._approval = box = QWidget()
         layout = QVBoxLayout(box)
         layout.setContentsMargins(0, 4, 0, 0)
         editor = QPlainTextEdit(suggested, objectName="approval")
@@ -132,7 +133,7 @@ class TurnView(QWidget):
         layout.addLayout(buttons)
 
         def decide(text: str) -> None:
-            box.deleteLater()
+            self.end_approval()
             self.decided.emit(text)
 
         for name, text, choose in (
@@ -144,6 +145,12 @@ class TurnView(QWidget):
             buttons.addWidget(button)
         self._card.addWidget(box)
         editor.setFocus()
+
+    def end_approval(self) -> None:
+        """Ask no more."""
+        if self._approval is not None:
+            self._approval.deleteLater()
+            self._approval = None
 
     def add_text(self, text: str) -> None:
         """Append a piece of the answer."""
@@ -270,6 +277,7 @@ class ChatWindow(QWidget):
         self.engine.progressed.connect(self._show_progress)
         self.engine.loaded.connect(self._show_loaded)
         self.engine.happened.connect(self._show_event)
+        self.engine.suggested.connect(self._ask_approval)
         self.engine.failed.connect(self._show_failure)
         self.engine.stopped.connect(lambda: self._show_failure("Stopped."))
 
@@ -302,6 +310,7 @@ class ChatWindow(QWidget):
             return
         self.composer.clear()
         self.button.setText("Stop")
+        self.settings.fresh.setEnabled(False)
         self._turn = self._add(TurnView(Turn(prompt)))
         self._turn.decided.connect(self.engine.decide)
         request = self.settings.request(self.conversation)
@@ -322,8 +331,6 @@ class ChatWindow(QWidget):
             case Rewritten(choice):
                 changes = [(change.kind, change.text) for change in choice.certificate.changes]
                 turn.show_changes(Turn(choice.prompt, choice.sent, choice.reason, changes))
-                if choice.changed and self.settings.approve.isChecked():
-                    turn.ask_approval(choice.sent)
             case Reasoning():
                 turn.note("Thinking …")
             case Text(text):
@@ -331,6 +338,10 @@ class ChatWindow(QWidget):
             case Done(result):
                 self.conversation.add(Turn.of(result))
                 self._end_turn()
+
+    def _ask_approval(self, suggested: str) -> None:
+        if self._turn is not None:
+            self._turn.ask_approval(suggested)
 
     def _show_failure(self, message: str) -> None:
         if self._turn is not None:
@@ -341,15 +352,15 @@ class ChatWindow(QWidget):
             self.settings.state.setText(message)
 
     def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.end_approval()
         self._turn = None
         self.button.setText("Send")
+        self.settings.fresh.setEnabled(True)
         self.composer.setFocus()
 
     def _begin_anew(self) -> None:
-        self.engine.stop()
         self.conversation.clear()
-        self._turn = None
-        self.button.setText("Send")
         while self._turns.count() > 1:
             self._turns.takeAt(0).widget().deleteLater()
 

@@ -37,6 +37,7 @@ class Engine(QObject):
     progressed = Signal(Progress)
     loaded = Signal(bool)  # whether there is a reward to choose rewrites by
     happened = Signal(object)  # an event of a stream, see alignpro_lite.events
+    suggested = Signal(str)  # a rewrite that waits for `decide`
     failed = Signal(str)
     stopped = Signal()
 
@@ -56,7 +57,7 @@ class Engine(QObject):
 
     def ask(self, prompt: str, request: Request, approve: bool) -> None:
         """Answer a prompt; with `approve`, wait for `decide` after each rewrite."""
-        self._decisions = queue.SimpleQueue()
+        self._decisions, self._cancellation = queue.SimpleQueue(), Cancellation()
         self._submit(self._answer, prompt, request, approve)
 
     def decide(self, text: str) -> None:
@@ -84,6 +85,9 @@ class Engine(QObject):
                 self.stopped.emit()
             except AlignProError as error:
                 self.failed.emit(f"{error.problem}\n{error.cure}")
+            except Exception as error:
+                self.failed.emit(f"{type(error).__name__}: {error}")
+                raise
 
         with suppress(RuntimeError):  # the window is being closed
             self._worker.submit(guarded)
@@ -118,14 +122,17 @@ class Engine(QObject):
     def _answer(self, prompt: str, request: Request, approve: bool) -> None:
         if self._model is None:
             return
-        self._stream = self._model.stream(prompt, request)
+        self._stream = stream = self._model.stream(prompt, request)
+        if self._cancellation.asked:  # before there was a stream
+            stream.cancel()
         try:
-            for event in self._stream.events():
+            for event in stream.events():
                 self.happened.emit(event)
                 if approve and isinstance(event, Rewritten) and event.choice.changed:
                     approve = False
+                    self.suggested.emit(event.choice.sent)
                     # The answer begins when the next event is asked for, so it waits here.
                     if (text := self._decisions.get()) is not None:
-                        self._stream.use(text)
+                        stream.use(text)
         finally:
             self._stream = None

@@ -71,6 +71,15 @@ def drive(file, picture):
     (approve,) = (b for b in window.findChildren(QPushButton) if b.text() == "Send this")
     QTest.mouseClick(approve, Qt.MouseButton.LeftButton)
     wait_until(lambda: window.button.text() == "Send")
+    QTest.qWait(50)
+    # The event that follows an approval once opened a second box, which nobody waited for.
+    assert window.findChild(QPlainTextEdit, "approval") is None
+
+    ask(window, "And lakes?")
+    wait_until(lambda: window.findChild(QPlainTextEdit, "approval"))
+    QTest.mouseClick(window.button, Qt.MouseButton.LeftButton)
+    wait_until(lambda: window.button.text() == "Send")
+    assert window.conversation.turns[-1].answer == ""
 
     window.settings.approve.setChecked(False)
     window.settings.rewrite.setChecked(False)
@@ -105,4 +114,8 @@ if __name__ == "__main__":
     app.setApplicationName("desktop")
     app.setStyle("Fusion")
     app.setStyleSheet(chat.STYLE)
-    print(json.dumps(drive(*map(Path, sys.argv[1:]))))
+    try:
+        print(json.dumps(drive(*map(Path, sys.argv[1:]))))
+    finally:  # a window that is left open keeps the process
+        for widget in app.topLevelWidgets():
+            widget.close()
