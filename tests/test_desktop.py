@@ -165,6 +165,37 @@ def test_the_tk_window_answers_and_stops():
     assert done.stdout.split() == ["2", "True"], done.stderr
 
 
+def test_the_page_gets_an_answer_of_the_sidecar():
+    """It once named no model, which the server wants."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    pytest.importorskip("uvicorn")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser is installed")
+    command = [
+        *(sys.executable, "-m", "alignpro_lite", "serve", "--port", "0", "--cors-origin", "null"),
+        *("--target", TINY_TARGET, "--prompter", TINY_BUNDLE, "--device", "cpu"),
+        *("--max-tokens", "8"),
+    ]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+        playwright.sync_playwright() as driver,
+    ):
+        try:
+            told = json.loads(server.stdout.readline())
+            opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+            page = opened.new_page()
+            place = ",".join((told["url"], told["token"], told["model"]))
+            page.goto(f"{(DESKTOP / 'page.html').as_uri()}#{place}")
+            page.fill("#prompt", "Name a river.")
+            page.click("#button")
+            page.wait_for_function("history.length === 2")
+            assert page.text_content(".user") == "Name a river."
+            assert page.text_content(".answer")
+        finally:
+            server.kill()
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 @pytest.mark.parametrize("name", ["electron-main.js", "page.html"])
 def test_the_scripts_are_javascript(name, tmp_path):
