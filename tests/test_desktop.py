@@ -174,7 +174,7 @@ def test_the_page_gets_an_answer_of_the_sidecar():
         pytest.skip("no browser is installed")
     command = [
         *(sys.executable, "-m", "alignpro_lite", "serve", "--port", "0", "--cors-origin", "null"),
-        *("--target", TINY_TARGET, "--prompter", TINY_BUNDLE, "--device", "cpu"),
+        *("--target", str(TINY_TARGET), "--prompter", str(TINY_BUNDLE), "--device", "cpu"),
         *("--max-tokens", "8"),
     ]
     with (
