@@ -37,7 +37,7 @@ def test_the_wheel_holds_code_data_and_the_export(wheel):
     for folder in ("alignpro_lite", "export"):
         for path in filter(Path.is_file, (ROOT / folder).rglob("*")):
             is_model = {"known_good", "graphs"} & {*path.parts}
-            if path.suffix in (".py", ".toml", ".typed", ".txt") or is_model:
+            if path.suffix in (".dat", ".py", ".toml", ".typed", ".txt") or is_model:
                 inside = path.relative_to(ROOT).as_posix()
                 assert (inside if folder != "export" else f"alignpro_lite/{inside}") in names
     assert not [name for name in names if name.startswith(("export/", "tests/", "docs/"))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -60,10 +62,12 @@ def _examine(options: ModelOptions) -> dict[str, Any]:
 def _engines() -> dict[str, Any]:
     from alignpro_lite.decoding import ort
 
-    checks = {
+    checks: dict[str, Callable[[], bool | str]] = {
         "llama.cpp's backends and GPUs": _llama_devices,
         "onnxruntime was built with CUDA": ort.supports_cuda,
     }
+    if sys.platform == "win32":
+        checks["the Visual C++ runtime is installed"] = _has_vc_runtime
     found: dict[str, Any] = {}
     for name, check in checks.items():
         try:
@@ -71,6 +75,13 @@ def _engines() -> dict[str, Any]:
         except AlignProError as error:
             found[name] = str(error)
     return found
+
+
+def _has_vc_runtime() -> bool:
+    from alignpro_lite.hardware.vc_runtime import require_vc_runtime
+
+    require_vc_runtime()
+    return True
 
 
 def _llama_devices() -> str:

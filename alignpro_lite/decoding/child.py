@@ -46,6 +46,8 @@ sys.path += path
 from alignpro_lite.decoding.child import serve
 serve(program, n_bytes)
 """
+CHILD_VARIABLE = "ALIGNPRO_LITE_CHILD"
+"""Set in every child; see `__pyinstaller/rthooks`."""
 _START_SECONDS = 60.0
 """How long a warm child may take to start, on a machine that is busy with loading a model."""
 _GRACE_SECONDS = 5.0
@@ -136,9 +138,12 @@ def isolated_command(code: str, told: Sequence[object]) -> list[str]:
 
 
 def child_environment(added: Mapping[str, str]) -> dict[str, str]:
-    """The variables of this process without Python's own, and those that are added."""
+    """The variables of this process without Python's own, and those that are added.
+
+    One more tells a frozen app, whose program `sys.executable` is, that it is to be the child.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return {**kept, **added}
+    return {**kept, CHILD_VARIABLE: "1", **added}
 
 
 def bind(seconds: float | None) -> None:
