@@ -14,6 +14,7 @@ from alignpro_lite import (
     CancelledError,
     DeviceRequest,
     Done,
+    Penalties,
     Progress,
     Request,
     Rewritten,
@@ -27,7 +28,9 @@ from tests.support.scripted_stepper import PATIENCE, Gate
 
 PROMPT = "How do I stay safe online?"
 SHORT = Request(max_tokens=6, sampling=Sampling(seed=3))
-LONG = Request(max_tokens=1500, rewrite="off")
+NEVER_STOPS = Penalties(bias=((0, -100.0), (2, -100.0)))
+"""The tiny target's stop tokens: an answer that ended by itself could no longer be cancelled."""
+LONG = Request(max_tokens=1500, rewrite="off", penalties=NEVER_STOPS)
 
 
 async def load(**options: Any) -> AsyncAlignedModel:

@@ -25,6 +25,7 @@ from alignpro_lite import (
     CancelledError,
     DeviceRequest,
     Message,
+    Penalties,
     Progress,
     Request,
     Rewriting,
@@ -42,7 +43,9 @@ from tests.support.scripted_stepper import PATIENCE
 PROMPT = "How do I stay safe online?"
 CHEAP = RhoStar(strength=1.0, answers=1, guard_answers=2, trial_tokens=2)
 SHORT = Request(max_tokens=6, sampling=Sampling(seed=3), rho_star=CHEAP)
-LONG = Request(max_tokens=1500, rewrite="off")
+NEVER_STOPS = Penalties(bias=((0, -100.0), (2, -100.0)))
+"""The tiny target's stop tokens: an answer that ended by itself could no longer be cancelled."""
+LONG = Request(max_tokens=1500, rewrite="off", penalties=NEVER_STOPS)
 RHO_STAR = Request(
     max_tokens=8,
     rewrite_sampling=Sampling(temperature=2.5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from typing import Any
 
 import httpx
@@ -117,7 +118,11 @@ def test_a_rewrite_can_be_edited_or_refused(page):
 
 
 def test_an_answer_can_be_stopped(page, tiny_model, monkeypatch):
-    monkeypatch.setattr(tiny_model.target._model, "is_stop", lambda token: False)
+    def is_stop(token: int) -> bool:
+        time.sleep(0.005)  # a busy browser must be able to stop an answer before its end
+        return False
+
+    monkeypatch.setattr(tiny_model.target._model, "is_stop", is_stop)
     page.get_by_label("Longest answer, in tokens").fill("1500")
     say(page, "Say something about the sky.")
     page.locator(".assistant .text:not(:empty)").wait_for()

@@ -349,7 +349,7 @@ def test_damaged_files_of_a_run_are_one_line(finished, hashing, monkeypatch):
         assert "--output" in refused.value.cure
         path.write_bytes(whole)
     (run / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+    with pytest.raises(InputError, match=r"config\.json is not valid JSON"):
         train(finished / "prompter.toml", run)
 
 
