@@ -17,8 +17,8 @@ from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import Protected
 
 DOUBT = 0.1
-"""The probability of the empty hint from which a prompter adds nothing. A hint too few costs little;
-one too many can talk a target out of refusing, or spoil an answer that has to be exact."""
+"""The probability of the empty hint from which a prompter adds nothing. A hint too few costs
+little; one too many can talk a target out of refusing, or spoil an answer that has to be exact."""
 
 
 @dataclass(frozen=True)
