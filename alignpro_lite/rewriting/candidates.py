@@ -115,7 +115,8 @@ class CandidateSource:
             return False
         nothing = self.prompter.encode("")
         (chance,) = self.prompter.score(self.prompt, [nothing], self._earlier, self.cancellation)
-        return math.exp(chance) >= DOUBT
+        # The score of a cancelled sequence has no tokens: it is that of certainty.
+        return not self.cancellation.asked and math.exp(chance) >= DOUBT
 
     @property
     def settings(self) -> RhoStar:

@@ -180,6 +180,22 @@ def test_a_prompter_in_doubt_adds_nothing(no_hint, sent):
     assert len(prompter.started) == (0 if sent == PROMPT else 1)
 
 
+def test_cancelling_while_it_is_asked_for_doubt_is_no_doubt(monkeypatch):
+    """A cancelled score is 0, the logarithm of certainty: the certificate blamed the prompter."""
+    cancellation = Cancellation()
+    prompter: Any = FakePrompter([HINTED])
+    target: Any = FakeTarget()
+
+    def score(*asked):
+        cancellation.cancel()
+        return [0.0]
+
+    monkeypatch.setattr(prompter, "score", score)
+    models = DrawModels(prompter, target, None)
+    choice = draw(models, protect(PROMPT), Request(), cancellation)
+    assert (choice.sent, choice.reason) == (PROMPT, "cancelled")
+
+
 def test_the_prompt_as_a_candidate_and_by_itself_is_one_text():
     """Nothing is left to race for, and the best of all its answers is returned."""
     reward = rewarded(lambda sent: 1.0 if sent == PROMPT else -1.0)
