@@ -272,3 +272,8 @@ def random_stream(seed: int, stream: int) -> np.random.Generator:
 def stream_seed(seed: int, stream: int) -> int:
     """A 32-bit seed for a stream, for samplers that take one number, and for streams of it."""
     return int(np.random.SeedSequence([seed, int(stream)]).generate_state(1)[0])
+
+
+def stream_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of the first `count` streams; see `stream_seed`."""
+    return [stream_seed(seed, stream) for stream in range(count)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.sampling import stream_seed, stream_seeds
 from alignpro_lite.errors import RewardError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
@@ -73,7 +73,8 @@ class Bench:
         once = self.plan.with_count(1)
         for start in range(0, len(flat), _ASKED_TOGETHER):
             conversations = [[Message("user", x)] for x in flat[start : start + _ASKED_TOGETHER]]
-            outcomes = self.target.answers(conversations, once, stream_seed(seed, start))
+            seeds = stream_seeds(stream_seed(seed, start), len(conversations))
+            outcomes = self.target.answers(conversations, once, seeds)
             answers.extend(_answered(outcome[0]) for outcome in outcomes)
         width = len(sent[0])
         rows = [answers[at : at + width] for at in range(0, len(answers), width)]
@@ -93,8 +94,8 @@ class Bench:
             RewardError: An answer has no score; a comparison needs them all.
         """
         exchanges = [
-            Exchange(x, y, self.rivals(x))
-            for x, row in zip(prompts, answers, strict=True)
+            Exchange(x, y, rivals)
+            for x, rivals, row in zip(prompts, self.rivals(prompts), answers, strict=True)
             for y in row
         ]
         rewards: dict[str, FloatArray] = {}

@@ -190,7 +190,7 @@ class BoundRun:
 
     def _rewards(self, prompt: str, answers: Sequence[Sequence[_Answer]]) -> FloatArray:
         """Score answers, all against x; shape (texts, answers)."""
-        rivals = self.rivals(prompt)
+        (rivals,) = self.rivals([prompt])
         exchanges = [Exchange(prompt, answer.text, rivals) for row in answers for answer in row]
         scores = self.reward.score(exchanges)
         if scores.failed.any():

@@ -16,7 +16,7 @@ import numpy as np
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.sampling import stream_seed, stream_seeds
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.evaluation import Evaluation
@@ -136,11 +136,13 @@ class HintRace:
         prompts = [self.prompts[place % len(self.prompts)] for place in range(start, start + count)]
         conversations = [[Message("user", AUGMENT.apply(prompt, text))] for prompt in prompts]
         plan = self.bench.plan.with_count(1)
-        outcomes = self.bench.target.answers(conversations, plan, stream_seed(self.seed, number))
+        seeds = stream_seeds(stream_seed(self.seed, number), count)
+        outcomes = self.bench.target.answers(conversations, plan, seeds)
         rewards: list[float | None] = [None] * count
+        rivals = self.bench.rivals(prompts)
         answered = [
-            (place, Exchange(prompt, outcome[0].text, rivals=self.bench.rivals(prompt)))
-            for place, (prompt, outcome) in enumerate(zip(prompts, outcomes, strict=True))
+            (place, Exchange(prompts[place], outcome[0].text, rivals[place]))
+            for place, outcome in enumerate(outcomes)
             if isinstance(outcome[0], Answer)
         ]
         if answered:

@@ -15,7 +15,7 @@ from msgspec import structs
 from tqdm import tqdm
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import stream_seed
+from alignpro_lite.decoding.sampling import stream_seed, stream_seeds
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import (
     DataSetSection,
@@ -192,7 +192,8 @@ def _seconds_a_call(evaluation: Evaluation, note: Callable[[str], None]) -> floa
     plan = evaluation.config.answers.with_count(_TIMED_ANSWERS)
     asked = [[Message("user", text)] for text in evaluation.mixed(_TIMED_PROMPTS)]
     started = time.monotonic()
-    evaluation.loaded.target.answers(asked, plan, stream_seed(evaluation.config.seed, 0))
+    seeds = stream_seeds(stream_seed(evaluation.config.seed, 0), len(asked))
+    evaluation.loaded.target.answers(asked, plan, seeds)
     return (time.monotonic() - started) / (len(asked) * _TIMED_ANSWERS)
 
 

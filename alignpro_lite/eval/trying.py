@@ -16,7 +16,7 @@ import numpy as np
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.sampling import Sampling, stream_seed, stream_seeds
 from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.design import MORE, HeadroomDesign
@@ -133,12 +133,15 @@ class Trying:
         """Rewards of the answers to each text, and to the prompt itself again; (texts, answers)."""
         plan = self.bench.plan.with_count(self.design.answers)
         asked = [[Message("user", text)] for text in (*sent, *[prompt] * MORE)]
-        outcomes = self.bench.target.answers(asked, plan, seed)
+        outcomes = self.bench.target.answers(asked, plan, stream_seeds(seed, len(asked)))
         flat = [outcome for row in outcomes for outcome in row]
         failed = [found.reason for found in flat if isinstance(found, TargetFailure)]
         if failed:
             raise _NoRewardsError(f"an answer failed ({failed[0]}).")
-        exchanges = [Exchange(prompt, found.text) for found in flat if isinstance(found, Answer)]
+        (rivals,) = self.bench.rivals([prompt])
+        exchanges = [
+            Exchange(prompt, found.text, rivals) for found in flat if isinstance(found, Answer)
+        ]
         scores = next(iter(self.bench.judges.values())).score(exchanges)
         if scores.failed.any():
             raise _NoRewardsError(f"{scores.failed.sum()} of its answers have no score.")

@@ -46,8 +46,8 @@ def open_target(section: TargetSection, store: ModelStore) -> Target:
             from alignpro_lite.pretrained.torch_model import load_torch_model
             from alignpro_lite.target.torch_target import HfTarget
 
-            source = load_torch_model(Path(section.source))
-            return HfTarget(source, section.device, section.dtype)
+            source = load_torch_model(store.path("target", section.source))
+            return HfTarget(source, section.device, section.dtype, rows=section.rows)
 
 
 def target_of(section: TargetSection, store: ModelStore) -> KnownTarget:
@@ -57,12 +57,13 @@ def target_of(section: TargetSection, store: ModelStore) -> KnownTarget:
         AlignProError: It is missing or cannot be read.
     """
     match section:
-        case GgufSection(source=source):
-            return known_target(store, source, store.path("target", source))
         case EndpointSection(model=model):
             return KnownTarget(model, None)
-        case HuggingFaceSection(source=source):
-            return KnownTarget(Path(source).name, None)
+        case GgufSection(source=source) | HuggingFaceSection(source=source):
+            path = store.path("target", source)
+            if path.is_dir():
+                return KnownTarget(path.name, None)
+            return known_target(store, source, path)
 
 
 def open_llama(section: GgufSection, store: ModelStore, prompter: str | None = None) -> LlamaTarget:
@@ -102,7 +103,7 @@ def load_prompts(
     tasks: list[Task] = []
     for file in section.prompts:
         found, bad = read_tasks(folder / file.path, file.format, file.reference)
-        tasks += found
+        tasks += found[: file.most]
         for row in bad:
             note(f"{file.path}: {row}")
     empty = len(request(""))

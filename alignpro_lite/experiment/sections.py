@@ -53,17 +53,19 @@ class EndpointSection(Record, tag_field="kind", tag="openai"):
 
 
 class HuggingFaceSection(Record, tag_field="kind", tag="huggingface"):
-    """[target] of kind huggingface: a model in torch, which is slow.
+    """[target] of kind huggingface: a model in torch, slow on a CPU and fast on a GPU.
 
     Attributes:
-        source: A Hugging Face folder or a GGUF file.
+        source: A target of models.toml, a Hugging Face folder or a GGUF file.
         device: Device of torch, such as cpu or cuda:0.
         dtype: Type of the weights.
+        rows: Answers that are decoded together, and questions to a judge that are read together.
     """
 
     source: str
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    rows: Count = 16
 
 
 TargetSection = GgufSection | EndpointSection | HuggingFaceSection
@@ -71,7 +73,7 @@ TargetSection = GgufSection | EndpointSection | HuggingFaceSection
 
 
 class PromptFileSection(Record):
-    """[[data.prompts]]: a file of prompts.
+    """A file of prompts.
 
     Attributes:
         path: JSON, JSON lines, CSV or Parquet, plain or gzipped; relative to the data folder.
@@ -98,6 +100,17 @@ class PromptFileSection(Record):
             )
 
 
+class PromptSourceSection(PromptFileSection):
+    """[[data.prompts]]: a file of prompts.
+
+    Attributes:
+        most: The most rows that are taken, the first ones; left out, all. Every row counts once,
+            so that a long file would crowd out a short one.
+    """
+
+    most: Count | None = None
+
+
 class PromptDataSection(Record):
     """[data]: the prompts.
 
@@ -107,6 +120,6 @@ class PromptDataSection(Record):
         max_prompt_tokens: Longer prompts are left out.
     """
 
-    prompts: Annotated[tuple[PromptFileSection, ...], Meta(min_length=1)]
+    prompts: Annotated[tuple[PromptSourceSection, ...], Meta(min_length=1)]
     held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.25
     max_prompt_tokens: Count = 200

@@ -18,7 +18,7 @@ import numpy as np
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
-from alignpro_lite.target.target import LlamaTarget
+from alignpro_lite.target.choices import Chooser
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,7 +141,7 @@ class PairJudge:
 
     def __init__(
         self,
-        model: LlamaTarget,
+        model: Chooser,
         name: str = "judge",
         rubric: Rubric = INSTRUCTED,
         *,

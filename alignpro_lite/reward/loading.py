@@ -24,6 +24,7 @@ from alignpro_lite.reward.judge import PairJudge
 from alignpro_lite.reward.judge_scorer import RIVALS, JudgeScorer
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.reward.reward import CallableScorer, Reward, Scorer
+from alignpro_lite.target.choices import Chooser
 from alignpro_lite.target.llama import TargetSettings
 from alignpro_lite.target.target import LlamaTarget
 
@@ -106,7 +107,7 @@ def open_reward(
     store: ModelStore,
     threads: int,
     references: References = NO_REFERENCES,
-    target: LlamaTarget | None = None,
+    target: Chooser | None = None,
     watch: LoadWatch | None = None,
 ) -> Reward:
     """Load scorers as one weighted sum of their parts.
@@ -116,7 +117,7 @@ def open_reward(
         store: Where models are.
         threads: CPU threads of each.
         references: What is known about right answers to the prompts.
-        target: What a judge called `target` is; None where the target is no GGUF file.
+        target: What a judge called `target` is; None where its weights are not loaded here.
         watch: May cancel it.
 
     Raises:
@@ -149,7 +150,7 @@ class _Opening:
     store: ModelStore
     threads: int
     references: References
-    target: LlamaTarget | None
+    target: Chooser | None
     watch: LoadWatch
 
 
@@ -158,7 +159,7 @@ def open_judge(
     name: str,
     store: ModelStore,
     threads: int,
-    target: LlamaTarget | None,
+    target: Chooser | None,
     watch: LoadWatch | None = None,
 ) -> PairJudge:
     """Load a judge of pairs on the CPU, after a probe, or let the target judge.
@@ -168,7 +169,7 @@ def open_judge(
         name: What to call it.
         store: Where models are.
         threads: CPU threads of a judge of its own.
-        target: The loaded target; None where it is no GGUF file.
+        target: The loaded target; None where its weights are not loaded here.
         watch: May cancel it.
 
     Raises:
@@ -183,8 +184,7 @@ def open_judge(
         return PairJudge(_load(path, store, threads, watch or LoadWatch()), name)
     if target is None:
         raise InputError(
-            "The target can judge where it is a GGUF file that is loaded here; found another kind "
-            "of target.",
+            "The target can judge where it is loaded here; found another kind of target.",
             "Name another judge, such as judge:model.gguf, or a target of kind gguf.",
         )
     return PairJudge(target, name, is_shared=True)

@@ -85,7 +85,7 @@ class OpenAiTarget:
         self._gate = threading.Semaphore(parallel)
 
     def answers(
-        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seeds: Sequence[int]
     ) -> list[list[AnswerOrFailure]]:
         """Sample answers; see `rollout.Target.answers`.
 
@@ -96,7 +96,7 @@ class OpenAiTarget:
         """
 
         def request(number: int, messages: Sequence[Message]) -> _Ask:
-            return functools.partial(self._ask, messages, plan, stream_seed(seed, number))
+            return functools.partial(self._ask, messages, plan, seeds[number])
 
         return answer_each(conversations, plan.count, request, self._answers)
 

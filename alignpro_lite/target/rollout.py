@@ -13,10 +13,11 @@ from msgspec import Meta, structs
 
 from alignpro_lite.decoding.conversation import Message, check_prompt
 from alignpro_lite.decoding.reasoning import Reply
-from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.registry.record import Count, Record
+from alignpro_lite.target.choices import Chooser
 from alignpro_lite.target.target import DEFAULT_SAMPLING, AnswerStream, LlamaTarget, Question
 
 Prepared = TypeVar("Prepared")
@@ -94,14 +95,14 @@ class Target(Protocol):
     """A frozen target that answers many conversations together."""
 
     def answers(
-        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seeds: Sequence[int]
     ) -> list[list[AnswerOrFailure]]:
-        """Sample answers; equal conversations get different ones, the same call the same ones.
+        """Sample answers; the same call gets the same ones.
 
         Args:
             conversations: What to answer.
             plan: How many answers to each, how long, and how their tokens are drawn.
-            seed: Of all answers of this call.
+            seeds: Of the answers to each conversation.
 
         Returns:
             For each conversation in order, `plan.count` answers or the failures in their place.
@@ -170,7 +171,7 @@ class GgufTarget:
         self.llama = target
 
     def answers(
-        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seeds: Sequence[int]
     ) -> list[list[AnswerOrFailure]]:
         """Sample answers; see `Target.answers`.
 
@@ -180,7 +181,7 @@ class GgufTarget:
         """
 
         def question(number: int, messages: Sequence[Message]) -> Question:
-            sampling = plan.seeded(stream_seed(seed, number))
+            sampling = plan.seeded(seeds[number])
             asked = Question(
                 messages,
                 plan.max_tokens,
@@ -210,9 +211,10 @@ class GgufTarget:
         self.llama.close()
 
 
-def llama_of(target: Target) -> LlamaTarget | None:
-    """The loaded GGUF file behind a target; None where it is of another kind."""
-    return target.llama if isinstance(target, GgufTarget) else None
+def chooser_of(target: Target) -> Chooser | None:
+    """What compares answers with the weights of a target; None where they are not loaded here."""
+    loaded = target.llama if isinstance(target, GgufTarget) else target
+    return loaded if isinstance(loaded, Chooser) else None
 
 
 def _answer(stream: AnswerStream) -> AnswerOrFailure:

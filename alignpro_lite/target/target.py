@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ from alignpro_lite.decoding.text import StopStrings, decoded
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.target.choices import openings
 from alignpro_lite.target.llama import (
     Drawing,
     LlamaStepper,
@@ -423,22 +424,13 @@ class LlamaTarget:
     def choice_log_probs(
         self, conversations: Sequence[Sequence[Message]], choices: Sequence[str]
     ) -> NDArray[np.float64]:
-        """How likely it is that the answer to each conversation begins with one of several texts.
+        """How likely each reply is; see `Chooser.choice_log_probs`.
 
         What conversations begin with in common is computed once.
 
         Args:
-            conversations: Each is asked without a thought, where the template can; where it opens
-                one regardless, that is closed at once.
-            choices: At most as many texts as the target has sequences; only the first tokens in
-                which they differ count, and what they have in common before is given.
-
-        Returns:
-            Log-probabilities at temperature 1, natural, shape (conversations, choices).
-
-        Raises:
-            ContextOverflowError: A conversation does not fit; see `require_choice_room`.
-            InputError: A text is empty, or the beginning of another.
+            conversations: What is asked.
+            choices: At most as many texts as the target has sequences.
         """
         common, firsts = self._openings(choices)
         prompts = [[*self._reply_prompt(messages), *common] for messages in conversations]
@@ -459,30 +451,13 @@ class LlamaTarget:
         return found
 
     def require_choice_room(self, messages: Sequence[Message], choices: Sequence[str]) -> None:
-        """Refuse a conversation that `choice_log_probs` cannot hold.
-
-        Raises:
-            ContextOverflowError: It does not fit.
-            InputError: See `choice_log_probs`.
-        """
+        """Refuse a conversation without room; see `Chooser.require_choice_room`."""
         common, firsts = self._openings(choices)
         prompt = [*self._reply_prompt(messages), *common]
         self.engine.require_room(Submission(prompt, [GivenTokens([first]) for first in firsts], 1))
 
     def _openings(self, choices: Sequence[str]) -> tuple[list[int], list[int]]:
-        """The tokens that several texts begin with in common, and the next one of each."""
-        written = [self._native.tokenize(choice, special=False) for choice in choices]
-        columns = enumerate(zip(*written, strict=False))
-        shortest = min(map(len, written))
-        shared = next((place for place, column in columns if len({*column}) > 1), shortest)
-        firsts = [tokens[shared : shared + 1] for tokens in written]
-        if not all(firsts) or len({token for (token,) in firsts}) < len(firsts):
-            raise InputError(
-                f"None of the replies {', '.join(map(repr, choices))} may be empty, nor be the "
-                "beginning of another.",
-                "Choose other words.",
-            )
-        return written[0][:shared], [token for (token,) in firsts]
+        return openings(choices, partial(self._native.tokenize, special=False))
 
     def _reply_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation up to where the reply begins, without a thought."""

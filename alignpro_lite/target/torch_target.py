@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import (
     GenerationConfig,
@@ -17,6 +20,7 @@ from transformers import (
 )
 
 from alignpro_lite.decoding.conversation import Message, render
+from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.decoding.reasoning import begins_inside, reasoning_format, split_reply
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
@@ -24,6 +28,7 @@ from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.errors import ContextOverflowError, DeviceError
 from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.torch_model import TorchModel
+from alignpro_lite.target.choices import openings
 from alignpro_lite.target.rollout import (
     AnswerOrFailure,
     AnswerPlan,
@@ -31,6 +36,19 @@ from alignpro_lite.target.rollout import (
     answer_each,
     answer_of,
 )
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What one answer of a batch is drawn from.
+
+    Attributes:
+        prompt: Token ids.
+        seed: Of the answer.
+    """
+
+    prompt: list[int]
+    seed: int
 
 
 class HfTarget:
@@ -73,31 +91,75 @@ class HfTarget:
         self._reasoning = reasoning_format(source.chat_template)
 
     def answers(
-        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seeds: Sequence[int]
     ) -> list[list[AnswerOrFailure]]:
         """Sample answers; see `rollout.Target.answers`.
 
-        The draws of one batch share a random stream, so an answer also depends on what it is
-        batched with.
+        The draws of one batch share a random stream, that of its first conversation, so an answer
+        also depends on what it is batched with.
 
         Raises:
             DeviceError: The target is closed.
         """
-        if self._model is None:
-            raise DeviceError("The target is closed.", "Load the model again.")
+        self._loaded()
 
-        def prompt(_: int, messages: Sequence[Message]) -> list[int]:
+        def prompt(number: int, messages: Sequence[Message]) -> _Draw:
             ids = self.prompt_tokens(messages, plan.switch)
             self._require_room(len(ids), plan.max_tokens)
-            return ids
+            return _Draw(ids, seeds[number])
 
-        def answer(prompts: list[list[int]]) -> Iterator[list[AnswerOrFailure]]:
-            drawn = self._generate_all(
-                [ids for ids in prompts for _ in range(plan.count)], plan, seed
-            )
-            return ([next(drawn) for _ in range(plan.count)] for _ in prompts)
+        def answer(asks: list[_Draw]) -> Iterator[list[AnswerOrFailure]]:
+            rows = [
+                _Draw(ask.prompt, stream_seed(ask.seed, number))
+                for ask in asks
+                for number in range(plan.count)
+            ]
+            drawn = self._generate_all(rows, plan)
+            return ([next(drawn) for _ in range(plan.count)] for _ in asks)
 
         return answer_each(conversations, plan.count, prompt, answer)
+
+    @torch.inference_mode()
+    def choice_log_probs(
+        self, conversations: Sequence[Sequence[Message]], choices: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """How likely each reply is; see `choices.Chooser.choice_log_probs`.
+
+        Raises:
+            DeviceError: The target is closed.
+        """
+        model = self._loaded()
+        common, firsts = openings(choices, self._tokenizer.encode_text)
+        prompts = [[*self._reply_prompt(messages), *common] for messages in conversations]
+        # Of similar length, so that little is padded.
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        found = np.empty((len(prompts), len(choices)))
+        for start in range(0, len(order), self._rows):
+            places = order[start : start + self._rows]
+            ids, mask = left_padded([prompts[place] for place in places], self._special.eos)
+            logits = model(
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0).to(self._device),
+                logits_to_keep=1,
+                use_cache=False,
+            ).logits[:, -1]
+            found[places] = logits.float().log_softmax(dim=-1)[:, firsts].cpu().numpy()
+        return found
+
+    def require_choice_room(self, messages: Sequence[Message], choices: Sequence[str]) -> None:
+        """Refuse a conversation without room; see `choices.Chooser.require_choice_room`."""
+        common, _ = openings(choices, self._tokenizer.encode_text)
+        self._require_room(len(self._reply_prompt(messages)) + len(common), 1)
+
+    def _reply_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation up to where the reply begins, without a thought."""
+        prompt = self.prompt_tokens(messages, self._thinking.briefly("auto"))
+        known = self._reasoning
+        if known is None or not begins_inside(prompt, known, self._tokenizer.decode_all):
+            return prompt
+        closing = f"\n{''.join(known.closings[:1])}\n\n"
+        return [*prompt, *self._tokenizer.encode(Rendered(closing, own=((0, len(closing)),)))]
 
     def close(self) -> None:
         """Let go of the model."""
@@ -116,6 +178,16 @@ class HfTarget:
             ids.insert(0, bos)
         return ids
 
+    def _loaded(self) -> Any:
+        """The model.
+
+        Raises:
+            DeviceError: The target is closed.
+        """
+        if self._model is None:
+            raise DeviceError("The target is closed.", "Load the model again.")
+        return self._model
+
     def _require_room(self, prompt: int, max_tokens: int) -> None:
         room = getattr(self._model.config, "max_position_embeddings", None)
         if room is not None and prompt + max_tokens > room:
@@ -125,15 +197,14 @@ class HfTarget:
                 "Shorten the prompt or lower max_tokens.",
             )
 
-    def _generate_all(
-        self, prompts: Sequence[list[int]], plan: AnswerPlan, seed: int
-    ) -> Iterator[AnswerOrFailure]:
-        """An answer to each prompt, in order, batch by batch."""
-        for number, start in enumerate(range(0, len(prompts), self._rows)):
-            batch = prompts[start : start + self._rows]
-            sampling = plan.seeded(stream_seed(seed, number))
+    def _generate_all(self, asks: Sequence[_Draw], plan: AnswerPlan) -> Iterator[AnswerOrFailure]:
+        """An answer to each ask, in order, batch by batch."""
+        for start in range(0, len(asks), self._rows):
+            batch = asks[start : start + self._rows]
+            sampling = plan.seeded(batch[0].seed)
             try:
-                yield from self._generate(batch, plan.max_tokens, sampling)
+                prompts = [ask.prompt for ask in batch]
+                yield from self._generate(prompts, plan.max_tokens, sampling)
             # torch raises nothing narrower, for too little memory or for logits that are not
             # finite.
             except RuntimeError as error:

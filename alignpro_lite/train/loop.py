@@ -22,9 +22,11 @@ from alignpro_lite.train.interrupts import finish_on_interrupt
 from alignpro_lite.train.objective import log_variance
 from alignpro_lite.train.plateau import Measurement, Plateau, Watch
 from alignpro_lite.train.prompter.config import ObjectiveSection, OptimisationSection
-from alignpro_lite.train.rollout import Group, Learner, Rollout, mean_reward, roll_out
+from alignpro_lite.train.rollout import Group, Learner, Rollout, draw_rivals, mean_reward, roll_out
 from alignpro_lite.train.schedule import learning_rate_at
 
+_RIVALS_AHEAD = 4
+"""Steps whose rivals are drawn together."""
 _FAILURE_WINDOW = 10
 """Steps over which failures are counted."""
 
@@ -175,6 +177,9 @@ class PolicyTrainer:
         started = time.monotonic()
         learner = self._learner
         learner.policy.refresh_sampler()
+        if self.step % _RIVALS_AHEAD == 0:
+            ahead = range(self.step, min(self.step + _RIVALS_AHEAD, self.steps))
+            draw_rivals(learner, ((self._prompts_of(step), self._seed(step)) for step in ahead))
         seed = self._seed(self.step)
         prompts = self._prompts_of(self.step)
         rollout = roll_out(learner, prompts, self._objective.rewrites, seed)

@@ -142,7 +142,7 @@ class Policy:
         self, requests: Sequence[Sequence[int]], count: int, sampling: Sampling
     ) -> list[list[tuple[int, ...]]]:
         """Draw what follows requests given as token ids; see `sample`."""
-        generator = torch.Generator().manual_seed(sampling.seed)
+        generator = torch.Generator(self._device).manual_seed(sampling.seed)
         ids, mask = left_padded(requests, fill=0)
         mask = mask.to(self._device)
         cache = DynamicCache()
@@ -203,11 +203,11 @@ def draw_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) 
     Args:
         logits: Shape (rows, vocab).
         sampling: How tokens are drawn, at a temperature above 0; its seed is not used.
-        generator: What draws.
+        generator: What draws, on the device of the logits.
     """
     logits = logits.float()
     if (sampling.top_k, sampling.top_p, sampling.min_p) == (0, 1.0, 0.0):
-        chances = (logits / sampling.temperature).softmax(dim=-1).cpu()
+        chances = (logits / sampling.temperature).softmax(dim=-1)
         places = torch.multinomial(chances, 1, generator=generator)
         return cast(list[int], places[:, 0].tolist())
     kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
@@ -216,9 +216,9 @@ def draw_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) 
     in_nucleus = chances.cumsum(dim=-1) - chances < sampling.top_p
     is_likely = chances >= sampling.min_p * chances[:, :1]
     values = values.masked_fill(~(in_nucleus & is_likely), -math.inf)
-    chances = (values / sampling.temperature).softmax(dim=-1).cpu()
+    chances = (values / sampling.temperature).softmax(dim=-1)
     places = torch.multinomial(chances, 1, generator=generator)
-    return cast(list[int], ids.cpu().gather(1, places)[:, 0].tolist())
+    return cast(list[int], ids.gather(1, places)[:, 0].tolist())
 
 
 def _frozen(layer: LoraLayer) -> Tensor:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import Sampling, stream_seed
+from alignpro_lite.decoding.sampling import Sampling, stream_seed, stream_seeds
 from alignpro_lite.errors import TrainingError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange, References
 from alignpro_lite.reward.leak import gives_away
 from alignpro_lite.reward.reward import Reward, Scores, score_warnings
-from alignpro_lite.reward.rivals import RivalSource
+from alignpro_lite.reward.rivals import RivalSource, no_rivals
 from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 from alignpro_lite.train.policy import Policy
+
+Found = TypeVar("Found")
 
 _MEASURED_TOGETHER = 16
 """Prompts whose outputs `mean_reward` draws in one batch."""
@@ -83,9 +86,10 @@ class Learner:
         """The one that is measured with."""
         return self.targets[0]
 
-    def rivals_of(self, target: int, prompt: str) -> tuple[str, ...]:
-        """What the answers of a target to x, by its number, are compared with."""
-        return self.rivals[target](prompt) if self.rivals else ()
+    def rivals_of(self, target: int, prompts: Sequence[str]) -> list[tuple[str, ...]]:
+        """What the answers of a target, by its number, to each prompt are compared with."""
+        source = self.rivals[target] if self.rivals else no_rivals
+        return source(prompts)
 
 
 @dataclass
@@ -163,6 +167,21 @@ def roll_out(learner: Learner, prompts: Sequence[str], rewrites: int, seed: int)
                 )
             )
     return rollout
+
+
+def draw_rivals(learner: Learner, steps: Iterable[tuple[Sequence[str], int]]) -> None:
+    """Draw the rivals of several steps together: few of them take as long as many.
+
+    Args:
+        learner: Keeps them.
+        steps: The prompts of each step, and its seed, as `roll_out` gets them.
+    """
+    wanted: dict[int, list[str]] = {}
+    for prompts, seed in steps:
+        for prompt, turn in zip(prompts, _turns(learner, prompts, seed), strict=True):
+            wanted.setdefault(turn, []).append(prompt)
+    for turn, prompts in wanted.items():
+        learner.rivals_of(turn, prompts)
 
 
 def mean_reward(learner: Learner, prompts: Sequence[str], count: int, seed: int) -> float:
@@ -249,13 +268,17 @@ def _scores(
     conversations = [
         [Message("user", _sent(learner.policy, prompt, output))] for prompt, output in candidates
     ]
-    turns = _turns(learner, [prompt for prompt, _ in candidates], seed)
+    prompts = [prompt for prompt, _ in candidates]
+    turns = _turns(learner, prompts, seed)
     outcomes = _answers(learner, turns, conversations, seed)
+    rivals = _in_turn(
+        turns, lambda turn, rows: learner.rivals_of(turn, [prompts[row] for row in rows])
+    )
     owners, exchanges = [], []
-    for row, (prompt, _) in enumerate(candidates):
+    for row, prompt in enumerate(prompts):
         for answer in _given(outcomes[row], rollout):
             owners.append(row)
-            exchanges.append(Exchange(prompt, answer.text, learner.rivals_of(turns[row], prompt)))
+            exchanges.append(Exchange(prompt, answer.text, rivals[row]))
     scores = learner.reward.score(exchanges)
     rollout.unscored += int(scores.failed.sum())
     rollout.reasons.extend(score_warnings(scores))
@@ -283,14 +306,27 @@ def _answers(
     seed: int,
 ) -> list[list[AnswerOrFailure]]:
     """Answers to each conversation, by the target whose turn it is."""
-    answered: dict[int, list[AnswerOrFailure]] = {}
-    for number, target in enumerate(learner.targets):
-        rows = [row for row, turn in enumerate(turns) if turn == number]
-        own = stream_seed(seed, _POOL_SEED + number) if number else seed
+
+    def ask(turn: int, rows: list[int]) -> list[list[AnswerOrFailure]]:
+        own = stream_seed(seed, _POOL_SEED + turn) if turn else seed
         asked = [conversations[row] for row in rows]
-        if asked:
-            answered |= zip(rows, target.answers(asked, learner.plan, own), strict=True)
-    return [answered[row] for row in range(len(turns))]
+        return learner.targets[turn].answers(asked, learner.plan, stream_seeds(own, len(rows)))
+
+    return _in_turn(turns, ask)
+
+
+def _in_turn(turns: Sequence[int], ask: Callable[[int, list[int]], list[Found]]) -> list[Found]:
+    """What is found for each row, asking each target once, for all rows whose turn it is.
+
+    Args:
+        turns: The number of the target of each row.
+        ask: Gives what is found for some rows of a target.
+    """
+    found: dict[int, Found] = {}
+    for turn in sorted(set(turns)):
+        rows = [row for row, own in enumerate(turns) if own == turn]
+        found |= zip(rows, ask(turn, rows), strict=True)
+    return [found[row] for row in range(len(turns))]
 
 
 def _given(outcomes: Iterable[AnswerOrFailure], rollout: Rollout) -> list[Answer]:

@@ -21,7 +21,7 @@ from alignpro_lite.experiment.run_folder import Places, claim, sole_run
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.rivals import rival_source
-from alignpro_lite.target.rollout import AnswerPlan, Target, llama_of
+from alignpro_lite.target.rollout import AnswerPlan, Target, chooser_of
 from alignpro_lite.train.allocator import keep_freed_memory
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.metrics import Metrics
@@ -111,7 +111,7 @@ def train_policy(
                 places.store,
                 usable_cores(),
                 prompts.references,
-                llama_of(opened[0]),
+                chooser_of(opened[0]),
             )
         )
         rivals = tuple(rival_source(reward.rivals, each, task.plan, seed) for each in opened)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from alignpro_lite.decoding.conversation import Message
+from alignpro_lite.decoding.sampling import stream_seeds
 from alignpro_lite.errors import InputError, TrainingError
 from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.registry.record import Origin, Record, parse_written, plain, read_json
@@ -75,15 +76,21 @@ def measure_scales(
         TrainingError: A part gives all answers to a prompt the same score.
         AlignProError: The target or the reward failed altogether.
     """
-    asked = target.answers([[Message("user", prompt)] for prompt in prompts], plan, seed)
+    conversations = [[Message("user", prompt)] for prompt in prompts]
+    asked = target.answers(conversations, plan, stream_seeds(seed, len(prompts)))
     given = [
         (prompt, answer.text)
         for prompt, answers in zip(prompts, asked, strict=True)
         for answer in answers
         if isinstance(answer, Answer)
     ]
-    scores = reward.score([Exchange(prompt, answer, rivals(prompt)) for prompt, answer in given])
     owners = [prompt for prompt, _ in given]
+    scores = reward.score(
+        [
+            Exchange(prompt, answer, own)
+            for (prompt, answer), own in zip(given, rivals(owners), strict=True)
+        ]
+    )
     spreads = {
         name: _spread(name, owners, values, scopes.get(name, prompts))
         for name, values in scores.parts.items()

@@ -21,7 +21,7 @@ from alignpro_lite.experiment.prompts import (
     read_tasks,
     split_prompts,
 )
-from alignpro_lite.experiment.sections import PromptDataSection, PromptFileSection
+from alignpro_lite.experiment.sections import PromptDataSection, PromptSourceSection
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.reward.config import RewardConfig
 from alignpro_lite.train.reward.preferences import read_preferences
@@ -242,7 +242,7 @@ def test_the_rows_and_prompts_of_a_run_are_told(tmp_path):
     lines = [json.dumps({"prompt": f"prompt {number}"}) for number in range(40)]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, "{broken"]))
     told: list[str] = []
-    file = PromptFileSection("a.jsonl", "prompt")
+    file = PromptSourceSection("a.jsonl", "prompt")
     section = PromptDataSection((file,), max_prompt_tokens=9)
     prompts = load_prompts(section, tmp_path, lambda prompt: range(2 + len(prompt)), 0, told.append)
     row, counts = told

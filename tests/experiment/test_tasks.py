@@ -9,7 +9,7 @@ import pytest
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.models import load_prompts
 from alignpro_lite.experiment.prompts import Task, read_tasks, references_of
-from alignpro_lite.experiment.sections import PromptDataSection, PromptFileSection
+from alignpro_lite.experiment.sections import PromptDataSection, PromptSourceSection
 from alignpro_lite.reward.exchange import TaskReference
 
 GSM8K = {"question": " How many? ", "answer": "9 * 2 = <<9*2=18>>18\n#### 18"}
@@ -82,10 +82,18 @@ def test_of_a_repeated_prompt_the_first_reference_counts():
 def test_the_prompts_of_a_run_keep_their_references(tmp_path):
     rows = [{"question": f"How many, {n}?", "answer": f"#### {n}"} for n in range(40)]
     written(tmp_path, *rows)
-    section = PromptDataSection((PromptFileSection("rows.jsonl", "gsm8k"),))
+    section = PromptDataSection((PromptSourceSection("rows.jsonl", "gsm8k"),))
     prompts = load_prompts(section, tmp_path, lambda text: range(len(text)), 0, lambda text: None)
     assert set(prompts.references) == {*prompts.train, *prompts.held_out}
     assert prompts.references["How many, 7?"] == TaskReference("gsm8k", "#### 7")
+
+
+def test_of_a_file_only_the_first_rows_may_be_taken(tmp_path):
+    """Of two files of different sizes, the smaller one would hardly be trained on."""
+    written(tmp_path, *[{"question": f"How many, {n}?", "answer": f"#### {n}"} for n in range(40)])
+    section = PromptDataSection((PromptSourceSection("rows.jsonl", "gsm8k", most=9),))
+    prompts = load_prompts(section, tmp_path, lambda text: range(len(text)), 0, lambda text: None)
+    assert {*prompts.train, *prompts.held_out} == {f"How many, {n}?" for n in range(9)}
 
 
 def test_a_file_in_which_no_row_has_the_key_is_refused(tmp_path):

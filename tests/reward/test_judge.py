@@ -234,10 +234,10 @@ class Counting:
     def __init__(self, fails=False):
         self.calls, self.fails = [], fails
 
-    def answers(self, conversations, plan, seed):
-        self.calls.append((conversations[0][-1].content, plan.count, plan.max_tokens))
-        told = [Answer(f"{seed}-{n}", 1, "stop") for n in range(plan.count)]
-        return [[TargetFailure("no"), *told[1:]] if self.fails else told]
+    def answers(self, conversations, plan, seeds):
+        self.calls.append((*(said[-1].content for said in conversations), plan.count))
+        told = [[Answer(f"{seed}-{n}", 1, "stop") for n in range(plan.count)] for seed in seeds]
+        return [[TargetFailure("no"), *row[1:]] if self.fails else row for row in told]
 
     def close(self):
         pass
@@ -247,19 +247,29 @@ def test_rivals_of_a_prompt_stay_the_same():
     """A reward that changes while something is learned from it teaches noise."""
     target, plan = Counting(), AnswerPlan(count=4, max_tokens=7)
     rivals = rival_source(2, target, plan, seed=3)
-    first = rivals("a")
-    assert rivals("b") != first == rivals("a")
-    assert target.calls == [("a", 2, 7), ("b", 2, 7)]
+    (first,) = rivals(["a"])
+    assert rivals(["b", "a"])[0] != first == rivals(["a"])[0] == rivals(["b", "a"])[1]
+    assert target.calls == [("a", 2), ("b", 2)]
     again = rival_source(2, Counting(), plan, seed=3)
-    assert (again("b"), again("a")) == (rivals("b"), first)
-    assert rival_source(2, Counting(), plan, seed=4)("a") != first
+    assert again(["b", "a"]) == rivals(["b", "a"])
+    assert rival_source(2, Counting(), plan, seed=4)(["a"]) != [first]
+
+
+def test_rivals_of_several_prompts_are_drawn_together():
+    """Drawn one prompt after the other, they took longer than the answers that they judge."""
+    target = Counting()
+    rivals = rival_source(2, target, AnswerPlan(), seed=0)
+    rivals(["a"])
+    rivals(["a", "b", "c", "b"])
+    assert target.calls == [("a", 2), ("b", "c", 2)]
 
 
 def test_rivals_that_failed_are_left_out_and_nobody_is_asked_for_none():
-    assert len(rival_source(2, Counting(fails=True), AnswerPlan(), 0)("a")) == 1
+    (found,) = rival_source(2, Counting(fails=True), AnswerPlan(), 0)(["a"])
+    assert len(found) == 1
     silent = Counting()
     assert rival_source(0, silent, AnswerPlan(), 0) is no_rivals
-    assert no_rivals("a") == ()
+    assert no_rivals(["a", "b"]) == [(), ()]
 
 
 def test_a_shared_model_outlives_its_judge(judge):

@@ -22,11 +22,11 @@ class SpokenTarget:
         self.say = say
         self.asked: list[str] = []
 
-    def answers(self, conversations, plan, seed):
+    def answers(self, conversations, plan, seeds):
         self.asked += [said[-1].content for said in conversations for _ in range(plan.count)]
         return [
             [Answer(self.say(said[-1].content, seed), None, "stop")] * plan.count
-            for said in conversations
+            for said, seed in zip(conversations, seeds, strict=True)
         ]
 
     def close(self):

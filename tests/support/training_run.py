@@ -106,11 +106,11 @@ class HashingTarget:
         self.fails = fails
         self.calls = 0
 
-    def answers(self, conversations, plan, seed):
+    def answers(self, conversations, plan, seeds):
         self.calls += plan.count * len(conversations)
         return [
-            [self._answer(messages[-1].content, seed, n, k) for k in range(plan.count)]
-            for n, messages in enumerate(conversations)
+            [self._answer(messages[-1].content, seed, k) for k in range(plan.count)]
+            for messages, seed in zip(conversations, seeds, strict=True)
         ]
 
     def _answer(self, text, seed, *place):

@@ -335,7 +335,7 @@ def test_an_interrupted_program_does_not_wait_for_a_silent_endpoint(chat):
         f"target = OpenAiTarget({chat.url!r}, 'tiny', parallel=1)\n"
         "threading.Timer(0.2, _thread.interrupt_main).start()\n"
         "try:\n"
-        "    target.answers([[Message('user', 'hi')]] * 9, AnswerPlan(1, 4), 0)\n"
+        "    target.answers([[Message('user', 'hi')]] * 9, AnswerPlan(1, 4), range(9))\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )
@@ -372,6 +372,6 @@ def test_a_thought_without_an_answer_is_a_failure(chat, content):
 @pytest.mark.parametrize("thinking", ["on", "off", None])
 def test_the_switch_of_the_template_is_sent_if_it_is_set(chat, thinking):
     plan = AnswerPlan(1, 8, thinking=thinking)
-    open_target(chat.url).answers([ASK], plan, 0)
+    open_target(chat.url).answers([ASK], plan, [0])
     sent = chat.bodies[0].get("chat_template_kwargs", {})
     assert sent.get("enable_thinking") == {"on": True, "off": False, None: None}[thinking]

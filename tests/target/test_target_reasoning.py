@@ -182,8 +182,8 @@ def test_a_thought_that_the_prompt_opens_is_closed_before_a_reply_is_judged(open
 
 def test_training_and_evaluation_see_the_answer_alone(opened):
     rollouts = GgufTarget(opened(models.ALWAYS))
-    assert rollouts.answers([ASK], AnswerPlan(1, 200), 0)[0][0].text == "It is 357."
-    ((failure,),) = rollouts.answers([ASK], AnswerPlan(1, 6), 0)
+    assert rollouts.answers([ASK], AnswerPlan(1, 200), [0])[0][0].text == "It is 357."
+    ((failure,),) = rollouts.answers([ASK], AnswerPlan(1, 6), [0])
     assert failure == TargetFailure(
         "the target was still thinking after 6 tokens; raise answers.max_tokens, or set "
         'answers.thinking = "off"'
@@ -193,10 +193,10 @@ def test_training_and_evaluation_see_the_answer_alone(opened):
 def test_a_plan_turns_thinking_off(opened):
     rollouts = GgufTarget(opened(models.SWITCH, "It is 357."))
     plan = AnswerPlan(1, 200, thinking="off")
-    assert rollouts.answers([ASK], plan, 0)[0][0].text == "It is 357."
+    assert rollouts.answers([ASK], plan, [0])[0][0].text == "It is 357."
     rollouts = GgufTarget(opened(models.PLAIN))
     assert isinstance(
-        rollouts.answers([ASK], AnswerPlan(1, 9, thinking="on"), 0)[0][0], TargetFailure
+        rollouts.answers([ASK], AnswerPlan(1, 9, thinking="on"), [0])[0][0], TargetFailure
     )
 
 
@@ -209,9 +209,9 @@ def test_a_model_in_torch_thinks_in_the_same_way(tmp_path, monkeypatch):
     assert target.prompt_tokens(ASK) == asked
     rows = torch.tensor([[*asked, *written]])
     monkeypatch.setattr(target._model, "generate", lambda *_, **__: rows)
-    assert target.answers([ASK], AnswerPlan(1, 9), 0) == [[Answer("b", len(written), "stop")]]
+    assert target.answers([ASK], AnswerPlan(1, 9), [0]) == [[Answer("b", len(written), "stop")]]
     rows = rows[:, :-3]
-    ((failure,),) = target.answers([ASK], AnswerPlan(1, 9), 0)
+    ((failure,),) = target.answers([ASK], AnswerPlan(1, 9), [0])
     assert isinstance(failure, TargetFailure)
 
 
@@ -223,4 +223,4 @@ def test_a_tag_at_the_end_of_a_prompt_opens_no_thought_in_torch(tmp_path, monkey
     asked = target.prompt_tokens(ask)
     rows = torch.tensor([[*asked, *target.prompt_tokens([Message("user", "b")])[:-1]]])
     monkeypatch.setattr(target._model, "generate", lambda *_, **__: rows)
-    assert target.answers([ask], AnswerPlan(1, 9), 0)[0][0].text == "b"
+    assert target.answers([ask], AnswerPlan(1, 9), [0])[0][0].text == "b"

@@ -11,13 +11,14 @@ import torch
 
 from alignpro_lite import Message, Sampling
 from alignpro_lite.decoding.sampling import filtered_log_probs, log_softmax
-from alignpro_lite.errors import DeviceError
+from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.target.llama import TargetSettings
-from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure
+from alignpro_lite.target.rollout import Answer, GgufTarget, TargetFailure, chooser_of
 from alignpro_lite.target.target import LlamaTarget
 from alignpro_lite.target.torch_target import HfTarget, warpers
+from alignpro_lite.train.oracle.run import Verbatim
 from tests.support import TINY_TARGET, answers_of
 from tests.support.tiny_models import configurations, write_model
 
@@ -166,3 +167,20 @@ def test_a_closed_target_refuses():
     target.close()
     with pytest.raises(DeviceError, match="closed"):
         answers_of(target, CONVERSATIONS, 1, 1, GREEDY)
+
+
+def test_it_chooses_between_replies_as_the_gguf_does(target, llama):
+    """So that a target in torch can judge, too; the rows have different lengths."""
+    ours = target.choice_log_probs(CONVERSATIONS, ["Yes", "No"])
+    theirs = llama.choice_log_probs(CONVERSATIONS, ["Yes", "No"])
+    assert ours == pytest.approx(theirs, abs=0.05)
+    with pytest.raises(ContextOverflowError):
+        target.require_choice_room([Message("user", "long " * 9000)], ["A", "B"])
+    with pytest.raises(InputError, match="beginning of another"):
+        target.choice_log_probs(CONVERSATIONS, ["Yes", "Yes, but"])
+
+
+def test_it_judges_by_its_own_weights(target, llama):
+    assert chooser_of(target) is target
+    assert chooser_of(GgufTarget(llama)) is llama
+    assert chooser_of(Verbatim()) is None

@@ -303,5 +303,5 @@ def test_it_is_asked_what_the_target_is_asked(base):
 
 def test_the_stand_in_for_the_target_says_what_it_is_told():
     told = [[Message("user", "a")], [Message("user", "b")]]
-    said = Verbatim().answers(told, AnswerPlan(2, 9), 0)
+    said = Verbatim().answers(told, AnswerPlan(2, 9), [0, 1])
     assert said == [[Answer("a", None, "stop")] * 2, [Answer("b", None, "stop")] * 2]

@@ -13,9 +13,10 @@ import torch
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.reward.exchange import TaskReference
 from alignpro_lite.reward.reward import Reward
+from alignpro_lite.reward.rivals import rival_source
 from alignpro_lite.target.rollout import Answer, AnswerPlan
 from alignpro_lite.train.objective import log_variance
-from alignpro_lite.train.rollout import Learner, roll_out
+from alignpro_lite.train.rollout import Learner, draw_rivals, roll_out
 
 PROMPTS = [f"Prompt {number}" for number in range(6)]
 
@@ -46,10 +47,10 @@ class LevelTarget:
         self.asked = []
         self.seeds = []
 
-    def answers(self, conversations, plan, seed):
+    def answers(self, conversations, plan, seeds):
         texts = [messages[-1].content for messages in conversations]
         self.asked += texts
-        self.seeds.append(seed)
+        self.seeds.append(list(seeds))
         return [
             [Answer(f"{self.level + int(text.split('|')[1])}", 1, "stop")] * plan.count
             for text in texts
@@ -138,3 +139,22 @@ def test_a_rewrite_that_gives_the_answer_away_is_not_tried():
     assert (found.leaked, found.empty, found.calls) == (1, 0, 17)
     assert f"{PROMPTS[0]}|2" not in target.asked
     assert [len(group.outputs) for group in found.groups] == [2, 3, 3, 3, 3, 3]
+
+
+def test_the_rivals_of_several_steps_are_drawn_in_one_call():
+    """Step by step, a few rivals took as long as all answers of the step."""
+    targets = [LevelTarget(0), LevelTarget(100)]
+    plan = AnswerPlan(max_tokens=4)
+    rivals = tuple(rival_source(2, target, plan, seed=0) for target in targets)
+    policy: Any = Policy()
+    accelerator: Any = None
+    reward = Reward([NumberScorer()], {"r": 1.0}, rivals=2)
+    learner = Learner(
+        policy, tuple(targets), reward, plan, Sampling(), PROMPTS, accelerator, rivals
+    )
+    prompts = ["a|0", "b|0", "c|0", "d|0"]
+    draw_rivals(learner, [(prompts[:2], 0), (prompts[2:], 1)])
+    assert [target.asked for target in targets] == [["a|0", "d|0"], ["b|0", "c|0"]]
+    assert [len(target.seeds) for target in targets] == [1, 1]
+    assert learner.rivals_of(0, ["d|0"]) == [("0", "0")]
+    assert len(targets[0].asked) == 2

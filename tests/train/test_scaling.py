@@ -38,7 +38,7 @@ class CountingTarget:
 
     asked = 0
 
-    def answers(self, conversations, plan, seed):
+    def answers(self, conversations, plan, seeds):
         type(self).asked += 1
         return [
             [self.answer(said[-1].content, number) for number in range(plan.count)]

@@ -26,7 +26,7 @@ class ScriptedTarget:
     def __init__(self, words):
         self.words = words
 
-    def answers(self, conversations, plan, seed):
+    def answers(self, conversations, plan, seeds):
         return [
             [Answer("word " * self.words(messages[-1].content), 1, "stop")] * plan.count
             for messages in conversations

@@ -48,7 +48,7 @@ class Verbatim:
     """Stands in for a target: it returns its input."""
 
     def answers(
-        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seed: int
+        self, conversations: Sequence[Sequence[Message]], plan: AnswerPlan, seeds: Sequence[int]
     ) -> list[list[AnswerOrFailure]]:
         """Return the last message of each conversation; see `Target.answers`."""
         return [[Answer(said[-1].content, None, "stop")] * plan.count for said in conversations]

@@ -27,7 +27,7 @@ from alignpro_lite.registry.record import write_record
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.rivals import rival_source
-from alignpro_lite.target.rollout import llama_of
+from alignpro_lite.target.rollout import chooser_of
 from alignpro_lite.train.loop import PolicyTrainer
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig, PrompterSection
@@ -150,7 +150,7 @@ def _finish(
     with ExitStack() as stack:
         judges = {REWARD: learner.reward}
         if config.second_reward:
-            target = llama_of(learner.target)
+            target = chooser_of(learner.target)
             second = open_reward(
                 config.second_reward, places.store, usable_cores(), prompts.references, target
             )

@@ -17,7 +17,7 @@ from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.measure.spread import spread_between, strength_for
 from alignpro_lite.reward.loading import open_reward
 from alignpro_lite.reward.rivals import rival_source
-from alignpro_lite.target.rollout import llama_of
+from alignpro_lite.target.rollout import chooser_of
 from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.prompter.run import reference_adapter, template_of
@@ -71,7 +71,7 @@ def measure_strength(
             stack.enter_context(closing(open_target(section, places.store)))
             for section in config.targets
         )
-        known, judging = prompts.references, llama_of(targets[0])
+        known, judging = prompts.references, chooser_of(targets[0])
         reward = stack.enter_context(
             open_reward(config.reward, places.store, usable_cores(), known, judging)
         )
