@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.export.decoder import tokens_of
+from alignpro_lite.hardware.llama_build import cpu_flags
 from alignpro_lite.pretrained.padding import left_padded
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
@@ -30,6 +31,10 @@ from alignpro_lite.train.token_trie import TokenTrie, pack, sequence_log_probs
 
 _PEFT_ADAPTER = "default"
 """Peft's name for the only adapter."""
+
+
+_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+"""Flags of CPUs that compute in bfloat16, on x86 and Arm."""
 
 
 class Policy:
@@ -67,7 +72,7 @@ class Policy:
         self.tokens = PrompterTokenizer(source.tokenizer, tokens_of(source), template)
         self.max_tokens = max_tokens
         self._device = torch.device(device)
-        self._dtype: torch.dtype = getattr(torch, section.dtype)
+        self._dtype = weights_dtype(section.dtype, self._device)
         frozen = cast(nn.Module, source.model).to(self._dtype)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
@@ -195,6 +200,16 @@ class Policy:
                 use_cache=False,
             )
         return cast(Tensor, output.logits[0])
+
+
+def weights_dtype(
+    wanted: Literal["auto", "bfloat16", "float32"], device: torch.device
+) -> torch.dtype:
+    """The type that frozen weights get; see `LoraSection.dtype`."""
+    if wanted != "auto":
+        return cast(torch.dtype, getattr(torch, wanted))
+    computes = device.type != "cpu" or not _BFLOAT16.isdisjoint(cpu_flags())
+    return torch.bfloat16 if computes else torch.float32
 
 
 def draw_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> list[int]:

@@ -100,4 +100,5 @@ def sequence_log_probs(trie: TokenTrie, logits: Tensor) -> Tensor:
     """
     log_probs = logits.float().log_softmax(dim=-1)
     tokens = log_probs[trie.source, trie.target]
-    return torch.zeros(trie.sequences, device=tokens.device).index_add(0, trie.sequence, tokens)
+    owner = trie.sequence.to(tokens.device)
+    return torch.zeros(trie.sequences, device=tokens.device).index_add(0, owner, tokens)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from alignpro_lite.decoding.sampling import Sampling, filtered_log_probs, log_softmax
 from alignpro_lite.pretrained.torch_model import load_torch_model
 from alignpro_lite.prompter.template import RewriteTemplate
-from alignpro_lite.train.policy import Policy, draw_tokens
+from alignpro_lite.train.policy import Policy, draw_tokens, weights_dtype
 from alignpro_lite.train.prompter.config import LoraSection
 from tests.support.tiny_models import configurations, write_model
 
@@ -204,3 +204,19 @@ def test_log_probabilities_are_those_at_a_temperature(base):
         assert not torch.allclose(warm_reference, policy.reference_log_probs(trie))
         with policy.model.disable_adapter():
             torch.testing.assert_close(policy.log_probs(trie, 0.5), warm_reference)
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "dtype"),
+    [
+        ("cpu", {"avx2", "f16c"}, torch.float32),
+        ("cpu", {"avx2", "avx512_bf16"}, torch.bfloat16),
+        ("cpu", {"bf16"}, torch.bfloat16),
+        ("cuda:0", set(), torch.bfloat16),
+    ],
+)
+def test_half_precision_is_for_devices_that_compute_in_it(monkeypatch, device, flags, dtype):
+    """A CPU with AVX2 alone trained seven times slower in bfloat16 than in float32."""
+    monkeypatch.setattr("alignpro_lite.train.policy.cpu_flags", lambda: frozenset(flags))
+    assert weights_dtype("auto", torch.device(device)) == dtype
+    assert weights_dtype("float32", torch.device(device)) == torch.float32

@@ -24,13 +24,14 @@ class LoraSection(Record):
     """What is trained of a base model.
 
     Attributes:
-        dtype: Type of the frozen weights; the adapter is always float32.
+        dtype: Type of the frozen weights; the adapter is always float32. auto is bfloat16 where the
+            device computes in it, and float32 elsewhere: other CPUs take seven times as long.
         rank: Rank of the LoRA adapter.
         alpha: The update of the adapter is scaled by alpha / rank.
         modules: Linear layers that get an adapter; all-linear means all but the head.
     """
 
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     rank: Annotated[int, Meta(ge=1, le=256)] = 16
     alpha: Positive = 32.0
     modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
