@@ -9,7 +9,7 @@ hints of a round answer the same prompts with the same seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,8 @@ TRIALS = "hint-trials.jsonl"
 """The rewards of every hint in every round; what is in it is not tried again."""
 SHOWN = 24
 """The most prompts that a prompter writes hints for, to see which it writes most often."""
+_TRIED_TOGETHER = 32
+"""Answers that hints are tried with in one go: few are decoded as slowly as many."""
 _KEPT = 3
 """One in so many hints goes on to the next round."""
 _WRITTEN, _TRIED = 1, 2
@@ -119,42 +121,62 @@ class HintRace:
         alive, number, answers = list(candidates), 0, 0
         seen: dict[str, list[float | None]] = {candidate.text: [] for candidate in candidates}
         while len(alive) > 1:
+            new = [found.text for found in alive if (number, found.text) not in known]
+            for trial in self._tried(number, new):
+                known[number, trial.text] = trial
             for candidate in alive:
-                trial = known.get((number, candidate.text)) or self._tried(number, candidate.text)
+                trial = known[number, candidate.text]
                 seen[candidate.text] += trial.rewards
                 answers += len(trial.rewards)
             best = sorted(alive, key=lambda candidate: _worth(seen[candidate.text]), reverse=True)
             alive, number = best[: -(-len(alive) // _KEPT)], number + 1
         return ConstantHint(alive[0].text, alive[0].origin, len(candidates), answers)
 
-    def _tried(self, number: int, text: str) -> HintTrial:
-        """Let the target answer the prompts of a round with a hint, and keep the rewards.
+    def _tried(self, number: int, texts: Sequence[str]) -> Iterator[HintTrial]:
+        """Try hints on the prompts of a round, a few hints at a time, and keep the rewards."""
+        start, count = self.first * (2**number - 1), self.first * 2**number
+        prompts = [self.prompts[place % len(self.prompts)] for place in range(start, start + count)]
+        seeds = stream_seeds(stream_seed(self.seed, number), count)
+        together = max(1, _TRIED_TOGETHER // count)
+        for first in range(0, len(texts), together):
+            some = texts[first : first + together]
+            rewards = self._rewards(some, prompts, seeds)
+            trials = [
+                HintTrial(round=number, text=text, rewards=tuple(row))
+                for text, row in zip(some, rewards, strict=True)
+            ]
+            self.journal.append([plain(trial) for trial in trials])
+            yield from trials
+
+    def _rewards(
+        self, texts: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]
+    ) -> list[list[float | None]]:
+        """The rewards of the answers to every prompt with each hint, all answered together.
 
         A trial is no comparison that is reported, so it need not stop at a single failure.
         """
-        start, count = self.first * (2**number - 1), self.first * 2**number
-        prompts = [self.prompts[place % len(self.prompts)] for place in range(start, start + count)]
-        conversations = [[Message("user", AUGMENT.apply(prompt, text))] for prompt in prompts]
+        conversations = [
+            [Message("user", AUGMENT.apply(prompt, text))] for text in texts for prompt in prompts
+        ]
         plan = self.bench.plan.with_count(1)
-        seeds = stream_seeds(stream_seed(self.seed, number), count)
-        outcomes = self.bench.target.answers(conversations, plan, seeds)
-        rewards: list[float | None] = [None] * count
+        outcomes = self.bench.target.answers(conversations, plan, [*seeds] * len(texts))
         rivals = self.bench.rivals(prompts)
+        rewards: list[list[float | None]] = [[None] * len(prompts) for _ in texts]
         answered = [
-            (place, Exchange(prompts[place], outcome[0].text, rivals[place]))
+            (*divmod(place, len(prompts)), outcome[0].text)
             for place, outcome in enumerate(outcomes)
             if isinstance(outcome[0], Answer)
         ]
         if answered:
             judge = next(iter(self.bench.judges.values()))
-            scores = judge.score([exchange for _, exchange in answered])
-            for (place, _), total, failed in zip(
+            scores = judge.score(
+                [Exchange(prompts[place], answer, rivals[place]) for _, place, answer in answered]
+            )
+            for (row, place, _), total, failed in zip(
                 answered, scores.total, scores.failed, strict=True
             ):
-                rewards[place] = None if failed else float(total)
-        trial = HintTrial(round=number, text=text, rewards=tuple(rewards))
-        self.journal.append([plain(trial)])
-        return trial
+                rewards[row][place] = None if failed else float(total)
+        return rewards
 
 
 def _worth(rewards: Sequence[float | None]) -> float:

@@ -154,3 +154,18 @@ def test_a_file_of_hints_that_cannot_be_is_refused(tmp_path, text, problem):
     file.write_text(text)
     with pytest.raises(InputError, match=problem):
         read_hints(file)
+
+
+def test_the_hints_of_a_round_are_answered_together_with_the_same_seeds(tmp_path):
+    """Hint by hint, a round of short batches took several times as long."""
+    calls = []
+
+    class Noting(SpokenTarget):
+        def answers(self, conversations, plan, seeds):
+            calls.append((len(conversations), list(seeds)))
+            return super().answers(conversations, plan, seeds)
+
+    race(tmp_path, Noting(), reward=worth({})).winner(candidates(*NAMES[:4]))
+    (first, seeds), *_ = calls
+    assert first == 8
+    assert seeds == seeds[:2] * 4
