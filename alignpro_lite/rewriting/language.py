@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from alignpro_lite.errors import MissingDependencyError, RegistryError
+from alignpro_lite.rewriting.language_tables import identifier_on_disk
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -37,21 +38,21 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
 
 @cache
 def language_model() -> LanguageIdentifier:
-    """The classifier, loaded once: half a second and 75 MB.
+    """The classifier, loaded once, in half a second.
 
     Raises:
         MissingDependencyError: py3langid is not installed.
         RegistryError: There is no room to unpack it.
     """
     try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+        from py3langid.langid import MODEL_DIR, MODEL_FILE
     except ImportError as error:
         raise MissingDependencyError(
             f"Telling languages apart needs py3langid, which does not load ({error}).",
             "Run `pip install py3langid`.",
         ) from error
     try:
-        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        return identifier_on_disk(MODEL_DIR / MODEL_FILE)
     except OSError as error:
         raise RegistryError(
             "The language classifier is unpacked into a temporary file, which failed "

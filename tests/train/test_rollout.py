@@ -56,6 +56,9 @@ class LevelTarget:
             for text in texts
         ]
 
+    def close(self):
+        pass
+
 
 class NumberScorer:
     names = ("r",)
