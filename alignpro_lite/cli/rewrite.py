@@ -58,10 +58,12 @@ def show_rewrites(
     rewrites.
     """
     from alignpro_lite.cli.meter import Meter
+    from alignpro_lite.decoding.cancellation import Cancellation
     from alignpro_lite.decoding.conversation import check_prompt
     from alignpro_lite.decoding.sampling import MAX_SEED
     from alignpro_lite.loading import open_prompter
     from alignpro_lite.registry import ModelStore
+    from alignpro_lite.rewriting.candidates import would_add_nothing
     from alignpro_lite.rewriting.plain import rewrite_json
     from alignpro_lite.rewriting.spans import protect
 
@@ -78,6 +80,7 @@ def show_rewrites(
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
         )
         rewrites = loaded.rewrite(protected.prompt, count, sampling)
+        in_doubt = would_add_nothing(loaded, protected.prompt, (), Cancellation())
     for number, rewritten in enumerate(rewrites):
         if as_json:
             click.echo(json.dumps(rewrite_json(rewritten)))
@@ -86,16 +89,17 @@ def show_rewrites(
             click.echo("---")
         click.echo(rewritten.text)
         drawn = f"log-probability {rewritten.log_prob:.2f}, {len(rewritten.tokens)} tokens"
-        output.note(drawn + _remark(protected, rewritten))
+        output.note(drawn + _remark(protected, rewritten, in_doubt=in_doubt))
 
 
-def _remark(protected: Protected, rewritten: Rewrite) -> str:
+def _remark(protected: Protected, rewritten: Rewrite, *, in_doubt: bool) -> str:
     """What cannot be seen of a rewrite: that it is the prompt itself, or will not be used."""
+    from alignpro_lite.rewriting.draw import IN_DOUBT
     from alignpro_lite.rewriting.refusal import refusal_of
 
     if refusal := refusal_of(protected, rewritten):
         return f" (`run` would not use it: {refusal.reason})"
     if rewritten.text != protected.prompt:
-        return ""
+        return f" (`run` would not use it: {IN_DOUBT})" if in_doubt else ""
     why = "" if rewritten.output.strip() else "the hint is empty: "
     return f" ({why}the prompt goes out as it is)"

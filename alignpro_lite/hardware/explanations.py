@@ -159,7 +159,10 @@ def _why_target_on_cpu(case: PlanningCase) -> str:
 def _why_prompter_on_cpu(case: PlanningCase) -> str:
     prompter = case.prompter
     if prompter is None or not prompter.built_for_cuda:
-        return "The prompter's bundle is built for the CPU, so the prompter stays there."
+        return (
+            "The prompter's bundle is built for the CPU, so the prompter stays there; with "
+            "--prompter self the target writes the rewrites, on its GPU."
+        )
     if not prompter.engine_has_cuda:
         return (
             "The prompter runs on the CPU, because onnxruntime cannot use CUDA. "

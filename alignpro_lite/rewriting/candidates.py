@@ -21,6 +21,27 @@ DOUBT = 0.1
 little; one too many can talk a target out of refusing, or spoil an answer that has to be exact."""
 
 
+def would_add_nothing(
+    prompter: Prompter, prompt: str, earlier: Sequence[Message], cancellation: Cancellation
+) -> bool:
+    """Whether ρ_θ might well leave a prompt as it is, so that no hint is used; see `DOUBT`.
+
+    Args:
+        prompter: One that rewrites as a whole never adds nothing.
+        prompt: x.
+        earlier: The turns before it.
+        cancellation: Once asked for, the answer is no.
+
+    Raises:
+        ContextOverflowError: The prompt does not fit the prompter.
+    """
+    if prompter.template.mode != "augment" or cancellation.asked:
+        return False
+    (chance,) = prompter.score(prompt, [prompter.encode("")], earlier, cancellation)
+    # The score of a cancelled sequence has no tokens: it is that of certainty.
+    return not cancellation.asked and math.exp(chance) >= DOUBT
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A rewrite that may be used.
@@ -106,17 +127,8 @@ class CandidateSource:
 
     @cached_property
     def is_in_doubt(self) -> bool:
-        """Whether ρ_θ might well leave the prompt as it is; see `DOUBT`.
-
-        Raises:
-            ContextOverflowError: The prompt does not fit the prompter.
-        """
-        if self.prompter.template.mode != "augment" or self.cancellation.asked:
-            return False
-        nothing = self.prompter.encode("")
-        (chance,) = self.prompter.score(self.prompt, [nothing], self._earlier, self.cancellation)
-        # The score of a cancelled sequence has no tokens: it is that of certainty.
-        return not self.cancellation.asked and math.exp(chance) >= DOUBT
+        """Whether no hint is used; see `would_add_nothing`."""
+        return would_add_nothing(self.prompter, self.prompt, self._earlier, self.cancellation)
 
     @property
     def settings(self) -> RhoStar:

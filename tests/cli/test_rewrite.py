@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -18,23 +19,24 @@ PROMPT = "How do I stay safe online?"
 class Loaded(nullcontext):
     """A loaded prompter that has its rewrites ready."""
 
-    def __init__(self, profile, rewrites):
+    def __init__(self, mode, rewrites, nothing):
         super().__init__(self)
-        self.profile = profile
+        self.profile = SimpleNamespace(sampling=Sampling())
+        self.template = TEMPLATES[mode]
         self.rewrite = lambda *_: rewrites
+        self.encode = lambda text: (2,)
+        self.score = lambda *_: [math.log(nothing)]
 
 
 @pytest.fixture
 def written(monkeypatch):
     """Lets the command load a prompter that writes what it is told."""
 
-    def load(mode, output, finish="stop"):
+    def load(mode, output, finish="stop", nothing=0.01):
         text = TEMPLATES[mode].apply(PROMPT, output)
         rewrite = Rewrite(text, output, (1, 2), -1.5, -1.5, finish)
-        profile = SimpleNamespace(sampling=Sampling())
-        monkeypatch.setattr(
-            "alignpro_lite.loading.open_prompter", lambda *_: Loaded(profile, [rewrite])
-        )
+        loaded = Loaded(mode, [rewrite], nothing)
+        monkeypatch.setattr("alignpro_lite.loading.open_prompter", lambda *_: loaded)
 
     return load
 
@@ -61,3 +63,10 @@ def test_an_empty_hint_that_was_cut_is_refused_and_not_called_empty(written, cap
     written("augment", "", "length")
     assert exit_code_of(["rewrite", PROMPT]) == 0
     assert "would not use it: the rewrite rambled" in capsys.readouterr().err
+
+
+def test_a_hint_that_run_would_not_use_is_named(written, capsys):
+    """`rewrite` showed hints that `run` never sends, because its prompter is in doubt."""
+    written("augment", "Name three steps.", nothing=0.2)
+    assert exit_code_of(["rewrite", PROMPT]) == 0
+    assert "would not use it: the prompter doubts that a hint helps" in capsys.readouterr().err

@@ -439,12 +439,11 @@ def test_a_trial_is_continued_to_the_whole_answer(model):
 
 def test_a_language_model_that_cannot_be_unpacked_names_the_cure(monkeypatch):
     """Regression: "No space left on device" and nothing else, as an OSError."""
-    from py3langid.langid import LanguageIdentifier
 
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(LanguageIdentifier, "from_model_file", fail)
+    monkeypatch.setattr("alignpro_lite.rewriting.language_tables.shutil.copyfileobj", fail)
     with pytest.raises(RegistryError, match=r"No space left on device.*TMPDIR"):
         language_model.__wrapped__()
 
