@@ -40,6 +40,7 @@ CONFIGURATIONS: dict[str, type[Record]] = {
     "eval-controls.toml": EvalConfig,
     "eval-paper.toml": EvalConfig,
     "eval-tasks.toml": EvalConfig,
+    "prompter-default.toml": PrompterConfig,
     "prompter-tasks.toml": PrompterConfig,
 }
 

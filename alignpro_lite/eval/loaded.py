@@ -49,7 +49,7 @@ from alignpro_lite.reward.reward import Reward
 from alignpro_lite.reward.rivals import rival_source
 from alignpro_lite.rewriting.draw import DrawModels
 from alignpro_lite.rewriting.request import RhoStar
-from alignpro_lite.target.rollout import GgufTarget, Target
+from alignpro_lite.target.rollout import GgufTarget, Target, chooser_of
 from alignpro_lite.target.target import LlamaTarget
 
 
@@ -76,9 +76,10 @@ class Loaded:
         self._prompters: dict[tuple[str, float], Prompter] = {}
         self.llama: LlamaTarget | None = None
         self.target = self._open_target()
+        judging = chooser_of(self.target)
         self.judges: dict[str, Reward] = {
             judge.name: stack.enter_context(
-                open_reward(judge.reward, places.store, usable_cores(), references, self.llama)
+                open_reward(judge.reward, places.store, usable_cores(), references, judging)
             )
             for judge in config.judge
         }

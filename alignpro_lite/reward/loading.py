@@ -184,8 +184,8 @@ def open_judge(
         return PairJudge(_load(path, store, threads, watch or LoadWatch()), name)
     if target is None:
         raise InputError(
-            "The target can judge where it is loaded here; found another kind of target.",
-            "Name another judge, such as judge:model.gguf, or a target of kind gguf.",
+            "The target can judge where its weights are loaded here, found one behind an address.",
+            "Name another judge, such as judge:model.gguf, or a target of kind gguf or huggingface.",
         )
     return PairJudge(target, name, is_shared=True)
 

@@ -498,7 +498,7 @@ def test_the_target_judges_an_evaluation_in_the_memory_that_it_has(places, monke
 
 
 def test_an_endpoint_cannot_judge_and_says_so_before_anything_is_answered(places):
-    with pytest.raises(InputError, match="GGUF file that is loaded here"):
+    with pytest.raises(InputError, match="weights are loaded here"):
         evaluate(judged_config(places, ENDPOINT), places, silent)
     config = judged_config(places, ENDPOINT)
     other = replace(config, judge=config_of(places).judge)

@@ -143,7 +143,7 @@ def test_a_name_stands_for_a_judge():
 
 
 def test_a_target_that_is_no_file_cannot_judge():
-    with pytest.raises(InputError, match="GGUF file") as caught:
+    with pytest.raises(InputError, match="weights are loaded here") as caught:
         open_reward([scorer_named("judge:target")], ModelStore.open(), threads=1)
     assert "judge:model.gguf" in caught.value.cure
 
