@@ -85,7 +85,7 @@ class Answerer:
             reading.begin(0, partial(self._stream, asked))
             left = asked.count
             while left:
-                happenings = [each for each in await reading.next() if not _is_repeated(each)]
+                happenings = await reading.next()
                 for happening in happenings:
                     if isinstance(happening.event, Rewritten):
                         for number in range(1, asked.count):
@@ -110,16 +110,11 @@ class Answerer:
         return self._model.stream(choice.sent, request)
 
 
-def _is_repeated(happening: Happening) -> bool:
-    """Whether an answer but the first tells of the prompt, which is the same for all."""
-    return happening.number > 0 and isinstance(happening.event, Rewritten)
-
-
 class _Reading:
     """Streams that are read on threads, and their events in the order in which they come.
 
-    To wake the loop costs more than all else that is done for a token, so it is woken once for all
-    that waits, and not at all for texts that nobody gets before the end.
+    To wake the loop is much of what a token costs, so it is woken once for all that waits, and not
+    for texts that nobody gets before the end.
     """
 
     def __init__(self, pool: ThreadPoolExecutor, *, with_texts: bool) -> None:
@@ -144,10 +139,18 @@ class _Reading:
             stream = open_stream()
             cancellation.enter([stream])
             for event in stream.events():
-                if self._with_texts or not isinstance(event, Text | Reasoning):
+                if self._is_told(number, event):
                     self._put(Happening(number, event))
         except BaseException as error:  # noqa: BLE001 - raised where the events are read
             self._put(error)
+
+    def _is_told(self, number: int, event: Event) -> bool:
+        match event:
+            case Text() | Reasoning():
+                return self._with_texts
+            case Rewritten():
+                return number == 0  # the prompt is the same for all answers
+        return True
 
     def _put(self, event: Happening | BaseException) -> None:
         self._events.append(event)

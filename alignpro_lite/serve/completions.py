@@ -126,6 +126,7 @@ class _Telling:
         self._reply = reply
         self._opened: set[int] = set()
         self._done: dict[int, Result] = {}
+        self._unsent: list[dict[str, Any]] = []
 
     @property
     def results(self) -> list[Result]:
@@ -138,14 +139,12 @@ class _Telling:
         return Usage(results[0].prompt_tokens, sum(result.answer_tokens for result in results))
 
     async def tell(self, happenings: Sequence[Happening]) -> None:
-        """Send what a stream sends; a whole answer waits for its end."""
-        chunks: list[dict[str, Any]] = []
-        try:
-            for happening in happenings:
-                chunks += self._chunks(happening.number, happening.event)
-        finally:
-            if chunks:
-                await self._exchange.send_events(chunks)
+        """Send what a stream sends, in one piece; a whole answer waits for its end."""
+        for happening in happenings:
+            self._unsent += self._chunks(happening.number, happening.event)
+        if self._unsent and len(self._done) < self._asked.count:
+            await self._exchange.send_events(self._unsent)
+            self._unsent = []
 
     def _chunks(self, number: int, event: Event) -> Iterator[dict[str, Any]]:
         """What a stream sends when something happens."""
@@ -158,11 +157,13 @@ class _Telling:
         match event:
             case Rewriting() | Candidates() | Rewritten() if self._asked.align.progress:
                 yield self._reply.progress(stage_json(event, self._asked))
+            case Reasoning() | Text() | Done() if number not in self._opened:
+                self._opened.add(number)
+                yield self._of_answer(self._reply.opening(number))
+        match event:
             case Reasoning() | Text():
-                yield from self._opening(number)
                 yield self._of_answer(self._reply.piece(number, event))
             case Done(result):
-                yield from self._opening(number)
                 last = self._reply.closing(number, result)
                 is_last = len(self._done) == self._asked.count
                 yield self._of_answer(last | {"alignpro": self._align()} if is_last else last)
@@ -174,12 +175,7 @@ class _Telling:
             await self._exchange.send_json(whole)
             return
         told = [self._reply.usage(self.usage())] if self._asked.include_usage else []
-        await self._exchange.end_events(told)
-
-    def _opening(self, number: int) -> Iterator[dict[str, Any]]:
-        if number not in self._opened:
-            self._opened.add(number)
-            yield self._of_answer(self._reply.opening(number))
+        await self._exchange.end_events([*self._unsent, *told])
 
     def _of_answer(self, chunk: dict[str, Any]) -> dict[str, Any]:
         # As OpenAI does: a client that asked for the usage gets the key in every chunk.
