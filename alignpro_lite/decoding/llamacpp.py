@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from itertools import chain, pairwise
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +42,9 @@ _ABORTED = 2
 _ERROR_LEVEL = 4
 _KEPT_LINES = 20
 _USUAL_PIECE, _LONGEST_PIECE = 1 << 8, 1 << 12
+_KEPT_TOKENS = 4096
+"""What is asked of every token of every answer is kept for so many tokens, because each call into C
+lets another thread have the interpreter."""
 _LONGEST_RUN = 2048
 _RUNS = (
     re.compile(rf"[^\r\n.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c]{{{_LONGEST_RUN},}}"),
@@ -226,6 +229,8 @@ class LlamaModel:
         freeing.atexit = False  # a thread may still be decoding then
         self._vocab: Any = lib.llama_model_get_vocab(self.pointer)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
+        self._piece = lru_cache(_KEPT_TOKENS)(partial(_piece, lib, self._vocab))
+        self._is_stop = lru_cache(_KEPT_TOKENS)(partial(lib.llama_vocab_is_eog, self._vocab))
 
     @property
     def bos(self) -> int | None:
@@ -255,7 +260,7 @@ class LlamaModel:
 
     def is_stop(self, token: int) -> bool:
         """Whether a token ends an answer."""
-        return bool(self.lib.llama_vocab_is_eog(self._vocab, token))
+        return bool(self._is_stop(token))
 
     def special_text(self, token: int | None) -> str:
         """How a special token is written, empty for None.
@@ -354,16 +359,20 @@ class LlamaModel:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""
-        for size in (_USUAL_PIECE, _LONGEST_PIECE):
-            buffer = ctypes.create_string_buffer(size)
-            length = self.lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
-            if length >= 0:
-                break
-        return buffer.raw[: max(length, 0)]
+        return self._piece(token)
 
     def _special_id(self, kind: str) -> int | None:
         token = int(getattr(self.lib, f"llama_vocab_{kind}")(self._vocab))
         return None if token < 0 else token
+
+
+def _piece(lib: ModuleType, vocab: Any, token: int) -> bytes:
+    for size in (_USUAL_PIECE, _LONGEST_PIECE):
+        buffer = ctypes.create_string_buffer(size)
+        length = lib.llama_token_to_piece(vocab, token, buffer, size, 0, False)
+        if length >= 0:
+            break
+    return buffer.raw[: max(length, 0)]
 
 
 @contextmanager

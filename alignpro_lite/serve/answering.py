@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,10 +12,13 @@ from functools import partial
 from alignpro_lite.aligned import AlignedModel
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import stream_seed
-from alignpro_lite.events import Done, Event, Rewritten
+from alignpro_lite.events import Done, Event, Reasoning, Rewritten, Text
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.serve.asked import Asked
 from alignpro_lite.stream import AlignedStream
+
+_MOST_AT_ONCE = 64
+"""Events that are handed on together where a client is slower than the models."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +70,29 @@ class Answerer:
         finally:
             cancellation.cancel()
 
-    async def answer(self, asked: Asked) -> AsyncGenerator[Happening]:
+    async def answer(self, asked: Asked) -> AsyncGenerator[list[Happening]]:
         """Rewrite the prompt once and answer it; closing the generator cancels the work.
 
         Yields:
-            `Rewritten` once, then texts of all answers as they come, and one `Done` each.
+            What has happened since: `Rewritten` once, texts of all answers if a stream is asked
+            for, and one `Done` each.
 
         Raises:
             AlignProError: See `AlignedStream`.
         """
-        reading = _Reading(self._pool)
+        reading = _Reading(self._pool, with_texts=asked.is_stream)
         try:
             reading.begin(0, partial(self._stream, asked))
             left = asked.count
             while left:
-                happening = await reading.next()
-                if isinstance(happening.event, Rewritten):
-                    if happening.number:
-                        continue
-                    for number in range(1, asked.count):
-                        choice = happening.event.choice
-                        reading.begin(number, partial(self._another, asked, choice, number))
-                left -= isinstance(happening.event, Done)
-                yield happening
+                happenings = await reading.next()
+                for happening in happenings:
+                    if isinstance(happening.event, Rewritten):
+                        for number in range(1, asked.count):
+                            choice = happening.event.choice
+                            reading.begin(number, partial(self._another, asked, choice, number))
+                    left -= isinstance(happening.event, Done)
+                yield happenings
         finally:
             reading.cancel()
 
@@ -107,12 +111,19 @@ class Answerer:
 
 
 class _Reading:
-    """Streams that are read on threads, and their events in the order in which they come."""
+    """Streams that are read on threads, and their events in the order in which they come.
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    To wake the loop is much of what a token costs, so it is woken once for all that waits, and not
+    for texts that nobody gets before the end.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, *, with_texts: bool) -> None:
         self._pool = pool
+        self._with_texts = with_texts
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Happening | BaseException] = asyncio.Queue()
+        self._events: deque[Happening | BaseException] = deque()
+        self._have_come = asyncio.Event()
+        self._is_waking = False
         self._cancellations: list[Cancellation] = []
 
     def begin(self, number: int, open_stream: Callable[[], AlignedStream]) -> None:
@@ -128,24 +139,50 @@ class _Reading:
             stream = open_stream()
             cancellation.enter([stream])
             for event in stream.events():
-                self._put(Happening(number, event))
+                if self._is_told(number, event):
+                    self._put(Happening(number, event))
         except BaseException as error:  # noqa: BLE001 - raised where the events are read
             self._put(error)
 
-    def _put(self, event: Happening | BaseException) -> None:
-        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+    def _is_told(self, number: int, event: Event) -> bool:
+        match event:
+            case Text() | Reasoning():
+                return self._with_texts
+            case Rewritten():
+                return number == 0  # the prompt is the same for all answers
+        return True
 
-    async def next(self) -> Happening:
-        """The next event.
+    def _put(self, event: Happening | BaseException) -> None:
+        self._events.append(event)
+        if not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._is_waking = False  # first: what is put from here on wakes the loop again
+        self._have_come.set()
+
+    async def next(self) -> list[Happening]:
+        """The events that have come, at least one.
 
         Raises:
             AlignProError: One of the streams failed.
         """
-        await asyncio.sleep(0)  # whoever reads much at once lets others, and hang-ups, have a turn
-        event = await self._events.get()
-        if isinstance(event, BaseException):
-            raise event
-        return event
+        if self._events:
+            await asyncio.sleep(0)  # others, and hang-ups, have a turn
+        while not self._events:
+            self._have_come.clear()
+            await self._have_come.wait()
+        found: list[Happening] = []
+        while self._events and len(found) < _MOST_AT_ONCE:
+            event = self._events.popleft()
+            if isinstance(event, BaseException):
+                if not found:
+                    raise event
+                self._events.appendleft(event)
+                break
+            found.append(event)
+        return found
 
     def cancel(self) -> None:
         """Stop all that is not done."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from alignpro_lite.decoding.sampling import MAX_SEED
-from alignpro_lite.events import Done, Reasoning, Rewriting, Rewritten, Text
+from alignpro_lite.events import Done, Event, Reasoning, Rewriting, Rewritten, Text
 from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Result
@@ -107,8 +108,8 @@ class Completions:
             self._admission.place(),
             aclosing(self._answerer.answer(asked)) as happenings,
         ):
-            async for happening in happenings:
-                await telling.tell(happening)
+            async for several in happenings:
+                await telling.tell(several)
         usage = telling.usage()
         self._metrics.read("prompt", usage.prompt)
         self._metrics.read("completion", usage.completion)
@@ -125,6 +126,7 @@ class _Telling:
         self._reply = reply
         self._opened: set[int] = set()
         self._done: dict[int, Result] = {}
+        self._unsent: list[dict[str, Any]] = []
 
     @property
     def results(self) -> list[Result]:
@@ -136,9 +138,16 @@ class _Telling:
         results = self.results
         return Usage(results[0].prompt_tokens, sum(result.answer_tokens for result in results))
 
-    async def tell(self, happening: Happening) -> None:
-        """Send what a stream sends; a whole answer waits for its end."""
-        number, event = happening.number, happening.event
+    async def tell(self, happenings: Sequence[Happening]) -> None:
+        """Send what a stream sends, in one piece; a whole answer waits for its end."""
+        for happening in happenings:
+            self._unsent += self._chunks(happening.number, happening.event)
+        if self._unsent and len(self._done) < self._asked.count:
+            await self._exchange.send_events(self._unsent)
+            self._unsent = []
+
+    def _chunks(self, number: int, event: Event) -> Iterator[dict[str, Any]]:
+        """What a stream sends when something happens."""
         if isinstance(event, Done):
             if event.result.finish_reason == "cancelled":
                 raise HttpProblem(503, "The server is ending.", code="server_ending")
@@ -147,16 +156,17 @@ class _Telling:
             return
         match event:
             case Rewriting() | Candidates() | Rewritten() if self._asked.align.progress:
-                stage = stage_json(event, self._asked)
-                await self._exchange.send_event(self._reply.progress(stage))
+                yield self._reply.progress(stage_json(event, self._asked))
+            case Reasoning() | Text() | Done() if number not in self._opened:
+                self._opened.add(number)
+                yield self._of_answer(self._reply.opening(number))
+        match event:
             case Reasoning() | Text():
-                await self._open(number)
-                await self._send(self._reply.piece(number, event))
+                yield self._of_answer(self._reply.piece(number, event))
             case Done(result):
-                await self._open(number)
                 last = self._reply.closing(number, result)
                 is_last = len(self._done) == self._asked.count
-                await self._send(last | {"alignpro": self._align()} if is_last else last)
+                yield self._of_answer(last | {"alignpro": self._align()} if is_last else last)
 
     async def end(self) -> None:
         """Send what follows the last answer."""
@@ -164,19 +174,12 @@ class _Telling:
             whole = self._reply.whole(self.results, self.usage(), self._align())
             await self._exchange.send_json(whole)
             return
-        if self._asked.include_usage:
-            await self._exchange.send_event(self._reply.usage(self.usage()))
-        await self._exchange.end_events()
+        told = [self._reply.usage(self.usage())] if self._asked.include_usage else []
+        await self._exchange.end_events([*self._unsent, *told])
 
-    async def _open(self, number: int) -> None:
-        if number not in self._opened:
-            self._opened.add(number)
-            await self._send(self._reply.opening(number))
-
-    async def _send(self, chunk: dict[str, Any]) -> None:
+    def _of_answer(self, chunk: dict[str, Any]) -> dict[str, Any]:
         # As OpenAI does: a client that asked for the usage gets the key in every chunk.
-        told = {"usage": None} if self._asked.include_usage else {}
-        await self._exchange.send_event(chunk | told)
+        return chunk | {"usage": None} if self._asked.include_usage else chunk
 
     def _align(self) -> dict[str, Any]:
         return align_json(self._done[0].choice, self._asked)

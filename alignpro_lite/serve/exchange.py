@@ -95,14 +95,13 @@ class HttpExchange:
         await self.start(status, (told | dict(headers or {})).items())
         await self.write(content, more=False)
 
-    async def send_event(self, data: Any) -> None:
-        """Send an object as an event of a stream, which the first one begins."""
-        await self._write_event(msgspec.json.encode(data))
+    async def send_events(self, events: Iterable[Any]) -> None:
+        """Send objects as events of a stream, which the first ones begin, in one piece."""
+        await self._write_events(map(msgspec.json.encode, events), more=True)
 
-    async def end_events(self) -> None:
-        """End a stream as OpenAI does."""
-        await self._write_event(b"[DONE]")
-        await self.write(b"", more=False)
+    async def end_events(self, events: Iterable[Any]) -> None:
+        """Send the last events of a stream, and end it as OpenAI does."""
+        await self._write_events([*map(msgspec.json.encode, events), b"[DONE]"], more=False)
 
     async def fail(self, problem: HttpProblem) -> None:
         """Tell the client; in a stream, as its last event."""
@@ -110,14 +109,13 @@ class HttpExchange:
             await self.send_json(problem.body(), problem.status, problem.headers)
         elif self._is_stream:
             self.status = problem.status
-            await self.send_event(problem.body())
-            await self.write(b"", more=False)
+            await self._write_events([msgspec.json.encode(problem.body())], more=False)
 
-    async def _write_event(self, data: bytes) -> None:
+    async def _write_events(self, events: Iterable[bytes], *, more: bool) -> None:
         if self.status is None:
             self._is_stream = True
             await self.start(200, _EVENT_STREAM)
-        await self.write(b"data: %b\n\n" % data, more=True)
+        await self.write(b"".join(b"data: %b\n\n" % event for event in events), more=more)
 
     async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """Send the status and the headers."""

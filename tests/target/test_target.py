@@ -78,6 +78,15 @@ def test_pieces_never_cut_a_character(target):
         assert all(pieces)
 
 
+def test_a_token_is_looked_up_once(target, monkeypatch):
+    """Each call into C lets another thread have the interpreter, which 8 answers made felt."""
+    native = target._native
+    known = native.piece(65), native.is_stop(65)
+    monkeypatch.delattr(native.lib, "llama_token_to_piece")
+    monkeypatch.delattr(native.lib, "llama_vocab_is_eog")
+    assert (native.piece(65), native.is_stop(65)) == known
+
+
 def test_a_seed_repeats_and_another_differs(target):
     first, same, other = (
         text_of(target, sampling=Sampling(temperature=2.0, seed=seed)) for seed in (1, 1, 2)
