@@ -12,6 +12,8 @@ such as broken JSON. The table says of each request:
 - refused clearly: another status of 4xx, or such a status where an answer was due, with words.
 - ignored: 200, but nothing shows the effect.
 - wrong: 5xx, no answer in time, an error without words, or an answer of another form.
+
+The exit status is 1 if the server of this package ignores a request or is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import json
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,7 +32,7 @@ import httpx
 import openai
 
 Verdict = Literal["yes", "refused clearly", "ignored", "wrong"]
-Body = Mapping[str, Any]
+Body = dict[str, Any]
 Shows = Callable[..., bool]
 """Told the reply to each body of a case, in order; whether the last ones show what was asked."""
 
@@ -136,8 +138,8 @@ def says(*turns: tuple[str, Any]) -> Body:
 QUESTION = "Say something about the sky."
 GREEDY: Body = {"max_tokens": 24, "temperature": 0, "seed": 1}
 FREE: Body = {"temperature": 1, "top_p": 1}
-CHAT: dict[str, Any] = {**says(("user", QUESTION)), **GREEDY}
-COMPLETION: dict[str, Any] = {"prompt": QUESTION, **GREEDY}
+CHAT: Body = {**says(("user", QUESTION)), **GREEDY}
+COMPLETION: Body = {"prompt": QUESTION, **GREEDY}
 FORM = {
     "type": "object",
     "properties": {"sky": {"type": "string", "enum": ["blue", "grey"]}},
@@ -447,12 +449,13 @@ def known(name: str, url: str, key: str) -> Server:
 def ask(server: Server, route: str, body: Body) -> Reply:
     """Send a body and wait for all of the reply."""
     try:
-        if " " in route:
-            return ask_httpx(server, *route.split(" "), body)
+        method, _, path = route.partition(" ")
+        if path:
+            return ask_httpx(server, method, path, body)
         with server.client as client:
             return Reply(200, ask_client(client, route, {"model": server.model, **body}))
     except openai.APIStatusError as error:
-        return read_response(error.response)
+        return read_response(error.status_code, error.response.text)
     except (openai.APIError, httpx.HTTPError) as error:
         return Reply(NO_ANSWER, str(error))
 
@@ -488,15 +491,13 @@ def ask_httpx(server: Server, method: str, path: str, body: Body) -> Reply:
         headers={"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"},
         timeout=SECONDS,
     )
-    return read_response(response)
+    return read_response(response.status_code, response.text)
 
 
-def read_response(response: httpx.Response) -> Reply:
+def read_response(status: int, text: str) -> Reply:
     """A response whose body may be anything."""
-    try:
-        return Reply(response.status_code, response.json())
-    except ValueError:
-        return Reply(response.status_code, response.text)
+    found = parsed(text)
+    return Reply(status, text if found is None else found)
 
 
 def judged(server: Server, case: Case) -> Verdict:
@@ -572,8 +573,8 @@ def serving(target: str, prompter: str | None) -> Iterator[Server]:
         yield known("alignpro-lite", told["base_url"], told["token"])
 
 
-def print_table(servers: Sequence[Server]) -> None:
-    """Ask all of them everything, in turns."""
+def print_table(servers: Sequence[Server]) -> dict[str, Counter[Verdict]]:
+    """Ask all of them everything, in turns; the verdicts on each, counted."""
     counts: dict[str, Counter[Verdict]] = {server.name: Counter() for server in servers}
     print("| request | " + " | ".join(counts) + " |")
     print("|---" * (len(servers) + 1) + "|")
@@ -585,6 +586,7 @@ def print_table(servers: Sequence[Server]) -> None:
     for name, count in counts.items():
         told = ", ".join(f"{verdict} {number}" for verdict, number in count.most_common())
         print(f"{name}: {told}", file=sys.stderr)
+    return counts
 
 
 def main() -> int:
@@ -596,9 +598,10 @@ def main() -> int:
     parser.add_argument("--key", default="none", help="of all of these")
     settings = parser.parse_args()
     with serving(settings.target, settings.prompter) as ours:
-        others = [known(*place.split("=", 1), settings.key) for place in settings.url]
-        print_table([ours, *others])
-    return 0
+        places = [place.partition("=") for place in settings.url]
+        others = [known(name, url, settings.key) for name, _, url in places]
+        count = print_table([ours, *others])[ours.name]
+    return int(count["ignored"] + count["wrong"] > 0)
 
 
 if __name__ == "__main__":
