@@ -16,7 +16,7 @@ from alignpro_lite.answering import AnsweringModel
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.conversation import check_prompt
-from alignpro_lite.errors import InputError
+from alignpro_lite.errors import AlignProError, InputError
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.isolated import IsolatedModel
@@ -141,6 +141,12 @@ class AlignedModel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def failure(self) -> AlignProError | None:
+        """Why one of its models decodes nothing any more; None while their engines run."""
+        rewriting = self.prompter and self.prompter.failure
+        return self.target.engine.failure or rewriting
 
     def close(self) -> None:
         """Cancel what is running and free the memory."""

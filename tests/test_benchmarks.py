@@ -19,6 +19,7 @@ SHORT_ROUNDS: dict[str, list[str | Path]] = {
         *(*MODELS, "--reward", "tests.support.reward_functions:length"),
         *("--strength", "1", "--repeats", "1", "--tokens", "8"),
     ],
+    "compatibility.py": MODELS,
     "constraints.py": ["--schemas", "12", "--answers", "1"],
     "engines.py": [*MODELS, "--rounds", "1", "--tokens", "8"],
     "export_graphs.py": [TINY_BUNDLE / "model.onnx", "--head-dim", "16"],

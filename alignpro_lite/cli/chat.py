@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alignpro_lite.cli import output
+from alignpro_lite.cli.form import ConstraintOptions, constraint_options
 from alignpro_lite.cli.options import (
     AnswerOptions,
     DrawOptions,
@@ -40,7 +41,7 @@ _TYPO = 0.72
 
 HELP = """\
 /rewrite        show how the last prompt was rewritten
-/rewrite off    send prompts as they are; /rewrite on rewrites them again
+/rewrite off    send prompts as they are; /rewrite on rewrites them
 /reset          forget the conversation
 /save FILE      write the conversation to a new JSON file
 /help           show this help
@@ -53,19 +54,26 @@ Ctrl-C          stop the answer, or clear the line"""
 @model_options
 @draw_options
 @answer_options
+@constraint_options
 @show_thinking_option
 def chat(
-    models: ModelOptions, drawing: DrawOptions, answer: AnswerOptions, show_thinking: bool
+    models: ModelOptions,
+    drawing: DrawOptions,
+    answer: AnswerOptions,
+    constraint: ConstraintOptions,
+    show_thinking: bool,
 ) -> None:
     """Talk with the target; every prompt is rewritten first.
 
     /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
     """
     _enable_line_editing()
-    request = answer.request(drawing.settings())
+    request = constraint.applied(answer.request(drawing.settings()))
     with models.load(reward=drawing.reward) as model:
         model.target.thinking.values(request.thinking)  # refused once, not line by line
         output.show_plan_notes(model)
+        if why := request.why_kept:
+            output.note(f"Prompts are not rewritten: {why}; /rewrite on rewrites them.")
         click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
         Conversation(model, request, show_thinking=show_thinking).loop()
 
@@ -81,7 +89,6 @@ class Conversation:
         self._show_thinking = show_thinking
         self._history: list[Message] = []
         self._turn = 0
-        self._rewriting = True
         self._has_left = False
         self._last: Choice | None = None
         self._commands: dict[str, Callable[[str], None]] = {
@@ -138,7 +145,6 @@ class Conversation:
         request = replace(
             self._request,
             history=tuple(self._history),
-            rewrite=self._request.rewrite if self._rewriting else "off",
         ).with_seed(stream_seed(self._request.sampling.seed, self._turn))
         stream = self._model.stream(prompt, request)
         try:
@@ -163,8 +169,8 @@ class Conversation:
 
     def _rewrite(self, argument: str) -> None:
         if argument in ("on", "off"):
-            self._rewriting = argument == "on"
-            click.echo(f"Prompts are {'' if self._rewriting else 'not '}rewritten.", err=True)
+            self._request = replace(self._request, rewrite="on" if argument == "on" else "off")
+            click.echo(f"Prompts are {'' if argument == 'on' else 'not '}rewritten.", err=True)
         elif argument:
             raise InputError(
                 f"/rewrite takes on or off, found {argument!r}.", _as_text(f"/rewrite {argument}")

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FormOptions:
-    """What an answer must be, and how many alternatives to its tokens are listed."""
+class ConstraintOptions:
+    """What an answer must be."""
 
     json_schema: Path | None
     grammar: Path | None
-    log_probs: int | None
 
     def applied(self, request: Request) -> Request:
         """A request with these options.
@@ -38,7 +37,7 @@ class FormOptions:
         constraint = self._constraint()
         if constraint is not None:
             require_keepable(constraint)
-        return replace(request, constraint=constraint, log_probs=self.log_probs)
+        return replace(request, constraint=constraint)
 
     def _constraint(self) -> Constraint | None:
         from alignpro_lite.decoding.constraint import Gbnf, JsonSchema
@@ -48,6 +47,17 @@ class FormOptions:
         if self.json_schema:
             return JsonSchema(_read_json(self.json_schema))
         return Gbnf(_read(self.grammar)) if self.grammar else None
+
+
+@dataclass(frozen=True)
+class FormOptions(ConstraintOptions):
+    """What an answer must be, and how many alternatives to its tokens are listed."""
+
+    log_probs: int | None
+
+    def applied(self, request: Request) -> Request:
+        """A request with these options; see `ConstraintOptions.applied`."""
+        return replace(super().applied(request), log_probs=self.log_probs)
 
 
 def _read(file: Path) -> str:
@@ -64,20 +74,25 @@ def _read_json(file: Path) -> Any:
         raise InputError(f"{file} must hold a JSON schema ({error}).", "Correct it.") from error
 
 
-form_options = grouped(
-    "form",
-    FormOptions,
+_CONSTRAINTS = (
     click.option(
         "--json-schema",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         help="The answer is JSON that is valid under the schema in this file. The prompt is then "
-        "rewritten only with --mode on, preview or approve.",
+        "rewritten only if you ask for that.",
     ),
     click.option(
         "--grammar",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         help="The answer is a text of the grammar in this file, which is in llama.cpp's GBNF.",
     ),
+)
+constraint_options = grouped("constraint", ConstraintOptions, *_CONSTRAINTS)
+"""Adds the options of a form, which reach the command as `constraint: ConstraintOptions`."""
+form_options = grouped(
+    "form",
+    FormOptions,
+    *_CONSTRAINTS,
     click.option(
         "--log-probs",
         type=click.IntRange(min=0, max=20),

@@ -203,6 +203,8 @@ class Engine(Generic[S]):
         self._gate = threading.RLock()
         """Reentrant, because the garbage collector may cancel a stream anywhere."""
         self._closed = False
+        self.failure: AlignProError | None = None
+        """Why it decodes nothing any more: it failed, or was closed; None while it runs."""
         self._served: tuple[Stream[S], ...] = ()
         """Whom the native call under way is for, or the last one."""
         _running.add(self)
@@ -370,6 +372,7 @@ class Engine(Generic[S]):
         """Tell every reader that nothing more will come, then free the context."""
         with self._gate:
             self._closed = True
+            self.failure = failure
         while not self._inbox.empty():
             self._let_wait(self._inbox.get() or ())
         for live in self._live:

@@ -13,7 +13,7 @@ from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import GivenTokens, TokenSource
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
 from alignpro_lite.decoding.tokenizer import read_tokenizer, tokenizer_errors
-from alignpro_lite.errors import BundleError, DeviceError
+from alignpro_lite.errors import AlignProError, BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
@@ -69,6 +69,12 @@ class OnnxPrompter(Prompter):
     def sequences(self) -> int:
         """How many rewrites it samples together at most."""
         return self._settings.sequences
+
+    @property
+    def failure(self) -> AlignProError | None:
+        """Why it writes no more rewrites; None while its engines run."""
+        reference = self._reference and self._reference.failure
+        return self._engine.failure or reference
 
     def close(self) -> None:
         """Cancel what is running and free the memory."""

@@ -22,7 +22,7 @@ from alignpro_lite.decoding.reasoning import (
     split_reply,
 )
 from alignpro_lite.decoding.sampling import GivenTokens
-from alignpro_lite.errors import BundleError, ContextOverflowError
+from alignpro_lite.errors import AlignProError, BundleError, ContextOverflowError
 from alignpro_lite.prompter.card import card_of
 from alignpro_lite.prompter.lora_file import LoraFile
 from alignpro_lite.prompter.profile import PrompterProfile
@@ -111,6 +111,11 @@ class SelfPrompter(Prompter):
     def sequences(self) -> int:
         """How many rewrites it samples together at most."""
         return self.target.settings.sequences
+
+    @property
+    def failure(self) -> AlignProError | None:
+        """Why it writes no more rewrites; None while its engines run."""
+        return self._policy.failure
 
     def close(self) -> None:
         """Free the context of the adapter; the target stays loaded."""

@@ -18,7 +18,7 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.engine import FinishReason, Stream
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import Sampler, Sampling
-from alignpro_lite.errors import ContextOverflowError
+from alignpro_lite.errors import AlignProError, ContextOverflowError
 from alignpro_lite.prompter.profile import PrompterProfile
 from alignpro_lite.prompter.template import RewriteTemplate
 
@@ -100,6 +100,11 @@ class Prompter(ABC):
     @abstractmethod
     def sequences(self) -> int:
         """How many rewrites it samples together at most."""
+
+    @property
+    @abstractmethod
+    def failure(self) -> AlignProError | None:
+        """Why it writes no more rewrites; None while its engines run."""
 
     @abstractmethod
     def prompt_tokens(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from alignpro_lite.aligned import AlignedModel
+from alignpro_lite.errors import AlignProError
 from alignpro_lite.serve.admission import Admission, Limits
 from alignpro_lite.serve.answering import Answerer
 from alignpro_lite.serve.body import MOST_CHOICES
@@ -55,7 +56,7 @@ def model_app(model: AlignedModel, served: ServedModel, limits: Limits, rules: R
         for path, handler in endpoints.items()
     ]
     about = {"model": served.name, "rewards": model.reward is not None}
-    routes += [*_model_routes(served), *_common_routes(about, metrics)]
+    routes += [*_model_routes(served), *_common_routes(about, metrics, lambda: model.failure)]
 
     async def close() -> None:
         answerer.close()
@@ -83,7 +84,8 @@ def upstream_app(elsewhere: Elsewhere, rewriter: Rewriter, limits: Limits, rules
     other = LimitedRoute("/v1", handlers.other, limits, metrics)
     routes.append(Route("/v1/{path:path}", other, methods=_FORWARDED))
     about = {"upstream": elsewhere.url}
-    return _guarded([*routes, *_common_routes(about, metrics)], metrics, rules, handlers.close)
+    common = _common_routes(about, metrics, lambda: rewriter.failure)
+    return _guarded([*routes, *common], metrics, rules, handlers.close)
 
 
 def _guarded(
@@ -115,11 +117,19 @@ def _guarded(
     )
 
 
-def _common_routes(about: Mapping[str, Any], metrics: ServerMetrics) -> list[Route]:
+def _common_routes(
+    about: Mapping[str, Any],
+    metrics: ServerMetrics,
+    find_failure: Callable[[], AlignProError | None],
+) -> list[Route]:
     """The page, and what programs look at: /health and /metrics."""
 
     async def health(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", **about})
+        failure = find_failure()
+        if failure is None:
+            return JSONResponse({"status": "ok", **about})
+        problem = HttpProblem(503, str(failure), code="engine_failed")
+        return JSONResponse({"status": "failed", **about, **problem.body()}, problem.status)
 
     async def tell(request: Request) -> PlainTextResponse:
         return PlainTextResponse(metrics.text(), media_type=_METRICS_TYPE)

@@ -16,7 +16,7 @@ from alignpro_lite.rewriting.result import Result
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.answering import Answerer, Happening
 from alignpro_lite.serve.asked import Asked, asked_in_chat, asked_in_completion
-from alignpro_lite.serve.body import ChatBody, CompletionBody, read_request
+from alignpro_lite.serve.body import ChatBody, CommonBody, CompletionBody, read_request
 from alignpro_lite.serve.exchange import HttpExchange
 from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
@@ -46,9 +46,14 @@ class ServedModel:
     usual: Request
     repeats: bool = False
 
-    def request(self) -> Request:
-        """What a client gets that sets nothing."""
-        return self.usual if self.repeats else self.usual.with_seed(secrets.randbelow(MAX_SEED))
+    def request(self, body: CommonBody) -> Request:
+        """What holds where a client sets nothing.
+
+        Who asks for temperature 0 expects the same answer again: so the rewrite, which is drawn all
+        the same, must repeat too.
+        """
+        repeats = self.repeats or body.temperature == 0
+        return self.usual if repeats else self.usual.with_seed(secrets.randbelow(MAX_SEED))
 
     def require(self, name: str) -> None:
         """Refuse the name of another model.
@@ -86,7 +91,7 @@ class Completions:
         """Answer POST /v1/completions."""
         parsed = read_request(CompletionBody, body)
         self._served.require(parsed.model)
-        asked = asked_in_completion(parsed, self._served.request())
+        asked = asked_in_completion(parsed, self._served.request(parsed))
         await self._answer(exchange, asked, ReplyWriter(TextForm(), self._served.name))
 
     async def rewrite(self, exchange: HttpExchange, body: bytes) -> None:
@@ -100,7 +105,7 @@ class Completions:
     def _asked_in_chat(self, body: bytes) -> Asked:
         parsed = read_request(ChatBody, body)
         self._served.require(parsed.model)
-        return asked_in_chat(parsed, self._served.request())
+        return asked_in_chat(parsed, self._served.request(parsed))
 
     async def _answer(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
         telling = _Telling(exchange, asked, reply)

@@ -15,7 +15,7 @@ import msgspec
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.errors import ContextOverflowError
+from alignpro_lite.errors import AlignProError, ContextOverflowError
 from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.registry.http import is_loopback
 from alignpro_lite.registry.record import parse
@@ -73,6 +73,11 @@ class Rewriter:
         self._prompter = prompter
         self._usual = usual
         self._pool = ThreadPoolExecutor(threads, "rewrite")
+
+    @property
+    def failure(self) -> AlignProError | None:
+        """Why nothing can be rewritten any more; None while the prompter runs."""
+        return self._prompter.failure
 
     def asked(self, body: Mapping[str, Any]) -> Asked | None:
         """What a chat asks to be rewritten; None if it does not end with words of the user.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import pytest
 
+from alignpro_lite import Gbnf, Request
 from alignpro_lite.cli import exit_code_of
+from alignpro_lite.cli.chat import Conversation
 from tests.support import TINY_BUNDLE, TINY_TARGET
 
 MODELS = ["--target", str(TINY_TARGET), "--prompter", str(TINY_BUNDLE), "--device", "cpu"]
@@ -61,6 +65,40 @@ def test_every_line_of_a_file_has_the_form(files, capsys):
     lines = [json.loads(line) for line in (files / "out.jsonl").read_text("utf-8").splitlines()]
     assert all(json.loads(line["answer"])["a"] in (1, 2) for line in lines)
     assert all(line["log_probs"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "answer"),
+    [
+        ("--json-schema", "schema.json", r'\{\s*"a"\s*:\s*[12]\s*\}'),
+        ("--grammar", "yes.gbnf", "yes|no"),
+    ],
+)
+def test_every_answer_of_a_chat_has_the_form(files, monkeypatch, capsys, option, file, answer):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nGoodbye\n"))
+    assert exit_code_of(["chat", *MODELS, option, str(files / file), "--seed", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(rf"(?:(?:{answer})\n){{2}}", out)
+    assert "Prompts are not rewritten: the answer has a given form; /rewrite on" in err
+
+
+def test_a_chat_with_a_form_rewrites_when_it_is_told_to(tiny_model, capsys):
+    talk = Conversation(tiny_model, Request(constraint=Gbnf('root ::= "yes"')))
+    drawn = []
+    for command in ("", "/rewrite on", "/rewrite off"):
+        talk.take(command)
+        talk.take("Hello")
+        drawn.append(talk._last is not None and talk._last.rewrite is not None)
+    assert drawn == [False, True, False]
+    assert capsys.readouterr().out == "yes\n" * 3
+
+
+def test_a_chat_does_not_begin_with_two_forms_or_a_bad_one(files, capsys):
+    forms = ["--json-schema", str(files / "schema.json"), "--grammar", str(files / "yes.gbnf")]
+    assert exit_code_of(["chat", *forms]) == 2
+    (files / "yes.gbnf").write_text("root ::= (", "utf-8")
+    assert exit_code_of(["chat", "--target", "no-such-model", *forms[2:]]) == 1
+    assert "lacks a )" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

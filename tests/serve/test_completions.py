@@ -265,6 +265,15 @@ def test_a_rewrite_alone(server, tiny_model):
     assert told["certificate"]["reason"] == expected.reason
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_temperature_0_repeats_its_rewrite_without_a_seed(server, temperature):
+    """Holds down: the answer was the most likely one to a rewrite that was drawn anew each time."""
+    body = {"model": "tiny", "messages": ASK, "temperature": temperature}
+    url = f"{server.url}/v1/alignpro/rewrite"
+    first, second = (httpx.post(url, json=body).json() for _ in range(2))
+    assert (first["rewrite"] == second["rewrite"]) is (temperature == 0)
+
+
 def test_a_stream_tells_its_progress_if_asked(client):
     chunks = list(
         client.chat.completions.create(

@@ -33,6 +33,7 @@ class FakePrompter:
 
     sequences = 16
     no_hint = 0.0
+    failure = None
 
     def __init__(
         self, outputs, ratios=None, finish="stop", chances=None, adapter="adapter", strength=0.5
