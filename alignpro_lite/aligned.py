@@ -145,7 +145,7 @@ class AlignedModel:
     @property
     def failure(self) -> AlignProError | None:
         """Why one of its models decodes nothing any more; None while their engines run."""
-        rewriting = self.prompter and self.prompter.failure
+        rewriting = None if self.prompter is None else self.prompter.failure
         return self.target.engine.failure or rewriting
 
     def close(self) -> None:

@@ -73,7 +73,7 @@ class OnnxPrompter(Prompter):
     @property
     def failure(self) -> AlignProError | None:
         """Why it writes no more rewrites; None while its engines run."""
-        reference = self._reference and self._reference.failure
+        reference = None if self._reference is None else self._reference.failure
         return self._engine.failure or reference
 
     def close(self) -> None:
