@@ -185,7 +185,8 @@ def open_judge(
     if target is None:
         raise InputError(
             "The target can judge where its weights are loaded here, found one behind an address.",
-            "Name another judge, such as judge:model.gguf, or a target of kind gguf or huggingface.",
+            "Name another judge, such as judge:model.gguf, or a target of kind gguf or "
+            "huggingface.",
         )
     return PairJudge(target, name, is_shared=True)
 
