@@ -28,7 +28,8 @@ from alignpro_lite.reward.bundle import REWARD_BUNDLE
 from alignpro_lite.reward.exchange import Exchange, encode, text_only
 from alignpro_lite.reward.onnx_reward import OnnxScorer
 from alignpro_lite.target.llama import LoraAdapter, TargetSettings
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 
 _SURROGATES = range(0xD800, 0xE000)
 _STEP = 97

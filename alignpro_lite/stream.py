@@ -20,7 +20,7 @@ from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result, Timings
 from alignpro_lite.rewriting.spans import Protected
 from alignpro_lite.rewriting.trials import Trial
-from alignpro_lite.target.target import Question
+from alignpro_lite.target.question import Question
 
 
 class EventStream(ABC):

@@ -22,7 +22,7 @@ from alignpro_lite.prompter.targets import KnownTarget
 from alignpro_lite.registry import Cache
 from alignpro_lite.registry.models_toml import SHIPPED_ADAPTERS
 from alignpro_lite.registry.storage import sha256_of
-from alignpro_lite.target.target import Question
+from alignpro_lite.target.question import Question
 
 pytestmark = pytest.mark.real
 

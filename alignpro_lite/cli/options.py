@@ -94,7 +94,7 @@ class AnswerOptions:
         from alignpro_lite.decoding.penalties import Penalties
         from alignpro_lite.decoding.sampling import MAX_SEED, Sampling
         from alignpro_lite.rewriting.request import Request
-        from alignpro_lite.target.target import DEFAULT_SAMPLING
+        from alignpro_lite.target.question import DEFAULT_SAMPLING
 
         usual = DEFAULT_SAMPLING
         sampling = Sampling(

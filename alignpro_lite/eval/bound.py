@@ -41,7 +41,9 @@ from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.reward.rivals import RivalSource, no_rivals
-from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
+from alignpro_lite.target.answer_stream import AnswerStream
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 
 BOUND = "bound.json"
 TERMS = "bound.jsonl"

@@ -14,7 +14,7 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import InputError
 from alignpro_lite.rewriting.spans import compile_patterns
-from alignpro_lite.target.target import DEFAULT_SAMPLING, Question
+from alignpro_lite.target.question import DEFAULT_SAMPLING, Question
 
 Guard = Literal["strict", "balanced", "off"]
 Returns = Literal["scored", "fresh"]

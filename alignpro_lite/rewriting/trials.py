@@ -25,7 +25,9 @@ from alignpro_lite.errors import ContextOverflowError
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward, Scores, joined, score_warnings
 from alignpro_lite.rewriting.request import Budget, Request
-from alignpro_lite.target.target import AnswerStream, LlamaTarget, Question
+from alignpro_lite.target.answer_stream import AnswerStream
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 
 _JUDGED_TOGETHER = 4
 """Answers that a judge reads before the request may stop: each takes it seconds."""

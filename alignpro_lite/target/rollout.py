@@ -17,8 +17,10 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.registry.record import Count, Record
+from alignpro_lite.target.answer_stream import AnswerStream
 from alignpro_lite.target.choices import Chooser
-from alignpro_lite.target.target import DEFAULT_SAMPLING, AnswerStream, LlamaTarget, Question
+from alignpro_lite.target.question import DEFAULT_SAMPLING, Question
+from alignpro_lite.target.target import LlamaTarget
 
 Prepared = TypeVar("Prepared")
 

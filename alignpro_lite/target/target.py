@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -16,28 +16,24 @@ import numpy as np
 
 from alignpro_lite.decoding.cancellation import LoadWatch
 from alignpro_lite.decoding.checking import require_keepable
-from alignpro_lite.decoding.constraint import Constraint
 from alignpro_lite.decoding.conversation import Message, render
-from alignpro_lite.decoding.engine import Engine, FinishReason, Stream, Submission
+from alignpro_lite.decoding.engine import Engine, Submission
 from alignpro_lite.decoding.grammar import answer_grammar, reply_grammar
 from alignpro_lite.decoding.guide import Guide, GuideVocabulary
 from alignpro_lite.decoding.llamacpp import LlamaModel
 from alignpro_lite.decoding.log_probs import TokenLogProb
-from alignpro_lite.decoding.penalties import NO_PENALTIES, Penalties
 from alignpro_lite.decoding.reasoning import (
-    Passage,
     ReasoningFormat,
     ReasoningSplitter,
     begins_inside,
     reasoning_format,
-    split_stream,
 )
-from alignpro_lite.decoding.sampling import Draw, GivenTokens, Sampling, stream_seed
+from alignpro_lite.decoding.sampling import Draw, GivenTokens, stream_seed
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
-from alignpro_lite.decoding.text import StopStrings, decoded
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.errors import AlignProError, DeviceError, InputError
 from alignpro_lite.gguf.header import GgufFile
+from alignpro_lite.target.answer_stream import AnswerStream
 from alignpro_lite.target.choices import openings
 from alignpro_lite.target.llama import (
     Drawing,
@@ -49,149 +45,10 @@ from alignpro_lite.target.llama import (
     new_sampler,
     open_model,
 )
+from alignpro_lite.target.question import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-DEFAULT_SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
-"""llama.cpp's own defaults for chat."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A conversation and how it is to be answered.
-
-    Attributes:
-        messages: The conversation.
-        max_tokens: The most tokens of each answer, its thought included.
-        sampling: How tokens are drawn.
-        stop: Strings that end an answer and are not part of it; in a thought they are text.
-        count: How many answers; each has its own random stream.
-        first: The number of the first answer's random stream.
-        begun: The tokens that every answer begins with, as they were drawn; decoding continues
-            after them.
-        thinking: Whether the model thinks first.
-        penalties: What makes tokens more or less likely than the model has them.
-        constraint: What the answer, without the thought, must be; None for any text.
-        log_probs: How many alternatives to each token are listed, 0 to 20; None to list nothing.
-    """
-
-    messages: Sequence[Message]
-    max_tokens: int
-    sampling: Sampling = DEFAULT_SAMPLING
-    stop: Sequence[str] = ()
-    count: int = 1
-    first: int = 0
-    begun: tuple[Draw, ...] = ()
-    thinking: Thinking = "auto"
-    penalties: Penalties = NO_PENALTIES
-    constraint: Constraint | None = None
-    log_probs: int | None = None
-
-    @property
-    def begun_tokens(self) -> list[int]:
-        """Ids of the tokens that every answer begins with."""
-        return [draw.token for draw in self.begun]
-
-
-class AnswerStream:
-    """The text of one answer, read once, as it is decoded."""
-
-    def __init__(
-        self,
-        target: LlamaTarget,
-        tokens: Stream[TargetSampler],
-        question: Question,
-        splitter: ReasoningSplitter,
-        prompt_tokens: int,
-    ) -> None:
-        self._target = target
-        self._tokens = tokens
-        self._begun = question.begun
-        self.prompt_tokens = prompt_tokens - len(question.begun)
-        """Tokens of the conversation, without those that the answer begins with."""
-        self._splitter = splitter
-        self._stops = StopStrings(question.stop)
-        self._thought: list[str] = []
-        self._reported = question.log_probs is not None
-        self._answer_begun = False
-        self._unreported: list[TokenLogProb] = []
-        self.log_probs: list[TokenLogProb] = []
-        """Of the tokens of the answer so far, if they were asked for."""
-        self.draws: list[Draw] = []
-        self.log_prob = 0.0
-        """Natural, of the tokens decoded here, without those that the answer began with."""
-
-    @property
-    def tokens(self) -> list[int]:
-        """Ids of the tokens so far."""
-        return [draw.token for draw in self.draws]
-
-    @property
-    def token_count(self) -> int:
-        """Tokens so far, those of the thought and the stop token included."""
-        return len(self.draws)
-
-    @property
-    def reasoning(self) -> str:
-        """The model's thought so far, empty if there is none."""
-        return "".join(self._thought).strip()
-
-    @property
-    def thought_only(self) -> bool:
-        """Whether the model thought and has not come to an answer."""
-        return self._splitter.thought_only
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why it ended: stop, length or cancelled; None while it runs."""
-        return "stop" if self._stops.found else self._tokens.finish_reason
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield pieces of the answer, see `passages`."""
-        return (passage.text for passage in self.passages() if not passage.is_thought)
-
-    def passages(self) -> Iterator[Passage]:
-        """Yield pieces of the thought and of the answer; leaving early stops the decoding."""
-        try:
-            for passage in split_stream(decoded(self._pieces()), self._splitter, self._stops):
-                if passage.is_thought:
-                    self._thought.append(passage.text)
-                yield self._with_log_probs(passage) if self._reported else passage
-        finally:
-            self._tokens.cancel()
-
-    def cancel(self) -> None:
-        """Stop after the current token; safe from any thread."""
-        self._tokens.cancel()
-
-    def _pieces(self) -> Iterator[bytes]:
-        for draw in self._begun:
-            yield self._piece(draw)
-        for draw in self._tokens:
-            self.log_prob += draw.log_prob
-            yield self._piece(draw)
-
-    def _piece(self, draw: Draw) -> bytes:
-        self.draws.append(draw)
-        if self._reported:
-            self._unreported.append(self._target.log_probs_of(draw))
-        return self._target.spoken(draw.token)
-
-    def _with_log_probs(self, passage: Passage) -> Passage:
-        """A passage with the tokens that it is made of, which are those of the answer in the end.
-
-        Before the answer there may be a tag in the same tokens, or white space that is not shown.
-        """
-        size = len(passage.text.encode()) + self._splitter.held_size + self._stops.held_size
-        made_of = [token for token in self._unreported if token.piece]
-        if not self._answer_begun:
-            made_of = list(_last_pieces(made_of, size))
-        self._unreported = []
-        if not passage.is_thought:
-            self._answer_begun = True
-            self.log_probs.extend(made_of)
-        return replace(passage, log_probs=tuple(made_of))
 
 
 class LlamaTarget:
@@ -616,15 +473,6 @@ def _require_tokens(tokens: Sequence[int], size: int) -> None:
             f"An answer to score needs tokens from 0 to {size - 1}, found {list(tokens)[:8]}.",
             "Score answers of this target, or of another one with the same vocabulary.",
         )
-
-
-def _last_pieces(tokens: Sequence[TokenLogProb], size: int) -> Sequence[TokenLogProb]:
-    """The fewest last tokens that have so many bytes together."""
-    start = len(tokens)
-    while start > 0 and size > 0:
-        start -= 1
-        size -= len(tokens[start].piece)
-    return tokens[start:]
 
 
 def _left(question: Question) -> int:

@@ -15,7 +15,8 @@ from alignpro_lite.errors import DeviceError, MissingDependencyError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.hardware.device import Accelerator
 from alignpro_lite.target.llama import TargetSettings
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 from tests.support import TINY_TARGET
 
 GIB = 1 << 30

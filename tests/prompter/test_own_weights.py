@@ -19,7 +19,8 @@ from alignpro_lite.prompter.targets import KnownTarget
 from alignpro_lite.prompter.template import REWRITE
 from alignpro_lite.registry.record import plain
 from alignpro_lite.target.llama import TargetSettings
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 from tests.support import TINY_TARGET, gguf_edit, lora, reasoning_models
 
 SETTINGS = TargetSettings(context=2048, sequences=16, n_gpu_layers=0, gpu=None, threads=1)

@@ -29,8 +29,8 @@ from alignpro_lite.reward.judge_scorer import JudgeScorer, win_chance
 from alignpro_lite.reward.loading import open_judge
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.reward.rivals import no_rivals, rival_source
+from alignpro_lite.target.question import Question
 from alignpro_lite.target.rollout import Answer, AnswerPlan, TargetFailure
-from alignpro_lite.target.target import Question
 from tests.support import TINY_TARGET
 
 approx: Any = pytest.approx

@@ -15,7 +15,8 @@ from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import AlignProError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.target.llama import TargetSettings
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 
 SETTINGS = TargetSettings(context=256, sequences=2, n_gpu_layers=0, gpu=None, threads=1)
 TEXTS = ("Hello", "Café ½ 東京 😀 \ufeff", "\x00\x01\x7f\t\n\r\n  x", "<|im_start|>a</s><0x41>")

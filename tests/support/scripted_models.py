@@ -19,7 +19,7 @@ from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.spans import protect
-from alignpro_lite.target.target import Question
+from alignpro_lite.target.question import Question
 
 PROMPT = "How do I stay safe online?"
 

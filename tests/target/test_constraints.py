@@ -18,7 +18,8 @@ from alignpro_lite.decoding.sampling import Draw
 from alignpro_lite.errors import InputError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.target.llama import TargetSettings
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 from tests.support import TINY_TARGET
 from tests.support import reasoning_models as models
 

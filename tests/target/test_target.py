@@ -18,7 +18,8 @@ from alignpro_lite.decoding.sampling import GivenTokens
 from alignpro_lite.errors import ContextOverflowError, DeviceError, InputError, ModelFileError
 from alignpro_lite.gguf.reading import read_header
 from alignpro_lite.target.llama import LlamaStepper, TargetSettings, open_model
-from alignpro_lite.target.target import LlamaTarget, Question
+from alignpro_lite.target.question import Question
+from alignpro_lite.target.target import LlamaTarget
 from tests.support import TINY_TARGET
 
 ASK = [Message("user", "What is 12 + 345?")]

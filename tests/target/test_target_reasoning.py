@@ -9,8 +9,8 @@ from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.errors import InputError
 from alignpro_lite.pretrained.torch_model import load_torch_model
+from alignpro_lite.target.question import Question
 from alignpro_lite.target.rollout import Answer, AnswerPlan, GgufTarget, TargetFailure
-from alignpro_lite.target.target import Question
 from alignpro_lite.target.torch_target import HfTarget
 from tests.support import reasoning_models as models
 
