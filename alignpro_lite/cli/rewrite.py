@@ -80,7 +80,8 @@ def show_rewrites(
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
         )
         rewrites = loaded.rewrite(protected.prompt, count, sampling)
-        in_doubt = would_add_nothing(loaded, protected.prompt, (), Cancellation())
+        # JSON has no remark that it would be for.
+        in_doubt = not as_json and would_add_nothing(loaded, protected.prompt, (), Cancellation())
     for number, rewritten in enumerate(rewrites):
         if as_json:
             click.echo(json.dumps(rewrite_json(rewritten)))

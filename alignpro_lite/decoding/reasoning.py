@@ -35,6 +35,11 @@ class ReasoningFormat:
     header_end: str | None = None
 
     @property
+    def end(self) -> str:
+        """What is written behind a thought that is to end at once."""
+        return f"\n{''.join(self.closings[:1])}\n\n"
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """All of its tags, and what ends their headers."""
         ends = () if self.header_end is None else (self.header_end,)

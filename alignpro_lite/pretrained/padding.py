@@ -20,3 +20,8 @@ def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, 
         ids[row, longest - len(sequence) :] = torch.tensor(sequence)
         mask[row, longest - len(sequence) :] = 1
     return ids, mask
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """The position of each token in its own sequence, of the shape of the attention mask."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -321,8 +321,7 @@ class LlamaTarget:
         prompt = self.prompt_tokens(messages, self.thinking.briefly("auto"))
         if self.reasoning is None or not self.begins_thought(prompt):
             return prompt
-        closing = "".join(self.reasoning.closings[:1])
-        return [*prompt, *self._native.tokenize(f"\n{closing}\n\n", special=True)]
+        return [*prompt, *self._native.tokenize(self.reasoning.end, special=True)]
 
     def score(
         self, messages: Sequence[Message], continuations: Sequence[Sequence[int]]

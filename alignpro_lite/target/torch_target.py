@@ -26,7 +26,7 @@ from alignpro_lite.decoding.sampling import Sampling, stream_seed
 from alignpro_lite.decoding.thinking import Thinking, ThinkingSwitch
 from alignpro_lite.decoding.tokenizer import TextTokenizer
 from alignpro_lite.errors import ContextOverflowError, DeviceError
-from alignpro_lite.pretrained.padding import left_padded
+from alignpro_lite.pretrained.padding import left_padded, positions_of
 from alignpro_lite.pretrained.torch_model import TorchModel
 from alignpro_lite.target.choices import openings
 from alignpro_lite.target.rollout import (
@@ -140,7 +140,7 @@ class HfTarget:
             logits = model(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),
-                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0).to(self._device),
+                position_ids=positions_of(mask).to(self._device),
                 logits_to_keep=1,
                 use_cache=False,
             ).logits[:, -1]
@@ -158,8 +158,8 @@ class HfTarget:
         known = self._reasoning
         if known is None or not begins_inside(prompt, known, self._tokenizer.decode_all):
             return prompt
-        closing = f"\n{''.join(known.closings[:1])}\n\n"
-        return [*prompt, *self._tokenizer.encode(Rendered(closing, own=((0, len(closing)),)))]
+        ended = Rendered(known.end, own=((0, len(known.end)),))
+        return [*prompt, *self._tokenizer.encode(ended)]
 
     def close(self) -> None:
         """Let go of the model."""
@@ -189,7 +189,7 @@ class HfTarget:
         return self._model
 
     def _require_room(self, prompt: int, max_tokens: int) -> None:
-        room = getattr(self._model.config, "max_position_embeddings", None)
+        room = getattr(self._loaded().config, "max_position_embeddings", None)
         if room is not None and prompt + max_tokens > room:
             raise ContextOverflowError(
                 f"The target holds {room} tokens, found a prompt of {prompt} and up to "

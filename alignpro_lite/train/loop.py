@@ -177,7 +177,7 @@ class PolicyTrainer:
         started = time.monotonic()
         learner = self._learner
         learner.policy.refresh_sampler()
-        if self.step % _RIVALS_AHEAD == 0:
+        if learner.reward.rivals and self.step % _RIVALS_AHEAD == 0:
             ahead = range(self.step, min(self.step + _RIVALS_AHEAD, self.steps))
             draw_rivals(learner, ((self._prompts_of(step), self._seed(step)) for step in ahead))
         seed = self._seed(self.step)

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.export.decoder import tokens_of
 from alignpro_lite.hardware.llama_build import cpu_flags
-from alignpro_lite.pretrained.padding import left_padded
+from alignpro_lite.pretrained.padding import left_padded, positions_of
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
@@ -179,7 +179,7 @@ class Policy:
 
     def _step(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         """Append tokens to every row of the cache; logits of the last one, shape (rows, vocab)."""
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        positions = positions_of(mask)[:, -ids.shape[1] :]
         output = self._sampler(
             input_ids=ids.to(mask.device),
             attention_mask=mask,

@@ -176,12 +176,12 @@ def draw_rivals(learner: Learner, steps: Iterable[tuple[Sequence[str], int]]) ->
         learner: Keeps them.
         steps: The prompts of each step, and its seed, as `roll_out` gets them.
     """
-    wanted: dict[int, list[str]] = {}
+    wanted: list[str] = []
+    turns: list[int] = []
     for prompts, seed in steps:
-        for prompt, turn in zip(prompts, _turns(learner, prompts, seed), strict=True):
-            wanted.setdefault(turn, []).append(prompt)
-    for turn, prompts in wanted.items():
-        learner.rivals_of(turn, prompts)
+        wanted += prompts
+        turns += _turns(learner, prompts, seed)
+    _rivals(learner, turns, wanted)
 
 
 def mean_reward(learner: Learner, prompts: Sequence[str], count: int, seed: int) -> float:
@@ -271,9 +271,7 @@ def _scores(
     prompts = [prompt for prompt, _ in candidates]
     turns = _turns(learner, prompts, seed)
     outcomes = _answers(learner, turns, conversations, seed)
-    rivals = _in_turn(
-        turns, lambda turn, rows: learner.rivals_of(turn, [prompts[row] for row in rows])
-    )
+    rivals = _rivals(learner, turns, prompts)
     owners, exchanges = [], []
     for row, prompt in enumerate(prompts):
         for answer in _given(outcomes[row], rollout):
@@ -313,6 +311,15 @@ def _answers(
         return learner.targets[turn].answers(asked, learner.plan, stream_seeds(own, len(rows)))
 
     return _in_turn(turns, ask)
+
+
+def _rivals(
+    learner: Learner, turns: Sequence[int], prompts: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """What answers to each prompt are compared with, by the target whose turn it is."""
+    return _in_turn(
+        turns, lambda turn, rows: learner.rivals_of(turn, [prompts[row] for row in rows])
+    )
 
 
 def _in_turn(turns: Sequence[int], ask: Callable[[int, list[int]], list[Found]]) -> list[Found]:
