@@ -53,7 +53,7 @@ class EndpointSection(Record, tag_field="kind", tag="openai"):
 
 
 class HuggingFaceSection(Record, tag_field="kind", tag="huggingface"):
-    """[target] of kind huggingface: a model in torch, slow on a CPU and fast on a GPU.
+    """[target] of kind huggingface: a model in torch, which is slow on a CPU.
 
     Attributes:
         source: A target of models.toml, a Hugging Face folder or a GGUF file.

@@ -160,8 +160,8 @@ def _why_prompter_on_cpu(case: PlanningCase) -> str:
     prompter = case.prompter
     if prompter is None or not prompter.built_for_cuda:
         return (
-            "The prompter's bundle is built for the CPU, so the prompter stays there; with "
-            "--prompter self the target writes the rewrites, on its GPU."
+            "The prompter's bundle is built for the CPU, so the prompter stays there; "
+            "--prompter self lets the target write the rewrites on its GPU."
         )
     if not prompter.engine_has_cuda:
         return (

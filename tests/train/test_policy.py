@@ -216,7 +216,7 @@ def test_log_probabilities_are_those_at_a_temperature(base):
     ],
 )
 def test_half_precision_is_for_devices_that_compute_in_it(monkeypatch, device, flags, dtype):
-    """A CPU with AVX2 alone trained seven times slower in bfloat16 than in float32."""
+    """A CPU with AVX2 alone multiplies seven times slower in bfloat16 than in float32."""
     monkeypatch.setattr("alignpro_lite.train.policy.cpu_flags", lambda: frozenset(flags))
     assert weights_dtype("auto", torch.device(device)) == dtype
     assert weights_dtype("float32", torch.device(device)) == torch.float32

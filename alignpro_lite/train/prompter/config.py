@@ -25,7 +25,8 @@ class LoraSection(Record):
 
     Attributes:
         dtype: Type of the frozen weights; the adapter is always float32. auto is bfloat16 where the
-            device computes in it, and float32 elsewhere: other CPUs take seven times as long.
+            device computes in it, and float32 elsewhere: a CPU with AVX2 alone multiplies seven
+            times slower in bfloat16.
         rank: Rank of the LoRA adapter.
         alpha: The update of the adapter is scaled by alpha / rank.
         modules: Linear layers that get an adapter; all-linear means all but the head.
