@@ -34,6 +34,7 @@ import numpy as np
 from alignpro_lite import AlignedModel, DeviceRequest, Request, Sampling
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from alignpro_lite.serve.lifetime import Lifetime
@@ -48,7 +49,9 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 @contextmanager
 def serving(model: AlignedModel, limits: Limits) -> Iterator[str]:
     """The address of a server with the model, on a thread."""
-    app = model_app(model, ServedModel("model", (), Request(sampling=GREEDY)), limits, Rules())
+    app = model_app(
+        model, ServedModel("model", (), Usual(Request(sampling=GREEDY))), limits, Rules()
+    )
     lifetime, ready = Lifetime(), threading.Event()
     with bound(Address()) as listener:
         work = threading.Thread(target=listen, args=(app, listener, lifetime, ready.set))

@@ -33,8 +33,8 @@ from alignpro_lite.errors import InputError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from alignpro_lite.rewriting.request import Request
     from alignpro_lite.serve.admission import Limits
+    from alignpro_lite.serve.asked import Usual
     from alignpro_lite.serve.completions import ServedModel
     from alignpro_lite.serve.guarding import Rules
     from alignpro_lite.serve.lifetime import Lifetime
@@ -296,17 +296,18 @@ def serve_models(
     draws and answers. Ctrl-C ends the server.
     """
     require_extra("serve")
+    from alignpro_lite.serve.asked import Usual
     from alignpro_lite.serve.completions import ServedModel
     from alignpro_lite.serve.listening import bound, listen
 
     address = place.address()
     token = secrets.token_urlsafe(32) if place.needs_token and safety.key() is None else None
     rules = safety.rules(address, token)
-    usual = answer.request(drawing.settings())
+    usual = Usual(answer.request(drawing.settings()), repeats=answer.seed is not None)
     if elsewhere.upstream is not None:
         opened = _rewriting(models, elsewhere, usual, safety, rules)
     else:
-        served = ServedModel(_model_name(models), alias, usual, repeats=answer.seed is not None)
+        served = ServedModel(_model_name(models), alias, usual)
         opened = _answering(models, drawing.reward, served, safety.limits(), rules)
     lifetime = place.lifetime()
     # First: a port that is taken should not be found out after the models are loaded.
@@ -323,7 +324,9 @@ def _answering(
     from alignpro_lite.serve.app import model_app
 
     with models.load(reward=reward) as model:
-        model.target.thinking.values(served.usual.thinking)  # refused once, not by each request
+        model.target.thinking.values(
+            served.usual.request.thinking
+        )  # refused once, not by each request
         output.show_plan_notes(model)
         yield model_app(model, served, limits, rules), served.name
 
@@ -332,7 +335,7 @@ def _answering(
 def _rewriting(
     models: ModelOptions,
     elsewhere: UpstreamOptions,
-    usual: Request,
+    usual: Usual,
     safety: SafetyOptions,
     rules: Rules,
 ) -> Iterator[tuple[ASGIApp, str]]:

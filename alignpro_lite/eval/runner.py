@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 
 from tqdm import tqdm
 
@@ -17,6 +20,7 @@ from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.progress import TimeLeft, duration
 from alignpro_lite.eval.records import ResultRow, append_records, read_records
+from alignpro_lite.eval.shared_answers import SharedAnswers
 
 TOGETHER = 8
 """Prompts that a system answers in one go; the answers depend on it."""
@@ -73,15 +77,17 @@ def answer_all(
     for record in done.values():
         left.add(record.system, 1, record.seconds)
     with tqdm(total=total, initial=len(done), unit="prompt", bar_format=_BAR) as bar:
-        for data, name, places in waiting:
-            records = _answered(lineup, data, name, places, systems[name], bench)
-            append_records(journal, records)
-            done |= {record.key: record for record in records}
-            left.add(name, len(records), sum(record.seconds for record in records))
-            rest = left.seconds
-            shown = "timing the systems" if rest is None else f"{duration(rest)} left"
-            bar.set_postfix_str(f"{shown}, {name}", refresh=False)
-            bar.update(len(records))
+        for _, systems_of_places in groupby(waiting, key=itemgetter(0, 2)):
+            shared = replace(bench, target=SharedAnswers(bench.target))
+            for data, name, places in systems_of_places:
+                records = _answered(lineup, data, name, places, systems[name], shared)
+                append_records(journal, records)
+                done |= {record.key: record for record in records}
+                left.add(name, len(records), sum(record.seconds for record in records))
+                rest = left.seconds
+                shown = "timing the systems" if rest is None else f"{duration(rest)} left"
+                bar.set_postfix_str(f"{shown}, {name}", refresh=False)
+                bar.update(len(records))
     return list(done.values())
 
 

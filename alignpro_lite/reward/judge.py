@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import ContextOverflowError, InputError, RewardError
 from alignpro_lite.target.choices import Chooser
@@ -165,11 +166,14 @@ class PairJudge:
         (found,) = self.verdicts([AnswerPair(prompt, answer, other)])
         return found
 
-    def verdicts(self, pairs: Sequence[AnswerPair]) -> list[Verdict]:
+    def verdicts(
+        self, pairs: Sequence[AnswerPair], cancellation: Cancellation | None = None
+    ) -> list[Verdict]:
         """Which of two answers the judge prefers, for each pair; all are read together.
 
         Answers that do not fit its context are cut, both at the same length. Equal answers are a
-        tie that nobody is asked about.
+        tie that nobody is asked about. The margins of pairs that a cancellation kept it from
+        reading are NaN.
 
         Raises:
             InputError: The replies of the rubric begin alike.
@@ -179,7 +183,9 @@ class PairJudge:
         asked = [pair for pair in shown if isinstance(pair, AnswerPair)]
         questions = [self._asking(each) for pair in asked for each in (pair, pair.swapped)]
         replies = [self._rubric.first, self._rubric.second]
-        found = self._model.choice_log_probs(questions, replies) if questions else np.empty(0)
+        found = np.empty(0)
+        if questions:
+            found = self._model.choice_log_probs(questions, replies, cancellation)
         heard = iter(found.reshape(-1, 2, 2))
         return [
             Verdict(0.0, None, None, pair) if isinstance(pair, Tie) else _verdict(*next(heard))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.judge import AnswerPair, PairJudge, Tie, Verdict, require_sense
 
@@ -31,10 +32,20 @@ class JudgeScorer:
         names: The one name of its part.
     """
 
-    def __init__(self, judge: PairJudge) -> None:
-        """Take over a judge; `close` closes it."""
+    def __init__(self, judge: PairJudge, cancellation: Cancellation | None = None) -> None:
+        """Take over a judge; `close` closes it.
+
+        Args:
+            judge: What compares.
+            cancellation: Stops it.
+        """
         self.names = (judge.name,)
         self._judge = judge
+        self._cancellation = cancellation
+
+    def stopped_by(self, cancellation: Cancellation) -> JudgeScorer:
+        """The same judge for one request; see `Reward.stopped_by`."""
+        return JudgeScorer(self._judge, cancellation)
 
     def score(self, exchanges: Sequence[Exchange]) -> NDArray[np.float64]:
         """Scores of shape (n, 1); NaN without rivals, and where the judge has no verdict.
@@ -45,7 +56,7 @@ class JudgeScorer:
         """
         rows = [_contests(exchange) for exchange in exchanges]
         different = list(dict.fromkeys(pair for row in rows for pair in row))
-        verdicts = self._judge.verdicts(different)
+        verdicts = self._judge.verdicts(different, self._cancellation)
         require_sense(self._judge.name, verdicts, _ENOUGH)
         known = dict(zip(different, verdicts, strict=True))
         return np.array([_mean_chance([known[pair] for pair in row]) for row in rows])[:, None]

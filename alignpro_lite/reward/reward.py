@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.reward.exchange import NO_REFERENCES, Exchange, References
 
@@ -37,6 +38,14 @@ class Scorer(Protocol):
 
     def close(self) -> None:
         """Free its memory."""
+
+
+@runtime_checkable
+class SlowScorer(Scorer, Protocol):
+    """One that reads for seconds, for which nobody who has cancelled should wait."""
+
+    def stopped_by(self, cancellation: Cancellation) -> Scorer:
+        """The same scorer for one request; see `Reward.stopped_by`."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,17 @@ class Reward:
             InputError: Weights and parts differ.
         """
         return Reward(self._scorers, weights, self.rivals, self._references)
+
+    def stopped_by(self, cancellation: Cancellation) -> Reward:
+        """The same reward for one request; what it has not read when that is cancelled is NaN.
+
+        Closing either of the two closes the scorers of both.
+        """
+        scorers = [
+            scorer.stopped_by(cancellation) if isinstance(scorer, SlowScorer) else scorer
+            for scorer in self._scorers
+        ]
+        return Reward(scorers, self.weights, self.rivals, self._references)
 
     def _with_reference(self, exchange: Exchange) -> Exchange:
         known = self._references.get(exchange.prompt)

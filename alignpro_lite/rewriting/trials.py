@@ -30,7 +30,7 @@ from alignpro_lite.target.question import Question
 from alignpro_lite.target.target import LlamaTarget
 
 _JUDGED_TOGETHER = 4
-"""Answers that a judge reads before the request may stop: each takes it seconds."""
+"""Answers that a judge reads before the time left is looked at: each takes it seconds."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ class Trials:
             reward: r*; it scores the original prompt.
             prompt: x.
             request: How answers are drawn, and the budget.
-            cancellation: Stops running answers.
+            cancellation: Stops running answers, and a judge that reads them.
         """
         self._target = target
-        self._reward = reward
+        self._reward = reward.stopped_by(cancellation)
         self._prompt = prompt
         self._request = request
         self._cancellation = cancellation

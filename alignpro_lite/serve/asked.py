@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.penalties import Penalties
-from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.decoding.sampling import MAX_SEED, Sampling
 from alignpro_lite.decoding.thinking import Thinking
 from alignpro_lite.rewriting.request import Budget, Request, RhoStar
 from alignpro_lite.serve.body import (
@@ -22,6 +23,29 @@ from alignpro_lite.serve.body import (
 from alignpro_lite.serve.problems import HttpProblem
 
 _INSTRUCTIONS = ("system", "developer")
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What holds where a client sets nothing.
+
+    Attributes:
+        request: How prompts are rewritten and answered.
+        repeats: Whether its seed is everyone's; otherwise each request gets a new one.
+    """
+
+    request: Request
+    repeats: bool = False
+
+    def at(self, temperature: object) -> Request:
+        """What holds where a client sets this temperature, or none.
+
+        Who asks for temperature 0 expects the same answer again: so the rewrite, which is drawn all
+        the same, must repeat too.
+        """
+        if self.repeats or temperature == 0:
+            return self.request
+        return self.request.with_seed(secrets.randbelow(MAX_SEED))
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from alignpro_lite.decoding.sampling import MAX_SEED
 from alignpro_lite.events import Done, Event, Reasoning, Rewriting, Rewritten, Text
 from alignpro_lite.rewriting.candidates import Candidates
-from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Result
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.answering import Answerer, Happening
-from alignpro_lite.serve.asked import Asked, asked_in_chat, asked_in_completion
-from alignpro_lite.serve.body import ChatBody, CommonBody, CompletionBody, read_request
+from alignpro_lite.serve.asked import Asked, Usual, asked_in_chat, asked_in_completion
+from alignpro_lite.serve.body import ChatBody, CompletionBody, read_request
 from alignpro_lite.serve.exchange import HttpExchange
 from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
@@ -38,22 +35,11 @@ class ServedModel:
         name: Of both models together.
         aliases: Other names that clients may use.
         usual: How prompts are rewritten and answered.
-        repeats: Whether the seed of that is everyone's; otherwise each request gets a new one.
     """
 
     name: str
     aliases: tuple[str, ...]
-    usual: Request
-    repeats: bool = False
-
-    def request(self, body: CommonBody) -> Request:
-        """What holds where a client sets nothing.
-
-        Who asks for temperature 0 expects the same answer again: so the rewrite, which is drawn all
-        the same, must repeat too.
-        """
-        repeats = self.repeats or body.temperature == 0
-        return self.usual if repeats else self.usual.with_seed(secrets.randbelow(MAX_SEED))
+    usual: Usual
 
     def require(self, name: str) -> None:
         """Refuse the name of another model.
@@ -91,7 +77,7 @@ class Completions:
         """Answer POST /v1/completions."""
         parsed = read_request(CompletionBody, body)
         self._served.require(parsed.model)
-        asked = asked_in_completion(parsed, self._served.request(parsed))
+        asked = asked_in_completion(parsed, self._served.usual.at(parsed.temperature))
         await self._answer(exchange, asked, ReplyWriter(TextForm(), self._served.name))
 
     async def rewrite(self, exchange: HttpExchange, body: bytes) -> None:
@@ -105,7 +91,7 @@ class Completions:
     def _asked_in_chat(self, body: bytes) -> Asked:
         parsed = read_request(ChatBody, body)
         self._served.require(parsed.model)
-        return asked_in_chat(parsed, self._served.request(parsed))
+        return asked_in_chat(parsed, self._served.usual.at(parsed.temperature))
 
     async def _answer(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
         telling = _Telling(exchange, asked, reply)

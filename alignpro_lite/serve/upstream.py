@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,11 +19,10 @@ from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.registry.http import is_loopback
 from alignpro_lite.registry.record import parse
 from alignpro_lite.rewriting.draw import chosen_by_user, draw_alone, unchanged
-from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.serve.admission import Admission
-from alignpro_lite.serve.asked import Asked, rho_star
+from alignpro_lite.serve.asked import Asked, Usual, rho_star
 from alignpro_lite.serve.body import REQUEST, AlignFields, read_object, wrapped_seed
 from alignpro_lite.serve.exchange import HttpExchange
 from alignpro_lite.serve.metrics import ServerMetrics
@@ -68,7 +66,7 @@ class Elsewhere:
 class Rewriter:
     """Rewrites prompts without a target."""
 
-    def __init__(self, prompter: Prompter, usual: Request, threads: int) -> None:
+    def __init__(self, prompter: Prompter, usual: Usual, threads: int) -> None:
         """Make ready; the caller closes the prompter."""
         self._prompter = prompter
         self._usual = usual
@@ -91,17 +89,16 @@ class Rewriter:
         prompt = _words(last) if isinstance(last, dict) and last.get("role") == "user" else None
         if prompt is None or not isinstance(turns, list):
             return None
+        usual = self._usual.at(body.get("temperature"))
         request = replace(
-            self._usual,
+            usual,
             history=tuple(_history(turns[:-1])),
             rewrite="off" if align.mode == "auto" and _has_form(body) else align.mode,
-            rho_star=rho_star(align, self._usual.rho_star),
+            rho_star=rho_star(align, usual.rho_star),
         )
-        match body.get("seed"):
-            case int(seed):
-                request = request.with_seed(wrapped_seed(seed))
-            case _:
-                request = request.with_seed(secrets.randbits(32))
+        seed = body.get("seed")
+        if isinstance(seed, int):
+            request = request.with_seed(wrapped_seed(seed))
         return Asked(prompt, request, 1, align, is_stream=False, include_usage=False)
 
     async def choose(self, asked: Asked) -> Choice:

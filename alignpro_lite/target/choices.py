@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.errors import InputError
 
@@ -18,7 +19,10 @@ class Chooser(Protocol):
     """A loaded chat model that can be asked which reply it would give."""
 
     def choice_log_probs(
-        self, conversations: Sequence[Sequence[Message]], choices: Sequence[str]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        choices: Sequence[str],
+        cancellation: Cancellation | None = None,
     ) -> NDArray[np.float64]:
         """How likely it is that the answer to each conversation begins with one of several texts.
 
@@ -27,9 +31,11 @@ class Chooser(Protocol):
                 one regardless, that is closed at once.
             choices: Only the first tokens in which they differ count, and what they have in common
                 before is given.
+            cancellation: Stops the reading.
 
         Returns:
-            Log-probabilities at temperature 1, natural, shape (conversations, choices).
+            Log-probabilities at temperature 1, natural, shape (conversations, choices); NaN for
+            conversations that were not read because of a cancellation.
 
         Raises:
             ContextOverflowError: A conversation does not fit; see `require_choice_room`.

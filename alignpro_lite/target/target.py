@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignpro_lite.decoding.cancellation import LoadWatch
+from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.engine import Engine, Submission
@@ -279,7 +279,10 @@ class LlamaTarget:
         return self.prompt_tokens(question.messages, question.thinking)
 
     def choice_log_probs(
-        self, conversations: Sequence[Sequence[Message]], choices: Sequence[str]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        choices: Sequence[str],
+        cancellation: Cancellation | None = None,
     ) -> NDArray[np.float64]:
         """How likely each reply is; see `Chooser.choice_log_probs`.
 
@@ -288,6 +291,7 @@ class LlamaTarget:
         Args:
             conversations: What is asked.
             choices: At most as many texts as the target has sequences.
+            cancellation: Stops the reading.
         """
         common, firsts = self._openings(choices)
         prompts = [[*self._reply_prompt(messages), *common] for messages in conversations]
@@ -298,12 +302,16 @@ class LlamaTarget:
             for place in order
         ]
         started = self.engine.submit_together(submissions, fresh=True)
-        found = np.empty((len(prompts), len(choices)))
+        flat = [stream for streams in started for stream in streams]
+        (cancellation or Cancellation()).enter(flat)
+        found = np.full((len(prompts), len(choices)), np.nan)
         try:
             for place, streams in zip(order, started, strict=True):
-                found[place] = [draw.log_prob for stream in streams for draw in stream]
+                drawn = [draw.log_prob for stream in streams for draw in stream]
+                if len(drawn) == len(choices):  # fewer where it was cancelled
+                    found[place] = drawn
         finally:
-            for stream in (stream for streams in started for stream in streams):
+            for stream in flat:
                 stream.cancel()
         return found
 

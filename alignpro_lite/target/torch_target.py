@@ -19,6 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message, render
 from alignpro_lite.decoding.markers import Rendered
 from alignpro_lite.decoding.reasoning import begins_inside, reasoning_format, split_reply
@@ -121,7 +122,10 @@ class HfTarget:
 
     @torch.inference_mode()
     def choice_log_probs(
-        self, conversations: Sequence[Sequence[Message]], choices: Sequence[str]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        choices: Sequence[str],
+        cancellation: Cancellation | None = None,
     ) -> NDArray[np.float64]:
         """How likely each reply is; see `choices.Chooser.choice_log_probs`.
 
@@ -133,8 +137,10 @@ class HfTarget:
         prompts = [[*self._reply_prompt(messages), *common] for messages in conversations]
         # Of similar length, so that little is padded.
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-        found = np.empty((len(prompts), len(choices)))
+        found = np.full((len(prompts), len(choices)), np.nan)
         for start in range(0, len(order), self._rows):
+            if cancellation is not None and cancellation.asked:
+                break
             places = order[start : start + self._rows]
             ids, mask = left_padded([prompts[place] for place in places], self._special.eos)
             logits = model(

@@ -24,7 +24,7 @@ class Scripted:
     def __init__(self, reply):
         self.reply, self.asked = reply, []
 
-    def choice_log_probs(self, conversations, choices):
+    def choice_log_probs(self, conversations, choices, cancellation=None):
         assert choices == ["A", "B"]
         shown = [self._answers(messages) for messages in conversations]
         self.asked += shown

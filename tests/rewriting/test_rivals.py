@@ -26,7 +26,11 @@ class Comparing:
     names = ("judge",)
 
     def __init__(self, before=lambda: None):
-        self.portions, self.before = [], before
+        self.portions, self.before, self.cancellations = [], before, []
+
+    def stopped_by(self, cancellation):
+        self.cancellations.append(cancellation)
+        return self
 
     def score(self, exchanges):
         self.before()
@@ -89,6 +93,7 @@ def test_a_request_that_is_cancelled_waits_for_few_verdicts():
     scorer = Comparing(before=cancellation.cancel)
     assert judged(scorer, cancellation=cancellation).reason == "cancelled"
     assert [len(portion) for portion in scorer.portions] == [4]
+    assert scorer.cancellations == [cancellation], "it can stop in the middle of these"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from alignpro_lite import Request
 from alignpro_lite.serve.admission import Admission, Limits
 from alignpro_lite.serve.app import model_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from alignpro_lite.serve.metrics import ServerMetrics
@@ -37,7 +38,9 @@ def serve(tiny_model, monkeypatch):
     monkeypatch.setattr(model, "is_stop", lambda token: False)
 
     def open_with(limits):
-        return served(model_app(tiny_model, ServedModel("tiny", (), Request()), limits, Rules()))
+        return served(
+            model_app(tiny_model, ServedModel("tiny", (), Usual(Request())), limits, Rules())
+        )
 
     return open_with
 

@@ -20,7 +20,7 @@ from alignpro_lite.rewriting.result import Result, Timings
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.answering import Answerer
 from alignpro_lite.serve.app import model_app
-from alignpro_lite.serve.asked import asked_in_chat
+from alignpro_lite.serve.asked import Usual, asked_in_chat
 from alignpro_lite.serve.body import ChatBody, read_request
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
@@ -120,7 +120,7 @@ def test_what_came_before_a_failure_is_told():
 def test_what_waits_goes_out_in_one_write():
     """Every token was a write of its own, and so were `[DONE]` and the end of the body."""
     model: Any = ScriptedModel(["a", "b", "c"])
-    app = model_app(model, ServedModel("m", (), Request()), Limits(), Rules())
+    app = model_app(model, ServedModel("m", (), Usual(Request())), Limits(), Rules())
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from alignpro_lite import Message, Request, Sampling
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from tests.support.served import served
@@ -22,7 +23,7 @@ USUAL = Request(max_tokens=12, sampling=Sampling(temperature=0))
 
 @pytest.fixture(scope="module")
 def server(tiny_model):
-    app = model_app(tiny_model, ServedModel("tiny", ("gpt-4o",), USUAL), Limits(), Rules())
+    app = model_app(tiny_model, ServedModel("tiny", ("gpt-4o",), Usual(USUAL)), Limits(), Rules())
     with served(app) as running:
         yield running
 

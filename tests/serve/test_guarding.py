@@ -11,6 +11,7 @@ import pytest
 from alignpro_lite import Request
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from tests.support.served import served
@@ -29,7 +30,9 @@ def open_to(tiny_model):
     """Serves with rules."""
 
     def serve(rules, limits=LIMITS):
-        return served(model_app(tiny_model, ServedModel("tiny", (), Request()), limits, rules))
+        return served(
+            model_app(tiny_model, ServedModel("tiny", (), Usual(Request())), limits, rules)
+        )
 
     return serve
 

@@ -11,6 +11,7 @@ from alignpro_lite import AlignedModel, DeviceRequest, Request
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app, upstream_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from alignpro_lite.serve.upstream import Elsewhere, Rewriter
@@ -36,7 +37,7 @@ def test_an_engine_that_has_died_is_told(model, monkeypatch, place):
     def fail(*arguments):
         raise ValueError("odd")
 
-    app = model_app(model, ServedModel("tiny", (), Request()), Limits(), Rules())
+    app = model_app(model, ServedModel("tiny", (), Usual(Request())), Limits(), Rules())
     with served(app) as server:
         well = httpx.get(f"{server.url}/health")
         assert (well.status_code, well.json()["status"]) == (200, "ok")
@@ -54,7 +55,7 @@ def test_a_prompter_in_front_of_another_server_is_told_of_too():
     prompter: Any = FakePrompter([])
     app = upstream_app(
         Elsewhere("http://127.0.0.1:1/v1", None, True),
-        Rewriter(prompter, Request(), 1),
+        Rewriter(prompter, Usual(Request()), 1),
         Limits(),
         Rules(),
     )

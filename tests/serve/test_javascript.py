@@ -12,6 +12,7 @@ import pytest
 from alignpro_lite import Request, Sampling
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from tests.support.served import served
@@ -38,7 +39,7 @@ def folder(tmp_path):
 @pytest.mark.real
 def test_the_javascript_client(folder, tiny_model):
     usual = Request(max_tokens=12, sampling=Sampling(temperature=0))
-    app = model_app(tiny_model, ServedModel("tiny", (), usual), Limits(), Rules(key=KEY))
+    app = model_app(tiny_model, ServedModel("tiny", (), Usual(usual)), Limits(), Rules(key=KEY))
     script = shutil.copy(Path(__file__).with_name("client.mjs"), folder)
     with served(app) as server:
         done = subprocess.run(

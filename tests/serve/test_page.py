@@ -13,6 +13,7 @@ import pytest
 from alignpro_lite import AlignedModel, Request, Sampling
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
 from tests.support.scripted_models import FakePrompter
@@ -54,7 +55,9 @@ def server(tiny_model):
     prompter: Any = FakePrompter([REWRITE])
     model = AlignedModel(tiny_model.target, prompter, tiny_model.plan)
     rules = Rules(key=KEY)
-    with served(model_app(model, ServedModel("tiny", (), usual), Limits(), rules)) as running:
+    with served(
+        model_app(model, ServedModel("tiny", (), Usual(usual)), Limits(), rules)
+    ) as running:
         yield running
 
 

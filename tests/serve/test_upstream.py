@@ -20,6 +20,7 @@ from alignpro_lite import Request
 from alignpro_lite.cli import cli
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import upstream_app
+from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.guarding import Rules
 from alignpro_lite.serve.upstream import Elsewhere, Rewriter
 from tests.support.scripted_models import FakePrompter
@@ -133,7 +134,7 @@ def other():
 def serve():
     def open_before(elsewhere, rules=None):
         prompter: Any = FakePrompter([REWRITE])
-        rewriter = Rewriter(prompter, Request(), 2)
+        rewriter = Rewriter(prompter, Usual(Request()), 2)
         return served(upstream_app(elsewhere, rewriter, Limits(), rules or Rules()))
 
     return open_before
@@ -277,11 +278,32 @@ def test_a_rewrite_alone(server, other):
     assert other.requests == []
 
 
+def test_temperature_0_repeats_the_rewrite_too(server):
+    """Holds down: only a server with a target of its own did."""
+
+    def seed(**fields):
+        body = {"messages": ASK, **fields}
+        return httpx.post(f"{server.url}/v1/alignpro/rewrite", json=body).json()["seed"]
+
+    assert seed(temperature=0) == seed(temperature=0.0)
+    assert len({seed(), seed(), seed(temperature=0.7), seed(temperature=0)}) == 4
+    assert seed(temperature=0, seed=5) == 5
+
+
+def test_a_seed_of_the_server_holds_for_every_request(tiny_model, other):
+    """Holds down: `serve --upstream --seed` was taken and had no effect."""
+    rewriter = Rewriter(tiny_model.prompter, Usual(Request().with_seed(9), repeats=True), 1)
+    app = upstream_app(Elsewhere(other.url, None, True), rewriter, Limits(), Rules())
+    with served(app) as server:
+        told = httpx.post(f"{server.url}/v1/alignpro/rewrite", json={"messages": ASK}).json()
+    assert told["seed"] == 9
+
+
 def test_a_prompt_too_long_for_the_prompter_goes_out_as_it_is(tiny_model, other):
     long = "word " * 20000
     app = upstream_app(
         Elsewhere(other.url, None, True),
-        Rewriter(tiny_model.prompter, Request(), 1),
+        Rewriter(tiny_model.prompter, Usual(Request()), 1),
         Limits(),
         Rules(),
     )
@@ -301,7 +323,7 @@ def test_the_prompter_sees_the_conversation(other):
         *ASK,
     ]
     elsewhere = Elsewhere(other.url, None, True)
-    app = upstream_app(elsewhere, Rewriter(prompter, Request(), 1), Limits(), Rules())
+    app = upstream_app(elsewhere, Rewriter(prompter, Usual(Request()), 1), Limits(), Rules())
     with served(app) as server:
         httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages})
     shown = [message.content for message in prompter.shown[0]]
