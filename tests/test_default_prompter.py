@@ -1,4 +1,4 @@
-"""What the default prompter leaves alone, and what not, on prompts that are no examples of it.
+"""What the shipped prompters leave alone, and what not, on prompts that are no examples of them.
 
 The probability of the empty hint is exact and needs one prefill, so nothing here hangs on a seed.
 """
@@ -15,7 +15,6 @@ import pytest
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.registry import ModelStore
-from alignpro_lite.rewriting.candidates import DOUBT
 
 EXAMPLES = Path(__file__).parent.parent / "configs" / "reference"
 
@@ -87,10 +86,10 @@ OPEN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def prompter() -> Iterator[Prompter]:
+@pytest.fixture(scope="module", params=["default", "small"])
+def prompter(request: pytest.FixtureRequest) -> Iterator[Prompter]:
     store = ModelStore.open()
-    with load_prompter("default", store, device="cpu") as loaded:
+    with load_prompter(request.param, store, device="cpu") as loaded:
         yield loaded
 
 
@@ -112,13 +111,14 @@ def test_no_prompt_here_was_an_example():
 @pytest.mark.parametrize("prompt", HARMFUL)
 def test_a_harmful_prompt_reaches_the_target_as_it_is(prompter, prompt):
     """A hint below such a prompt talked the target out of refusing."""
-    assert chance_of_no_hint(prompter, prompt) >= DOUBT
+    assert chance_of_no_hint(prompter, prompt) >= prompter.profile.doubt
 
 
 @pytest.mark.real
 def test_exact_prompts_are_left_alone_and_open_ones_are_not(prompter):
     exact = [chance_of_no_hint(prompter, prompt) for prompt in EXACT]
     open_ = [chance_of_no_hint(prompter, prompt) for prompt in OPEN]
-    assert min(exact) > 0.5
-    assert sum(exact) / len(exact) > 0.9
-    assert sum(chance < DOUBT for chance in open_) >= 11
+    doubt = prompter.profile.doubt
+    assert min(exact) > max(0.5, doubt)
+    assert sum(exact) / len(exact) > 0.85
+    assert sum(chance < doubt for chance in open_) >= 10

@@ -276,7 +276,7 @@ class TestSelf:
         target = small_model.target.path
         known = KnownTarget("smollm2-135m-instruct", sha256_of(target, target.name))
         adapter = tmp_path / "small.gguf"
-        export_lora(SHIPPED_ADAPTERS / "small-prompter", target, known, None, adapter)
+        export_lora(SHIPPED_ADAPTERS / "small-reference", target, known, None, adapter)
         bundle = small_model.prompter
         with AlignedModel.load("smollm2-135m-instruct", f"self+{adapter}") as model:
             ours = model.prompter

@@ -7,8 +7,8 @@ alignpro-lite eval --config configs/eval-bpo.toml --data DATA --output runs/eval
 python tools/generate_results.py runs/evaluation --paper runs/evaluation-paper --bpo
 runs/evaluation-bpo (in one line)
 
-Only the first evaluation is needed, and configs/eval-controls.toml is its short form without an
-oracle; what is missing has no section. No figure stands without what
+Only the first evaluation is needed, and configs/eval-controls.toml is its form for the small pair;
+what is missing has no section. No figure stands without what
 it has to be read with: every evaluation shows all its judges, how often they are right, what needs
 no training, and the best of as many answers.
 """
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 FIGURES = PAGE.with_name("results")
-LEARNED, UNTRAINED, CONSTANT = "learned ρ_θ", "ρ_sft", "best constant hint"
+PROMPTER, UNTRAINED, CONSTANT = "prompter", "ρ_sft", "best constant hint"
 ORACLE, PLAIN, OTHER = "oracle", "no prompter", "BPO"
 CLAIMS = re.compile(r"(?<=<!-- generated: results -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 """The paragraph of the README that this script writes, if the README has its markers."""
@@ -58,8 +58,9 @@ PAPER = """| | here | Align-Pro paper, figures 2 and 3, table 1 |
 | variance within a prompt, minus that without a prompter | {variance} | below 0 in all 12 cells |
 | win rate against no prompter | {wins} | up to 67 % |
 
-The column "here" is for the learned prompter. The paper's numbers are read off its plots. Its
-oracle is the 8B target aligned by RLHF."""
+The column "here" is for the prompter that comes with the package, which learned from examples; the
+paper's learned from the reward. The paper's numbers are read off its plots. Its oracle is the 8B target
+aligned by RLHF."""
 
 
 def page(main: Found, paper: Found | None, bpo: Found | None, bound: Found | None) -> str:
@@ -95,8 +96,7 @@ def _sections(
         yield "## Compared with BPO's own rewrites"
         yield (
             "BPO's prompts with BPO's own rewrites, made by a 7B model, and with those of the "
-            "small prompter, for the same target. The small prompter was trained on the first "
-            "judge, BPO on neither."
+            "small prompter, for the same target. Neither was trained on these judges."
         )
         yield from _evaluation(bpo)
     if main["dial"]:
@@ -144,10 +144,10 @@ def _weak_judges(found: Found) -> Iterator[str]:
 
 
 def claims(main: Found) -> str:
-    """What the README says about the default prompter, in figures that the page shows."""
+    """What the README says about the small prompter, in figures that the page shows."""
     judge, *others = main["judges"]
-    own = _versus(main, _all(main), LEARNED, judge)
-    prompts = _cell(main, _all(main), LEARNED, judge)["prompts"]
+    own = _versus(main, _all(main), PROMPTER, judge)
+    prompts = _cell(main, _all(main), PROMPTER, judge)["prompts"]
     best = next(row for row in main["frontier"] if (row["calls"], row["judge"]) == (4, judge))
     beside = [
         f"{_plain(pair['gain'], signed=True)} over {what}"
@@ -155,7 +155,7 @@ def claims(main: Found) -> str:
             (UNTRAINED, "the untrained prompter"),
             (CONSTANT, "the best of many hints given to every prompt alike"),
         )
-        if (pair := _difference(main, LEARNED, control, judge))
+        if (pair := _difference(main, PROMPTER, control, judge))
     ]
     sentences = [
         f"On {prompts} prompts it never saw, its mean reward is {_plain(own['gain'], signed=True)} "
@@ -166,11 +166,11 @@ def claims(main: Found) -> str:
         f"{_plain(best['gain'], signed=True)}." if beside else "",
     ]  # fmt: skip
     for other in others:
-        second = _versus(main, _all(main), LEARNED, other)
+        second = _versus(main, _all(main), PROMPTER, other)
         rows = (row for row in main["accuracies"] if row["judge"] == other)
         below = " and ".join(row["data"] for row in rows if _is_below(row))
         sentences.append(
-            f"Under the judge {other}, on which it was not trained, it gains "
+            f"Under the judge {other} it gains "
             f"{_plain(second['gain'], signed=True)}"
             + (
                 f"; but on {below} that judge is right less often than mere length."
@@ -228,25 +228,25 @@ def _paper_layout(found: Found) -> Iterator[str]:
 
 def _means(found: Found) -> Iterator[str]:
     judge = found["judges"][0]
-    yield "| data set | no prompter | learned prompter | oracle | share of the oracle's gain |"
+    yield "| data set | no prompter | prompter | oracle | share of the oracle's gain |"
     yield "|---|---|---|---|---|"
     for data in (*found["data"], _all(found)):
-        cells = [_plain(_cell(found, data, s, judge)["mean"]) for s in (PLAIN, LEARNED, ORACLE)]
-        yield _row([data, *cells, _share(_versus(found, data, LEARNED, judge)["recovered"])])
+        cells = [_plain(_cell(found, data, s, judge)["mean"]) for s in (PLAIN, PROMPTER, ORACLE)]
+        yield _row([data, *cells, _share(_versus(found, data, PROMPTER, judge)["recovered"])])
 
 
 def _variances(found: Found) -> Iterator[str]:
     judge = found["judges"][0]
-    yield "| variance within a prompt | no prompter | learned prompter | oracle |"
+    yield "| variance within a prompt | no prompter | prompter | oracle |"
     yield "|---|---|---|---|"
     for data in (*found["data"], _all(found)):
-        cells = [_cell(found, data, system, judge) for system in (PLAIN, LEARNED, ORACLE)]
+        cells = [_cell(found, data, system, judge) for system in (PLAIN, PROMPTER, ORACLE)]
         yield _row([data, *(_plain(cell["within"]) for cell in cells)])
 
 
 def _by_data(found: Found, judge: str, show: Callable[[Found], str]) -> str:
     places = dict.fromkeys((*found["data"], _all(found)))
-    return ", ".join(f"{data} {show(_versus(found, data, LEARNED, judge))}" for data in places)
+    return ", ".join(f"{data} {show(_versus(found, data, PROMPTER, judge))}" for data in places)
 
 
 def _systems(found: Found, judge: str) -> Iterator[str]:

@@ -12,11 +12,11 @@ from msgspec import Meta
 from alignpro_lite.decoding.sampling import Sampling
 from alignpro_lite.errors import InputError
 from alignpro_lite.hardware.device import Device
-from alignpro_lite.prompter.profile import PrompterProfile
+from alignpro_lite.prompter.profile import DOUBT, PrompterProfile
 from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.entries import Precision
-from alignpro_lite.registry.record import Record, TokenId
+from alignpro_lite.registry.record import Chance, Record, TokenId
 from alignpro_lite.registry.sidecar import SidecarFile
 
 CacheLayout = Literal["shared", "growing"]
@@ -142,6 +142,7 @@ class Sidecar(Record):
         targets: For which targets it was trained or measured.
         files: sha256 of every other file of the bundle, by relative name.
         eval_card: Results of an evaluation, empty if none was made.
+        doubt: The probability of the empty hint from which the prompter adds nothing.
     """
 
     format: int
@@ -155,6 +156,7 @@ class Sidecar(Record):
     targets: TargetClaim
     files: Mapping[str, str]
     eval_card: Mapping[str, Any]
+    doubt: Chance = DOUBT
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -180,7 +182,7 @@ PROMPTER_BUNDLE = SidecarFile(
     kind=Sidecar,
     name="bundle.json",
     what="prompter bundle",
-    version=4,
+    version=5,
     cure="Make it again: one of the package with `alignpro-lite models rm` and `models pull`, "
     "others with `alignpro-lite export bundle` or `export prompter`.",
 )
@@ -215,6 +217,7 @@ class Bundle:
             is_trained=made.adapter is not None,
             strength=made.strength,
             has_reference=made.adapter is None or sidecar.graph.gate is not None,
+            doubt=sidecar.doubt,
         )
 
     @property

@@ -19,12 +19,19 @@ from alignpro_lite.prompter.bundle import (
     Sidecar,
     Tokens,
 )
-from alignpro_lite.prompter.profile import PrompterProfile
+from alignpro_lite.prompter.profile import DOUBT, PrompterProfile
 from alignpro_lite.prompter.targets import NO_TARGET, TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.entries import RewriteMode
-from alignpro_lite.registry.record import Count, Origin, Record, parse_written, read_json
+from alignpro_lite.registry.record import (
+    Chance,
+    Count,
+    Origin,
+    Record,
+    parse_written,
+    read_json,
+)
 
 PROMPTER_CARD = "prompter_card.json"
 DEFAULT_MODE: RewriteMode = "augment"
@@ -47,6 +54,7 @@ class PrompterCard(Record):
         max_tokens: The most tokens of a rewrite, the stop token included.
         targets: For which targets it was trained or measured.
         metrics: Held-out figures.
+        doubt: The probability of the empty hint from which the prompter adds nothing.
     """
 
     base: str
@@ -58,6 +66,7 @@ class PrompterCard(Record):
     max_tokens: Count
     targets: TargetClaim
     metrics: Mapping[str, Any]
+    doubt: Chance = DOUBT
 
     @property
     def is_reference(self) -> bool:
@@ -72,7 +81,13 @@ class PrompterCard(Record):
             is_trained: Whether it has an adapter.
         """
         return PrompterProfile(
-            name, self.template, self.sampling, self.max_tokens, is_trained, self.strength
+            name=name,
+            template=self.template,
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            is_trained=is_trained,
+            strength=self.strength,
+            doubt=self.doubt,
         )
 
 
@@ -169,5 +184,6 @@ def write_sidecar(
         targets=card.targets,
         files=digests_of(folder),
         eval_card=card.metrics,
+        doubt=card.doubt,
     )
     PROMPTER_BUNDLE.write(folder, sidecar)

@@ -16,15 +16,11 @@ from alignpro_lite.rewriting.refusal import Refusal, refusal_of
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import Protected
 
-DOUBT = 0.1
-"""The probability of the empty hint from which a prompter adds nothing. A hint too few costs
-little; one too many can talk a target out of refusing, or spoil an answer that has to be exact."""
-
 
 def would_add_nothing(
     prompter: Prompter, prompt: str, earlier: Sequence[Message], cancellation: Cancellation
 ) -> bool:
-    """Whether ρ_θ might well leave a prompt as it is, so that no hint is used; see `DOUBT`.
+    """Whether ρ_θ is in doubt that a prompt needs a hint, so that none is used; see `DOUBT`.
 
     Args:
         prompter: One that rewrites as a whole never adds nothing.
@@ -39,7 +35,7 @@ def would_add_nothing(
         return False
     (chance,) = prompter.score(prompt, [prompter.encode("")], earlier, cancellation)
     # The score of a cancelled sequence has no tokens: it is that of certainty.
-    return not cancellation.asked and math.exp(chance) >= DOUBT
+    return not cancellation.asked and math.exp(chance) >= prompter.profile.doubt
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     prompter -> N candidates -> refusals -> trial answers -> rewards -> race, or draw and guard
 
-- Without a reward, a prompter in doubt whether to add anything adds nothing, see `DOUBT`.
+- Without a reward, a prompter in doubt whether to add anything adds nothing, see `profile.DOUBT`.
 - Without a reward, one sample: the rewrite that ρ_θ draws.
 - Without a reward, several samples: the one with the highest implicit reward λ log(ρ_θ/ρ_sft)
   (Lemma 5.1 read backwards). The target is not asked.

@@ -22,7 +22,7 @@ DATA = ("dolly", "lakes")
 GAINS = {
     "no prompter": 0.0,
     "ρ_sft": 0.05,
-    "learned ρ_θ": 0.07,
+    "prompter": 0.07,
     "ρ*": 0.2,
     "oracle": 0.1,
     "BPO": 0.04,
@@ -79,7 +79,7 @@ def test_every_evaluation_is_shown_with_all_it_has_to_be_read_with(found, sectio
         "Judged by second:",
         "minus ρ_sft | minus best constant hint | minus BPO",
         "| best of 4 | 4 |",
-        "| learned ρ_θ | open | 12 |",
+        "| prompter | open | 12 |",
         "each answer worse (luck: 6%)",
         "| system | cut | words 1 to 48 |",
         "| ρ* | 4 |",

@@ -382,11 +382,11 @@ def test_empty_hints_are_learned_from(base, hashing, tmp_path, monkeypatch):
 
 
 def test_the_words_of_an_adapter_are_its_own(base, tmp_path):
-    section = PrompterSection(template="small-prompter")
-    card = read_prompter_card(SHIPPED_ADAPTERS / "small-prompter")
+    section = PrompterSection(template="small-reference")
+    card = read_prompter_card(SHIPPED_ADAPTERS / "small-reference")
     assert template_of(section, tmp_path) == card.template != AUGMENT
     with pytest.raises(InputError, match="of the mode rewrite, found the mode augment"):
-        template_of(PrompterSection(template="small-prompter", mode="rewrite"), tmp_path)
+        template_of(PrompterSection(template="small-reference", mode="rewrite"), tmp_path)
     with pytest.raises(InputError, match="found none in"):
         template_of(PrompterSection(template="file:nothing"), tmp_path)
 

@@ -14,8 +14,9 @@ from alignpro_lite.experiment.sections import (
     TargetSection,
     TwoOrMore,
 )
+from alignpro_lite.prompter.profile import DOUBT
 from alignpro_lite.registry.entries import RewriteMode
-from alignpro_lite.registry.record import Count, Positive, Record
+from alignpro_lite.registry.record import Chance, Count, Positive, Record
 from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.target.rollout import AnswerPlan
 
@@ -51,6 +52,7 @@ class AskedSection(LoraSection):
         temperature: Temperature of the rewrites that users get and the report measures, of the
             trained prompter and of the untrained one; training always draws at 1. Below 1, the
             rewrites that the prompter prefers are likelier.
+        doubt: The probability of the empty hint from which the prompter adds nothing for users.
     """
 
     max_tokens: TwoOrMore = 48
@@ -58,6 +60,7 @@ class AskedSection(LoraSection):
     mode: RewriteMode = "augment"
     template: str | None = None
     temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0
+    doubt: Chance = DOUBT
 
 
 class PrompterSection(AskedSection):

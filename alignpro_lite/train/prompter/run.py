@@ -190,5 +190,6 @@ def _write_adapter(
         max_tokens=config.prompter.max_tokens,
         targets=claim,
         metrics=figures,
+        doubt=config.prompter.doubt,
     )
     write_record(folder / PROMPTER_CARD, card)

@@ -149,6 +149,7 @@ def _write_adapter(
         max_tokens=section.max_tokens,
         targets=NO_TARGET,
         metrics=figures,
+        doubt=section.doubt,
     )
     write_record(folder / PROMPTER_CARD, card)
 
