@@ -116,11 +116,16 @@ def answers_to_choose(text: str) -> Iterator[tuple[int, int]]:
 
 def announced_options(text: str) -> Iterator[tuple[int, int]]:
     """What stands after "Options:", on the line or in the paragraph below it."""
+    reached = 0
     for colon in _COLON.finditer(text):
+        # What is announced within announced options is one of them, and is not read again.
+        if colon.start() < reached:
+            continue
         place = max(0, colon.start() - _ANNOUNCED_WITHIN)
         announcement = _ANNOUNCEMENT.search(text[place : colon.start()])
         if announcement and (rest := _REST.match(text, colon.end())):
-            yield place + announcement.start(), rest.end()
+            reached = rest.end()
+            yield place + announcement.start(), reached
 
 
 def _chains(text: str, found: Sequence[_Option]) -> Iterator[tuple[_Option, _Option]]:
