@@ -35,6 +35,7 @@ from tests.support.changed_spans import require_noticed
         ("A. red B. blue", "A. red B. blue C. green"),
         ("Option A: cat\nOption B: dog", "Option A: cat\nOption B: cow"),
         ("Ⓐ red Ⓑ blue", "Ⓐ red Ⓑ green"),
+        ("1️⃣ red 2️⃣ blue", "1️⃣ red 2️⃣ green"),
         ("1) red, 2) blue", "1) red, 2) green"),
         ("Ａ．猫\u3000Ｂ．犬", "Ａ．猫\u3000Ｂ．牛"),
         ("А) кот Б) пёс", "А) кот Б) бык"),
