@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.rewriting.spans.options import announced_options
 from tests.support.changed_spans import require_noticed
 
@@ -65,6 +66,45 @@ from tests.support.changed_spans import require_noticed
 def test_a_change_of_an_option_is_noticed(prompt, rewrite):
     """Regression: only a few quotes, plain URLs and a short list of units were known."""
     require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("1- red 2- blue", "1- red 2- grey"),
+        ("A- red\nB- blue", "A- red\nB- grey"),
+        ("١- قط\n٢- كلب", "١- قط\n٢- بقرة"),
+        ("क) लाल ख) नीला", "क) लाल ख) हरा"),
+        ("・猫\n・犬", "・猫\n・牛"),
+        ("✅ cat\n❌ dog", "✅ cat\n❌ cow"),
+        ("Choose one: cat, dog", "Choose one: cat, cow"),
+        ("Opcje: kot, pies", "Opcje: kot, krowa"),
+        ("Opties: kat, hond", "Opties: kat, koe"),
+        ("Alternativ: katt, hund", "Alternativ: katt, ko"),
+        ("Seçenekler: kedi, köpek", "Seçenekler: kedi, inek"),
+        ("الخيارات: قط، كلب", "الخيارات: قط، بقرة"),
+        ("विकल्प: बिल्ली, कुत्ता", "विकल्प: बिल्ली, गाय"),
+        ("Lựa chọn: mèo, chó", "Lựa chọn: mèo, bò"),
+        ("Pilihan: kucing, anjing", "Pilihan: kucing, sapi"),
+        ("ตัวเลือก: แมว หมา", "ตัวเลือก: แมว วัว"),
+    ],
+)
+def test_a_change_of_an_option_in_more_spellings_is_noticed(prompt, rewrite):
+    """Regression: a hyphen at a label, letters of Hindi, ・ and emoji marked no option, and what
+    announces options was known in eight languages only."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("in the 19- and 20-year range", "In the 19- and 20-year range, who won?"),
+        ("a- and b-side", "What are an a- and b-side?"),
+        ("there are alternatives to it", "Which alternatives to it are there?"),
+    ],
+)
+def test_a_hyphen_or_a_word_alone_makes_no_option(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite) == ()
 
 
 @pytest.mark.parametrize("shape", ["Options:\n", "Options: "])
