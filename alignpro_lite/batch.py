@@ -183,8 +183,21 @@ def _prompt_of(value: Any) -> str:
 
 
 def _kept_fields(value: Any) -> dict[str, Any]:
-    """An `id` of the input line goes through to the output."""
-    return {"id": value["id"]} if isinstance(value, dict) and "id" in value else {}
+    """An `id` of the input line goes through to the output.
+
+    Raises:
+        InputError: It has a number that Python reads and JSON does not have.
+    """
+    if not isinstance(value, dict) or "id" not in value:
+        return {}
+    try:
+        json.dumps(value["id"], allow_nan=False)
+    except ValueError as error:
+        raise InputError(
+            'The "id" of a line must be JSON, found a number that is not finite.',
+            "Correct the line.",
+        ) from error
+    return {"id": value["id"]}
 
 
 def _check_places(input_file: Path, output_file: Path) -> None:

@@ -112,6 +112,16 @@ def test_a_bad_line_never_loses_the_others(source, output, bad):
     assert output.read_bytes() == whole
 
 
+@pytest.mark.parametrize("number", ["NaN", "1e999", "[-Infinity]"])
+def test_an_id_that_json_cannot_hold_is_refused(source, output, number):
+    """Regression: NaN went through to the output, which was then no JSON."""
+    found = run(source(f'{{"prompt": "a", "id": {number}}}', '"b"'), output)
+    assert "not finite" in str(found[0]["error"])
+    assert found[1]["answer"] == "B1"
+    for line in output.read_text("utf-8").splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
 def test_a_failure_that_no_line_caused_ends_the_run_and_a_restart_resumes_it(source, output):
     """A crashed engine used to mark every line that was left as answered with an error."""
     text = source('"a"', '"b"', '"c"')
