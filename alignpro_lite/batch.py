@@ -24,6 +24,9 @@ from alignpro_lite.registry.text import decode_input
 IN_FLIGHT = 4
 """Lines worked on at once; their sequences are decoded together."""
 
+_DEEPEST = 100
+"""Levels of nesting of an id; how deep Python reads and writes depends on where it does."""
+
 AnswerLine: TypeAlias = Callable[[int, str], dict[str, Any]]
 """Answers a line, from its number, which counts from 0, and its prompt."""
 
@@ -183,8 +186,33 @@ def _prompt_of(value: Any) -> str:
 
 
 def _kept_fields(value: Any) -> dict[str, Any]:
-    """An `id` of the input line goes through to the output."""
-    return {"id": value["id"]} if isinstance(value, dict) and "id" in value else {}
+    """An `id` of the input line goes through to the output.
+
+    Raises:
+        InputError: It has a number that Python reads and JSON does not have, or is nested so deep
+            that it may be read here and not be written elsewhere.
+    """
+    if not isinstance(value, dict) or "id" not in value:
+        return {}
+    try:
+        json.dumps(value["id"], allow_nan=False)
+        fits = _fits(value["id"], _DEEPEST)
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f'The "id" of a line must be finite and have at most {_DEEPEST} levels.',
+            "Correct the line; a string or a number is best.",
+        )
+    return {"id": value["id"]}
+
+
+def _fits(value: Any, levels: int) -> bool:
+    """Whether lists and objects are in one another at most so many times."""
+    if not isinstance(value, list | dict):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_fits(item, levels - 1) for item in inner)
 
 
 def _check_places(input_file: Path, output_file: Path) -> None:

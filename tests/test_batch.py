@@ -112,6 +112,20 @@ def test_a_bad_line_never_loses_the_others(source, output, bad):
     assert output.read_bytes() == whole
 
 
+NESTED_IDS = ["[" * depth + "]" * depth for depth in (101, 850, 900, 950, 980)]
+
+
+@pytest.mark.parametrize("found_id", ["NaN", "1e999", "[-Infinity]", *NESTED_IDS], ids=len)
+def test_an_id_that_json_cannot_hold_is_refused(source, output, found_id):
+    """Regression: NaN went through to the output, which was then no JSON; some 950 levels were read
+    in the thread of their line and could not be written in another, which ended the run."""
+    found = run(source(f'{{"prompt": "a", "id": {found_id}}}', '"b"'), output)
+    assert found[0]["error"]
+    assert found[1]["answer"] == "B1"
+    for line in output.read_text("utf-8").splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
 def test_a_failure_that_no_line_caused_ends_the_run_and_a_restart_resumes_it(source, output):
     """A crashed engine used to mark every line that was left as answered with an error."""
     text = source('"a"', '"b"', '"c"')

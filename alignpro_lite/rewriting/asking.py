@@ -106,7 +106,7 @@ _UNSPACED = (
 )
 _AUXILIARY = "is|are|was|were|do|does|did|can|could|would|should|will|have|has|may|might|am"
 _SENTENCE_START = r"(?:\A|[\n.!?:;(\"“'‘«>*•)\]-]\s{0,3})"
-_INTRODUCED = r"(?:\A|[\n.!?]\s{0,3})[^,.!?\n]{1,150},\s{0,3}(?:then )?"
+_INTRODUCED = r"(?:\A|[\n.!?]\s{0,3})[^,.!?\n]{1,150},\s{0,3}(?:(?:and|but|so|or) )?(?:then )?"
 _ASKED = r"\b(?:please|kindly|(?:can|could|would|will|want|need|like) you(?: to)?) "
 _FORMS = (
     rf"(?:{_SENTENCE_START}|{_INTRODUCED}|{_ASKED})(?:{_VERBS})\b",
@@ -136,12 +136,17 @@ _SENTENCES = 2
 _LONGEST = 2000
 """Sentences and characters at either end of a text that are read."""
 
+# Verbs that are also words of another language (English son, war, era and hat, German es) count
+# only before an article or the like of their own.
 _STATEMENT = re.compile(
-    r"(?i)\b(?:is|are|was|were|has|have|had|means|refers|consists|contains|became|ist|sind|war|waren|hat"
-    r"|bedeutet|est|sont|était|es|son|fue|era|è|sono|é|são|foi|является|это)\b|是|です|である|입니다"
+    r"(?i)\b(?:is|are|was|were|has|have|had|means|refers|consists|contains|became|ist|sind|waren"
+    r"|bedeutet|est|sont|était|fue|è|sono|é|são|foi|является|это"
+    r"|(?:war|hat) (?:eine?[nrms]?|das|der|sehr)"
+    r"|(?:es|son|era|eran) (?:el|la|lo|los|las|una?|unos|unas|muy|más|uma?))\b"
+    r"|是|です|である|입니다"
 )
 _DIRECTION = re.compile(
-    r"(?i)(?:\A|[\n.!?:;,(\"-]\s{0,3}|\b(?:and|but|or|then|to|not) )"
+    r"(?i)(?:\A|[\n.!?:;,(\"-]\s{0,3}|\b(?:and|but|or|so|then|to|not) )"
     r"(?:use|using|include|including|be|keep|focus|avoid|make|mention|consider|start|begin|end|add"
     r"|ensure|remember|limit|do|don't|check|note|cover|address|highlight|structure|stick|think|stay"
     r"|cite|quote|try)\b"

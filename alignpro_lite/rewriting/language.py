@@ -15,8 +15,8 @@ SURE = 0.3
 """How likely a language must be before a text counts as written in it. Names, code and many texts
 of a few words stay below this and are never refused."""
 RULED_OUT = 0.05
-"""The rewrite's language counts as different if it is less likely than this for the prompt.
-Close relatives, such as Danish and Norwegian, are rarely this unlikely."""
+"""Two languages count as different if each is less likely than this for the other text. Close
+relatives, such as Danish and Norwegian, are rarely this unlikely for both."""
 
 
 def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
@@ -31,7 +31,10 @@ def changed_language(prompt: str, rewrite: str) -> tuple[str, str] | None:
     """
     asked, written = _probabilities(prompt), _probabilities(rewrite)
     ours, theirs = max(asked, key=asked.__getitem__), max(written, key=written.__getitem__)
-    if min(asked[ours], written[theirs]) < SURE or asked[theirs] >= RULED_OUT:
+    if min(asked[ours], written[theirs]) < SURE:
+        return None
+    # A short hint in Spanish looks Galician, though a longer prompt in Spanish does not.
+    if max(asked[theirs], written[ours]) >= RULED_OUT:
         return None
     return ours, theirs
 

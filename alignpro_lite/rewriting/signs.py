@@ -25,7 +25,12 @@ def _anywhere(block: str) -> re.Pattern[str]:
     return re.compile(f"(?im){_any(block)}")
 
 
-_PAUSE = r"(?=\s*(?:[!,.:;…—–！，。：、-]|\Z|\n)|\s+(?:here|i\b|let\b|this\b|the (?:re|im)))"
+_ISAY = r"i(?:['’](?:ll|d|m|ve)| (?:can|will|would|could|am|have|understand|see|rewrote))\b"
+_PAUSE = (
+    r"(?=\s*(?:[!,.:;…—–！，。：、।]|-(?!\w)|\Z|\n)"
+    rf"|\s+(?:here|{_ISAY}|let\b|this\b|the (?:re|im)))"
+)
+_STOP = r"(?=[!！。，,.：:、~～\s]|\Z)"
 _IAM = r"(?:i(?:'m|’m| am))"
 _IWOULD = r"(?:i(?:'d|’d| would))"
 _A = "(?:an? |the |my |your |some |one )?"
@@ -38,11 +43,13 @@ _IMPROVED = (
 _ICANNOT = "i (?:can(?:'t|’t|not| not)|could(?:n't| not)|won(?:'t|’t)|will not)"
 _WELL = r"(?:okay|ok|alright|so|well|now|hmm+|hm|wait|right)[,.…]* (?:so )?"
 _THING = "(?:prompts?|versions?|questions?|requests?|instructions?|query|text|rewrite|task)"
+_GREAT = "(?:good|great|excellent|interesting|important|wonderful|fantastic|nice)"
 _THIS = rf"\bthis (?:{_IMPROVED} )?(?:rewrite|revision|version|prompt)"
 
 _DECLINED = rf"""
-    (?:{_IAM} (?:so |very |really |truly )?(?:sorry|afraid)|sorry|(?:my )?apologies)\b
-    i (?:must )?apologi[sz]e|i must (?:decline|refuse)
+    (?:(?:{_IAM}|we(?:'re|’re| are)) (?:so |very |really |truly )?(?:sorry|afraid)|sorry)\b
+    (?:my |our )?apologies\b|i (?:must )?apologi[sz]e|i (?:must|have to|need to) (?:decline|refuse)
+    i (?:do not|don't|don’t) feel comfortable
     {_IAM} (?:unable|not able|not allowed|not permitted|not comfortable)\b
     {_ICANNOT} (?:help|assist|provide|answer|fulfil|comply|create|write|generate|support|engage)
     {_ICANNOT} (?:discuss|do (?:that|this))
@@ -50,14 +57,18 @@ _DECLINED = rf"""
     (?:{_IAM} (?:just |only )?|as )an? (?:\w+ )?(?:ai|artificial|language|chatbot|assistant|llm)\b
     (?:unfortunately|regrettably),? (?:i|this|we)\b
     it(?:'s| is) not (?:appropriate|possible|ethical)
-    (?:es )?tut mir (?:sehr )?leid|entschuldigung|leider kann ich|ich kann (?:\w+ ){{0,3}}nicht
+    (?:es )?tut (?:mir|uns) (?:sehr )?leid|entschuldigung|leider kann ich
+    ich kann (?:\w+ ){{0,3}}nicht
     als (?:ein |eine )?(?:ki|sprachmodell)\b
     (?:je suis )?(?:vraiment )?désolée?|je ne peux pas|malheureusement
+    je ne suis pas (?:en mesure|capable|autorisée?)
     en tant qu(?:e |'|’)(?:ia|intelligence|modèle|assistant)
-    lo siento|lamento|no puedo|lamentablemente|sinto muito|desculpe|infelizmente|não posso
+    lo siento|lamento|no puedo|no (?:me )?es posible|lamentablemente
+    sinto muito|desculpe|infelizmente|não posso
     como (?:un |una |um |uma )?(?:ia|inteligencia|inteligência|modelo de)\b
     mi dispiace|non posso|purtroppo|come (?:ia|intelligenza|modello)
-    het spijt me|helaas|ik kan (?:\w+ ){{0,3}}niet|przykro mi|niestety|przepraszam|üzgünüm|maalesef
+    het spijt me|helaas|ik kan (?:\w+ ){{0,3}}niet|przykro mi|niestety|przepraszam
+    nie mogę (?:\w+ ){{0,2}}(?:pomóc|odpowiedzieć)|üzgünüm|maalesef
     tyvärr|jag är ledsen|jag kan (?:tyvärr )?inte|beklager|desværre|dessverre
     jeg kan (?:desværre )?ikke
     valitettavasti|pahoittelen|olen pahoillani|omlouvám se|bohužel|ľutujem|ospravedlňujem|sajnálom
@@ -66,7 +77,8 @@ _DECLINED = rf"""
     mohon maaf|sayangnya|xin lỗi|rất tiếc|tôi không thể
     ขออภัย|ขอโทษ|מצטער|סליחה|לצערי
     אני לא יכול|متاسفم|متأسفم|متأسفانه|متاسفانه|ببخشید|نمی‌توانم
-    извините|простите|к сожалению|я не могу|как (?:ии|языковая модель|искусственный)
+    извини(?:те)?\b|простите|к сожалению|я не могу
+    не могу (?:\w+ ){{0,2}}(?:помочь|ответить|выполнить)|как (?:ии|языковая модель|искусственный)
     (?:很|非常)?抱歉|对不起|對不起|很遗憾|作为(?:一个|一名)?(?:ai|人工智能|语言模型|大语言)|我(?:不能|无法|不會)
     申し訳|すみません|残念ながら|aiとして|죄송|ai로서
     عذر|آسف|أعتذر|لا أستطيع|لا يمكنني|मुझे (?:खेद|माफ़)|क्षमा|माफ़
@@ -78,10 +90,13 @@ _THOUGHT = rf"""
     let(?:'s|’s| us) (?:see|break (?:this|it) down|analy[sz]e (?:this|the prompt|the request))
     (?:first(?:ly)?|to (?:begin|start)|next),? (?:i|we)(?:['’](?:ll|m)| (?:will|need|should|must))\b
     (?:i|we) (?:need|have|should|must|will|am going|want)(?: to)? (?:rewrite|rephrase|reword|think)
+    (?:i|we) (?:need|have|should|must|will|want)(?: to)? (?:write|give|add) {_A}(?:\w+ )?hint\b
+    i(?:'ll|’ll| will) think\b|the (?:question|query|request) (?:asks\b|is about\b|is asking\b)
     (?:i|we) (?:need|have|should|must|will|want)(?: to)? (?:improve the|clarify the|understand the)
     the (?:original |given |user's )?prompt (?:is|asks|should|needs|wants|says|could)\b
     (?:thinking|thoughts?|reasoning|analysis)\s*:|thinking (?:process|about)
-    lass(?:t uns| uns| mich) (?:mal )?(?:überlegen|nachdenken|sehen|schauen|das)|zuerst muss ich
+    lass(?:t uns| uns| mich) (?:mal |kurz |erst )?(?:überlegen|nachdenken|sehen|schauen|das)
+    zuerst muss ich
     ich (?:muss|sollte) (?:zuerst|erst|überlegen|nachdenken|den prompt)
     laisse[zs]?-moi (?:réfléchir|voir|analyser)|voyons\b|réfléchissons
     (?:tout )?d'abord,? je (?:dois|vais)
@@ -97,7 +112,10 @@ _THOUGHT = rf"""
 """
 _CHATTER = rf"""
     (?:sure(?: thing)?|certainly|of course|absolutely|definitely|gladly|okay|ok|alright){_PAUSE}
-    (?:all right|got it|understood|no problem|(?:great|good|excellent)(?: question)?){_PAUSE}
+    (?:all right|got it|understood|no problem|great|good|excellent){_PAUSE}
+    (?:very )?{_GREAT} question{_PAUSE}
+    (?:what|that(?:'s|’s| is)|this is) (?:such )?an? (?:really |very )?{_GREAT} question{_PAUSE}
+    {_IAM} (?:so |really )?glad (?:that )?you asked|let me (?:help|assist)\b
     (?:(?:my|with) pleasure|thank you(?: for (?:your )?\w+)?|you're welcome){_PAUSE}
     thanks(?: for \w+)?{_PAUSE}
     (?:hello|hi|hey)(?: there)?{_PAUSE}|greetings{_PAUSE}
@@ -111,6 +129,25 @@ _CHATTER = rf"""
     (?:[\w-]+ ){{0,2}}(?:prompt|rewrit(?:e|ing)|rephrasing|paraphrase|hint)(?: \w+){{0,2}}[ *]*[:：]
     (?:option|version|rewrite|rephrase) ?\d[ *]*:|rewritten\b|{_IMPROVED}[ *]*:
     (?:rewrite|improve|rephrase|revise|reword) (?:this|the|your|my) (?:user's |original )?prompt\b
+    my (?:hint|suggestion|rewrite|rewritten prompt) (?:is|would be)\b
+    (?:das ist |was für )?(?:eine )?(?:sehr )?(?:gute|tolle|super|interessante) frage{_PAUSE}
+    (?:gerne? (?:helfe|kann|werde)|ich helfe (?:dir|ihnen)) (?:ich|gern)
+    (?:c'est une )?(?:très )?(?:bonne|excellente|belle) question{_PAUSE}
+    (?:es una |qué |muy )*(?:buena|excelente|gran) pregunta{_PAUSE}
+    (?:è una |che )?(?:ottima|buona|bella) domanda{_PAUSE}
+    (?:é uma |que )?(?:ótima|boa|excelente) pergunta{_PAUSE}
+    (?:dat is een |wat een )?(?:goede|leuke|mooie) vraag{_PAUSE}
+    (?:to )?(?:bardzo )?(?:dobre|świetne) pytanie{_PAUSE}
+    (?:это )?(?:очень )?(?:отличный|хороший|интересный|прекрасный) вопрос{_PAUSE}
+    (?:чудове|гарне|хороше) (?:за)?питання{_PAUSE}|(?:jätte)?bra fråga{_PAUSE}
+    (?:godt|bra) spørg?smål{_PAUSE}|hyvä kysymys{_PAUSE}|(?:dobrá|výborná|skvelá) otázka{_PAUSE}
+    (?:jó|remek) kérdés{_PAUSE}|(?:bună|excelentă) întrebare{_PAUSE}|καλή ερώτηση{_PAUSE}
+    (?:güzel|harika|iyi) (?:bir )?soru{_PAUSE}|pertanyaan (?:yang )?(?:bagus|menarik|baik){_PAUSE}
+    câu hỏi (?:rất )?(?:hay|tốt|tuyệt){_PAUSE}|سؤال (?:جيد|ممتاز|رائع|خوبی|عالی){_PAUSE}
+    שאלה (?:טובה|מצוינת){_PAUSE}|(?:बहुत )?(?:अच्छा|बढ़िया) (?:सवाल|प्रश्न)(?: है)?{_PAUSE}
+    (?:เป็น)?คำถามที่ดี|(?:很|非常)?(?:好|棒)的?问题{_STOP}
+    (?:とても)?(?:いい|良い|よい|素晴らしい)(?:ご)?質問(?:です|{_STOP})
+    (?:아주 )?좋은 질문(?:입|이|{_STOP})
     (?:klar|natürlich|selbstverständlich|gerne?|sicher|sicherlich|in ordnung|alles klar){_PAUSE}
     (?:bien sûr|certainement|d'accord|avec plaisir|absolument){_PAUSE}
     (?:claro|claro que sí|por supuesto|desde luego|con gusto|vale|com certeza|com prazer){_PAUSE}
@@ -131,8 +168,9 @@ _CHATTER = rf"""
     (?:umgeschrieben|verbessert|überarbeitet|neu formuliert|umformuliert)\w*\b.{{0,20}}[:：]
     (?:version|question|requête) (?:réécrite?|améliorée?|reformulée?)
     (?:versión|pregunta) (?:mejorada|reescrita|revisada)|улучшенн\w+|переписанн\w+
-    当然|好的|没问题|沒問題|以下是|以下为|下面是|这是|這是|(?:改写|重写|改进|优化|修改)(?:后|过)?的
-    もちろん|承知|わかりました|分かりました|了解|以下は|以下が|以下に|こちらが|こちらは|물론|알겠습니다|다음은|여기
+    (?:[当當]然(?:可以)?|好的|没问题|沒問題){_STOP}|以下是|以下为|下面是|这是|這是|(?:改写|重写|改进|优化|修改)(?:后|过)?的
+    (?:もちろん|了解)(?:です|{_STOP})|(?:承知|了解)(?:しま|いた)|わかりました|分かりました|以下は|以下が|以下に
+    こちらが|こちらは|물론(?:입|이|[!,.])|알겠습니다|다음은|여기에? (?:있|다시|수정|개선|예시)
 """
 _ANSWER = r"""
     (?:yes|yeah|yep|no|nope|true|false|ja|nein|nee|oui|non|sí|sì|não|sim)(?=\s*(?:[!,.:;—–]|\Z))
@@ -144,8 +182,9 @@ _ANSWER = r"""
     i (?:think|believe|would (?:say|recommend|suggest|argue)|recommend|suggest)\b|it depends\b
     i(?:'d|’d) (?:say|recommend|suggest)\b|in my (?:opinion|view)|ich (?:denke|glaube|empfehle)\b
     je (?:pense|crois|recommande)\b|creo que|yo (?:creo|diría)|penso che|я думаю|我认为|我觉得|私は
-    (?:dear|sehr geehrte\w*|liebe[rs]?|cher|chère|estimad[oa]s?|gentile|caro|prezad[oa]) (?:\w+|\[)
-    (?:beste|уважаем\w+) (?:\w+|\[)|尊敬的|亲爱的|to whom it may concern
+    (?:sehr geehrte\w*|estimad[oa]s?|prezad[oa]|уважаем\w+) (?:\w+|\[)|尊敬的|亲爱的
+    dear [^\n,.:;!?]{1,40}(?:[,!]|:?[ \t]*(?:\n|\Z))|to whom it may concern
+    (?:liebe[rs]?|chère?|gentile|car[oa]|beste) [^\n,.:;!?]{1,40}[,!][ \t]*(?:\n|\Z)
     (?:subject|betreff|objet|asunto|oggetto|assunto|тема)[ *]*:
     once upon a time|es war einmal|il était une fois|érase una vez|c'era una volta|era uma vez
     (?:verse|chorus|title|chapter|scene|act|step|day|ingredients|abstract)(?: \d+)?[ *]*:
@@ -168,13 +207,15 @@ _ABOUT_THE_USER = r"""
 """
 _MARKUP = r"""
     <\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</?s>
-    <[be]os>
+    <(?:[be]os|unk|pad|end_of_utterance)>|</?tool_(?:call|response)s?>
+    \[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]
     ^[#* \t]{0,6}(?:user|assistant|system|human|ai|bot|model|instruction|response)\b[ *]{0,3}:
     \A\s*(?:user|assistant|system|model)[ \t]*\n
 """
 _FAREWELL = rf"""
     \blet me know (?:if|what|how|when)\b|\b(?:i )?hope (?:this|that|it) helps\b
-    \bwould you like me to\b
+    \bwould you like me to\b|\bis (?:the|my|an?) {_IMPROVED} (?:prompt|version|question)\b
+    \((?:note: )?i(?:'ve|’ve| have)? (?:just )?(?:added|kept|changed|removed|replaced|made)\b
     \bfeel free to (?:ask|reach|let me|contact|modify|adjust)\b|\banything else (?:i can|you)\b
     \bi(?:'ve|’ve| have)? (?:rewrote|rewritten|rephrased|revised|improved|reworded|clarified)\b
     \b(?:note|explanation)[ *]*: (?:i|i've|i have) (?:\w+ )?(?:made|kept|changed|added|removed)\b

@@ -66,6 +66,21 @@ def test_a_rewrite_in_the_same_language_is_not(language):
 
 
 @pytest.mark.parametrize(
+    ("prompt", "hint"),
+    [
+        (PROMPTS["es"], "Explica cada paso con palabras sencillas."),
+        (PROMPTS["hi"], "तीन उदाहरण दीजिए।"),
+        ("كيف أبقى آمنا على الإنترنت وماذا يجب أن أتجنب؟", "كن موجزا."),
+        ("How do I stay safe online?", "Explain each step."),
+    ],
+)
+def test_a_short_hint_is_not_taken_for_a_related_language(prompt, hint):
+    """Regression: a hint in Spanish was refused as Galician, one in Hindi as Nepali, and "Explain
+    each step." as Gaelic, because only the prompt was asked whether it may be in that language."""
+    assert changed_language(prompt, hint) is None
+
+
+@pytest.mark.parametrize(
     "prompt",
     [
         "hi",

@@ -207,6 +207,105 @@ def test_a_hint_is_no_talk(hint):
 
 
 @pytest.mark.parametrize(
+    "output",
+    [
+        "Good question! How do I stay safe online?",
+        "What a great question! How do I stay safe online?",
+        "That's a really interesting question. How do I stay safe online?",
+        "I'm glad you asked. How do I stay safe online?",
+        "Let me help you with that. How do I stay safe online?",
+        "My hint would be: How do I stay safe online?",
+        '"How do I stay safe online?" is the improved prompt.',
+        'How do I stay safe online, in detail?\n\n(I added "in detail".)',
+        "Gute Frage! How do I stay safe online?",
+        "Gerne helfe ich dir. How do I stay safe online?",
+        "C'est une excellente question. How do I stay safe online?",
+        "¡Buena pregunta! How do I stay safe online?",
+        "Ottima domanda! How do I stay safe online?",
+        "Ótima pergunta! How do I stay safe online?",
+        "Goede vraag! How do I stay safe online?",
+        "Dobre pytanie! How do I stay safe online?",
+        "Хороший вопрос! How do I stay safe online?",
+        "Bra fråga! How do I stay safe online?",
+        "Güzel soru! How do I stay safe online?",
+        "Câu hỏi hay! How do I stay safe online?",
+        "سؤال جيد! How do I stay safe online?",
+        "बहुत अच्छा सवाल है! How do I stay safe online?",
+        "好问题！How do I stay safe online?",
+        "とても良い質問ですね！How do I stay safe online?",
+        "좋은 질문입니다! How do I stay safe online?",
+    ],
+)
+def test_praise_of_the_question_and_offers_of_help_are_chatter(output):
+    """Regression: of all praise only "Great question!" was known, and in English only."""
+    assert kind_of(SAFE, output) == "chatter"
+
+
+@pytest.mark.parametrize(
+    ("kind", "output"),
+    [
+        ("declined", "I have to decline this request."),
+        ("declined", "We're sorry, but this violates our policy."),
+        ("declined", "I do not feel comfortable with it."),
+        ("declined", "Es tut uns leid, das geht nicht."),
+        ("declined", "Je ne suis pas en mesure de répondre."),
+        ("declined", "No me es posible responder."),
+        ("declined", "Nie mogę w tym pomóc."),
+        ("declined", "Извини, не могу помочь."),
+        ("thought", "The question is about safety online."),
+        ("thought", "We need to write a hint about how to stay safe online."),
+        ("thought", "I'll think about how to stay safe online."),
+        ("thought", "Lass mich kurz nachdenken."),
+        ("markup", "[SYSTEM_PROMPT] How do I stay safe online? [/SYSTEM_PROMPT]"),
+        ("markup", "[AVAILABLE_TOOLS] How do I stay safe online?"),
+        ("markup", "<tool_call>{}</tool_call> How do I stay safe online?"),
+        ("markup", "How do I stay safe online?<pad><pad>"),
+    ],
+)
+def test_more_that_is_no_rewrite_is_refused(kind, output):
+    """Regression: these ways to decline and to think aloud, and this markup, were used."""
+    assert kind_of(SAFE, output) == kind
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output"),
+    [
+        (SAFE, "Sure-footed advice only: how do I stay safe online?"),
+        (SAFE, "Of course I use Windows: how do I stay safe online?"),
+        ("我该如何安全上网？", "好的例子最重要：请说明如何安全上网。"),
+        ("安全なパスワードを教えて", "了解しやすい言葉で安全なパスワードを説明してください。"),
+        ("안전한 비밀번호를 알려줘", "여기서는 안전한 비밀번호만 설명해 주세요."),
+        ("Was ist Liebe?", "Liebe und Freundschaft: Erkläre, was Liebe ist."),
+        ("Tipps für das Netz", "Beste Tipps für das Netz"),
+        ("Who is Cher?", "Cher the singer: who is she?"),
+        ("Write about dear friends", "Dear friends: write about them."),
+        ("What should I ask?", "What good question should I ask first?"),
+    ],
+)
+def test_words_that_only_begin_like_talk_are_not(prompt, output):
+    """Regression: "sure-footed" began like "sure", and "Beste Tipps" like a letter in Dutch."""
+    assert kind_of(prompt, output) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "hint"),
+    [
+        (SAFE, "Examples from the Victorian era only."),
+        (SAFE, "For my son, simple words."),
+        (SAFE, "Stories of the Cold War only."),
+        (SAFE, "Well-known tools are fine, but say why each one helps."),
+        (SAFE, "This is for school, so keep it simple."),
+        ("Wie bleibe ich online sicher?", "Mit Beispielen, wenn es passt."),
+        ("Wie bleibe ich online sicher?", "Hier geht es vor allem um mein Handy."),
+    ],
+)
+def test_a_hint_with_a_word_that_states_in_another_language_is_no_answer(prompt, hint):
+    """Regression: English son, era and war and German es were taken for verbs, and what follows
+    "but" or "so" for no request."""
+    assert not is_answer(prompt, f"{prompt}\n\n{hint}")
+
+
+@pytest.mark.parametrize(
     "hint", ["Online safety is the practice of protecting data.", "Passwords are the key to it."]
 )
 def test_a_hint_that_answers_is_refused(hint):

@@ -106,6 +106,9 @@ QUOTES = (
     Delimiters(f"(?<!{LETTER})‹", "›", "‹"),
     *map(_pair, ("「」", "『』", "《》", "〈〉", "﹁﹂", "﹃﹄", "｢｣")),
     *map(_turned, ("””", "’’", "»«»", "›‹›")),
+    # As they are typed where the keyboard has no quotes: ,,Ala'' and ''Ala''.
+    Delimiters(r"(?<![\w,]),,(?=[^\s,])", "(?<=\\S)(?:''|[\"“”])", ",,", False, True),
+    Delimiters(r"(?<![\w'])''(?=[\w¿¡(\[])", r"(?<=[^\s'])''(?![\w'])", "''", False, True),
     Delimiters("(?<!`)``(?![`\\s])", "(?<![\\s'])''(?!')", "``", nests=False),
     Delimiters("<<", ">>", "<<"),
     Delimiters("&quot;", "&quot;", "&quot;", nests=False),

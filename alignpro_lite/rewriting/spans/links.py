@@ -14,12 +14,22 @@ from alignpro_lite.rewriting.scripts import LETTER, UNSPACED
 _STOPS = r"\s\"<>`“”„«»‹›\u3000-\u3003\u3008-\u301f！（），：；？"
 _BODY = f"[^{_STOPS}]"
 _SCHEMES = "mailto|tel|sms|data|urn|magnet|doi|arxiv|isbn|file|geo|xmpp|sip|bitcoin"
+_DOTTED = (
+    "[a-z]{1,12}(?:rc|ignore|attributes|modules|keep|env|_profile|_history|_aliases)|env(?:\\.\\w+)?|git"
+    "|github|ssh|vim|config|cache|local|venv|vscode|idea|aws|docker|kube|htaccess|profile|NET"
+    "|txt|md|rst|tex|pdf|docx?|xlsx?|pptx?|odt|rtf|csv|tsv|json|ya?ml|toml|ini|cfg|conf|xml|html?"
+    "|css|jsx?|tsx?|pyc?|ipynb|rb|php|java|jar|kt|cpp|hpp|rs|swift|sh|bat|ps1|exe|dll|deb|rpm"
+    "|apk|iso|zip|tar|gz|bz2|xz|7z|rar|png|jpe?g|gif|svg|webp|bmp|tiff?|mp[34]|wav|flac|ogg|avi"
+    "|mkv|mov|sql|db|sqlite|log|bak|tmp|parquet|onnx|gguf|com|org|net|edu|gov"
+)
 _PATTERNS = (
     ("://", rf"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+://{_BODY}++"),
     (":", rf"(?<!\w)(?i:{_SCHEMES}):{_BODY}++"),
     ("www.", rf"(?<![A-Za-z0-9@.-])www\.{_BODY}++"),
     # example.org/path
     (".", rf"(?<![\w@.-])(?:[\w-]++\.)++[\w-]++(?::\d{{1,5}}+)?+[/?#]{_BODY}*+"),
+    # Hidden files and suffixes; a closed list, since a full stop may lack the space behind it.
+    (".", rf"(?<![\w./\\~)-])\.(?:{_DOTTED})(?![\w-])"),
     # E-mail, handles, tags.
     ("@", r"(?<![\w.+%'-])[\w.+%'-]++@[\w-]++(?:\.[\w-]++)*+"),
     ("@", r"(?<![\w&/@])@[\w-]++(?:\.[\w-]++)*+"),

@@ -31,6 +31,9 @@ _ORDERED = (
             "أبجده",
             "אבגדה",
             "กขคงจ",
+            "कखगघङ",
+            "अबसद",
+            "কখগঘঙ",
         ),
     ),
 )
@@ -43,9 +46,12 @@ _MARKER = re.compile(
     (?P<marker>
       (?<!{LETTER})[(\[（［【〔][ ]?{_LABEL}[ ]?[)\]）］】〕]
     | (?<!{LETTER})(?<![(\[（［【〔.,:/'’-]){_LABEL}
-      (?:[)\]）］】．：、](?![,;.]) | [.:/](?=[*_]{{0,3}}(?:\s|\Z)|[{UNSPACED}]))
-    | [①-⓿❶-➓㈠-㈩㊀-㊉⒈-⒛]
-    | (?(line) (?: {_LABEL}[ \t]++[-–—|=] | [-*+•‣⁃◦▪▸►●○■□☐☑✓✔·–—→] )(?=[ \t]++\S) | (?!))
+      (?:[)\]）］】．：、](?![,;.]) | [.:/-](?=[*_]{{0,3}}(?:\s|\Z)|[{UNSPACED}]))
+    | [①-⓿❶-➓㈠-㈩㊀-㊉⒈-⒛] | \d\ufe0f?\u20e3
+    | (?(line) (?:
+        (?: {_LABEL}[ \t]++[-–—|=] | [-*+•‣⁃◦▪▸►●○■□☐☑✓✔·–—→] )(?=[ \t]++\S)
+      | ・(?=\S) | [✅❌✗✘⭐🔹🔸👉]\ufe0f?(?=[ \t]*+\S)
+      ) | (?!))
     )
     """
 )
@@ -71,10 +77,13 @@ _OR = re.compile(
 _ANNOUNCEMENT = re.compile(
     r"""(?ix)(?:^|\W)
     (?:options?|choices?|candidates|categories|classes|labels|alternatives
-      |one[ ]of|choose[ ]from|select[ ]from|pick[ ]from
-      |optionen|auswahl|kategorien|choix|catégories|opciones|categorías|opzioni|opções|варианты)
+      |one[ ]of|(?:choose|select|pick)[ ](?:from|one)
+      |optionen|auswahl|kategorien|choix|catégories|opciones|categorías|opzioni|opções|варианты
+      |варіанти|opcje|możliwości|možnosti|opties|keuzes|alternativ\w*|muligheder|vaihtoehdot
+      |lehetőségek|opțiuni|variante|επιλογές|seçenekler|pilihan|opsi|lựa[ ]chọn|الخيارات|خيارات
+      |گزینه‌ها|אפשרויות|विकल्प)
     (?:[ ]\w{1,20}){0,3}[ ]?$
-    | (?:选项|選項|选择|選択肢|보기).{0,4}$"""
+    | (?:选项|選項|选择|選択肢|보기|ตัวเลือก).{0,4}$"""
 )
 _COLON = re.compile("[:：]")
 _REST = re.compile(r"[ \t]*+\S[^\n]*+|[ \t\r]*+\n(?:[^\n]*?\S[^\n]*+(?:\n|\Z))++")
@@ -116,11 +125,16 @@ def answers_to_choose(text: str) -> Iterator[tuple[int, int]]:
 
 def announced_options(text: str) -> Iterator[tuple[int, int]]:
     """What stands after "Options:", on the line or in the paragraph below it."""
+    reached = 0
     for colon in _COLON.finditer(text):
+        # What is announced within announced options is one of them, and is not read again.
+        if colon.start() < reached:
+            continue
         place = max(0, colon.start() - _ANNOUNCED_WITHIN)
         announcement = _ANNOUNCEMENT.search(text[place : colon.start()])
         if announcement and (rest := _REST.match(text, colon.end())):
-            yield place + announcement.start(), rest.end()
+            reached = rest.end()
+            yield place + announcement.start(), reached
 
 
 def _chains(text: str, found: Sequence[_Option]) -> Iterator[tuple[_Option, _Option]]:
@@ -151,6 +165,8 @@ def _places(marker: str) -> tuple[tuple[tuple[str, str], int], ...]:
     """The sequences of a marker and its place in each: `i)` is a letter and a roman numeral."""
     plain = unicodedata.normalize("NFKC", marker)
     label = "".join(filter(str.isalnum, plain))
+    if not label:
+        return ((("bullet", ""), -1),)  # ✅ and ❌ are of one list
     shape = "".join(character for character in plain if not character.isalnum())
     if label.isdecimal():
         return ((("digit", shape), int(label) - 1),)

@@ -34,7 +34,7 @@ from alignpro_lite.rewriting.spans.options import (
     listed_options,
 )
 from alignpro_lite.rewriting.spans.quantities import words_and_numbers
-from alignpro_lite.rewriting.spans.rows import code_lines, table_rows
+from alignpro_lite.rewriting.spans.rows import code_lines, quoted_lines, table_rows
 from alignpro_lite.rewriting.spans.units import UNSPACED_NUMBER
 
 SpanKind = Literal[
@@ -47,6 +47,11 @@ _NEW_SENTENCE = re.compile(r"\s+[^\W\d_a-z]")
 _IS_LETTER = re.compile(LETTER)
 _TAG = re.compile(r"<(?:[/!?]?[A-Za-z-]|[%!?])[^<>]*+>")
 _OPERATOR = re.compile(r"(?<=\S )(?:<?[-=]+>|<[-=]*>?|>=?|[-=!:+*/]=+|&&|\|\||\*\*?)(?= \S)")
+# Options of a command: --verbose, -v, -xzvf. Longer words after a dash may be prose.
+_FLAG = re.compile(
+    r"(?<!\S)--[A-Za-z][\w-]*+(?:=\S*[^\s.,;:!?])?"
+    r"|(?<=\S )-(?:[A-Za-z]{1,2}|[b-df-hj-np-tv-z]{3,6})\b"
+)
 # Not the plural of "word(s)".
 _CALL = re.compile(r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))[^()\n]*+\)")
 
@@ -69,8 +74,10 @@ _SCANNERS: tuple[tuple[SpanKind, Callable[[str], Iterator[tuple[int, int]]]], ..
     ("code", _matches(_TAG)),
     ("code", _matches(_CALL)),
     ("word", _matches(_OPERATOR)),
+    ("word", _matches(_FLAG)),
     *(("code", delimiters.spans) for delimiters in (*BRACKETS, *ELEMENTS)),
     *(("quote", delimiters.spans) for delimiters in QUOTES),
+    ("quote", quoted_lines),
     *(("formula", delimiters.spans) for delimiters in FORMULAS),
     ("formula", _matches(_EQUATION)),
     ("option", listed_options),

@@ -19,13 +19,16 @@ _AROUND = "([{<.,;:!?>}])*…،؛؟|"
 _FRACTION = "¼-¾⅐-↉"
 _MONEY = "$¢£¤¥₠-⃏﷼"
 _SIGN = re.compile(
-    rf"[\d{_FRACTION}{_MONEY}²³¹⁰-₟/\\@_=#<>{{}}\[\]|~^*&+%§°±×÷←-⋿]|\w\w\.\w|\w\.\w\w"
+    rf"[\d{_FRACTION}{_MONEY}①-⓿❶-➓²³¹⁰-₟/\\@_=#<>{{}}\[\]|~^*&+%§°±×÷←-⋿]|\w\w\.\w|\w\.\w\w"
     r"|\w::\w|[a-z][A-Z]"
 )
 _DIGITS = re.compile(
     rf"[-+±−–~≈]?[A-Z]{{0,2}}[{_MONEY}]*[-+−]?(?:\d(?:[\d.,:/٫٬–-]*\d)?(?:[.,][-–]{{1,2}})?[{_FRACTION}]?|[{_FRACTION}])"
     rf"(?:st|nd|rd|th|er|e|º|ª)?"
 )
+_ATTACHED = re.compile(rf"{_DIGITS.pattern}(?P<unit>[^\W\d_]{{1,12}}|[%‰°º′″])")
+_DEGREES = frozenset("°º′″")
+_COMPASS = frozenset("NSEWO")
 _HAS_DIGIT = re.compile(rf"[\d{_FRACTION}]")
 _GROUP = re.compile(r"\d{3}(?:[.,]\d+)?")
 _JOINED = frozenset("-–−x×/+=÷^")
@@ -50,7 +53,7 @@ def words_and_numbers(text: str) -> Iterator[tuple[Literal["number", "word"], in
         word = reader.words[place]
         after = reader.quantity(place)
         if after > place:
-            yield "number", word.start, reader.end_of_number(after - 1)
+            yield "number", reader.start_of_number(place), reader.end_of_number(after - 1)
             place = after
             continue
         if _SIGN.search(word.text):
@@ -67,28 +70,40 @@ class _Reader:
 
     def quantity(self, place: int) -> int:
         """After a number and its unit; `place` itself if no number begins there."""
-        after = self._labelled(place) or self._number(place)
+        after = self._labelled(place) or self._number(place) or self._negative(place)
         if after > place:
             return self._unit(after)
+        if after := self._attached(place):
+            return after
         if self.words[place].text.lower() in units.ONE and self._near(place + 1):
             after = self._unit(self._grown(place + 1))
             return after if after > place + 1 else place
         return place
+
+    def start_of_number(self, first: int) -> int:
+        """Where a number begins: at its word, or at what an unspaced script writes before it."""
+        start = self.words[first].start
+        before = units.UNSPACED_BEFORE.search(self.text, max(0, start - 4), start)
+        return before.start() if before else start
 
     def end_of_number(self, last: int) -> int:
         """Where a number ends: after its last word, or after a unit of a script without spaces."""
         return self._unspaced(last) or self.words[last].end
 
     def _labelled(self, place: int) -> int:
-        """After a number that follows a label, as in March 5, War II or USD 20; or 0."""
+        """After a number that follows a label, as in March 5, No. 5, War II or USD 20; or 0."""
         word = self.words[place].text
-        if not word[0].isupper() or not self._near(place + 1):
+        if not word[0].isupper():
             return 0
         label = word.lower().rstrip(".")
+        is_known = label in units.MONTHS | units.LABELS
+        # The full stop of an abbreviation is not in the word.
+        if not self._near(place + 1) and not (is_known and self._between(place + 1) == ". "):
+            return 0
         following = self.words[place + 1].text
-        if label in units.NUMBERED and _NUMERAL.fullmatch(following):
+        if label in units.NUMBERED and (_NUMERAL.fullmatch(following) or following == "One"):
             return place + 2
-        if label in units.MONTHS | units.LABELS or _CAPITALS.fullmatch(word):
+        if is_known or _CAPITALS.fullmatch(word):
             after = self._number(place + 1)
             return after if _HAS_DIGIT.search(following) and after > place + 1 else 0
         return 0
@@ -97,7 +112,27 @@ class _Reader:
         text = self.words[place].text
         if _DIGITS.fullmatch(text) or _in_words(text) or _ROMAN.fullmatch(text):
             return self._grown(place + 1)
-        return place
+        return 0
+
+    def _negative(self, place: int) -> int:
+        """After a number behind a word for its sign, as in minus 5; or 0."""
+        if self.words[place].text.lower() not in units.MINUS or not self._near(place + 1):
+            return 0
+        return self._number(place + 1)
+
+    def _attached(self, place: int) -> int:
+        """After what follows a number with its unit: 5kg per day, 3M euros, 40° N; or 0."""
+        hit = _ATTACHED.fullmatch(self.words[place].text)
+        if not hit or not self._near(place + 1):
+            return 0
+        unit, following = hit["unit"], self.words[place + 1].text
+        if unit in _DEGREES and following in _COMPASS:
+            return place + 2
+        may_go_on = unit.lower() in units.LETTER_SCALES or (
+            units.is_unit(unit) and following.lower() in units.OF
+        )
+        after = self._unit(place + 1) if may_go_on else 0
+        return after if after > place + 1 else 0
 
     def _grown(self, after: int) -> int:
         """After all that continues a number: 1 000, 5 - 10, 3 million, two and a half."""
@@ -187,10 +222,10 @@ def _words(text: str) -> Iterator[_Word]:
 
 
 def _in_words(text: str) -> bool:
-    """Whether a word is a number: twenty, twenty-five, three-quarters."""
-    parts = text.lower().split("-")
-    if units.GERMAN_NUMBER.fullmatch(parts[-1]):
+    """Whether a word is or begins with a number: twenty, twenty-one, three-quarters, two-hour."""
+    first, *rest = text.lower().split("-")
+    if units.ONE_WORD_NUMBER.fullmatch(rest[-1] if rest else first):
         return True
-    return parts[-1] in units.NUMBER_WORDS and all(
-        part in units.NUMBER_WORDS or part in ("one", "and", "a") for part in parts
+    return first in units.NUMBER_WORDS or (
+        first in units.ONE and not units.NUMBER_WORDS.isdisjoint(rest)
     )

@@ -1,4 +1,4 @@
-"""Lines that are code without a fence, and lines that are rows of a table."""
+"""Lines that are code without a fence, rows of a table, or quoted behind a >."""
 
 from __future__ import annotations
 
@@ -40,12 +40,18 @@ _ALIGNED = re.compile(
     r"(?m)^(?:(?=[^\n]{1,200}$)[ ]*+\S(?:[^\n ]|[ ](?![ ]))*+(?<![.!?:])[ ]{2,}+\S[^\n]*+"
     r"(?:\n|\Z)){2,}+"
 )
+_QUOTED = re.compile(r"(?m)^[ ]{0,3}>[^\n]*+(?:\n[ ]{0,3}>[^\n]*+)*+")
 _SEPARATED = re.compile(r"(?m)^[^\n,;]*+[,;][^\n]*+$")
 
 
 def code_lines(text: str) -> Iterator[tuple[int, int]]:
     """Blocks of lines that are indented or read like a statement, a declaration or a shell line."""
     return _blocks(text, (hit.span() for hit in _CODE_LINE.finditer(text)))
+
+
+def quoted_lines(text: str) -> Iterator[tuple[int, int]]:
+    """Blocks of lines that begin with a >, as a mail or Markdown quotes."""
+    return (hit.span() for hit in _QUOTED.finditer(text))
 
 
 def table_rows(text: str) -> Iterator[tuple[int, int]]:

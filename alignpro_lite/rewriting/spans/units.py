@@ -69,6 +69,37 @@ UNITS = frozenset(
         settembre ottobre dicembre janeiro fevereiro março maio junho julho setembro outubro
         novembro dezembro января февраля марта апреля мая июня июля августа сентября октября
         ноября декабря
+        esslöffel teelöffel baht dong leu lei kč korun koruna koruny ft forint eur usd
+        godzina godziny godzin minut minuta minuty sekund sekunda sekundy dzień dnia dni tydzień
+        tygodnie tygodni miesiąc miesiące miesięcy rok roku lata lat wiek wieku słowo słowa słów
+        zdanie zdania zdań stron złoty złote złotych stycznia lutego marca kwietnia maja czerwca
+        lipca sierpnia września października listopada grudnia
+        timme timmar dygn dag dagar vecka veckor månad månader år århundrade ord meningar mening
+        sidor sida timer dage dager uge uger uke uker måned måneder sætninger setninger øre
+        januari februari maart mei juni augustus mars maj augusti marts oktober
+        saat dakika saniye gün hafta ay yıl yüzyıl kelime cümle sayfa lira kuruş ocak şubat nisan
+        mayıs haziran temmuz ağustos eylül ekim kasım aralık
+        tunti tuntia tunnin minuutti minuuttia minuutin sekuntia päivä päivää viikko viikkoa
+        kuukausi kuukautta vuosi vuotta sanaa lausetta sivua euroa kruunua tammikuuta helmikuuta
+        maaliskuuta huhtikuuta toukokuuta kesäkuuta heinäkuuta elokuuta syyskuuta lokakuuta
+        marraskuuta joulukuuta
+        hodina hodiny hodin dny dnů týden týdny týdnů měsíc měsíce měsíců roky století
+        slov věta věty vět stran ledna února března dubna května června července srpna září října
+        listopadu prosince hodín deň týždeň týždňov mesiac mesiacov rokov
+        óra órát perc percet másodperc napot hét hetet hónap év évet évszázad szó szót mondat
+        mondatot oldal oldalt
+        ώρα ώρες λεπτό λεπτά δευτερόλεπτα μέρα μέρες ημέρα ημέρες εβδομάδα εβδομάδες μήνας μήνες
+        έτος έτη χρόνος χρόνια αιώνας λέξεις προτάσεις σελίδες ευρώ δολάρια χιλιόμετρα μέτρα κιλά
+        γραμμάρια λίτρα
+        година години годин хвилина хвилини хвилин секунд день дні днів тиждень тижні тижнів
+        місяць місяці місяців рік роки років століття слово слова слів речення речень гривня гривні
+        гривень часа дни години седмица седмици месеца години евро лева думи изречения
+        jam menit detik hari minggu bulan tahun abad kata kalimat halaman rupiah
+        giờ phút giây ngày tuần tháng năm từ câu trang đồng
+        שעה שעות דקה דקות שנייה שניות יום ימים שבוע שבועות חודש חודשים שנה שנים מילה מילים משפטים
+        עמודים שקל שקלים דולר אירו מטר קילומטר קילוגרם גרם
+        ساعت دقیقه ثانیه روز هفته ماه سال قرن کلمه جمله صفحه متر کیلومتر کیلوگرم گرم لیتر تومان
+        oră ore minute secunde zi zile săptămână săptămâni lună luni ani secol cuvinte propoziții
         """),
     ]
 )
@@ -78,7 +109,8 @@ SCALES = frozenset(
     word_list("""
     hundred hundreds thousand thousands million millions billion billions trillion trillions
     quadrillion dozen dozens lakh lakhs crore crores half halves third thirds quarter quarters
-    fourth fifth fifths sixth sixths seventh eighth eighths ninth tenth tenths hundredth
+    fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth
+    tenths hundredth hundredths thousandths
     thousandth mn bn tn mio mrd k hundert tausend million millionen milliarde milliarden billion
     billionen hälfte drittel viertel fünftel zehntel dutzend mille millier milliers millions
     milliard milliards douzaine moitié tiers quart quarts cientos mil miles millón millones billón
@@ -103,28 +135,45 @@ NUMBER_WORDS = SCALES | frozenset(
     word_list("""
     zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
-    twice thrice twentieth zwei drei vier fünf sechs sieben acht neun zehn zwölf dreizehn vierzehn
-    fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig siebzig
-    achtzig neunzig zéro vingt vingts deux trois quatre cinq sept huit onze douze treize quatorze
-    quinze seize vingt trente quarante cinquante soixante cero dos tres cuatro cinco seis siete
-    ocho nueve diez doce trece catorce quince veinte treinta cuarenta cincuenta sesenta setenta
-    ochenta noventa cien ciento doscientos quinientos tre quattro cinque sette otto nove dieci
-    undici dodici tredici quattordici quindici venti trenta quaranta cinquanta sessanta settanta
-    ottanta novanta dois duas três quatro sete oito dez doze treze quinze vinte trinta quarenta
-    cinquenta oitenta cem twee drie vijf zes zeven negen tien twaalf twintig dertig två fyra sju
-    åtta nio tio elva tolv femton tjugo trettio fyrtio femtio seks syv sju otte åtte elleve tolv
-    tyve femten femti dwa dwie trzy cztery pięć sześć siedem osiem dziewięć dziesięć dwanaście
-    dwadzieścia trzydzieści dvě dva tři čtyři pět šest sedm osm devět deset dvanáct dvacet třicet
-    iki üç dört beş altı yedi sekiz dokuz yirmi otuz kırk elli kaksi kolme neljä viisi kuusi
-    seitsemän kahdeksan yhdeksän kymmenen kaksikymmentä két kettő három négy öt hét nyolc kilenc
-    tíz húsz harminc doi două trei patru cinci șase șapte zece douăzeci δύο δυο τρία τρεις τέσσερα
-    πέντε έξι επτά εφτά οκτώ οχτώ εννέα δέκα δώδεκα είκοσι τριάντα дві чотири шість сім вісім
-    десять двадцять тридцять שניים שתיים שני שלוש שלושה ארבע ארבעה חמש חמישה שש שבע שמונה תשע עשר
-    עשרה עשרים bốn sáu bảy tám chín mười dua tiga empat lima enam tujuh delapan sembilan sepuluh
-    puluh belas دو سه چهار پنج شش هفت هشت بیست ноль два две три четыре пять шесть семь восемь
-    девять десять двенадцать двадцать тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят
-    девяносто сто двести триста пятьсот اثنان ثلاثة ثلاث أربعة أربع خمسة خمس ستة ست سبعة سبع
-    ثمانية تسعة عشرة عشرون दो तीन चार पाँच पांच छह सात आठ दस बीस पचास
+    twice thrice eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth
+    nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth zwei
+    drei vier fünf sechs sieben acht neun zehn zwölf dreizehn vierzehn fünfzehn sechzehn siebzehn
+    achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig zéro vingt
+    vingts deux trois quatre cinq sept huit onze douze treize quatorze dix quinze seize vingt trente
+    quarante cinquante soixante cero dos tres cuatro cinco seis siete ocho nueve diez doce trece
+    catorce quince veinte treinta cuarenta cincuenta sesenta setenta ochenta noventa cien ciento
+    doscientos quinientos tre quattro cinque sette otto nove dieci undici dodici tredici quattordici
+    quindici venti trenta quaranta cinquanta sessanta settanta ottanta novanta dois duas três quatro
+    sete oito dez doze treze quinze vinte trinta quarenta cinquenta oitenta cem twee drie vijf zes
+    zeven negen tien twaalf twintig dertig två fyra sju åtta nio tio elva tolv femton tjugo trettio
+    fyrtio femtio seks syv sju otte åtte elleve tolv tyve femten femti dwa dwie trzy cztery pięć
+    sześć siedem osiem dziewięć dziesięć dwanaście dwadzieścia trzydzieści dvě dva tři čtyři pět
+    šest sedm osm devět deset dvanáct dvacet třicet iki üç dört beş altı yedi sekiz dokuz yirmi otuz
+    kırk elli kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän kymmenen kaksikymmentä két
+    kettő három négy öt hét nyolc kilenc tíz húsz harminc doi două trei patru cinci șase șapte zece
+    douăzeci δύο δυο τρία τρεις τέσσερα πέντε έξι επτά εφτά οκτώ οχτώ εννέα δέκα δώδεκα είκοσι
+    τριάντα дві чотири шість сім вісім десять двадцять тридцять שניים שתיים שני שלוש שלושה ארבע
+    ארבעה חמש חמישה שש שבע שמונה תשע עשר עשרה עשרים bốn sáu bảy tám chín mười dua tiga empat lima
+    enam tujuh delapan sembilan sepuluh puluh belas دو سه چهار پنج شش هفت هشت بیست ноль два две три
+    четыре пять шесть семь восемь девять десять двенадцать двадцать тридцать сорок пятьдесят
+    шестьдесят семьдесят восемьдесят девяносто двух трёх трех четырёх четырех пяти шести семи восьми
+    девяти десяти двадцати тридцати пятью шестью одиннадцать тринадцать четырнадцать пятнадцать
+    шестнадцать семнадцать восемнадцать девятнадцать двое трое четверо сто двести триста пятьсот
+    اثنان ثلاثة ثلاث أربعة أربع خمسة خمس ستة ست سبعة سبع ثمانية تسعة عشرة عشرون عشرين ثلاثون ثلاثين
+    أربعون أربعين خمسون خمسين ستون ستين سبعون سبعين ثمانون ثمانين تسعون تسعين اثنين مئتان مئتين दो
+    तीन चार पाँच पांच छह सात आठ दस बीस पचास ग्यारह बारह तेरह चौदह पंद्रह सोलह सत्रह अठारह उन्नीस
+    इक्कीस बाईस तेईस चौबीस पच्चीस छब्बीस सत्ताईस अट्ठाईस उनतीस तीस चालीस साठ सत्तर अस्सी नब्बे
+    altmış yetmiş seksen doksan jedenaście trzynaście czternaście piętnaście szesnaście siedemnaście
+    osiemnaście dziewiętnaście czterdzieści pięćdziesiąt sześćdziesiąt siedemdziesiąt osiemdziesiąt
+    dziewięćdziesiąt dwieście trzysta pięćset dwóch trzech czterech pięciu sześciu siedmiu ośmiu
+    dziewięciu dziesięciu dwudziestu trzydziestu jedenáct třináct čtrnáct patnáct šestnáct sedmnáct
+    osmnáct devatenáct čtyřicet padesát šedesát sedmdesát osmdesát devadesát σαράντα πενήντα εξήντα
+    εβδομήντα ογδόντα ενενήντα έντεκα одинадцять дванадцять тринадцять чотирнадцять шістнадцять
+    сімнадцять вісімнадцять шістдесят сімдесят вісімдесят двох трьох чотирьох עשרים שלושים ארבעים
+    חמישים שישים שבעים שמונים תשעים یازده دوازده سیزده چهارده پانزده شانزده هفده هجده نوزده سی چهل
+    پنجاه شصت هفتاد هشتاد نود dezasseis dezesseis dezassete dezessete dezoito dezenove dezanove
+    sessenta noventa duzentos trezentos tretton fjorton femton sexton sjutton arton nitton treizeci
+    patruzeci cincizeci
     """)
 )
 """Numbers in words, in lower case; without those that mean more than a number, also in another
@@ -151,6 +200,10 @@ MONTHS = frozenset(
     """)
 )
 """What stands before a day and belongs to it: March 5; it is capitalised in a text."""
+MINUS = frozenset(word_list("minus negative moins menos meno минус мінус eksi miinus mínusz"))
+"""What stands before a number and turns its sign, in lower case."""
+LETTER_SCALES = frozenset(word_list("k m b t bn mn tn mio mrd"))
+"""Scales that are written at the digits, in lower case: 3M euros, 5k dollars."""
 LABELS = frozenset(word_list("no nr nº rs kr chf rm"))
 """What else stands before a number: No. 5, Rs. 500."""
 NUMBERED = frozenset(
@@ -160,15 +213,31 @@ NUMBERED = frozenset(
 )
 """What stands before a Roman numeral, also one of a single letter: World War I."""
 
-GERMAN_NUMBER = re.compile(
+_DUTCH_TENS = "(?:twin|der|veer|vijf|zes|zeven|tach|negen)tig"
+_DUTCH_DIGIT = "(?:een|één|twee|drie|vier|vijf|zes|zeven|acht|negen)"
+ONE_WORD_NUMBER = re.compile(
     "(?:und|ein|zwei|drei|vier|fünf|sechs?|sieben|sieb|acht|neun|zehn|elf|zwölf|zwan|zig|ßig"
     "|hundert|tausend){2,}"
+    f"|(?:{_DUTCH_DIGIT}[eë]n)?{_DUTCH_TENS}|(?:der|veer|vijf|zes|zeven|acht|negen)tien"
+    "|(?:venti?|trenta?|quaranta?|cinquanta?|sessanta?|settanta?|ottanta?|novanta?|cento|mille"
+    "|mila|uno?|due|tr[eé]|quattro|cinque|sei|sette|otto|nove){2,}"
+    "|(?:dieci|veinti)(?:s[eé]is|siete|ocho|nueve|un[oa]?|ún|d[oó]s|tr[eé]s|cuatro|cinco)"
+    "|(?:dos|tres|cuatro|seis|sete|ocho|nove)cient[oa]s|quinient[oa]s"
+    "|(?:tjugo|trettio|fyrtio|femtio|sextio|sjuttio|åttio|nittio)"
+    "(?:ett|en|två|tre|fyra|fem|sex|sju|åtta|nio)?"
+    "|(?:tjue|tretti|førti|femti|seksti|sytti|åtti|nitti)(?:en|to|tre|fire|fem|seks|sju|åtte|ni)?"
+    "|(?:en|to|tre|fire|fem|seks|syv|otte|ni)og(?:tyve|tredive|fyrre|tres|firs|halv[a-z]{4,5})"
+    "|tredive|fyrre|halvtreds|halvfjerds|halvfems"
+    "|(?:yksi|kaksi|kolme|neljä|viisi|kuusi|seitsemän|kahdeksan|yhdeksän|kymmentä|toista|sataa?"
+    "|tuhat|tuhatta){2,}"
+    "|(?:egy|két|kettő|három|négy|öt|hat|hét|nyolc|kilenc|tizen|huszon|harminc|negyven|ötven"
+    "|hatvan|hetven|nyolcvan|kilencven|száz|ezer){2,}"
 )
-"""Numbers that German writes as one word: dreiundzwanzig, fünfhundert."""
+"""Numbers that many languages write as one word: dreiundzwanzig, ventuno, tjugotre, satakaksi."""
 
 _NO_VOWEL = re.compile(r"(?i)(?!(?:vs|mr|mrs|dr|x)$)[b-df-hj-np-tv-xzµμΩ]{1,5}")
 _CAPITALS = re.compile(r"[A-Z]{2,5}|[a-zµμ]{1,3}[A-Z][A-Za-z]{0,3}|[ΩJKLNVWATΩ]")
-_SYMBOL = re.compile(r"[%‰‱°º′″€$£¥₹₽₩₪₫฿₺₴¢]|[°º][CFKcf]")
+_SYMBOL = re.compile(r"[%‰‱°℃℉º′″€$£¥₹₽₩₪₫฿₺₴¢]|[°º][CFKcf]")
 _PARTS = re.compile(r"[/·⋅*²³⁻¹-]+|\^?-?\d+$")
 
 
@@ -185,25 +254,49 @@ def is_unit(word: str) -> bool:
     return word[-1].isdecimal() <= word[0].isalpha() and all(map(is_unit, parts))
 
 
+_THAI = "กิโลเมตร|เมตร|เซนติเมตร|กิโลกรัม|กรัม|บาท|ชั่วโมง|นาที|วินาที|สัปดาห์|เดือน|วัน|ปี|เปอร์เซ็นต์"
 _NAMED = (
     "平方公里|平方千米|平方米|立方米|公里|公斤|公尺|公分|公顷|公升|千米|千克|厘米|毫米|毫升|英里|英尺|英寸|摄氏度|华氏度|百分点"
     "|分钟|小时|星期|礼拜|个月|個月|年代|世纪|美元|欧元|日元|英镑|人民币|港币|句话|段落|个字|个词"
     "|ヶ月|か月|カ月|ヵ月|時間|分間|秒間|週間|年間|日間|世紀|文字|単語|[ァ-ヴー]+"
     "|킬로미터|센티미터|밀리미터|미터|킬로그램|그램|리터|시간|퍼센트|개월|주일|세기|문장|단어|글자|달러|유로"
-    "|กิโลเมตร|เมตร|เซนติเมตร|กิโลกรัม|กรัม|บาท|ชั่วโมง|นาที|วินาที|สัปดาห์|เดือน|วัน|ปี|เปอร์เซ็นต์"
+    f"|[㌀-㏿]|{_THAI}"
 )
 _SCALE = "(?:[十百千万萬亿億兆억만]|ล้าน|พัน|ร้อย|หมื่น|แสน)"
 _COUNTERS = (
     "个個句字词詞段章条條点點天年月日周週时時分秒元円圆圓块塊岁歳人名位次回本冊册台枚"
-    "杯只隻种種倍行页頁つ步件项項度号號期届"
+    "杯只隻种種倍行页頁つ步件项項度号號期届成折"
 )
+_KOREAN_COUNTERS = "명|개|살|원|번|권|마리|대|장|병|잔|시|분|초|일|월|년|주|세기|가지|배|줄"
 UNSPACED_UNIT = re.compile(f"{_SCALE}*(?:{_NAMED}|(?=\\w)[{UNSPACED}])?")
 """What follows digits in a script without spaces: what is listed, or one character."""
-SPACED_UNIT = re.compile(f" (?:{_SCALE}+(?:{_NAMED})?|{_NAMED})")
-"""Likewise after a space."""
-_NUMERAL = "[〇零一二三四五六七八九十百千万萬亿億兆两兩半]"
-UNSPACED_NUMBER = re.compile(
-    f"第?(?:{_NUMERAL}+分之{_NUMERAL}+|{_NUMERAL}+(?:[点點]{_NUMERAL}+)?(?:{_NAMED}|[{_COUNTERS}])"
-    f"|{_NUMERAL}{{2,}})"
+SPACED_UNIT = re.compile(
+    f" (?:{_SCALE}+(?:{_NAMED})?|{_NAMED}|(?:{_KOREAN_COUNTERS})(?![가-힣]{{2}}))"
 )
-"""A number in Chinese characters; a single one only before a unit."""
+"""Likewise after a space."""
+_BEFORE = (
+    "(?:午前|午後|上午|下午|凌晨|早上|中午|傍晚|晚上|零下|公元前|紀元前|令和|平成|昭和"
+    "|오전|오후|기원전|영하) ?"
+)
+UNSPACED_BEFORE = re.compile(f"{_BEFORE}$")
+"""What stands before a number in a script without spaces and belongs to it: 下午3点."""
+_NUMERAL = "[〇零一二三四五六七八九十百千万萬亿億兆两兩半壹贰貳叁參肆伍陆陸柒捌玖拾佰仟]"
+_CHINESE = (
+    f"(?:第|{_BEFORE})?(?:{_NUMERAL}+分之{_NUMERAL}+"
+    f"|{_NUMERAL}+[点點]{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])?"
+    f"|{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])|{_NUMERAL}{{2,}})"
+    "|(?:星期|礼拜|禮拜|周|週)[一二三四五六日天]"
+)
+# Numbers in Korean and Thai are also syllables of words: they count only before a unit.
+_KOREAN = (
+    "(?<![가-힣])(?:"
+    "(?:(?:열|스물|서른|마흔|쉰|예순)?(?:두|세|네|다섯|여섯|일곱|여덟|아홉)|열|스무|서른|마흔|쉰) ?"
+    "|[일이삼사오육칠팔구십백천만억]*[십백천만억][일이삼사오육칠팔구]? "
+    f")(?:{_KOREAN_COUNTERS}|{_NAMED})"
+)
+_THAI_NUMBER = (
+    "(?:หนึ่ง|สอง|สาม|สี่|ห้า|หก|เจ็ด|แปด|เก้า|สิบ|ยี่|เอ็ด|ร้อย|พัน|หมื่น|แสน|ล้าน){1,12}+ ?"
+    f"(?:{_THAI}|คน|ข้อ|คำ|ครั้ง)"
+)
+UNSPACED_NUMBER = re.compile(f"{_CHINESE}|{_KOREAN}|{_THAI_NUMBER}")
+"""A number in characters or words of a script without spaces; a single one only before a unit."""

@@ -62,6 +62,32 @@ def test_a_change_between_delimiters_is_noticed(prompt, rewrite):
     require_noticed(prompt, rewrite)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("Er rief ,,Hallo Welt'' laut", "Er rief ,,Hallo Mond'' laut"),
+        ("Er rief ,,Hallo Welt“", "Er rief ,,Hallo Mond“"),
+        (',,Ala ma kota" rzekł', ',,Ala ma psa" rzekł'),
+        ("He wrote ''hello world'' there", "He wrote ''hello moon'' there"),
+    ],
+)
+def test_a_change_between_commas_or_apostrophes_for_quotes_is_noticed(prompt, rewrite):
+    """Regression: quotes as they are typed without a key for them were not known."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("Solve x'' = y and y'' = x", "Solve x'' = y, and also y'' = x"),
+        ("compare '' and '' here", "Compare '' and '' in code"),
+        ('a,,b is " odd', 'Why is a,,b " odd'),
+    ],
+)
+def test_two_commas_or_apostrophes_that_quote_nothing_protect_nothing(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite) == ()
+
+
 PAIRS = "“” „“ «» »« ”” ‘’ ‚‘ ‹› 「」 『』 《》 〈〉 ❝❞ \"\" '' ＂＂ `` [] {} 【】 $$"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from alignpro_lite.rewriting.spans import protect
 from tests.support.changed_spans import require_noticed
 
 
@@ -50,3 +51,21 @@ from tests.support.changed_spans import require_noticed
 def test_a_change_of_an_address_is_noticed(prompt, rewrite):
     """Regression: only a few quotes, plain URLs and a short list of units were known."""
     require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("edit .gitignore", "edit .gitattributes"),
+        ("read .env.local first", "read .env.prod first"),
+        ("convert .pdf to .docx", "convert .pdf to .odt"),
+        ("use .NET", "use .NOT"),
+    ],
+)
+def test_a_change_of_a_hidden_file_or_a_suffix_is_noticed(prompt, rewrite):
+    """Regression: the full stop that a name begins with was taken for that of a sentence."""
+    require_noticed(prompt, rewrite)
+
+
+def test_a_full_stop_on_the_wrong_side_of_a_space_is_no_name():
+    assert protect("what is love .explain it").broken_by("What is love? Explain it.") == ()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.rewriting.spans.options import announced_options
 from tests.support.changed_spans import require_noticed
 
 
@@ -32,6 +36,7 @@ from tests.support.changed_spans import require_noticed
         ("A. red B. blue", "A. red B. blue C. green"),
         ("Option A: cat\nOption B: dog", "Option A: cat\nOption B: cow"),
         ("Ⓐ red Ⓑ blue", "Ⓐ red Ⓑ green"),
+        ("1️⃣ red 2️⃣ blue", "1️⃣ red 2️⃣ green"),
         ("1) red, 2) blue", "1) red, 2) green"),
         ("Ａ．猫\u3000Ｂ．犬", "Ａ．猫\u3000Ｂ．牛"),
         ("А) кот Б) пёс", "А) кот Б) бык"),
@@ -61,3 +66,53 @@ from tests.support.changed_spans import require_noticed
 def test_a_change_of_an_option_is_noticed(prompt, rewrite):
     """Regression: only a few quotes, plain URLs and a short list of units were known."""
     require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("1- red 2- blue", "1- red 2- grey"),
+        ("A- red\nB- blue", "A- red\nB- grey"),
+        ("١- قط\n٢- كلب", "١- قط\n٢- بقرة"),
+        ("क) लाल ख) नीला", "क) लाल ख) हरा"),
+        ("・猫\n・犬", "・猫\n・牛"),
+        ("✅ cat\n❌ dog", "✅ cat\n❌ cow"),
+        ("Choose one: cat, dog", "Choose one: cat, cow"),
+        ("Opcje: kot, pies", "Opcje: kot, krowa"),
+        ("Opties: kat, hond", "Opties: kat, koe"),
+        ("Alternativ: katt, hund", "Alternativ: katt, ko"),
+        ("Seçenekler: kedi, köpek", "Seçenekler: kedi, inek"),
+        ("الخيارات: قط، كلب", "الخيارات: قط، بقرة"),
+        ("विकल्प: बिल्ली, कुत्ता", "विकल्प: बिल्ली, गाय"),
+        ("Lựa chọn: mèo, chó", "Lựa chọn: mèo, bò"),
+        ("Pilihan: kucing, anjing", "Pilihan: kucing, sapi"),
+        ("ตัวเลือก: แมว หมา", "ตัวเลือก: แมว วัว"),
+    ],
+)
+def test_a_change_of_an_option_in_more_spellings_is_noticed(prompt, rewrite):
+    """Regression: a hyphen at a label, letters of Hindi, ・ and emoji marked no option, and what
+    announces options was known in eight languages only."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("in the 19- and 20-year range", "In the 19- and 20-year range, who won?"),
+        ("a- and b-side", "What are an a- and b-side?"),
+        ("there are alternatives to it", "Which alternatives to it are there?"),
+    ],
+)
+def test_a_hyphen_or_a_word_alone_makes_no_option(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite) == ()
+
+
+@pytest.mark.parametrize("shape", ["Options:\n", "Options: "])
+def test_options_announced_again_and_again_take_no_long_time(shape):
+    """Regression: each of them was read to the end of its paragraph. 60,000 characters took 0.8 s,
+    twice as many four times as long."""
+    text = shape * (600_000 // len(shape))
+    begun = time.process_time()
+    found = list(announced_options(text))
+    assert time.process_time() - begun < 5
+    assert found == [(0, len(text.rstrip("\n")) + ("\n" in shape))]

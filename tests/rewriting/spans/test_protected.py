@@ -246,6 +246,12 @@ SHAPES = [
         "two ",
         "https://a.b/c?d=1&",
         "http://",
+        "--a ",
+        "-a ",
+        ".env ",
+        "> a\n",
+        ",,a ",
+        "''a ",
         "/a",
         "\\",
         "~~~\n",
@@ -303,3 +309,29 @@ def test_a_million_characters_take_seconds(text):
 def test_a_change_of_a_marker_or_a_sign_is_noticed(prompt, rewrite):
     """Regression: only a few quotes, plain URLs and a short list of units were known."""
     require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("run ls -la now", "run ls -lh now"),
+        ("tar -xzvf of it", "tar -xzf of it"),
+        ("use --color=auto here", "use --color=never here"),
+        ("what does --verbose do", "what does --quiet do"),
+    ],
+)
+def test_a_change_of_an_option_of_a_command_is_noticed(prompt, rewrite):
+    """Regression: a word behind a dash was a word like others."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("I like cats -and dogs", "I like cats and dogs"),
+        ("-eggs\n-milk\nwhat can i cook", "-eggs\n-milk\nWhat can I cook with these?"),
+        ("a well -known fact", "a well-known fact"),
+    ],
+)
+def test_a_dash_at_a_word_of_prose_may_go(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite) == ()

@@ -193,6 +193,111 @@ def test_a_change_of_a_quantity_is_noticed(prompt, rewrite):
 
 
 @pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("ราคา ๒๐ บาท", "ราคา ๓๐ บาท"),
+        ("ວັນທີ ໑໒", "ວັນທີ ໑໓"),
+        ("ថ្ងៃទី ១២", "ថ្ងៃទី ១៣"),
+        ("နေ့ ၁၂", "နေ့ ၁၃"),
+        ("choose ③", "choose ④"),
+        ("③番", "④番"),
+    ],
+)
+def test_a_change_of_digits_of_any_script_is_noticed(prompt, rewrite):
+    """Regression: digits of Thai, Lao, Khmer and Burmese counted as letters that end a word, and
+    circled ones as none, so that no number was found."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("twenty-one pilots", "twenty-two pilots"),
+        ("a ten-year-old", "a six-year-old"),
+        ("the thirteenth floor", "the fourteenth floor"),
+        ("the twenty-first", "the twenty-second"),
+        ("one-and-a-half hours", "two-and-a-half hours"),
+        ("World War One", "World War Two"),
+        ("vingt-et-un ans", "vingt-deux ans"),
+        ("soixante-dix pages", "soixante-quinze pages"),
+        ("ventuno pagine", "ventidue pagine"),
+        ("veintiuno", "veintidós"),
+        ("drieëntwintig", "vierentwintig"),
+        ("tjugotre", "tjugofyra"),
+        ("enogtyve", "toogtyve"),
+        ("viisikymmentä", "kuusikymmentä"),
+        ("huszonhárom", "huszonnégy"),
+        ("dwudziestu uczniów", "trzydziestu uczniów"),
+        ("до пяти", "до шести"),
+        ("لمدة عشرين يوما", "لمدة ثلاثين يوما"),
+        ("ארבעים יום", "חמישים יום"),
+        ("इक्कीस", "बाईस"),
+        ("壹佰元", "贰佰元"),
+        ("打八折", "打七折"),
+        ("一点五", "一点六"),
+        ("星期三见", "星期四见"),
+        ("세 개만", "네 개만"),
+        ("오천 원", "육천 원"),
+        ("ใช้เวลาสามวัน", "ใช้เวลาสี่วัน"),
+    ],
+)
+def test_a_change_of_a_number_in_words_is_noticed(prompt, rewrite):
+    """Regression: of numbers that are compounds or inflected, most were not known as numbers."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("minus 5 degrees", "plus 5 degrees"),
+        ("below 5", "below minus 5"),
+        ("3.5M euros", "3.5M dollars"),
+        ("5kg per week", "5kg per day"),
+        ("at 40° N", "at 40° S"),
+        ("20 ℃", "20 ℉"),
+        ("5 ㎏", "5 ㎎"),
+        ("Mar. 5", "Apr. 5"),
+        ("下午三点", "上午三点"),
+        ("午前3時", "午後3時"),
+        ("오후 3시", "오전 3시"),
+        ("3 명", "3 개"),
+        ("5 godzin", "5 minut"),
+        ("5 timmar", "5 dagar"),
+        ("5 gün", "5 saat"),
+        ("5 tuntia", "5 päivää"),
+        ("5 hodin", "5 minut"),
+        ("5 órát", "5 percet"),
+        ("5 ώρες", "5 λεπτά"),
+        ("5 годин", "5 хвилин"),
+        ("5 jam", "5 menit"),
+        ("5 giờ", "5 phút"),
+        ("5 שעות", "5 דקות"),
+        ("5 ساعت", "5 دقیقه"),
+        ("20 baht", "20 dong"),
+    ],
+)
+def test_a_change_of_what_belongs_to_a_number_is_noticed(prompt, rewrite):
+    """Regression: signs and halves of the day in words, what follows a unit at the digits, and
+    everyday units of languages whose scales were known did not belong to their number."""
+    require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("ต้องห้ามอะไรบ้าง", "โปรดอธิบายว่าต้องห้ามอะไรบ้าง"),
+        ("한 번 설명해줘", "자세히 설명해줘"),
+        ("만일 비가 오면", "만일 비가 오면 어떻게 하나요"),
+        ("Type one sentence", "Write one sentence"),
+        ("Can I eat 5 a day?", "May I eat 5 a day?"),
+        ("minus the noise", "without the noise"),
+    ],
+)
+def test_words_that_only_look_like_numbers_may_change(prompt, rewrite):
+    assert protect(prompt).broken_by(rewrite) == ()
+
+
+@pytest.mark.parametrize(
     "rewrite", ["It is 115 km", "at 15 km/h", "1.15 km", "15 kmh", "15", "fifteen km", ""]
 )
 def test_a_number_is_kept_only_as_it_stands(rewrite):

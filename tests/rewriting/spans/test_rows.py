@@ -31,3 +31,15 @@ from tests.support.changed_spans import require_noticed
 def test_a_change_of_a_line_of_code_or_a_table_is_noticed(prompt, rewrite):
     """Regression: only a few quotes, plain URLs and a short list of units were known."""
     require_noticed(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("> see you soon\n> all of you\nReply", "> see you soon\n> some of you\nReply"),
+        ("Reply to\n>see you soon", "Reply to\n>see you then"),
+    ],
+)
+def test_a_change_of_a_quoted_line_is_noticed(prompt, rewrite):
+    """Regression: lines that a mail quotes with > could be rewritten."""
+    require_noticed(prompt, rewrite)
