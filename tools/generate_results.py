@@ -58,9 +58,9 @@ PAPER = """| | here | Align-Pro paper, figures 2 and 3, table 1 |
 | variance within a prompt, minus that without a prompter | {variance} | below 0 in all 12 cells |
 | win rate against no prompter | {wins} | up to 67 % |
 
-The column "here" is for the prompter that comes with the package, which learned from examples; the
-paper's learned from the reward. The paper's numbers are read off its plots. Its oracle is the 8B target
-aligned by RLHF."""
+The column "here" is for the prompter that comes with the package, which learned from examples;
+the paper's learned from the reward. The paper's numbers are read off its plots. Its oracle is the
+8B target aligned by RLHF."""
 
 
 def page(main: Found, paper: Found | None, bpo: Found | None, bound: Found | None) -> str:
