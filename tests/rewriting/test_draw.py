@@ -13,6 +13,7 @@ import pytest
 from alignpro_lite import AlignedModel, Budget, DeviceRequest, Request, RhoStar, Sampling
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.errors import InputError, RegistryError, RewardError
+from alignpro_lite.prompter.profile import DOUBT
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.language import language_model
@@ -169,11 +170,21 @@ def test_a_prompter_that_leaves_the_prompt_as_it_is_says_so():
 HINTED = f"{PROMPT}\n\nAnswer in steps."
 
 
-@pytest.mark.parametrize(("no_hint", "sent"), [(0.0999, HINTED), (0.1001, PROMPT)])
-def test_a_prompter_in_doubt_adds_nothing(no_hint, sent):
+@pytest.mark.parametrize(
+    ("doubt", "no_hint", "sent"),
+    [
+        (DOUBT, 0.0999, HINTED),
+        (DOUBT, 0.1001, PROMPT),
+        (0.4, 0.3999, HINTED),
+        (0.4, 0.4001, PROMPT),
+        (1.0, 0.9999, HINTED),
+    ],
+)
+def test_a_prompter_in_doubt_adds_nothing(doubt, no_hint, sent):
     """A hint that it was not sure of talked the target out of refusing."""
     prompter = FakePrompter([HINTED])
     prompter.no_hint = no_hint
+    prompter.profile = replace(prompter.profile, doubt=doubt)
     choice = drawn(prompter)
     assert choice.sent == sent
     assert (choice.reason == "the prompter doubts that a hint helps") == (sent == PROMPT)

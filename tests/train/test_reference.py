@@ -36,6 +36,7 @@ CONFIG = """
 [prompter]
 base = "{base}"
 max_tokens = 6
+doubt = 0.3
 dtype = "float32"
 rank = 2
 modules = ["q_proj", "v_proj"]
@@ -96,6 +97,7 @@ def test_a_run_leaves_an_adapter_with_its_card_and_hints_to_read(folder, base):
     assert card is not None
     assert card.is_reference
     assert card.reference_rank == 2
+    assert card.profile("it", is_trained=False).doubt == 0.3
     assert card.template.examples == ()
     assert card.template.system == AUGMENT.system
     best = min(line["held_out"] for line in lines if "held_out" in line)
