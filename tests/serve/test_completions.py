@@ -251,6 +251,15 @@ def test_what_is_no_json_object_is_refused(server, body):
     assert answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("field", ["foo", "messages", "stop", "response_format"])
+def test_what_is_nested_too_deep_is_refused(server, field):
+    """Some hundred levels were parsed and then too deep for the message about them: 500."""
+    body = '{"model": "tiny", "messages": [], "%s": %s1%s}' % (field, '{"a":' * 700, "}" * 700)
+    answer = httpx.post(f"{server.url}/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert "nested 100 deep" in answer.json()["error"]["message"]
+
+
 def test_unknown_paths_and_methods_answer_in_the_same_form(server):
     assert httpx.get(f"{server.url}/v1/embeddings").json()["error"]["type"]
     wrong = httpx.get(f"{server.url}/v1/chat/completions")
