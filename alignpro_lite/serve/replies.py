@@ -118,7 +118,7 @@ def _bare_token(token: TokenLogProb) -> dict[str, Any]:
 
 
 class _TokenPlaces:
-    """Where the tokens of an answer begin in its text; halves of a character begin where it does."""
+    """Where the tokens of an answer begin in its text; parts of a character begin where it does."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -266,7 +266,8 @@ def test_what_is_no_json_object_is_refused(server, body):
 @pytest.mark.parametrize("field", ["foo", "messages", "stop", "response_format"])
 def test_what_is_nested_too_deep_is_refused(server, field):
     """Some hundred levels were parsed and then too deep for the message about them: 500."""
-    body = '{"model": "tiny", "messages": [], "%s": %s1%s}' % (field, '{"a":' * 700, "}" * 700)
+    deep = '{"a":' * 700 + "1" + "}" * 700
+    body = f'{{"model": "tiny", "messages": [], "{field}": {deep}}}'
     answer = httpx.post(f"{server.url}/v1/chat/completions", content=body)
     assert answer.status_code == 400
     assert "nested 100 deep" in answer.json()["error"]["message"]
