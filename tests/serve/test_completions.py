@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import openai
@@ -344,7 +345,7 @@ def test_a_stream_says_where_tokens_begin_in_the_whole_answer(client):
     assert streamed == places
     whole, half = (TokenLogProb(1, piece, 0.0) for piece in ("Ä".encode(), b"\xc3"))
     other_half = TokenLogProb(2, b"\xa4", 0.0)
-    result = SimpleNamespace(answer="äÄÄ", log_probs=[half, other_half, whole, whole])
+    result: Any = SimpleNamespace(answer="äÄÄ", log_probs=[half, other_half, whole, whole])
     assert TextForm().choice(result)["logprobs"]["text_offset"] == [0, 0, 1, 2]
 
 
