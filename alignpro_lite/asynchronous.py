@@ -118,8 +118,10 @@ class AsyncAlignedModel:
         def tell(progress: Progress) -> None:
             loop.call_soon_threadsafe(on_progress, progress)
 
+        loaded: list[AnsweringModel] = []
+
         def load() -> AnsweringModel:
-            return AlignedModel.load(
+            model = AlignedModel.load(
                 target,
                 prompter,
                 reward,
@@ -130,12 +132,16 @@ class AsyncAlignedModel:
                 cancellation=cancellation,
                 isolated=isolated,
             )
+            loaded.append(model)
+            return model
 
         pool = _new_pool()
         try:
             return cls(await _in_pool(pool, load, cancellation.cancel), pool)
         except BaseException:
             pool.shutdown()
+            for model in loaded:  # the task was cancelled when they were ready already
+                model.close()
             raise
 
     async def __aenter__(self) -> AsyncAlignedModel:

@@ -26,6 +26,7 @@ from alignpro_lite.wire import (
     FrameWriter,
     LoadOrder,
     PromptOrder,
+    order_body,
     pack_reply,
     read_frame,
     unpack_order,
@@ -81,7 +82,7 @@ class _EngineProcess:
             self._calls.pop(call.number, None)
 
     def _load(self, call: _Call, frame: Frame) -> None:
-        order: LoadOrder = frame.body
+        order: LoadOrder = order_body(frame)
 
         def tell(progress: Progress) -> None:
             call.reply("progress", progress)
@@ -98,7 +99,7 @@ class _EngineProcess:
         call.reply("ready")
 
     def _stream(self, call: _Call, frame: Frame) -> None:
-        ask: PromptOrder = frame.body
+        ask: PromptOrder = order_body(frame)
         stream = self._loaded.stream(ask.prompt, ask.request)
         call.cancelled_by(stream.cancel)
         call.reply("ready")
@@ -109,7 +110,7 @@ class _EngineProcess:
                 call.wait(stream)
 
     def _rewrite(self, call: _Call, frame: Frame) -> None:
-        ask: PromptOrder = frame.body
+        ask: PromptOrder = order_body(frame)
         cancellation = Cancellation()
         call.cancelled_by(cancellation.cancel)
         found = self._loaded.rewrite(ask.prompt, ask.count, ask.request, cancellation)
@@ -140,14 +141,21 @@ class _Call:
 
     def take(self, frame: Frame) -> None:
         """A frame for this call, from the thread that reads them."""
-        if frame.kind == "cancel":
+        if frame.kind in ("cancel", "end"):
             self._cancellation.cancel()
-        self._inbox.put(frame)
+        if frame.kind != "cancel":
+            self._inbox.put(frame)
 
     def wait(self, stream: AlignedStream) -> None:
-        """Until the app asks for what comes next, it may choose another prompt."""
-        while not self._cancellation.asked and (frame := self._inbox.get()).kind == "use":
+        """Until the app asks for what comes next, it may choose another prompt.
+
+        Also once the stream is cancelled: the app awaits an answer to each choice, and nothing
+        else. Only when nobody asks any more, there is nothing to wait for, now and later.
+        """
+        while (frame := self._inbox.get()).kind == "use":
             try:
-                self.reply("choice", stream.use(frame.body))
+                self.reply("choice", stream.use(order_body(frame)))
             except AlignProError as error:
                 self.reply("failure", Failure(type(error).__name__, error.problem, error.cure))
+        if frame.kind == "end":
+            self._inbox.put(frame)

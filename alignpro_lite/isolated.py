@@ -31,7 +31,7 @@ from alignpro_lite.prompter.prompter import Rewrite
 from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.rewriting.request import Request
 from alignpro_lite.rewriting.result import Choice, Result
-from alignpro_lite.stream import EventStream, answer_has_begun
+from alignpro_lite.stream import Answering, EventStream, answer_has_begun
 from alignpro_lite.wire import (
     Frame,
     FrameWriter,
@@ -150,40 +150,45 @@ class IsolatedStream(EventStream):
     """An answer that is made in another process."""
 
     def __init__(self, call: _EngineCall, prompt: str) -> None:
-        super().__init__(prompt)
+        super().__init__(prompt, _AnsweringElsewhere(call))
+        dropped = weakref.finalize(self, call.end)
+        dropped.atexit = False
+
+
+class _AnsweringElsewhere(Answering):
+    """The events that another process sends."""
+
+    def __init__(self, call: _EngineCall) -> None:
         self._call = call
         self._result: Result | None = None
         self._is_held = True
         """Whether the process waits until the next event is asked for."""
-        dropped = weakref.finalize(self, call.end)
-        dropped.atexit = False
 
     def use(self, text: str) -> Choice:
-        """Send this prompt instead of what was chosen; see `AlignedStream.use`."""
+        """Send this prompt instead; see `EventStream.use`."""
         if not self._is_held or self._result is not None:
             raise answer_has_begun()
         check_prompt(text)
         self._call.send("use", text)
-        self._choice = cast(Choice, self._call.get().body)
-        return self._choice
+        self.choice = cast(Choice, self._call.get().body)
+        return self.choice
 
     def cancel(self) -> None:
         """Stop as soon as the step under way is done; from any thread."""
         self._call.cancel()
 
     def result(self) -> Result:
-        """Read the rest of the answer and sum it up.
+        """What has come of it.
 
         Raises:
             CancelledError: It ended before it was done.
         """
-        for _ in self.events():
-            pass
         if self._result is None:
             raise CancelledError
         return self._result
 
-    def _events(self) -> Generator[Event]:
+    def events(self) -> Generator[Event]:
+        """The events from the first to the last, each made when it is asked for."""
         try:
             while self._result is None:
                 if self._is_held:
@@ -192,7 +197,7 @@ class IsolatedStream(EventStream):
                 event: Event = self._call.get().body
                 self._is_held = not isinstance(event, Reasoning | Text)
                 if isinstance(event, Rewritten):
-                    self._choice = event.choice
+                    self.choice = event.choice
                 if isinstance(event, Done):
                     self._result = event.result
                 yield event
@@ -238,7 +243,7 @@ class _EngineCall:
     def end(self) -> None:
         """Nobody waits for it any more."""
         if self._engine.forget(self._number):
-            self.cancel()
+            self.send("end")
 
 
 @dataclass(frozen=True)
@@ -296,13 +301,21 @@ class _Engine:
         return self._failure is not None
 
     def call(self, kind: str, body: object) -> _EngineCall:
-        """PromptOrder for something."""
+        """Ask for something.
+
+        Raises:
+            InputError: It holds what cannot travel.
+        """
         with self._lock:
             call = _EngineCall(self, next(self._numbers))
             self._calls[call._number] = call
             if self._failure is not None:
                 call.inbox.put(self._failure)
-        call.send(kind, body)
+        try:
+            call.send(kind, body)
+        except BaseException:
+            self.forget(call._number)
+            raise
         return call
 
     def send(self, frame: Frame) -> None:

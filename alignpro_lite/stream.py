@@ -13,7 +13,7 @@ from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import FinishReason
 from alignpro_lite.decoding.reasoning import Passage
 from alignpro_lite.decoding.sampling import Consumer, stream_seed
-from alignpro_lite.errors import InputError
+from alignpro_lite.errors import AlignProError, InputError
 from alignpro_lite.events import Done, Event, Reasoning, Rewriting, Rewritten, Text
 from alignpro_lite.rewriting.draw import DrawModels, chosen_by_user, drawing, unchanged
 from alignpro_lite.rewriting.request import Request
@@ -23,29 +23,61 @@ from alignpro_lite.rewriting.trials import Trial
 from alignpro_lite.target.question import Question
 
 
-class EventStream(ABC):
+class Answering(ABC):
+    """The work behind a stream.
+
+    It knows nothing of the stream, which so is gone, and has ended the work, as soon as nobody
+    refers to it: a circle of references would wait for the garbage collector and decode meanwhile.
+
+    Attributes:
+        choice: Which prompt goes to the target; None before it is known.
+    """
+
+    choice: Choice | None = None
+
+    @abstractmethod
+    def events(self) -> Generator[Event]:
+        """The events from the first to the last, each made when it is asked for."""
+
+    @abstractmethod
+    def use(self, text: str) -> Choice:
+        """Send this prompt instead; see `EventStream.use`."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Stop as soon as the step under way is done; from any thread."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """What has come of it."""
+
+
+class EventStream:
     """An answer being made: iterate for pieces of text, or over `events`; then ask for `result`.
 
     `cancel` works from any thread, while the prompt is rewritten and while the
-    answer is decoded. All else is for the thread that reads.
+    answer is decoded. All else is for the thread that reads. A stream that nobody refers to any
+    more is cancelled.
     """
 
-    def __init__(self, prompt: str) -> None:
+    def __init__(self, prompt: str, answering: Answering) -> None:
         """Begin nothing yet.
 
         Args:
             prompt: x.
+            answering: Makes the events.
         """
         self._prompt = prompt
-        self._choice: Choice | None = None
+        self._answering = answering
         self._ahead: deque[Event] = deque()
         """Events that `prepare` has read and no iteration has yielded."""
-        self._work = self._events()
+        self._work = answering.events()
+        self._failure: AlignProError | None = None
 
     @property
     def choice(self) -> Choice | None:
         """Which prompt goes to the target; None before it is known."""
-        return self._choice
+        return self._answering.choice
 
     def prepare(self) -> Choice:
         """Rewrite the prompt, without answering it yet; the second call changes nothing.
@@ -53,11 +85,10 @@ class EventStream(ABC):
         Raises:
             InputError, ContextOverflowError, BundleError, RewardError: See `drawing`.
         """
-        while self._choice is None and (event := next(self._work, None)):
+        while self.choice is None and (event := self._step()):
             self._ahead.append(event)
-        return self._chosen
+        return self.choice or unchanged(self._prompt, "cancelled")
 
-    @abstractmethod
     def use(self, text: str) -> Choice:
         """Send this prompt instead of what was chosen, before the answer begins.
 
@@ -71,14 +102,17 @@ class EventStream(ABC):
         Raises:
             InputError: The text is empty or not text, or the answer has begun.
         """
+        return self._answering.use(text)
 
-    @abstractmethod
     def cancel(self) -> None:
         """Stop as soon as the step under way is done; from any thread."""
+        self._answering.cancel()
 
-    @abstractmethod
     def result(self) -> Result:
         """Read the rest of the answer and sum it up."""
+        for _ in self.events():
+            pass
+        return self._answering.result()
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of the answer as they are decoded; iterating again continues the same answer."""
@@ -95,15 +129,17 @@ class EventStream(ABC):
         return iter(self._next, None)
 
     def _next(self) -> Event | None:
-        return self._ahead.popleft() if self._ahead else next(self._work, None)
+        return self._ahead.popleft() if self._ahead else self._step()
 
-    @abstractmethod
-    def _events(self) -> Generator[Event]:
-        """The events from the first to the last, each made when it is asked for."""
-
-    @property
-    def _chosen(self) -> Choice:
-        return self._choice or unchanged(self._prompt, "cancelled")
+    def _step(self) -> Event | None:
+        """The next event that is made; what has failed fails again."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return next(self._work, None)
+        except AlignProError as error:
+            self._failure = error
+            raise
 
 
 def answer_has_begun() -> InputError:
@@ -118,7 +154,13 @@ class AlignedStream(EventStream):
     """An answer that is made in this process."""
 
     def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
-        super().__init__(protected.prompt)
+        super().__init__(protected.prompt, _Answering(models, protected, request))
+
+
+class _Answering(Answering):
+    """The rewrite and the answer, from the models of this process."""
+
+    def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
         self._models = models
         self._protected = protected
         self._request = request
@@ -132,16 +174,17 @@ class AlignedStream(EventStream):
         self._thought_only = False
 
     def use(self, text: str) -> Choice:
-        """Send this prompt instead of what was chosen; see `EventStream.use`."""
+        """Send this prompt instead; see `EventStream.use`."""
         if self._has_begun:
             raise answer_has_begun()
         check_prompt(text)
-        if self._choice is None or text != self._choice.sent:
-            rewrite = self._choice.rewrite if self._choice else None
+        if self.choice is None or text != self.choice.sent:
+            rewrite = self.choice.rewrite if self.choice else None
             self._choose(chosen_by_user(self._protected.prompt, text, rewrite))
         return self._chosen
 
-    def _events(self) -> Generator[Event]:
+    def events(self) -> Generator[Event]:
+        """The events from the first to the last, each made when it is asked for."""
         yield from self._rewritten()
         choice = self._chosen
         self._has_begun = True
@@ -151,27 +194,27 @@ class AlignedStream(EventStream):
             yield from self._whole(choice.answer)
         else:
             yield from self._decoded(choice)
-        yield Done(self._summary())
+        yield Done(self.result())
 
     def _rewritten(self) -> Iterator[Event]:
         """Choose the prompt; the user may do so between any two events."""
-        if self._choice is None and self._cancellation.asked:
+        if self.choice is None and self._cancellation.asked:
             self._choose(unchanged(self._protected.prompt, "cancelled"))
-        if self._choice is None and self._models.prompter and not self._request.why_kept:
+        if self.choice is None and self._models.prompter and not self._request.why_kept:
             yield Rewriting()
         steps = drawing(self._models, self._protected, self._request, self._cancellation)
-        while self._choice is None:
+        while self.choice is None:
             try:
                 yield next(steps)
             except StopIteration as done:
                 self._choose(done.value)
         told = None
-        while told is not self._choice:
-            told = self._choice
+        while told is not self.choice:
+            told = self.choice
             yield Rewritten(told)
 
     def _choose(self, choice: Choice) -> None:
-        self._choice = choice
+        self.choice = choice
         self._marks["rewrite"] = self._elapsed()
 
     def _decoded(self, choice: Choice) -> Iterator[Event]:
@@ -219,16 +262,11 @@ class AlignedStream(EventStream):
         return replace(question, begun=choice.answer.draws, sampling=sampling)
 
     def cancel(self) -> None:
-        """Stop as soon as the step under way is done."""
+        """Stop as soon as the step under way is done; from any thread."""
         self._cancellation.cancel()
 
     def result(self) -> Result:
-        """Read the rest of the answer and sum it up."""
-        for _ in self.events():
-            pass
-        return self._summary()
-
-    def _summary(self) -> Result:
+        """What has come of it; an answer that is not done counts as cancelled."""
         total = self._marks.get("total", self._elapsed())
         return Result(
             choice=self._chosen,
@@ -250,6 +288,10 @@ class AlignedStream(EventStream):
                 for token in event.log_probs
             ),
         )
+
+    @property
+    def _chosen(self) -> Choice:
+        return self.choice or unchanged(self._protected.prompt, "cancelled")
 
     def _all(self, kind: type[Reasoning | Text]) -> str:
         return "".join(event.text for event in self._said if isinstance(event, kind))

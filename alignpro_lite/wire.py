@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import msgspec
 
+from alignpro_lite.errors import InputError
 from alignpro_lite.events import Done, Reasoning, Rewriting, Rewritten, Text
 from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.prompter.prompter import Rewrite
@@ -73,8 +74,8 @@ class Frame:
 
     Attributes:
         call: What it belongs to, numbered by the app.
-        kind: What it is about: from the app `load`, `stream`, `rewrite`, `go`, `use` and `cancel`;
-            from the process a key of `_REPLIES`.
+        kind: What it is about: from the app `load`, `stream`, `rewrite`, `go`, `use`, `cancel`
+            and `end`; from the process a key of `_REPLIES`.
         body: What it says.
     """
 
@@ -97,13 +98,40 @@ _REPLY = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
 
 
 def pack_order(frame: Frame) -> bytes:
-    """What the app says, as bytes."""
-    return pickle.dumps((frame.call, frame.kind, frame.body))
+    """What the app says, as bytes. What it is about is packed by itself, see `order_body`.
+
+    Raises:
+        InputError: It holds what cannot travel.
+    """
+    try:
+        body = pickle.dumps(frame.body)
+    except Exception as error:  # whatever a class of the app raises where it is pickled
+        raise _cannot_travel(error) from error
+    return pickle.dumps((frame.call, frame.kind, body))
 
 
 def unpack_order(raw: bytes) -> Frame:
-    """What the app has said."""
+    """What the app has said, its body still packed."""
     return Frame(*pickle.loads(raw))
+
+
+def order_body(frame: Frame) -> Any:
+    """What an order is about.
+
+    Raises:
+        InputError: It holds what this process cannot make; other orders are none the worse.
+    """
+    try:
+        return pickle.loads(frame.body)
+    except Exception as error:  # whatever a class of the app raises where it is made
+        raise _cannot_travel(error) from error
+
+
+def _cannot_travel(error: Exception) -> InputError:
+    return InputError(
+        f"The request holds what cannot travel to the engine process ({error}).",
+        "Pass plain strings, numbers, tuples and dictionaries, not classes of the app.",
+    )
 
 
 def pack_reply(frame: Frame) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -177,6 +178,28 @@ def test_a_load_whose_task_is_cancelled_leaves_nothing():
     before = set(threading.enumerate())
     asyncio.run(cancelled())
     assert set(threading.enumerate()) <= before
+
+
+def test_models_that_are_ready_when_their_task_is_cancelled_are_closed(monkeypatch):
+    """They stayed loaded, and an engine process alive, with nobody to close them."""
+    begun, go_on, closed = (threading.Event() for _ in range(3))
+
+    def load_at_last(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return SimpleNamespace(close=closed.set)
+
+    async def run():
+        task = asyncio.create_task(load())
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(AlignedModel, "load", load_at_last)
+    asyncio.run(run())
+    assert closed.is_set()
 
 
 def test_progress_is_told_in_the_event_loop():

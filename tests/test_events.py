@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +14,7 @@ from alignpro_lite import (
     AlignedStream,
     Candidates,
     Done,
+    Penalties,
     Request,
     Rewriting,
     Rewritten,
@@ -18,7 +22,7 @@ from alignpro_lite import (
     Sampling,
     Text,
 )
-from alignpro_lite.errors import InputError
+from alignpro_lite.errors import ContextOverflowError, InputError
 from alignpro_lite.rewriting.draw import CHOSEN_BY_USER, KEPT_BY_USER, DrawModels
 from alignpro_lite.rewriting.spans import protect
 from tests.support.scripted_models import PROMPT, FakePrompter, FakeTarget, rewarded
@@ -213,3 +217,30 @@ def test_a_cancelled_stream_ends_with_done(tiny_model):
     assert kinds(events) == [Rewritten, Done]
     assert events[1].result.finish_reason == "cancelled"
     assert events[1].result.choice.reason == "cancelled"
+
+
+def test_a_stream_that_is_dropped_ends_its_answer_at_once(tiny_model):
+    """It referred to itself, so its answer was decoded until the garbage collector came."""
+    never = Penalties(bias=((0, -100.0), (2, -100.0)))
+    stream = tiny_model.stream(PROMPT, Request(max_tokens=1500, rewrite="off", penalties=never))
+    gc.disable()
+    try:
+        pieces = iter(stream)
+        next(pieces)
+        dropped = weakref.ref(stream)
+        del stream, pieces
+        assert dropped() is None
+        deadline = time.monotonic() + 5
+        while tiny_model.target.engine._live and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not tiny_model.target.engine._live
+    finally:
+        gc.enable()
+
+
+def test_what_has_failed_fails_again(tiny_model):
+    """The second time it was an empty answer that somebody had cancelled."""
+    stream = tiny_model.stream("word " * 5000, Request(rewrite="off"))
+    for ask in (stream.result, lambda: list(stream), stream.result):
+        with pytest.raises(ContextOverflowError):
+            ask()

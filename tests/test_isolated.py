@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import chdir
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -155,6 +156,60 @@ def test_a_stream_that_is_cancelled_first_answers_nothing(model):
     stream = model.stream(PROMPT, LONG)
     stream.cancel()
     assert stream.result().finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_a_prompt_is_chosen_for_a_stream_that_is_cancelled(model, ours, is_prepared):
+    """What came first was taken for the answer: `use` returned the end of the stream."""
+    for each in (model, ours):
+        stream = each.stream(PROMPT, SHORT)
+        if is_prepared:
+            stream.prepare()
+        stream.cancel()
+        assert stream.use("Something else.").reason == CHOSEN_BY_USER
+        result = stream.result()
+        assert result.finish_reason == "cancelled"
+        assert result.choice.sent == "Something else."
+
+
+def test_a_stream_that_is_dropped_while_it_is_held_leaves_no_thread(model):
+    stream = model.stream(PROMPT, SHORT)
+    stream.prepare()
+    del stream
+    threads = Path(f"/proc/{pid_of(model)}/task")
+    if threads.exists():
+        usual = len(list(threads.iterdir()))
+        for _ in range(5):
+            model.stream(PROMPT, SHORT).prepare()
+        model.run(PROMPT, SHORT)
+        deadline = time.monotonic() + PATIENCE
+        while len(list(threads.iterdir())) > usual and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(list(threads.iterdir())) <= usual
+
+
+def test_a_request_that_cannot_travel_is_refused_and_ends_no_process(model, monkeypatch):
+    """It was an error of pickle, or the end of the process for all that it was doing."""
+
+    class Words(str):
+        pass
+
+    pid = pid_of(model)
+    running = model.stream(PROMPT, SHORT)
+    with pytest.raises(InputError, match="cannot travel"):
+        model.stream(Words(PROMPT))
+    elsewhere = ModuleType("of_this_app_alone")
+    Words.__module__, Words.__qualname__ = elsewhere.__name__, "Words"
+    vars(elsewhere)["Words"] = Words
+    monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
+    with pytest.raises(InputError, match="of_this_app_alone"):
+        model.stream(Words(PROMPT))
+    with pytest.raises(InputError, match="of_this_app_alone"):
+        model.rewrite(Words(PROMPT))
+    with pytest.raises(InputError, match="of_this_app_alone"):
+        running.use(Words(PROMPT))
+    assert running.result().finish_reason in ("stop", "length")
+    assert pid_of(model) == pid
 
 
 def test_several_threads_are_served_at_once(model):

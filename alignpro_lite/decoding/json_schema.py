@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ _DEEPEST = 64
 _OPTIONS = "x-guidance"
 _COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties")
 """Keywords by which several schemas apply to one value."""
+_TOKENS = re.compile(r"\\.|\[\^?\]?|&&|--|~~|.", re.DOTALL)
+"""Of a pattern, as far as its classes are concerned; a ] that comes first in one is a character."""
 _SIMPLE = {"string", "number", "integer", "boolean", "null"}
 
 
@@ -74,6 +77,9 @@ def require_keepable_schema(schema: Mapping[str, Any]) -> None:
         raise _refused(f"{_OPTIONS} is no keyword of JSON Schema")
     for place in schemas:
         _require_plain_bounds(place, schemas)
+        _require_one_kind_of_items(place)
+        for pattern in _patterns(place):
+            _require_plain_classes(pattern)
     if not _ends(schema, _ending_references(schema, schemas)):
         raise _refused("its $ref leads to itself again and again, so no JSON is valid")
 
@@ -112,6 +118,33 @@ def _require_plain_bounds(place: Mapping[str, Any], schemas: Sequence[Mapping[st
             near = [other for other in others if 0 < abs(other - bound) < 1]
             if bound == math.floor(bound) and near:
                 raise _refused(f"{keyword} {bound} with a bound at {near[0]}, less than 1 from it")
+
+
+def _require_one_kind_of_items(place: Mapping[str, Any]) -> None:
+    """Refuse two lists of first items, of which llguidance passes one over."""
+    if isinstance(place.get("items"), list) and "prefixItems" in place:
+        raise _refused("prefixItems stands beside a list of items, which is its older name")
+
+
+def _patterns(place: Mapping[str, Any]) -> Iterator[str]:
+    """The patterns of a schema, without those inside it."""
+    if isinstance(pattern := place.get("pattern"), str):
+        yield pattern
+    if isinstance(named := place.get("patternProperties"), Mapping):
+        yield from named
+
+
+def _require_plain_classes(pattern: str) -> None:
+    """Refuse operations on sets of characters: in ECMA-262, `[[a]]` has no set inside a set.
+
+    llguidance reads it so, and would write `a` where that means `[]`.
+    """
+    is_inside = False
+    for token in _TOKENS.findall(pattern):
+        if is_inside and (token[0] == "[" or token in ("&&", "--", "~~")):
+            found = token.rstrip("^]")
+            raise _refused(f"pattern {pattern!r:.80} has {found} inside [...] without a backslash")
+        is_inside = token[0] == "[" or (is_inside and token != "]")
 
 
 def _is_number(value: Any) -> bool:
@@ -155,24 +188,49 @@ def _ends(schema: Any, known: set[str]) -> bool:
             return False
     types = schema.get("type", "null")
     types = [types] if isinstance(types, str) else types
-    if not isinstance(types, list) or _SIMPLE.intersection(map(str, types)):
+    if not types or not isinstance(types, list) or _SIMPLE.intersection(map(str, types)):
         return True
     ways = {"object": _object_ends, "array": _array_ends}
     return any(ways[kind](schema, known) if kind in ways else True for kind in types)
 
 
 def _object_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
-    properties, required = schema.get("properties"), _parts(schema, "required")
-    named = properties if isinstance(properties, Mapping) else {}
-    return all(_ends(named.get(name, True), known) for name in required if isinstance(name, str))
+    named, patterns = (_table(schema, keyword) for keyword in ("properties", "patternProperties"))
+    others = schema.get("additionalProperties", True)
+    required = [name for name in _parts(schema, "required") if isinstance(name, str)]
+
+    def value_ends(name: str) -> bool:
+        under = [inner for pattern, inner in patterns.items() if _may_match(pattern, name)]
+        under += [named[name]] if name in named else []
+        return all(_ends(part, known) for part in under or [others])
+
+    least = schema.get("minProperties")
+    needs_more = isinstance(least, int) and least > len({*named, *required})
+    further_end = any(_ends(part, known) for part in [*patterns.values(), others])
+    return all(map(value_ends, required)) and (further_end or not needs_more)
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    """Whether a name has the pattern; False where unsure: llguidance judges what is no pattern."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _array_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
     least = schema.get("minItems")
     least = least if isinstance(least, int) else 0
-    first = _parts(schema, "prefixItems")
-    rest = [schema.get("items", True)] if least > len(first) else []
+    first, others = _parts(schema, "prefixItems"), schema.get("items", True)
+    if isinstance(others, list):
+        first, others = others, schema.get("additionalItems", True)
+    rest = [others] if least > len(first) else []
     return all(_ends(part, known) for part in [*first[:least], *rest])
+
+
+def _table(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
+    found = schema.get(keyword)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _parts(schema: Mapping[str, Any], keyword: str) -> list[Any]:

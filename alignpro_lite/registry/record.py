@@ -34,7 +34,7 @@ _MAY_BE_SECRET = re.compile(
     r"(key|key_variable|token|secret|password|passwd|credentials?)$", re.IGNORECASE
 )
 """Names of keys whose values no message shows."""
-_MAX_NESTING = 100
+MAX_NESTING = 100
 """Of JSON: ten times what people write, and few enough for whatever walks through it later."""
 ReadValue = Callable[[type, Any], Any]
 
@@ -122,12 +122,13 @@ def read_json(origin: Origin, what: str) -> dict[str, Any]:
         raise origin.refusal(f" is not valid JSON ({error}).", "Correct it.") from error
     if not isinstance(raw, dict):
         raise origin.refusal(f" must hold a table, found {type(raw).__name__}.", "Correct it.")
-    if _is_nested_deeper(raw, _MAX_NESTING):
-        raise origin.refusal(f" is nested more than {_MAX_NESTING} deep.", "Correct it.")
+    if is_nested_deeper(raw, MAX_NESTING):
+        raise origin.refusal(f" is nested more than {MAX_NESTING} deep.", "Correct it.")
     return raw
 
 
-def _is_nested_deeper(value: Any, depth: int) -> bool:
+def is_nested_deeper(value: Any, depth: int) -> bool:
+    """Whether a value of JSON has more levels than `depth`."""
     level = [value]
     for _ in range(depth):
         level = [

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from alignpro_lite.aligned import AlignedModel
@@ -106,8 +106,9 @@ class Answerer:
     def _another(self, asked: Asked, choice: Choice, number: int) -> AlignedStream:
         """One more answer to the prompt in use."""
         seed = stream_seed(asked.request.sampling.seed, number)
-        request = replace(asked.request.with_seed(seed), rewrite="off")
-        return self._model.stream(choice.sent, request)
+        stream = self._model.stream(asked.prompt, asked.request.with_seed(seed))
+        stream.use(choice.sent)
+        return stream
 
 
 class _Reading:

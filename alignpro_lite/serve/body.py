@@ -16,14 +16,23 @@ from alignpro_lite.decoding.constraint import ANY_JSON_OBJECT, Constraint, Gbnf,
 from alignpro_lite.decoding.log_probs import MOST_ALTERNATIVES
 from alignpro_lite.decoding.sampling import MAX_SEED
 from alignpro_lite.errors import InputError
-from alignpro_lite.registry.record import Count, NonEmpty, Origin, Positive, Record, parse
+from alignpro_lite.registry.record import (
+    MAX_NESTING,
+    Count,
+    NonEmpty,
+    Origin,
+    Positive,
+    Record,
+    is_nested_deeper,
+    parse,
+)
 from alignpro_lite.rewriting.pool import MOST_SAMPLES
 from alignpro_lite.rewriting.request import Guard, Returns
 from alignpro_lite.serve.problems import HttpProblem
 
 MOST_MESSAGES = 1000
 MOST_CHOICES = 16
-_MOST_NESTING = "The request is nested too deep."
+_TOO_DEEP = f"A request may be nested {MAX_NESTING} deep, and this one is deeper."
 
 BodyT = TypeVar("BodyT", bound="CommonBody")
 TopP = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -284,7 +293,9 @@ def read_object(raw: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HttpProblem(400, f"The request is not valid JSON: {error}.") from error
     except RecursionError as error:
-        raise HttpProblem(400, _MOST_NESTING) from error
+        raise HttpProblem(400, _TOO_DEEP) from error
+    if is_nested_deeper(found, MAX_NESTING):
+        raise HttpProblem(400, _TOO_DEEP)
     if not isinstance(found, dict):
         raise HttpProblem(400, f"A request must be a JSON object, found {found!r:.40}.")
     return found

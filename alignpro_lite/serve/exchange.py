@@ -28,6 +28,16 @@ _EVENT_STREAM = (
 )
 
 
+def decoded_headers(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Headers as text, a character for each byte, so that none of them is lost."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+
+
+def encoded_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as they travel, see `decoded_headers`."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
 class ClientGoneError(Exception):
     """The client has hung up."""
 
@@ -55,10 +65,7 @@ class HttpExchange:
 
     def headers(self) -> list[tuple[str, str]]:
         """All headers of the request, their names in small letters."""
-        return [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in self.scope["headers"]
-        ]
+        return decoded_headers(self.scope["headers"])
 
     async def body(self, limit: int) -> bytes:
         """Read the body.
@@ -104,11 +111,15 @@ class HttpExchange:
         await self._write_events([*map(msgspec.json.encode, events), b"[DONE]"], more=False)
 
     async def fail(self, problem: HttpProblem) -> None:
-        """Tell the client; in a stream, as its last event."""
+        """Tell the client; in a stream, as its last event.
+
+        An answer of another kind that has begun is cut, which its reader notices.
+        """
         if self.status is None:
             await self.send_json(problem.body(), problem.status, problem.headers)
-        elif self._is_stream:
-            self.status = problem.status
+            return
+        self.status = problem.status
+        if self._is_stream:
             await self._write_events([msgspec.json.encode(problem.body())], more=False)
 
     async def _write_events(self, events: Iterable[bytes], *, more: bool) -> None:
@@ -120,8 +131,11 @@ class HttpExchange:
     async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """Send the status and the headers."""
         self.status = status
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-        start: Message = {"type": "http.response.start", "status": status, "headers": encoded}
+        start: Message = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": encoded_headers(headers),
+        }
         await self._send(start)
 
     async def write(self, content: bytes, *, more: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Protocol
 
 from alignpro_lite.decoding.log_probs import TokenLogProb
@@ -36,8 +37,8 @@ class ReplyForm(Protocol):
     def opening(self) -> dict[str, Any]:
         """What a stream begins with."""
 
-    def piece(self, said: Reasoning | Text) -> dict[str, Any]:
-        """A piece of an answer, or of the thought before it."""
+    def piece(self, index: int, said: Reasoning | Text) -> dict[str, Any]:
+        """A piece of an answer, or of the thought before it; those of one answer come in order."""
 
     def closing(self) -> dict[str, Any]:
         """What a stream ends with."""
@@ -60,7 +61,7 @@ class ChatForm:
         """What a stream begins with."""
         return {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
 
-    def piece(self, said: Reasoning | Text) -> dict[str, Any]:
+    def piece(self, index: int, said: Reasoning | Text) -> dict[str, Any]:
         """A piece of an answer, or of the thought before it."""
         if isinstance(said, Reasoning):
             return {"delta": {"reasoning_content": said.text}, "logprobs": None}
@@ -78,19 +79,23 @@ class TextForm:
     whole = "text_completion"
     part = "text_completion"
 
+    def __init__(self) -> None:
+        self._places: defaultdict[int, _TokenPlaces] = defaultdict(_TokenPlaces)
+
     def choice(self, result: Result) -> dict[str, Any]:
         """A whole answer."""
-        return {"text": result.answer, "logprobs": _text_log_probs(result.log_probs)}
+        log_probs = _text_log_probs(result.log_probs, _TokenPlaces())
+        return {"text": result.answer, "logprobs": log_probs}
 
     def opening(self) -> dict[str, Any]:
         """What a stream begins with."""
         return {"text": "", "logprobs": None}
 
-    def piece(self, said: Reasoning | Text) -> dict[str, Any]:
+    def piece(self, index: int, said: Reasoning | Text) -> dict[str, Any]:
         """A piece of an answer; nothing of a thought."""
         if isinstance(said, Reasoning):
             return self.opening()
-        return {"text": said.text, "logprobs": _text_log_probs(said.log_probs)}
+        return {"text": said.text, "logprobs": _text_log_probs(said.log_probs, self._places[index])}
 
     def closing(self) -> dict[str, Any]:
         """What a stream ends with."""
@@ -112,17 +117,30 @@ def _bare_token(token: TokenLogProb) -> dict[str, Any]:
     return {"token": token.text, "bytes": list(token.piece), "logprob": token.log_prob}
 
 
-def _text_log_probs(tokens: Sequence[TokenLogProb]) -> dict[str, Any] | None:
+class _TokenPlaces:
+    """Where the tokens of an answer begin in its text; parts of a character begin where it does."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._end = 0
+
+    def next(self, tokens: Sequence[TokenLogProb]) -> Iterator[int]:
+        """The places of the tokens that follow."""
+        for token in tokens:
+            yield self._end
+            self._end += len(self._decoder.decode(token.piece))
+
+
+def _text_log_probs(tokens: Sequence[TokenLogProb], places: _TokenPlaces) -> dict[str, Any] | None:
     if not tokens:
         return None
-    texts = [token.text for token in tokens]
     return {
-        "tokens": texts,
+        "tokens": [token.text for token in tokens],
         "token_logprobs": [token.log_prob for token in tokens],
         "top_logprobs": [
             {other.text: other.log_prob for other in token.alternatives} for token in tokens
         ],
-        "text_offset": [0, *accumulate(map(len, texts[:-1]))],
+        "text_offset": [*places.next(tokens)],
     }
 
 
@@ -180,7 +198,7 @@ class ReplyWriter:
 
     def piece(self, index: int, said: Reasoning | Text) -> dict[str, Any]:
         """A chunk with text."""
-        return self._chunk(index, self.form.piece(said), None)
+        return self._chunk(index, self.form.piece(index, said), None)
 
     def closing(self, index: int, result: Result) -> dict[str, Any]:
         """The last chunk of an answer."""

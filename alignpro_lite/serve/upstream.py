@@ -24,12 +24,14 @@ from alignpro_lite.rewriting.spans import protect
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.asked import Asked, Usual, rho_star
 from alignpro_lite.serve.body import REQUEST, AlignFields, read_object, wrapped_seed
-from alignpro_lite.serve.exchange import HttpExchange
+from alignpro_lite.serve.exchange import HttpExchange, decoded_headers, encoded_headers
 from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
 from alignpro_lite.serve.replies import align_json
 
 _CONNECT_SECONDS = 10.0
+_LAST_STATUS = 599
+"""Of HTTP; what is above has no meaning, and the server here cannot say it."""
 _HOP_BY_HOP = frozenset(
     (
         "connection",
@@ -83,7 +85,8 @@ class Rewriter:
         Raises:
             InputError: The field `alignpro` is wrong.
         """
-        align = parse(AlignFields, body.get("alignpro") or {}, REQUEST.at("alignpro"))
+        given = body.get("alignpro")
+        align = parse(AlignFields, {} if given is None else given, REQUEST.at("alignpro"))
         turns = body.get("messages")
         last = turns[-1] if isinstance(turns, list) and turns else None
         prompt = _words(last) if isinstance(last, dict) and last.get("role") == "user" else None
@@ -188,9 +191,12 @@ class Forwarder:
         """Send a request on, and what comes back piece by piece.
 
         Raises:
-            HttpProblem: 502, the other server cannot be reached.
+            HttpProblem: 502, the other server cannot be reached or breaks off; 404, the path leads
+                out of /v1.
         """
-        request = self._client.build_request(
+        # Not the client's `build_request`: it adds headers of its own, of which Accept-Encoding
+        # asks for what the client may be unable to read, and cookies that others were given.
+        request = httpx.Request(
             exchange.scope["method"],
             self._address(exchange),
             headers=self._request_headers(exchange),
@@ -199,26 +205,36 @@ class Forwarder:
         try:
             answer = await self._client.send(request, stream=True)
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise HttpProblem(
-                502, f"{self._elsewhere.url} cannot be reached ({reason}).", code="upstream"
-            ) from error
+            raise self._broken("cannot be reached", error) from error
         try:
-            headers = [*_end_to_end(answer.headers.multi_items()), *told]
+            if answer.status_code > _LAST_STATUS:
+                raise self._broken("cannot be understood", f"status {answer.status_code}")
+            headers = [*_end_to_end(decoded_headers(answer.headers.raw)), *told]
             await exchange.start(answer.status_code, headers)
             async for piece in answer.aiter_raw():
                 await exchange.write(piece, more=True)
             await exchange.write(b"", more=False)
+        except httpx.TransportError as error:
+            raise self._broken("broke off", error) from error
         finally:
             await answer.aclose()
 
+    def _broken(self, how: str, why: object) -> HttpProblem:
+        reason = str(why) or type(why).__name__
+        return HttpProblem(502, f"{self._elsewhere.url} {how} ({reason}).", code="upstream")
+
     def _address(self, exchange: HttpExchange) -> str:
         raw: bytes = exchange.scope["raw_path"]
-        path = raw.decode("ascii").partition("?")[0].removeprefix("/v1")
+        before, prefix, path = raw.decode("ascii").partition("?")[0].partition("/v1")
+        # The other server, or the library that asks it, would follow `..` to routes that are not
+        # below its address, with its key.
+        segments = exchange.scope["path"].replace("\\", "/").split("/")
+        if before or not prefix or ".." in segments:
+            raise HttpProblem(404, "The path leads out of /v1, where all that is forwarded is.")
         query = exchange.scope["query_string"].decode("ascii")
         return self._elsewhere.url.rstrip("/") + path + (f"?{query}" if query else "")
 
-    def _request_headers(self, exchange: HttpExchange) -> list[tuple[str, str]]:
+    def _request_headers(self, exchange: HttpExchange) -> list[tuple[bytes, bytes]]:
         sent = [
             (name, value)
             for name, value in _end_to_end(exchange.headers())
@@ -228,7 +244,7 @@ class Forwarder:
         if self._elsewhere.authorization is not None:
             sent = [(name, value) for name, value in sent if name != "authorization"]
             sent.append(("authorization", self._elsewhere.authorization))
-        return sent
+        return encoded_headers(sent)
 
 
 def _end_to_end(headers: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -245,12 +261,15 @@ def _words(turn: Mapping[str, Any]) -> str | None:
     content = turn.get("content")
     if isinstance(content, str):
         return content
-    texts = [part for part in content or () if isinstance(part, dict) and _is_text(part)]
+    parts = content if isinstance(content, list) else []
+    texts = [part for part in parts if _is_text(part)]
     return texts[0]["text"] if len(texts) == 1 else None
 
 
-def _is_text(part: Mapping[str, Any]) -> bool:
-    return part.get("type") == "text" and isinstance(part.get("text"), str)
+def _is_text(part: Any) -> bool:
+    """Whether a part of a message, as a client wrote it, is text."""
+    is_table = isinstance(part, dict) and part.get("type") == "text"
+    return is_table and isinstance(part.get("text"), str)
 
 
 def _history(turns: list[Any]) -> Iterator[Message]:

@@ -52,6 +52,48 @@ def test_what_cannot_be_kept_is_refused_by_name(keyword, schema):
     assert "start: answer" not in found[0]
 
 
+_THEMSELVES = {"$ref": "#"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"pattern": "^[[a]]$"}, "has [ inside [...]"),
+        ({"pattern": "^[[:alpha:]]$"}, "has [ inside [...]"),
+        ({"pattern": "^[a[^b]]$"}, "has [ inside [...]"),
+        ({"pattern": "^[]a[b]]$"}, "has [ inside [...]"),
+        ({"pattern": "^[+--]$"}, "has -- inside [...]"),
+        ({"pattern": "^[a~~b]$"}, "has ~~ inside [...]"),
+        ({"patternProperties": {"^[a-z&&b]$": {}}}, "has && inside [...]"),
+        ({"items": [{"type": "null"}], "prefixItems": [{"type": "string"}]}, "prefixItems"),
+        ({"type": "object", "required": ["a"], "additionalProperties": _THEMSELVES}, "$ref"),
+        ({"type": "object", "required": ["a"], "patternProperties": {"^a": _THEMSELVES}}, "$ref"),
+        ({"type": "object", "minProperties": 1, "additionalProperties": _THEMSELVES}, "$ref"),
+        ({"type": "array", "minItems": 1, "items": [_THEMSELVES]}, "$ref"),
+        ({"type": []}, "anyOf is empty"),
+    ],
+)
+def test_what_llguidance_would_keep_otherwise_is_refused(schema, said):
+    """A set in a set was kept as one, and an object that always holds itself never ended."""
+    found = refusal(["schema", json.dumps(schema)])
+    assert found is not None
+    assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": r"^[\[\]&|~-]--&&$"},
+        {"type": "string", "pattern": "^[]a]&&[^]]$"},
+        {"type": "object", "required": ["a"], "patternProperties": {"^b": _THEMSELVES}},
+        {"type": "object", "minProperties": 1, "required": ["a"], "properties": {"b": _THEMSELVES}},
+        {"type": "array", "items": [{"type": "null"}], "additionalItems": _THEMSELVES},
+    ],
+)
+def test_what_only_looks_like_that_is_kept(schema):
+    assert refusal(["schema", json.dumps(schema)]) is None
+
+
 SCALARS = st.none() | st.booleans() | st.integers(-99, 99) | st.text('abé"\\', max_size=3)
 NAMES = st.sampled_from(["a", "b", "é", 'q"'])
 LEAVES = st.one_of(

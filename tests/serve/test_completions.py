@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
 from alignpro_lite import Message, Request, Sampling
+from alignpro_lite.decoding.log_probs import TokenLogProb
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
 from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
+from alignpro_lite.serve.replies import TextForm
 from tests.support.served import served
 
 ASK = [{"role": "user", "content": "Say something about the sky."}]
@@ -96,6 +100,15 @@ def test_several_answers_to_one_rewrite(client):
             finished.append(choice.index)
     assert len(set(texts)) == 3
     assert sorted(finished) == [0, 1, 2]
+
+
+def test_several_answers_to_an_edited_rewrite_read_the_same(client):
+    """All but the first read an edited text without what looked like markers in it."""
+    edited = {"alignpro": {"rewrite": "What does <keep>this</keep> mean?"}}
+    done = client.chat.completions.create(
+        model="tiny", messages=ASK, n=3, temperature=0, extra_body=edited
+    )
+    assert len({choice.message.content for choice in done.choices}) == 1
 
 
 def test_stop_and_length(client):
@@ -251,6 +264,16 @@ def test_what_is_no_json_object_is_refused(server, body):
     assert answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("field", ["foo", "messages", "stop", "response_format"])
+def test_what_is_nested_too_deep_is_refused(server, field):
+    """Some hundred levels were parsed and then too deep for the message about them: 500."""
+    deep = '{"a":' * 700 + "1" + "}" * 700
+    body = f'{{"model": "tiny", "messages": [], "{field}": {deep}}}'
+    answer = httpx.post(f"{server.url}/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert "nested 100 deep" in answer.json()["error"]["message"]
+
+
 def test_unknown_paths_and_methods_answer_in_the_same_form(server):
     assert httpx.get(f"{server.url}/v1/embeddings").json()["error"]["type"]
     wrong = httpx.get(f"{server.url}/v1/chat/completions")
@@ -305,6 +328,25 @@ def test_log_probabilities(client):
     assert "".join(text.logprobs.tokens) == text.text
     assert len(text.logprobs.top_logprobs[0]) == 1
     assert text.logprobs.text_offset[1] == len(text.logprobs.tokens[0])
+
+
+def test_a_stream_says_where_tokens_begin_in_the_whole_answer(client):
+    """Each chunk counted from 0, and two halves of a character as two."""
+    ask = {"model": "tiny", "prompt": "Say something.", "logprobs": 0, "temperature": 2, "n": 2}
+    settings = ask | {"seed": 1, "max_tokens": 30}
+    places = {
+        choice.index: choice.logprobs.text_offset
+        for choice in client.completions.create(**settings).choices
+    }
+    streamed = {0: [], 1: []}
+    for chunk in client.completions.create(**settings, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.logprobs.text_offset if choice.logprobs else []
+    assert streamed == places
+    whole, half = (TokenLogProb(1, piece, 0.0) for piece in ("Ä".encode(), b"\xc3"))
+    other_half = TokenLogProb(2, b"\xa4", 0.0)
+    result: Any = SimpleNamespace(answer="äÄÄ", log_probs=[half, other_half, whole, whole])
+    assert TextForm().choice(result)["logprobs"]["text_offset"] == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

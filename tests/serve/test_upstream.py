@@ -252,6 +252,116 @@ def test_other_routes_pass_through(client, other):
     ]
 
 
+def asked(port, target, *headers):
+    """The answer to a request that is sent byte by byte as it is, and ends the connection."""
+    told = [b"GET " + target + b" HTTP/1.1", b"Host: 127.0.0.1", b"Connection: close", *headers]
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"\r\n".join([*told, b"", b""]))
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_headers_are_the_clients_own(server, other):
+    """The library's were added, so that an answer came compressed to who cannot read that."""
+    asked(server.port, b"/v1/models", b"X-Name: Zo\xc3\xab")
+    (_, _, headers, _) = other.requests[-1]
+    assert {name.lower() for name in headers} == {"host", "x-name"}
+    assert headers["x-name"].encode("latin-1") == "Zoë".encode()
+
+
+@contextmanager
+def answering(reply):
+    """Another server that says the same to everybody, byte for byte, and what it was sent."""
+    heads = []
+
+    def work():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as request:
+                heads.append([*iter(lambda: request.readline().strip(), b"")])
+                connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=work)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", heads
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_cookies_belong_to_who_was_given_them(serve):
+    """The cookie of one client was sent with the requests of all others."""
+    reply = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=secret\r\nContent-Length: 2\r\n\r\n{}"
+    with answering(reply) as (url, heads), serve(Elsewhere(url, None, True)) as running:
+        given = httpx.get(f"{running.url}/v1/models").headers["set-cookie"]
+        assert given == "session=secret"
+        httpx.get(f"{running.url}/v1/models")
+        assert not any(line.lower().startswith(b"cookie") for line in heads[1])
+        httpx.get(f"{running.url}/v1/models", headers={"Cookie": "mine=1"})
+        assert b"cookie: mine=1" in heads[2]
+
+
+def test_headers_of_an_answer_pass_through_byte_for_byte(serve):
+    """One in UTF-8 was a 500 of plain text."""
+    reply = b"HTTP/1.1 200 OK\r\nX-Price: \xe2\x82\xac 5\r\nContent-Length: 2\r\n\r\n{}"
+    with answering(reply) as (url, _), serve(Elsewhere(url, None, True)) as running:
+        found = asked(running.port, b"/v1/models")
+    assert found.startswith(b"HTTP/1.1 200")
+    assert b"x-price: \xe2\x82\xac 5\r\n" in found
+
+
+@pytest.mark.parametrize(
+    "target", [b"/v1/../admin", b"/v1/%2e%2e/admin", b"/v1/a/..%2f..\\admin", b"/%76%31/models"]
+)
+def test_no_path_leads_out_of_the_other_servers_address(server, other, target):
+    """`..` led to any route of the other server, with its key."""
+    assert asked(server.port, target).startswith(b"HTTP/1.1 404")
+    assert not other.requests
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 9", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"],
+)
+def test_an_answer_that_breaks_off_is_cut(serve, caplog, head):
+    """It counted as a success, and its end as a fault of this server."""
+    reply = head + b"\r\n\r\n2\r\n{}\r\n"
+    with answering(reply) as (url, _), serve(Elsewhere(url, None, True)) as running:
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"{running.url}/v1/models")
+        assert 'status="502"' in httpx.get(f"{running.url}/metrics").text
+    assert not caplog.records
+
+
+def test_a_status_that_http_does_not_know_is_told(serve):
+    """The connection was closed without a word."""
+    reply = b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"
+    with answering(reply) as (url, _), serve(Elsewhere(url, None, True)) as running:
+        answer = httpx.get(f"{running.url}/v1/models")
+    assert answer.status_code == 502
+    assert "999" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content", [5, True, {"a": 1}, [{"type": "text", "text": PROMPT}, "x"]])
+def test_a_message_of_an_unknown_form_is_the_other_servers_to_judge(server, other, content):
+    """It was a 500 of this server."""
+    ask = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=ask).json() == COMPLETION
+    sent = json.loads(other.requests[-1][3])["messages"][0]["content"]
+    assert type(sent) is type(content)
+
+
+@pytest.mark.parametrize("align", [0, [], "", False])
+def test_a_field_alignpro_that_is_no_table_is_refused(server, other, align):
+    """Values that are false in Python counted as none."""
+    ask = {"model": "m", "messages": ASK, "alignpro": align}
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=ask).status_code == 400
+    assert not other.requests
+
+
 def test_a_server_that_is_not_there(serve):
     with serve(Elsewhere("http://127.0.0.1:1/v1", None, True)) as server:
         answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": ASK})
