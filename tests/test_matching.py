@@ -45,6 +45,7 @@ def store(tmp_path):
                 "base": "tiny",
                 "template": card["template"],
                 "reference_rank": 0,
+                "doubt": 0.1,
                 "strength": None,
                 "reward": None,
                 "sampling": card["sampling"],
