@@ -313,7 +313,7 @@ class TestDraw:
 
     def test_a_seed_repeats_a_draw(self):
         arguments = ("--samples", "4", "--reward", "default", "--seed", "3", "--guard", "off")
-        first, second = (self.run(*arguments) for _ in "ab")
+        first, second = (self.run(*arguments, "--lambda", "0.02") for _ in "ab")
         del first["seconds"], second["seconds"]
         assert first == second
         found = first["certificate"]
@@ -328,27 +328,29 @@ class TestDraw:
         # The rewrites and the prompt share 16 answers, and the prompt is in every heat.
         assert 2 < certificate["before"]["answers"] < 16
 
-    def test_ranking_without_a_reward_asks_the_target_nothing(self):
-        found = self.run("--samples", "4", "--seed", "1")
-        assert found["certificate"]["target_tokens"] == 0
-        assert found["reason"].startswith("highest implicit reward of")
+    def test_a_prompter_without_a_reward_has_nothing_to_rank_by(self):
+        done = alignpro("run", self.QUESTION, "--samples", "4", "--seed", "1")
+        assert done.returncode == 1
+        assert "4 samples need a reward" in done.stderr
 
     def test_a_budget_of_time_ends_a_draw(self):
-        found = self.run("--samples", "auto", "--reward", "default", "--budget", "2s")
+        drawn = ("--samples", "auto", "--reward", "default", "--lambda", "0.02", "--budget", "2s")
+        found = self.run(*drawn)
         assert found["answer"]
         assert found["seconds"]["rewrite"] < 15
 
     def test_explain_goes_to_stderr(self):
-        done = alignpro("run", PROMPT, "--samples", "2", "--explain", "-q", "--max-tokens", "5")
+        drawn = ("--samples", "2", "--reward", "default", "--explain", "-q", "--max-tokens", "5")
+        done = alignpro("run", PROMPT, *drawn)
         assert "candidates" in done.stderr
         assert "candidates" not in done.stdout
 
-    def test_a_prompt_in_another_language_is_left_alone(self):
+    def test_a_prompt_that_says_it_all_is_left_alone(self):
         prompt = "Nenne mir drei wichtige Flüsse in Deutschland."
         done = alignpro("run", prompt, "--json", "--max-tokens", "5")
         found = json.loads(done.stdout)
         assert found["sent"] == prompt
-        assert found["certificate"]["refused"] == {"language": 1}
+        assert found["reason"] == "the prompter doubts that a hint helps"
 
     def test_cancelling_stops_the_trials(self, small_model):
         from dataclasses import replace

@@ -132,13 +132,14 @@ def _certificate_rows(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "candidates", f"{certificate.drawn} drawn, {refused or 'none'} refused"
     for phrase in certificate.dropped:
         yield "not scored", phrase
-    if certificate.strength is not None:
+    if certificate.answers:
         yield "scored", f"{certificate.scored} with {certificate.answers} answers each"
         if certificate.rivals:
             yield (
                 "judged",
                 f"each answer against {certificate.rivals} answers to your prompt, in both orders",
             )
+    if certificate.strength is not None:
         yield "λ", f"{certificate.strength:g}"
     if (found := certificate.diagnostics) is not None:
         yield (

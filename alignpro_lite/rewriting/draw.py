@@ -280,6 +280,7 @@ class _WithReward:
     def _drawn(self, scored: Sequence[Candidate]) -> Choice:
         """Draw one of the candidates from ρ* and decide whether it is used."""
         random = random_stream(self._source.request.sampling.seed, Consumer.CHAIN)
+        assert self._pool.strength is not None, "only a race needs none"
         weights = log_weights(self._pool.weighed(scored), self._pool.strength)
         states = metropolis_hastings(weights, random)
         acceptance = float((states[1:] != states[:-1]).mean()) if len(scored) > 1 else None
@@ -384,10 +385,11 @@ def _different(scored: Sequence[Candidate], prompt: str) -> list[Candidate]:
     return list(first.values())
 
 
-def _strength_for(source: CandidateSource) -> float:
-    trained = source.prompter.profile.strength
-    strength = source.settings.strength or trained
-    if strength is None:
+def _strength_for(source: CandidateSource) -> float | None:
+    """λ, without which nothing can be weighed; a race of a given size compares means alone."""
+    settings = source.settings
+    strength = settings.strength or source.prompter.profile.strength
+    if strength is None and (settings.guard != "balanced" or settings.samples == "auto"):
         raise InputError(
             "A draw from ρ* needs λ, and this prompter was trained without one.",
             "Pass --lambda, for example a tenth of the standard deviation of the rewards.",

@@ -32,13 +32,13 @@ class Pool:
         raw: Answers to the prompt beside the draw.
     """
 
-    def __init__(self, source: CandidateSource, trials: Trials, strength: float) -> None:
+    def __init__(self, source: CandidateSource, trials: Trials, strength: float | None) -> None:
         """Begin with nothing.
 
         Args:
             source: Draws candidates.
             trials: Answers them.
-            strength: λ.
+            strength: λ; None if no weights are needed.
         """
         self.source = source
         self.trials = trials
@@ -136,7 +136,8 @@ class Pool:
         settings = self.source.settings
         if settings.samples != "auto" or not (scored := self.scored()):
             return False
-        return self.diagnosed(self.weighed(scored)).distance <= settings.tolerance
+        found = self.diagnosed(self.weighed(scored))
+        return found is not None and found.distance <= settings.tolerance
 
     def scored(self) -> list[Candidate]:
         """The candidates that have a reward, in their order."""
@@ -183,8 +184,10 @@ class Pool:
             worth,
         )
 
-    def diagnosed(self, weighed: WeighedCandidates) -> Diagnostics:
-        """What the weights show, those that were refused having none."""
+    def diagnosed(self, weighed: WeighedCandidates) -> Diagnostics | None:
+        """What the weights show, those that were refused having none; None without λ."""
+        if self.strength is None:
+            return None
         waiting = [
             candidate
             for candidate in self.candidates

@@ -348,9 +348,19 @@ def test_auto_without_a_reward_is_refused():
         drawn(FakePrompter([GOOD]), samples="auto")
 
 
-def test_lambda_must_be_known():
+@pytest.mark.parametrize("settings", [{"guard": "off"}, {"guard": "strict"}, {"samples": "auto"}])
+def test_lambda_must_be_known_where_candidates_are_weighed(settings):
     with pytest.raises(InputError, match="needs λ"):
-        drawn(FakePrompter([GOOD], strength=None), rewarded(worth))
+        drawn(FakePrompter([GOOD], strength=None), rewarded(worth), **settings)
+
+
+def test_a_race_needs_no_lambda():
+    """Holds down: `run --samples 4 --reward default` was refused by both shipped prompters."""
+    found = drawn(FakePrompter([GOOD, BAD], strength=None), rewarded(worth), samples=4)
+    assert found.sent == GOOD
+    assert found.certificate.strength is None
+    assert found.certificate.diagnostics is None
+    assert found.certificate.gain.expected > 0
 
 
 def test_a_reward_that_fails_stops_the_request():
