@@ -70,6 +70,7 @@ def certificate(error: float, judged: list[float]) -> Certificate:
         reason="drawn from ρ*",
         changes=(),
         strength=0.02,
+        answers=2,
         diagnostics=Diagnostics(8, 3.2, 5.0, error, 0.4, 0.1, 0.1, 0.31, 1.5, 0.35),
         gain=gain(np.array(judged), np.array([0.0, 0.1]), 0.05),
     )

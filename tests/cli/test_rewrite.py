@@ -21,7 +21,7 @@ class Loaded(nullcontext):
 
     def __init__(self, mode, rewrites, nothing):
         super().__init__(self)
-        self.profile = SimpleNamespace(sampling=Sampling())
+        self.profile = SimpleNamespace(sampling=Sampling(), doubt=0.1)
         self.template = TEMPLATES[mode]
         self.rewrite = lambda *_: rewrites
         self.encode = lambda text: (2,)
