@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignpro_lite.errors import ContextOverflowError, InputError, NoAnswerError
+from alignpro_lite.registry.record import MAX_NESTING, is_nested_deeper
 from alignpro_lite.registry.storage import commit, disk_errors, try_locked
 from alignpro_lite.registry.text import decode_input
 
 IN_FLIGHT = 4
 """Lines worked on at once; their sequences are decoded together."""
-
-_DEEPEST = 100
-"""Levels of nesting of an id; how deep Python reads and writes depends on where it does."""
 
 AnswerLine: TypeAlias = Callable[[int, str], dict[str, Any]]
 """Answers a line, from its number, which counts from 0, and its prompt."""
@@ -194,25 +192,21 @@ def _kept_fields(value: Any) -> dict[str, Any]:
     """
     if not isinstance(value, dict) or "id" not in value:
         return {}
-    try:
-        json.dumps(value["id"], allow_nan=False)
-        fits = _fits(value["id"], _DEEPEST)
-    except (ValueError, RecursionError):
-        fits = False
-    if not fits:
+    if is_nested_deeper(value["id"], MAX_NESTING) or not _is_finite(value["id"]):
         raise InputError(
-            f'The "id" of a line must be finite and have at most {_DEEPEST} levels.',
+            f'The "id" of a line must be finite and have at most {MAX_NESTING} levels.',
             "Correct the line; a string or a number is best.",
         )
     return {"id": value["id"]}
 
 
-def _fits(value: Any, levels: int) -> bool:
-    """Whether lists and objects are in one another at most so many times."""
-    if not isinstance(value, list | dict):
-        return True
-    inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_fits(item, levels - 1) for item in inner)
+def _is_finite(value: Any) -> bool:
+    """Whether a value that was read has only numbers that JSON has."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_places(input_file: Path, output_file: Path) -> None:

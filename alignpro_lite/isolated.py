@@ -150,7 +150,7 @@ class IsolatedStream(EventStream):
     """An answer that is made in another process."""
 
     def __init__(self, call: _EngineCall, prompt: str) -> None:
-        super().__init__(prompt, _AnsweringElsewhere(call))
+        super().__init__(_AnsweringElsewhere(call, prompt))
         dropped = weakref.finalize(self, call.end)
         dropped.atexit = False
 
@@ -158,7 +158,8 @@ class IsolatedStream(EventStream):
 class _AnsweringElsewhere(Answering):
     """The events that another process sends."""
 
-    def __init__(self, call: _EngineCall) -> None:
+    def __init__(self, call: _EngineCall, prompt: str) -> None:
+        super().__init__(prompt)
         self._call = call
         self._result: Result | None = None
         self._is_held = True

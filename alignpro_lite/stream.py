@@ -30,10 +30,18 @@ class Answering(ABC):
     refers to it: a circle of references would wait for the garbage collector and decode meanwhile.
 
     Attributes:
+        prompt: x.
         choice: Which prompt goes to the target; None before it is known.
     """
 
-    choice: Choice | None = None
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+        self.choice: Choice | None = None
+
+    @property
+    def chosen(self) -> Choice:
+        """Which prompt goes to the target; the prompt itself where nothing was chosen."""
+        return self.choice or unchanged(self.prompt, "cancelled")
 
     @abstractmethod
     def events(self) -> Generator[Event]:
@@ -60,14 +68,12 @@ class EventStream:
     more is cancelled.
     """
 
-    def __init__(self, prompt: str, answering: Answering) -> None:
+    def __init__(self, answering: Answering) -> None:
         """Begin nothing yet.
 
         Args:
-            prompt: x.
             answering: Makes the events.
         """
-        self._prompt = prompt
         self._answering = answering
         self._ahead: deque[Event] = deque()
         """Events that `prepare` has read and no iteration has yielded."""
@@ -87,7 +93,7 @@ class EventStream:
         """
         while self.choice is None and (event := self._step()):
             self._ahead.append(event)
-        return self.choice or unchanged(self._prompt, "cancelled")
+        return self._answering.chosen
 
     def use(self, text: str) -> Choice:
         """Send this prompt instead of what was chosen, before the answer begins.
@@ -154,13 +160,14 @@ class AlignedStream(EventStream):
     """An answer that is made in this process."""
 
     def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
-        super().__init__(protected.prompt, _Answering(models, protected, request))
+        super().__init__(_Answering(models, protected, request))
 
 
 class _Answering(Answering):
     """The rewrite and the answer, from the models of this process."""
 
     def __init__(self, models: DrawModels, protected: Protected, request: Request) -> None:
+        super().__init__(protected.prompt)
         self._models = models
         self._protected = protected
         self._request = request
@@ -181,12 +188,12 @@ class _Answering(Answering):
         if self.choice is None or text != self.choice.sent:
             rewrite = self.choice.rewrite if self.choice else None
             self._choose(chosen_by_user(self._protected.prompt, text, rewrite))
-        return self._chosen
+        return self.chosen
 
     def events(self) -> Generator[Event]:
         """The events from the first to the last, each made when it is asked for."""
         yield from self._rewritten()
-        choice = self._chosen
+        choice = self.chosen
         self._has_begun = True
         if self._cancellation.asked:
             self._finish = "cancelled"
@@ -238,7 +245,7 @@ class _Answering(Answering):
     def _whole(self, trial: Trial) -> Iterator[Event]:
         """A trial that ended by itself is the answer."""
         self._finish, self._tokens = trial.finish_reason, len(trial.draws)
-        question = self._request.question(self._chosen.sent)
+        question = self._request.question(self.chosen.sent)
         self._prompt_tokens = len(self._models.target.prompt_tokens(question.messages))
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
         thought = Passage(trial.reasoning, is_thought=True)
@@ -269,7 +276,7 @@ class _Answering(Answering):
         """What has come of it; an answer that is not done counts as cancelled."""
         total = self._marks.get("total", self._elapsed())
         return Result(
-            choice=self._chosen,
+            choice=self.chosen,
             answer=self._all(Text),
             reasoning=self._all(Reasoning).strip(),
             thought_only=self._thought_only,
@@ -288,10 +295,6 @@ class _Answering(Answering):
                 for token in event.log_probs
             ),
         )
-
-    @property
-    def _chosen(self) -> Choice:
-        return self.choice or unchanged(self._protected.prompt, "cancelled")
 
     def _all(self, kind: type[Reasoning | Text]) -> str:
         return "".join(event.text for event in self._said if isinstance(event, kind))

@@ -446,16 +446,17 @@ def main() -> None:
     systems, paper, bpo = summaries
     if systems is None:
         parser.error(f"{folders.main} holds no finished evaluation.")
+    bound = _read(folders.main / "bound.json")
+    text = page(systems, paper, bpo, bound)
+    PAGE.write_text(text, encoding="utf-8")
     FIGURES.mkdir(exist_ok=True)
     for name, folder in (
         ("mean", folders.paper or folders.main),
         ("variance", folders.paper or folders.main),
         ("dial", folders.main),
     ):
-        if (folder / "figures" / f"{name}.svg").exists():
+        if f"{FIGURES.name}/{name}.svg" in text:
             shutil.copyfile(folder / "figures" / f"{name}.svg", FIGURES / f"{name}.svg")
-    bound = _read(folders.main / "bound.json")
-    PAGE.write_text(page(systems, paper, bpo, bound), encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
     said = claims(systems)
     README.write_text(CLAIMS.sub(lambda match: said, readme), encoding="utf-8")

@@ -324,9 +324,8 @@ def _answering(
     from alignpro_lite.serve.app import model_app
 
     with models.load(reward=reward) as model:
-        model.target.thinking.values(
-            served.usual.request.thinking
-        )  # refused once, not by each request
+        # Refused once, and not by each request.
+        model.target.thinking.values(served.usual.request.thinking)
         output.show_plan_notes(model)
         yield model_app(model, served, limits, rules), served.name
 

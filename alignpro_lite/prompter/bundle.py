@@ -16,7 +16,7 @@ from alignpro_lite.prompter.profile import DOUBT, PrompterProfile
 from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import RewriteTemplate
 from alignpro_lite.registry.entries import Precision
-from alignpro_lite.registry.record import Chance, Record, TokenId
+from alignpro_lite.registry.record import Record, TokenId, UnitInterval
 from alignpro_lite.registry.sidecar import SidecarFile
 
 CacheLayout = Literal["shared", "growing"]
@@ -156,7 +156,7 @@ class Sidecar(Record):
     targets: TargetClaim
     files: Mapping[str, str]
     eval_card: Mapping[str, Any]
-    doubt: Chance = DOUBT
+    doubt: UnitInterval = DOUBT
 
     @property
     def used(self) -> tuple[str, ...]:

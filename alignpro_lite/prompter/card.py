@@ -25,10 +25,10 @@ from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.digests import digests_of
 from alignpro_lite.registry.entries import RewriteMode
 from alignpro_lite.registry.record import (
-    Chance,
     Count,
     Origin,
     Record,
+    UnitInterval,
     parse_written,
     read_json,
 )
@@ -66,7 +66,7 @@ class PrompterCard(Record):
     max_tokens: Count
     targets: TargetClaim
     metrics: Mapping[str, Any]
-    doubt: Chance = DOUBT
+    doubt: UnitInterval = DOUBT
 
     @property
     def is_reference(self) -> bool:

@@ -27,6 +27,7 @@ _DIGITS = re.compile(
     rf"(?:st|nd|rd|th|er|e|º|ª)?"
 )
 _ATTACHED = re.compile(rf"{_DIGITS.pattern}(?P<unit>[^\W\d_]{{1,12}}|[%‰°º′″])")
+_LABELS = units.MONTHS | units.LABELS
 _DEGREES = frozenset("°º′″")
 _COMPASS = frozenset("NSEWO")
 _HAS_DIGIT = re.compile(rf"[\d{_FRACTION}]")
@@ -96,7 +97,7 @@ class _Reader:
         if not word[0].isupper():
             return 0
         label = word.lower().rstrip(".")
-        is_known = label in units.MONTHS | units.LABELS
+        is_known = label in _LABELS
         # The full stop of an abbreviation is not in the word.
         if not self._near(place + 1) and not (is_known and self._between(place + 1) == ". "):
             return 0

@@ -16,7 +16,7 @@ from alignpro_lite.experiment.sections import (
 )
 from alignpro_lite.prompter.profile import DOUBT
 from alignpro_lite.registry.entries import RewriteMode
-from alignpro_lite.registry.record import Chance, Count, Positive, Record
+from alignpro_lite.registry.record import Count, Positive, Record, UnitInterval
 from alignpro_lite.reward.loading import ScorerSource
 from alignpro_lite.target.rollout import AnswerPlan
 
@@ -60,7 +60,7 @@ class AskedSection(LoraSection):
     mode: RewriteMode = "augment"
     template: str | None = None
     temperature: Annotated[float, Meta(gt=0, le=2)] = 1.0
-    doubt: Chance = DOUBT
+    doubt: UnitInterval = DOUBT
 
 
 class PrompterSection(AskedSection):

@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from alignpro_lite.experiment.sections import Seed
-from alignpro_lite.registry.record import Count, Label, Positive, Record
+from alignpro_lite.registry.record import Count, Label, Positive, Record, UnitInterval
 from alignpro_lite.train.reward.preferences import PreferenceFormat
-
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RewardModelSection(Record):
@@ -50,7 +48,7 @@ class RewardTrainingSection(Record):
     learning_rate: Annotated[float, Meta(gt=0, le=0.1)] = 3e-4
     weight_decay: Annotated[float, Meta(ge=0)] = 0.01
     rating_weight: Annotated[float, Meta(ge=0)] = 0.3
-    held_out: tuple[Share, Share] = (0.0, 0.25)
+    held_out: tuple[UnitInterval, UnitInterval] = (0.0, 0.25)
     seed: Seed = 0
 
 
