@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,17 +34,22 @@ others for one of these."""
 
 
 class AsyncAlignedStream:
-    """An answer being made: `async for` gives pieces of text; see `AlignedStream`."""
+    """An answer being made: `async for` gives pieces of text; see `AlignedStream`.
 
-    def __init__(self, stream: EventStream, pool: ThreadPoolExecutor) -> None:
-        self._stream = stream
+    What is wrong with a request is raised by the first thing that is awaited: whether a constraint
+    can be kept, or a fresh process after a crash, may take seconds.
+    """
+
+    def __init__(self, opening: Callable[[], EventStream], pool: ThreadPoolExecutor) -> None:
+        self._opening = opening
         self._pool = pool
-        self._events = stream.events()
+        self._cancellation = Cancellation()
+        self._stream: EventStream | None = None
 
     @property
     def choice(self) -> Choice | None:
         """Which prompt goes to the target; None before it is known."""
-        return self._stream.choice
+        return self._stream.choice if self._stream else None
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Pieces of the answer; iterating again continues the same answer."""
@@ -54,27 +59,37 @@ class AsyncAlignedStream:
 
     async def events(self) -> AsyncIterator[Event]:
         """All that happens, as it happens; see `AlignedStream.events`."""
-        while (event := await self._wait(lambda: next(self._events, None))) is not None:
+        while (event := await self._wait(_next_event)) is not None:
             yield event
 
     async def prepare(self) -> Choice:
         """Rewrite the prompt, without answering it yet; see `AlignedStream.prepare`."""
-        return await self._wait(self._stream.prepare)
+        return await self._wait(EventStream.prepare)
 
     async def result(self) -> Result:
         """Read the rest of the answer and sum it up."""
-        return await self._wait(self._stream.result)
+        return await self._wait(EventStream.result)
 
-    def use(self, text: str) -> Choice:
+    async def use(self, text: str) -> Choice:
         """Send this prompt instead, before the answer begins; see `AlignedStream.use`."""
-        return self._stream.use(text)
+        return await self._wait(lambda stream: stream.use(text))
 
     def cancel(self) -> None:
         """Stop as soon as the step under way is done; from any task or thread."""
-        self._stream.cancel()
+        self._cancellation.cancel()
 
-    async def _wait(self, step: Callable[[], T]) -> T:
-        return await _in_pool(self._pool, step, self._stream.cancel)
+    async def _wait(self, step: Callable[[EventStream], T]) -> T:
+        return await _in_pool(self._pool, lambda: step(self._opened()), self.cancel)
+
+    def _opened(self) -> EventStream:
+        if self._stream is None:
+            self._stream = self._opening()
+            self._cancellation.enter([self._stream])
+        return self._stream
+
+
+def _next_event(stream: EventStream) -> Event | None:
+    return next(stream.events(), None)
 
 
 class AsyncAlignedModel:
@@ -157,10 +172,15 @@ class AsyncAlignedModel:
         """
         if not self._is_closed:
             self._is_closed = True
-            try:
-                await _in_pool(self._pool, self.model.close, _nothing)
-            finally:
-                self._pool.shutdown()
+            # On a thread of its own: the pool's may all wait for what only this ends.
+            with ThreadPoolExecutor(1, thread_name_prefix="alignpro-lite-close") as closing:
+                await _ended(closing.submit(self._close), _nothing)
+
+    def _close(self) -> None:
+        try:
+            self.model.close()
+        finally:
+            self._pool.shutdown()
 
     async def rewrite(self, prompt: str, n: int = 1, request: Request = Request()) -> list[Rewrite]:
         """Sample rewrites of a prompt without answering it; see `AlignedModel.rewrite`."""
@@ -172,12 +192,8 @@ class AsyncAlignedModel:
         )
 
     def stream(self, prompt: str, request: Request = Request()) -> AsyncAlignedStream:
-        """Rewrite a prompt and answer it; iterate over what it returns with `async for`.
-
-        Raises:
-            InputError: The prompt is empty or not text, or the target has no switch for thinking.
-        """
-        return AsyncAlignedStream(self.model.stream(prompt, request), self._pool)
+        """Rewrite a prompt and answer it; iterate over what it returns with `async for`."""
+        return AsyncAlignedStream(lambda: self.model.stream(prompt, request), self._pool)
 
     async def run(self, prompt: str, request: Request = Request()) -> Result:
         """Rewrite a prompt, answer it, and wait for the whole answer."""
@@ -193,21 +209,31 @@ def _nothing() -> None:
 
 
 async def _in_pool(pool: ThreadPoolExecutor, work: Callable[[], T], stop: Callable[[], None]) -> T:
-    """Wait for work on a thread; a task that is cancelled stops it, and waits until it ended.
+    """Wait for work on a thread of a pool; see `_ended`.
 
     Raises:
         DeviceError: The pool is shut.
     """
-    loop = asyncio.get_running_loop()
     try:
-        future = loop.run_in_executor(pool, work)
+        future = pool.submit(work)
     except RuntimeError as error:
         raise DeviceError("The model is closed.", "Load it again.") from error
+
+    def stop_or_drop() -> None:
+        stop()
+        future.cancel()  # if no thread was free for it yet
+
+    return await _ended(future, stop_or_drop)
+
+
+async def _ended(future: Future[T], stop: Callable[[], None]) -> T:
+    """Wait for work on a thread; a task that is cancelled stops it, and waits until it ended."""
+    waited = asyncio.wrap_future(future)
     try:
-        return await asyncio.shield(future)
+        return await asyncio.shield(waited)
     except asyncio.CancelledError:
         stop()
-        await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # seen: nobody else asks for it
+        await asyncio.wait([waited])
+        if not waited.cancelled():
+            waited.exception()  # seen: nobody else asks for it
         raise

@@ -22,6 +22,7 @@ from alignpro_lite import (
     Sampling,
     Text,
 )
+from alignpro_lite.asynchronous import MOST_WAITING
 from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.rewriting.draw import CHOSEN_BY_USER
 from tests.support import TINY_BUNDLE, TINY_TARGET
@@ -84,7 +85,7 @@ def test_an_iteration_goes_on_where_it_was_left():
             if isinstance(event, Rewritten):
                 break
         await asyncio.sleep(0)  # what was left is finalised
-        assert stream.use("Say hello.").reason == CHOSEN_BY_USER
+        assert (await stream.use("Say hello.")).reason == CHOSEN_BY_USER
         result = await stream.result()
         assert result.choice.sent == "Say hello."
         assert result.finish_reason != "cancelled"
@@ -102,7 +103,7 @@ def test_the_answer_waits_while_the_user_edits_the_rewrite():
             told.append(event)
             if isinstance(event, Rewritten) and len(told) < 4:
                 await asyncio.sleep(0.05)
-                stream.use("Say hello.")
+                await stream.use("Say hello.")
         assert told[-1].result.choice.sent == "Say hello."
 
     in_asyncio(body)
@@ -268,6 +269,79 @@ def test_closing_ends_whoever_reads_with_a_typed_error():
     before = set(threading.enumerate())
     asyncio.run(run())
     assert set(threading.enumerate()) <= before
+
+
+class Standing:
+    """A model whose streams take until they are cancelled or it is closed, to open already."""
+
+    def __init__(self):
+        self.opened = 0
+        self.is_over = threading.Event()
+
+    def stream(self, prompt, request):
+        self.opened += 1
+        if not self.is_over.wait(PATIENCE):
+            raise AssertionError("nothing ended it")
+        raise CancelledError
+
+    def close(self):
+        self.is_over.set()
+
+
+def standing_model() -> tuple[Standing, AsyncAlignedModel]:
+    standing: Any = Standing()
+    return standing, AsyncAlignedModel(standing)
+
+
+def test_the_event_loop_goes_on_while_a_stream_opens():
+    """A constraint that is checked for seconds, or a fresh process after a crash, stood in it."""
+
+    async def run():
+        standing, model = standing_model()
+        task = asyncio.create_task(model.run(PROMPT, SHORT))
+        while not standing.opened:
+            await asyncio.sleep(0.001)
+        await model.close()
+        with pytest.raises(CancelledError):
+            await task
+
+    asyncio.run(run())
+
+
+def test_tasks_that_wait_for_a_thread_end_when_they_are_cancelled():
+    """Also behind as many as there are threads, which once had to end first."""
+
+    async def run():
+        standing, model = standing_model()
+        reading = [asyncio.create_task(model.run(PROMPT, SHORT)) for _ in range(MOST_WAITING)]
+        while standing.opened < MOST_WAITING:
+            await asyncio.sleep(0.001)
+        behind = asyncio.create_task(model.run(PROMPT, SHORT))
+        await asyncio.sleep(0.01)
+        behind.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await behind
+        assert not standing.is_over.is_set()
+        await model.close()  # needs none of the threads either
+        ended = await asyncio.gather(*reading, return_exceptions=True)
+        assert {type(error) for error in ended} == {CancelledError}
+        assert standing.opened == MOST_WAITING
+
+    before = set(threading.enumerate())
+    asyncio.run(run())
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("prompt", ["", "   "])
+def test_what_is_wrong_with_a_request_is_raised_where_it_is_awaited(prompt):
+    async def body(model):
+        stream = model.stream(prompt, SHORT)
+        with pytest.raises(InputError, match="needs text"):
+            await stream.prepare()
+        with pytest.raises(InputError, match="needs text"):
+            await stream.result()
+
+    in_asyncio(body)
 
 
 def test_a_model_that_is_loaded_already_can_be_taken_over():
