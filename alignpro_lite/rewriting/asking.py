@@ -145,6 +145,10 @@ _STATEMENT = re.compile(
     r"|(?:es|son|era|eran) (?:el|la|lo|los|las|una?|unos|unas|muy|más|uma?))\b"
     r"|是|です|である|입니다"
 )
+_REASON = re.compile(
+    r"(?i)\s*(?:(?:because|due to|weil|wegen|parce qu|à cause d|porque|debido a|perché|потому"
+    r"|из-за)\b|因为|由于|なぜなら|왜냐하면|[-−]?[\d.,]+\W*\Z)"
+)
 _DIRECTION = re.compile(
     r"(?i)(?:\A|[\n.!?:;,(\"-]\s{0,3}|\b(?:and|but|or|so|then|to|not) )"
     r"(?:use|using|include|including|be|keep|focus|avoid|make|mention|consider|start|begin|end|add"
@@ -172,8 +176,9 @@ def asks(text: str) -> bool:
 
 
 def only_states(text: str) -> bool:
-    """Whether a text says what is so, and neither asks nor directs an answer."""
-    return bool(_STATEMENT.search(text)) and not (asks(text) or _DIRECTION.search(text))
+    """Whether a text says what is so, or why, and neither asks nor directs an answer."""
+    states = _STATEMENT.search(text) or _REASON.match(text)
+    return bool(states) and not (asks(text) or _DIRECTION.search(text))
 
 
 def _ends_of(text: str) -> str:

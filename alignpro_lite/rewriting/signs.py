@@ -25,6 +25,11 @@ def _anywhere(block: str) -> re.Pattern[str]:
     return re.compile(f"(?im){_any(block)}")
 
 
+def _beginning_a_sentence(block: str) -> re.Pattern[str]:
+    start = r"(?:^|[.!?:。！？]\s*)(?:(?:okay|ok|alright|so|well|now|hmm+|好的?)[,，.]* ){0,2}"
+    return re.compile(f"(?im){start}{_any(block)}")
+
+
 _ISAY = r"i(?:['’](?:ll|d|m|ve)| (?:can|will|would|could|am|have|understand|see|rewrote))\b"
 _PAUSE = (
     r"(?=\s*(?:[!,.:;…—–！，。：、।]|-(?!\w)|\Z|\n)"
@@ -53,6 +58,7 @@ _DECLINED = rf"""
     {_IAM} (?:unable|not able|not allowed|not permitted|not comfortable)\b
     {_ICANNOT} (?:help|assist|provide|answer|fulfil|comply|create|write|generate|support|engage)
     {_ICANNOT} (?:discuss|do (?:that|this))
+    this (?:prompt|request|question) (?:violates|is (?:harmful|inappropriate|unsafe|illegal))
     i (?:do not|don't|don’t) have (?:personal|access|the ability|any personal)
     (?:{_IAM} (?:just |only )?|as )an? (?:\w+ )?(?:ai|artificial|language|chatbot|assistant|llm)\b
     (?:unfortunately|regrettably),? (?:i|this|we)\b
@@ -89,7 +95,7 @@ _THOUGHT = rf"""
     let me (?:think|see|start|begin|break|consider|analy|rewrite|rephrase|try|look|work)
     let(?:'s|’s| us) (?:see|break (?:this|it) down|analy[sz]e (?:this|the prompt|the request))
     (?:first(?:ly)?|to (?:begin|start)|next),? (?:i|we)(?:['’](?:ll|m)| (?:will|need|should|must))\b
-    (?:i|we) (?:need|have|should|must|will|am going|want)(?: to)? (?:rewrite|rephrase|reword|think)
+    (?:i|we) (?:need|have|should|must|will|am going)(?: to)? (?:rewrite|rephrase|reword|think)
     (?:i|we) (?:need|have|should|must|will|want)(?: to)? (?:write|give|add) {_A}(?:\w+ )?hint\b
     i(?:'ll|’ll| will) think\b|the (?:question|query|request) (?:asks\b|is about\b|is asking\b)
     (?:i|we) (?:need|have|should|must|will|want)(?: to)? (?:improve the|clarify the|understand the)
@@ -122,7 +128,9 @@ _CHATTER = rf"""
     {_IWOULD} (?:be (?:happy|glad|delighted) to|love to (?:help|assist|rewrite|improve))
     (?:{_IAM} )?happy to help
     {_IWILL} (?:help|rewrite|rephrase|do my best)
-    here(?:'s|’s| is| are| you go| you are| it is)\b|as requested[,:]
+    here(?:'s|’s| is| are| you go| you are| it is)\b(?! (?:my|our)\b)|as requested[,:]
+    you (?:could|can|might|may) (?:ask|say|write|phrase|try)\b[^.\n]{{0,40}}[:：]
+    (?:an?|the|one) {_IMPROVED} (?:way|form) (?:to|of) (?:ask|phras|say|put|word)\w*\b
     (?:your|the) (?:prompt|question|request) (?:could|can|might) be (?:improved|rewritten|rephrased)
     (?:this|below|the following) (?:is|are) {_A}(?:possible )?{_IMPROVED}\b
     {_A}(?:(?:{_IMPROVED}|new|final)[ ,]{{1,2}}){{1,3}}{_THING}?(?: is)?[ *]*[:：]
@@ -162,13 +170,21 @@ _CHATTER = rf"""
     (?:här|her) är\b|her er\b|tässä on\b|zde je\b|tady je\b|itt van\b|iată\b|ορίστε\b|ось\b
     berikut (?:ini |adalah )|đây là\b|הנה\b
     (?:بالتأكيد|بالطبع|حسنا|ज़रूर|जरूर|बेशक|ठीक है){_PAUSE}
-    hier (?:ist|sind|kommt|hast du|haben sie|is|zijn|heb je)\b|voici\b|voilà\b|ecco\b|oto\b|вот\b
+    hier (?:ist|sind|kommt|hast du|haben sie|is|zijn|heb je)\b|voici\b|voilà\b|ecco\b|oto\b
+    вот\b(?! (?:мо[йяеи]|моё|наш))
     işte\b
     aquí (?:está|están|tienes?|tiene|hay|va)\b|aqui (?:está|estão|vai)\b|إليك|यहाँ|यहां
+    (?:hier |das ist )?(?:eine?|die) (?:bessere|klarere|verbesserte|überarbeitete|neue)
+    (?:deine|ihre|die) frage (?:könnte|kann) (?:besser )?(?:so )?(?:lauten|heißen)
+    une meilleure (?:question|formulation|version)|(?:re)?formulation ?[:：]
+    una (?:mejor|versión mejorada)\b|pregunta reformulada|uma (?:melhor|versão melhorada)\b
+    переформулирован\w*|बेहतर (?:प्रश्न|सवाल|रूप)|السؤال (?:المحسن|المعدل)
+    (?:개선된|수정된|다시 쓴) (?:질문|프롬프트)|(?:改写|优化|改进|重写|润色)(?:后|版|过)?[：:]
+    更好的(?:问题|提问|问法|说法)|[您你]可以(?:这样|这么)(?:问|说)|(?:書き直し|改善版|修正版|改善後)[：:]
     (?:umgeschrieben|verbessert|überarbeitet|neu formuliert|umformuliert)\w*\b.{{0,20}}[:：]
     (?:version|question|requête) (?:réécrite?|améliorée?|reformulée?)
     (?:versión|pregunta) (?:mejorada|reescrita|revisada)|улучшенн\w+|переписанн\w+
-    (?:[当當]然(?:可以)?|好的|没问题|沒問題){_STOP}|以下是|以下为|下面是|这是|這是|(?:改写|重写|改进|优化|修改)(?:后|过)?的
+    (?:[当當]然(?:可以)?|好的|没问题|沒問題){_STOP}|(?:以下|下面)[是为](?!我)|这是|這是|(?:改写|重写|改进|优化|修改)(?:后|过)?的
     (?:もちろん|了解)(?:です|{_STOP})|(?:承知|了解)(?:しま|いた)|わかりました|分かりました|以下は|以下が|以下に
     こちらが|こちらは|물론(?:입|이|[!,.])|알겠습니다|다음은|여기에? (?:있|다시|수정|개선|예시)
 """
@@ -197,22 +213,28 @@ _CODE_OR_LIST = re.compile(
 _THOUGHT_TAG = """
     </?(?:think|thinking|thought|reasoning|reflection|analysis|scratchpad)>|◁/?think▷|\\[/?THINK\\]
 """
+# In the middle of a sentence it is what an app does: "that replies when the user asks".
 _ABOUT_THE_USER = r"""
-    \bthe user(?:['’]s)? (?:prompt|request|question|query|message|wants?|asks|asked|is asking)\b
-    \bder (?:nutzer|benutzer) (?:möchte|will|fragt|bittet)\b
-    \bl'utilisateur (?:veut|demande|souhaite)\b
-    \bel usuario (?:quiere|pide|pregunta)\b|\bl'utente (?:vuole|chiede)\b
-    \bo usuário (?:quer|pede)\b
-    \bпользователь (?:хочет|просит|спрашивает)\b|用户(?:想|要|希望|问|请求)|ユーザーは
+    (?:the )?user(?:['’]s)? (?:prompt|request|question|query|message|wants?|asks|asked|is asking)\b
+    der (?:nutzer|benutzer) (?:möchte|will|fragt|bittet)\b
+    l'utilisateur (?:veut|demande|souhaite)\b
+    el usuario (?:quiere|pide|pregunta)\b|l'utente (?:vuole|chiede)\b
+    o usuário (?:quer|pede)\b
+    пользователь (?:хочет|просит|спрашивает)\b|用户(?:想|要|希望|问|请求)
+    ユーザーは[^。\n]{0,40}(?:求め|尋ね|質問|知りた|希望|依頼)
 """
 _MARKUP = r"""
-    <\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</?s>
+    <\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\A\s*<s>|</s>\s*\Z
+    </?(?:\w+_)?(?:prompt|rewrite|rewritten|output|answer|response|question|query)(?:_\w+)?>
     <(?:[be]os|unk|pad|end_of_utterance)>|</?tool_(?:call|response)s?>
     \[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]
     ^[#* \t]{0,6}(?:user|assistant|system|human|ai|bot|model|instruction|response)\b[ *]{0,3}:
-    \A\s*(?:user|assistant|system|model)[ \t]*\n
+    (?:\A|\n[ \t]*\n)[#* \t]{0,6}(?:user|assistant|system|model)[* \t]*\n
+    ^assistant[ \t]*\n
 """
 _FAREWELL = rf"""
+    \bnot something i can (?:help|assist|do)\b|\bthis is (?:clearer|better) because\b
+    \bi (?:changed|fixed|corrected|adjusted) (?:the|your) (?:case|capital|grammar|spell|punct|word)
     \blet me know (?:if|what|how|when)\b|\b(?:i )?hope (?:this|that|it) helps\b
     \bwould you like me to\b|\bis (?:the|my|an?) {_IMPROVED} (?:prompt|version|question)\b
     \((?:note: )?i(?:'ve|’ve| have)? (?:just )?(?:added|kept|changed|removed|replaced|made)\b
@@ -238,7 +260,7 @@ OPENINGS: tuple[tuple[TalkKind, re.Pattern[str]], ...] = (
 SIGNS: tuple[tuple[TalkKind, re.Pattern[str]], ...] = (
     ("thought", _anywhere(_THOUGHT_TAG)),
     ("markup", _anywhere(_MARKUP)),
-    ("thought", _anywhere(_ABOUT_THE_USER)),
+    ("thought", _beginning_a_sentence(_ABOUT_THE_USER)),
     ("chatter", _anywhere(_FAREWELL)),
 )
 """What stands anywhere in a text."""

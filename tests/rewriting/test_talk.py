@@ -332,3 +332,120 @@ def test_the_reason_shows_what_was_said():
     refusal = refusal_of(protect(SAFE), rewrite)
     assert refusal is not None
     assert refusal.reason == "the prompter talked about the rewrite: Sure"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        ("i dont have access to my files", "I don't have access to my files. Why?"),
+        ("unable to log in, why", "I am unable to log in. Why?"),
+        ("how come i can't create a folder", "I can't create a folder. Why?"),
+        ("cant create file linux why", "I can't create a file in Linux. Why?"),
+        ("ayuda no puedo dormir", "No puedo dormir. ¿Qué puedo hacer?"),
+        ("aidez moi je ne peux pas dormir", "Je ne peux pas dormir. Que faire ?"),
+        ("hilfe ich kann nicht schlafen", "Ich kann nicht schlafen. Was hilft?"),
+        ("помоги, я не могу уснуть", "Я не могу уснуть. Что делать?"),
+        ("怎么办我无法入睡", "我无法入睡，怎么办？"),
+        ("لماذا لا أستطيع النوم", "لا أستطيع النوم. ما السبب؟"),
+        ("怎么用英语说对不起", "“对不起”用英语怎么说？"),
+        ("日本語で申し訳ないの使い方", "申し訳ないの使い方を教えてください。"),
+        ("расскажи мне про чёрные дыры", "Объясните, что такое чёрная дыра."),
+        (
+            "как быстро выучить испанский язык",
+            "Какие есть быстрые способы изучения испанского языка?",
+        ),
+        ("opowiedz mi o czarnych dziurach", "Wyjaśnij, czym jest czarna dziura."),
+        ("kerro minulle mustista aukoista", "Mitä mustat aukot ovat?"),
+        (
+            "write a chatbot in python",
+            "Write a chatbot in Python that replies when the user asks something.",
+        ),
+        ("write a chatbot in python", "Write a chatbot in Python that stores the user's message."),
+        ("flask login example", "Show a Flask login example that handles the user request."),
+        ("build a todo app", "Build a to-do app in which the user wants to add tasks."),
+        ("写一个用户故事", "写一个用户故事，说明用户想登录。"),
+        (
+            "ユーザー登録の仕様",
+            "ユーザー登録の仕様を書いてください。ユーザーはメールで登録します。",
+        ),
+        ("okay so what is dna", "Okay, so what is DNA?"),
+        ("my code is broken", "Here is my broken code: fix it."),
+        ("мой код не работает", "Вот мой код, он не работает. Исправь его."),
+        ("帮我改这段代码", "以下是我的代码，请修改。"),
+        ("what is prompt engineering", "What is prompt engineering: a definition with examples?"),
+        ("how do i rewrite git history", "I want to rewrite the git history. How?"),
+        ("explain the html s tag", "Explain the HTML tag <s> and </s>."),
+        ("why is the sky blue", "Why is the sky blue? Explain it with Rayleigh scattering."),
+        ("what is dna", "What is DNA? In one sentence."),
+        ("what is dna", "What is DNA? Be brief."),
+        ("write a story", "Write a story. The hero must be a cat."),
+    ],
+)
+def test_the_words_of_a_prompt_are_no_talk(prompt, rewrite):
+    """Each was refused once: a prompter may say what the user says."""
+    assert talk_in(prompt, rewrite) is None
+    assert not is_answer(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite"),
+    [
+        (
+            "what is the capital of france",
+            "What is the capital of France? The capital of France is Paris.",
+        ),
+        (
+            "was ist die hauptstadt von frankreich",
+            "Was ist die Hauptstadt von Frankreich? Die Hauptstadt ist Paris.",
+        ),
+        ("why is the sky blue", "Why is the sky blue? Because of Rayleigh scattering."),
+        ("what is 2 + 2?", "What is 2 + 2? 4"),
+        ("tell me about cats", "Tell me about cats. Cats are small carnivorous mammals."),
+        ("what is the capital of france", "You could ask: What is the capital of France?"),
+        (
+            "what is the capital of france",
+            "A clearer way to ask is: What is the capital of France?",
+        ),
+        ("x?", 'A better way to phrase this would be "What is the capital of France?"'),
+        (
+            "what is the capital of france",
+            "<rewritten_prompt>What is the capital of France?</rewritten_prompt>",
+        ),
+        ("what is the capital of france", "What is the capital of France?\n<answer>Paris</answer>"),
+        ("what is the capital of france", "What is the capital of France?\n\n### Assistant\nParis"),
+        ("what is the capital of france", "What is the capital of France?\nassistant\nParis"),
+        (
+            "what is the capital of france",
+            "What is the capital of France?\n\nThis is clearer because it is capitalised.",
+        ),
+        ("what is the capital of france", "What is the capital of France?\n\nI changed the case."),
+        ("how to kill a process", "This prompt violates policy. Ask another."),
+        (
+            "how to kill a process in linux",
+            "How to kill a process in linux is not something I can help with.",
+        ),
+        ("hauptstadt frankreich", "Eine bessere Frage wäre: Was ist die Hauptstadt?"),
+        ("hauptstadt frankreich", "Deine Frage könnte lauten: Was ist?"),
+        ("capitale", "Reformulation : Quelle est la capitale ?"),
+        ("capital francia", "Una mejor pregunta: ¿Cuál es la capital?"),
+        ("法国的首都", "改写后：法国的首都是哪里？"),
+        ("法国的首都", "更好的问题：法国的首都是哪里？"),
+        ("フランス", "改善版：フランスの首都は？"),
+        ("столица", "Переформулированный вопрос: Какая столица?"),
+        ("राजधानी", "बेहतर प्रश्न: फ्रांस की राजधानी क्या है?"),
+        ("수도", "개선된 질문: 프랑스의 수도는?"),
+        (
+            "capital of france",
+            "User asks for the capital of France. So rewrite: What is the capital of France?",
+        ),
+        ("name a river", "Okay, the user wants a river."),
+        ("can you hack it", "I can't help with that."),
+        ("i can't sleep help", "I can't help with that."),
+        ("write a haiku about cats please", "Silent paws at dusk, moonlight on fur"),
+        ("is there no way to heaven?", "No, there is not."),
+        ("tell me the name", "Sure! Here is the name."),
+    ],
+)
+def test_talk_in_other_words_is_found(prompt, rewrite):
+    """Each passed once, or would if the words of a prompt excused more than themselves."""
+    assert talk_in(prompt, rewrite) or is_answer(prompt, rewrite)

@@ -123,6 +123,13 @@ FORMULAS = (
     # Not the prices of "$5 to $10".
     Delimiters(r"(?<![\w$\\])\$(?=[^\s$])", r"(?<=[^\s$\\])\$(?![\d$])", "$", False, True),
 )
+_CALLS = Delimiters(
+    # Not the plural of "word(s)".
+    r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))|\(",
+    r"\)",
+    "(",
+    paragraph=True,
+)
 ELEMENTS = tuple(map(_element, word_list("code pre kbd samp script style svg math table q")))
 MARKERS = Delimiters("<keep>", "</keep>", "<keep>", nests=False)
 
@@ -131,6 +138,11 @@ _BACKTICKS = re.compile(
     r"(?m)(?P<begin>^[ \t>]*+(?:(?:[-*+]|\d{1,3}[.)])[ \t]++)?+)?+(?P<run>`++|~{3,}+)"
     r"(?P<end>[ \t\r]*+$)?+"
 )
+
+
+def calls(text: str) -> Iterator[tuple[int, int]]:
+    """Calls of functions with all that stands in their parentheses."""
+    return ((start, end) for start, end in _CALLS.spans(text) if text[start] != "(")
 
 
 def code_in_backticks(text: str) -> Iterator[tuple[int, int]]:

@@ -134,7 +134,7 @@ def announced_options(text: str) -> Iterator[tuple[int, int]]:
         announcement = _ANNOUNCEMENT.search(text[place : colon.start()])
         if announcement and (rest := _REST.match(text, colon.end())):
             reached = rest.end()
-            yield place + announcement.start(), reached
+            yield rest.span()
 
 
 def _chains(text: str, found: Sequence[_Option]) -> Iterator[tuple[_Option, _Option]]:

@@ -19,12 +19,14 @@ from typing import Literal
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.rewriting.scripts import LETTER
+from alignpro_lite.rewriting.spans import units
 from alignpro_lite.rewriting.spans.delimiters import (
     BRACKETS,
     ELEMENTS,
     FORMULAS,
     MARKERS,
     QUOTES,
+    calls,
     code_in_backticks,
 )
 from alignpro_lite.rewriting.spans.links import addresses
@@ -38,13 +40,25 @@ from alignpro_lite.rewriting.spans.rows import code_lines, quoted_lines, table_r
 from alignpro_lite.rewriting.spans.units import UNSPACED_NUMBER
 
 SpanKind = Literal[
-    "keep", "code", "quote", "formula", "option", "table", "link", "number", "word", "pattern"
+    "keep",
+    "code",
+    "quote",
+    "formula",
+    "option",
+    "answer",
+    "table",
+    "link",
+    "number",
+    "word",
+    "pattern",
 ]
 Found = tuple[SpanKind, int, int]
 """Kind, start and end of a span."""
 
-_NEW_SENTENCE = re.compile(r"\s+[^\W\d_a-z]")
+_NEW_SENTENCE = re.compile(r"(?:(?<=[.!?。！？…]) +| +(?=\S+(?: \S+){3})|\s*\n\s*)[^\W\d_a-z]")
+"""In one line without a full stop before it, two or three words may go on: New | New York."""
 _IS_LETTER = re.compile(LETTER)
+_WORD = re.compile(r"[^\W\d_]{3,}")
 _TAG = re.compile(r"<(?:[/!?]?[A-Za-z-]|[%!?])[^<>]*+>")
 _OPERATOR = re.compile(r"(?<=\S )(?:<?[-=]+>|<[-=]*>?|>=?|[-=!:+*/]=+|&&|\|\||\*\*?)(?= \S)")
 # Options of a command: --verbose, -v, -xzvf. Longer words after a dash may be prose.
@@ -52,10 +66,6 @@ _FLAG = re.compile(
     r"(?<!\S)--[A-Za-z][\w-]*+(?:=\S*[^\s.,;:!?])?"
     r"|(?<=\S )-(?:[A-Za-z]{1,2}|[b-df-hj-np-tv-z]{3,6})\b"
 )
-# Not the plural of "word(s)".
-_CALL = re.compile(r"(?<![\w.])\w[\w.]*+['′]{0,3}\((?!(?:s|es|ies|e|n|en|r)\))[^()\n]*+\)")
-
-
 # An equation or a sum that is not marked as a formula: y = ax + b. A dash alone is punctuation.
 _TERM = r"[\w^()²³'′\\]{1,12}+(?:\.\w{1,9}+)?+"
 _EQUATION = re.compile(
@@ -72,7 +82,7 @@ _SCANNERS: tuple[tuple[SpanKind, Callable[[str], Iterator[tuple[int, int]]]], ..
     ("code", code_in_backticks),
     ("code", code_lines),
     ("code", _matches(_TAG)),
-    ("code", _matches(_CALL)),
+    ("code", calls),
     ("word", _matches(_OPERATOR)),
     ("word", _matches(_FLAG)),
     *(("code", delimiters.spans) for delimiters in (*BRACKETS, *ELEMENTS)),
@@ -81,7 +91,7 @@ _SCANNERS: tuple[tuple[SpanKind, Callable[[str], Iterator[tuple[int, int]]]], ..
     *(("formula", delimiters.spans) for delimiters in FORMULAS),
     ("formula", _matches(_EQUATION)),
     ("option", listed_options),
-    ("option", answers_to_choose),
+    ("answer", answers_to_choose),
     ("option", announced_options),
     ("table", table_rows),
     ("link", addresses),
@@ -143,7 +153,7 @@ class Protected:
         reached: dict[SpanKind, int] = {}
         broken = []
         for span in self.spans:
-            places = starts[span.text]
+            places = starts[_key(span.kind, span.text)]
             following = bisect_right(places, reached.get(span.kind, -1))
             if following == len(places):
                 broken.append(span)
@@ -153,15 +163,15 @@ class Protected:
 
     def _starts_in(self, rewrite: str) -> defaultdict[str, list[int]]:
         """Where each span is in a rewrite, unless it is inside another of them."""
-        lengths = {len(text) for text in self._texts}
+        lengths = {len(span.text) for span in self.spans}
         found = [*_scanned(rewrite), *self._literals_in(rewrite)]
         starts: defaultdict[str, list[int]] = defaultdict(list)
         covered = 0
-        for _, start, end in sorted(found, key=_outer_first):
+        for kind, start, end in sorted(found, key=_outer_first):
             if end > covered and end - start in lengths:
-                text = rewrite[start:end]
-                if text in self._texts:
-                    starts[text].append(start)
+                key = _key(kind, rewrite[start:end])
+                if key in self._keys:
+                    starts[key].append(start)
                     covered = end
         return starts
 
@@ -183,8 +193,8 @@ class Protected:
                 start = rewrite.find(text, end if stands_alone else start + 1)
 
     @cached_property
-    def _texts(self) -> frozenset[str]:
-        return frozenset(span.text for span in self.spans)
+    def _keys(self) -> frozenset[str]:
+        return frozenset(_key(span.kind, span.text) for span in self.spans)
 
 
 def compile_patterns(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
@@ -256,6 +266,13 @@ def _trimmed(kind: SpanKind, text: str, spans: Iterable[tuple[int, int]]) -> Ite
             end -= 1
         if start < end:
             yield kind, start, end
+
+
+def _key(kind: SpanKind, text: str) -> str:
+    """What two spans must share to be the same: "Three", but not "5 MW", is so in small letters."""
+    if kind == "number":
+        return _WORD.sub(lambda word: units.uncapitalised(word[0]), text)
+    return text.lower() if kind == "answer" else text
 
 
 def _outer_first(span: Found) -> tuple[int, int]:

@@ -16,6 +16,9 @@ from alignpro_lite.rewriting.spans.links import without_punctuation
 
 _TOKEN = re.compile(f"[^\\s{UNSPACED}{re.escape(QUOTATION_MARKS)}—]+")
 _AROUND = "([{<.,;:!?>}])*…،؛؟|"
+_LEADING = re.compile(r"(?:<|>)?(?<!\.)\.$|[<>]$")
+"""Of what stands around words, what belongs to a number that it stands before: <5, .5"""
+_BEGINS_NUMBER = re.compile(r"=?\.?\d")
 _FRACTION = "¼-¾⅐-↉"
 _MONEY = "$¢£¤¥₠-⃏﷼"
 _SIGN = re.compile(
@@ -23,18 +26,21 @@ _SIGN = re.compile(
     r"|\w::\w|[a-z][A-Z]"
 )
 _DIGITS = re.compile(
-    rf"[-+±−–~≈]?[A-Z]{{0,2}}[{_MONEY}]*[-+−]?(?:\d(?:[\d.,:/٫٬–-]*\d)?(?:[.,][-–]{{1,2}})?[{_FRACTION}]?|[{_FRACTION}])"
+    rf"(?:[<>≤≥]=?|[-+±−–~≈])?[A-Z]{{0,2}}[{_MONEY}]*[-+−]?(?:\.?\d(?:[\d.,:/٫٬–-]*\d)?(?:[.,][-–]{{1,2}})?[{_FRACTION}]?|[{_FRACTION}])"
     rf"(?:st|nd|rd|th|er|e|º|ª)?"
 )
 _ATTACHED = re.compile(rf"{_DIGITS.pattern}(?P<unit>[^\W\d_]{{1,12}}|[%‰°º′″])")
 _LABELS = units.MONTHS | units.LABELS
+_SMALL_MONTHS = units.MONTHS - {"may", "mar", "dec", "sept"}
+"""What is a month also where it is not capitalised."""
 _DEGREES = frozenset("°º′″")
 _COMPASS = frozenset("NSEWO")
 _HAS_DIGIT = re.compile(rf"[\d{_FRACTION}]")
 _GROUP = re.compile(r"\d{3}(?:[.,]\d+)?")
 _JOINED = frozenset("-–−x×/+=÷^")
 _ROMAN = re.compile(
-    r"(?=[IVX]{2,}$|[IVXLCDM]{4,}$)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+    r"(?=[IVX]{2,}(?:e|ème)?$|[IVXLCDM]{4,}(?:e|ème)?$)"
+    r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?:e|ème)?"
 )
 _NUMERAL = re.compile(r"[IVXLCDM]+")
 _CAPITALS = re.compile(r"[A-Z]{2,5}")
@@ -94,10 +100,10 @@ class _Reader:
     def _labelled(self, place: int) -> int:
         """After a number that follows a label, as in March 5, No. 5, War II or USD 20; or 0."""
         word = self.words[place].text
-        if not word[0].isupper():
-            return 0
         label = word.lower().rstrip(".")
         is_known = label in _LABELS
+        if not word[0].isupper() and label not in _SMALL_MONTHS:
+            return 0
         # The full stop of an abbreviation is not in the word.
         if not self._near(place + 1) and not (is_known and self._between(place + 1) == ". "):
             return 0
@@ -181,8 +187,8 @@ class _Reader:
         if self._between(after) == ". " and self.words[after].text.lower() in units.AFTER_ORDINAL:
             return after + 1
         for _ in range(3):
-            if not self._near(after):
-                break
+            if not self._between(after).isspace() or not self._near(after):
+                break  # Python 3.11's
             word = self.words[after].text
             linked = word.lower() in units.OF
             if units.is_unit(word):
@@ -216,6 +222,9 @@ class _Reader:
 def _words(text: str) -> Iterator[_Word]:
     for token in _TOKEN.finditer(text):
         bare = token[0].lstrip(_AROUND)
+        if _BEGINS_NUMBER.match(bare):
+            around = token[0][: -len(bare)]
+            bare = token[0][len(_LEADING.sub("", around)) :]
         core = without_punctuation(bare)
         if core:
             start = token.end() - len(bare)

@@ -18,12 +18,20 @@ _CODE_LINE = re.compile(
       | import[ ][\w.]++(?:[ ]as[ ]\w++)?[;\r]*+$ | from[ ][\w.]++[ ]import[ ][^\n]++
       | [#](?:include|define|ifdef|ifndef|endif|pragma)\b[^\n]*+ | [#]!/[^\n]++
       | (?:if|elif|else|for|while|try|except|finally|with|switch|match|case|do)\b[^\n]*+
-        (?:(?<=[:{{])|(?<=[:{{]\r))(?=\n[ \t]++\S)
+        (?:(?<=[:{{])|(?<=[:{{]\r))(?:\n[ \t]++\S[^\n]*+)++
       | (?:public|private|protected|static|const|let|var|function|fn|func|impl|struct|package)\b
         [^\n]*+{_END}
       | SELECT[ ][^\n]*?\bFROM\b[^\n]*+
       | (?:INSERT[ ]INTO|DELETE[ ]FROM|(?:CREATE|ALTER|DROP)[ ]TABLE)\b[^\n]*+
       | (?:FROM|WHERE|JOIN|VALUES|(?:ORDER|GROUP)[ ]BY)\b[^\n]*+
+      | (?i:select|update|delete|insert|with)[ ][^\n]*+
+        (?:\n[ \t]*+(?i:from|where|set|values|join|order[ ]by|group[ ]by|limit|having|select|and)
+        [ ][^\n]*+)++
+      | TRUNCATE[ ]TABLE\b[^\n]*+
+      | (?:sudo|git[ ](?:add|branch|checkout|clone|commit|fetch|log|merge|pull|push|rebase|reset)
+        |(?:pip3?|conda|brew|apt|apt-get|npm|yarn|pnpm|cargo|gem)[ ](?:install|run|add|update)
+        |docker[ ](?:run|build|exec|pull|push|compose)|kubectl[ ]\w++|curl|wget|chmod|cd)
+        [ ][^\n]*+(?<![.?!:])$
       | (?:>>>|\$|In[ ]\[\d*\]:|PS[ ]\S*>)[ ][^\n]++
       | [\w.\[\]]++(?:,[ ]?[\w.\[\]]++)*+[ ]?[-+*/|&^%:]?=[ ]?[^\s=][^\n]*+
       | [^\n]*+(?:(?<={{)|(?<={{\r)|(?<=[^{_GREEK}];)|(?<=[^{_GREEK}];\r))$
@@ -70,8 +78,8 @@ def table_rows(text: str) -> Iterator[tuple[int, int]]:
 def _cells(line: str) -> tuple[str, int] | None:
     """Separator and count of the cells of a line; None for prose."""
     separator = ";" if ";" in line else ","
-    count = line.count(separator)
-    if line.rstrip()[-1:] in ".!?:" or (count < 2 and f"{separator} " in line):
+    count = line.rstrip(f"{separator} \t\r").count(separator)
+    if count == 0 or line.rstrip()[-1:] in ".!?:" or (count < 2 and f"{separator} " in line):
         return None
     return separator, count
 

@@ -94,6 +94,11 @@ UNITS = frozenset(
         година години годин хвилина хвилини хвилин секунд день дні днів тиждень тижні тижнів
         місяць місяці місяців рік роки років століття слово слова слів речення речень гривня гривні
         гривень часа дни години седмица седмици месеца години евро лева думи изречения
+        times mal fois veces vezes volte раза раз
+        daily weekly monthly yearly hourly annually täglich wöchentlich monatlich jährlich
+        يناير فبراير مارس أبريل مايو يونيو يوليو أغسطس سبتمبر أكتوبر نوفمبر ديسمبر
+        जनवरी फ़रवरी फरवरी मार्च अप्रैल मई जून जुलाई अगस्त सितंबर सितम्बर अक्टूबर नवंबर नवम्बर दिसंबर
+        दिसम्बर
         jam menit detik hari minggu bulan tahun abad kata kalimat halaman rupiah
         giờ phút giây ngày tuần tháng năm từ câu trang đồng
         שעה שעות דקה דקות שנייה שניות יום ימים שבוע שבועות חודש חודשים שנה שנים מילה מילים משפטים
@@ -126,7 +131,7 @@ SCALES = frozenset(
     εκατομμύριο εκατομμύρια δισεκατομμύριο δισεκατομμύρια μισό μισά тисяча тисячі тисяч мільйон
     мільйони мільйонів мільярд мільярди мільярдів половина хиляди милиона милиарда מאה אלף אלפים
     מיליון מיליארד חצי trăm nghìn ngàn triệu tỷ tỉ nửa ratus ribu juta miliar triliun setengah
-    lusin صد هزار میلیون میلیارد نیم
+    lusin صد هزار میلیون میلیارد نیم млн млрд тыс tsd
     """)
 )
 """Numbers that multiply or divide another, in lower case."""
@@ -174,6 +179,11 @@ NUMBER_WORDS = SCALES | frozenset(
     پنجاه شصت هفتاد هشتاد نود dezasseis dezesseis dezassete dezessete dezoito dezenove dezanove
     sessenta noventa duzentos trezentos tretton fjorton femton sexton sjutton arton nitton treizeci
     patruzeci cincizeci
+    elf twenties thirties forties fifties sixties seventies eighties nineties dizaine dizaines
+    vingtaine trentaine quinzaine centaine centaines septante huitante nonante mezza mezzo yüz
+    seratus seribu ثماني ثمان تسع عشر تسعون تسعين دویست سیصد چهارصد پانصد ششصد هفتصد هشتصد نهصد
+    полтора полторы डेढ़ ढाई इकतीस बत्तीस तैंतीस चौंतीस पैंतीस छत्तीस सैंतीस अड़तीस उनतालीस इकतालीस बयालीस
+    तैंतालीस चवालीस पैंतालीस छियालीस सैंतालीस अड़तालीस उनचास पचपन पैंसठ पचहत्तर पचासी पचानवे निन्यानवे
     """)
 )
 """Numbers in words, in lower case; without those that mean more than a number, also in another
@@ -222,7 +232,18 @@ ONE_WORD_NUMBER = re.compile(
     "|(?:venti?|trenta?|quaranta?|cinquanta?|sessanta?|settanta?|ottanta?|novanta?|cento|mille"
     "|mila|uno?|due|tr[eé]|quattro|cinque|sei|sette|otto|nove){2,}"
     "|(?:dieci|veinti)(?:s[eé]is|siete|ocho|nueve|un[oa]?|ún|d[oó]s|tr[eé]s|cuatro|cinco)"
+    "|(?:zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|hundert|tausend)(?:mal|fach|einhalb)"
+    "|anderthalbe?|(?:two|three|four|five|six|seven|eight|nine|ten|hundred|thousand)fold"
+    f"|{_DUTCH_DIGIT}?(?:honderd|duizend)"
     "|(?:dos|tres|cuatro|seis|sete|ocho|nove)cient[oa]s|quinient[oa]s"
+    "|(?:quinh|duz|trez|quatroc|seisc|setec|oitoc|novec)ent[oa]s"
+    "|(?:två|tre|fyra|fem|sex|sju|åtta|nio)hundra"
+    "|(?:двух|тр[её]х|четыр[её]х|пяти|шести|семи|восьми|девяти)(?:сот|стам|стах)"
+    "|четыреста|(?:пят|шест|сем|восем|девят)ь(?:сот|десят|ю|юдесятью)|(?:пяти|шести|семи|восьми)десяти"
+    "|(?:один|две|три|четыр|пят|шест|сем|восем|девят)надцать?ю?"
+    "|و(?:عشر|ثلاث|أربع|خمس|ست|سبع|ثمان|تسع)[وي]ن"
+    "|(?:ثلاث|أربع|خمس|ست|سبع|ثمان|ثماني|تسع)(?:مئة|مائة)|(?:مئت|مائت|ألف)(?:ان|ين|ي)"
+    "|(?:δια|τρια|τετρα|πεντα|εξα|επτα|εφτα|οκτα|οχτα|εννια)κόσι(?:οι|ες|α)"
     "|(?:tjugo|trettio|fyrtio|femtio|sextio|sjuttio|åttio|nittio)"
     "(?:ett|en|två|tre|fyra|fem|sex|sju|åtta|nio)?"
     "|(?:tjue|tretti|førti|femti|seksti|sytti|åtti|nitti)(?:en|to|tre|fire|fem|seks|sju|åtte|ni)?"
@@ -235,6 +256,11 @@ ONE_WORD_NUMBER = re.compile(
 )
 """Numbers that many languages write as one word: dreiundzwanzig, ventuno, tjugotre, satakaksi."""
 
+_ACRONYM = re.compile(
+    "(?i:tv|js|sql|html|css|php|xml|json|dna|rna|cv|us|usa|uk|eu|nba|nfl|nhl|mlb|pdf|http|api|url"
+    "|csv|gpt|llm|nlp|npc|dvd|vip|vr|ai|sms|usb|ceo|phd|mvp|jpg|png|gif|ngo)s?"
+)
+"""What people count things of and name in capitals: 5 SQL questions."""
 _NO_VOWEL = re.compile(r"(?i)(?!(?:vs|mr|mrs|dr|x)$)[b-df-hj-np-tv-xzµμΩ]{1,5}")
 _CAPITALS = re.compile(r"[A-Z]{2,5}|[a-zµμ]{1,3}[A-Z][A-Za-z]{0,3}|[ΩJKLNVWATΩ]")
 _SYMBOL = re.compile(r"[%‰‱°℃℉º′″€$£¥₹₽₩₪₫฿₺₴¢]|[°º][CFKcf]")
@@ -247,11 +273,21 @@ def is_unit(word: str) -> bool:
     if word.lower().rstrip(".") in UNITS or _SYMBOL.fullmatch(word):
         return True
     if word.isalpha():
-        return bool(_NO_VOWEL.fullmatch(word) or _CAPITALS.fullmatch(word))
+        return not _ACRONYM.fullmatch(word) and bool(
+            _NO_VOWEL.fullmatch(word) or _CAPITALS.fullmatch(word)
+        )
     parts = [part for part in _PARTS.split(word) if part]
     if word[0].isdecimal() or not parts or parts == [word]:
         return False
     return word[-1].isdecimal() <= word[0].isalpha() and all(map(is_unit, parts))
+
+
+def uncapitalised(word: str) -> str:
+    """A listed word in small letters: "Minutes" and "MINUTES", but not "mPa" and "MPa"."""
+    small = word.lower()
+    is_plain = word in (small, small.capitalize(), small.upper())
+    is_listed = small in UNITS or small in NUMBER_WORDS or small in ONE or small in MINUS
+    return small if is_plain and (is_listed or ONE_WORD_NUMBER.fullmatch(small)) else word
 
 
 _THAI = "กิโลเมตร|เมตร|เซนติเมตร|กิโลกรัม|กรัม|บาท|ชั่วโมง|นาที|วินาที|สัปดาห์|เดือน|วัน|ปี|เปอร์เซ็นต์"
@@ -265,26 +301,38 @@ _NAMED = (
 _SCALE = "(?:[十百千万萬亿億兆억만]|ล้าน|พัน|ร้อย|หมื่น|แสน)"
 _COUNTERS = (
     "个個句字词詞段章条條点點天年月日周週时時分秒元円圆圓块塊岁歳人名位次回本冊册台枚"
-    "杯只隻种種倍行页頁つ步件项項度号號期届成折"
+    "杯只隻种種倍行页頁つ步件项項度号號期届成折部首篇封道款张張支类類组組层層棵幅场場座辆輛匹头頭双雙碗"
+    "片斤勺克米升份批门門则則集级級社案例曲割"
 )
-_KOREAN_COUNTERS = "명|개|살|원|번|권|마리|대|장|병|잔|시|분|초|일|월|년|주|세기|가지|배|줄"
-UNSPACED_UNIT = re.compile(f"{_SCALE}*(?:{_NAMED}|(?=\\w)[{UNSPACED}])?")
+_KOREAN_COUNTERS = "번째|자|명|개|살|원|번|권|마리|대|장|병|잔|시|분|초|일|월|년|주|세기|가지|배|줄"
+_JOINS = (
+    "和与與跟及到至的是在比哪有想要会會加减減乘除等于於とのはがをでにへやもたか"
+    "은는이가을를의에도와과"
+)
+"""Characters that stand between a number and another word."""
+UNSPACED_UNIT = re.compile(
+    f"{_SCALE}*(?:{_NAMED}|[％‰℃]|(?=\\w)(?![{_JOINS}])[{UNSPACED}])?(?<!^)半?"
+)
 """What follows digits in a script without spaces: what is listed, or one character."""
 SPACED_UNIT = re.compile(
     f" (?:{_SCALE}+(?:{_NAMED})?|{_NAMED}|(?:{_KOREAN_COUNTERS})(?![가-힣]{{2}}))"
 )
 """Likewise after a space."""
 _BEFORE = (
-    "(?:午前|午後|上午|下午|凌晨|早上|中午|傍晚|晚上|零下|公元前|紀元前|令和|平成|昭和"
+    "(?:负|負|マイナス|プラス|[￥＄]|午前|午後|上午|下午|凌晨|早上|中午|傍晚|晚上|零下|公元前|紀元前|令和|平成|昭和"
     "|오전|오후|기원전|영하) ?"
 )
 UNSPACED_BEFORE = re.compile(f"{_BEFORE}$")
 """What stands before a number in a script without spaces and belongs to it: 下午3点."""
 _NUMERAL = "[〇零一二三四五六七八九十百千万萬亿億兆两兩半壹贰貳叁參肆伍陆陸柒捌玖拾佰仟]"
 _CHINESE = (
-    f"(?:第|{_BEFORE})?(?:{_NUMERAL}+分之{_NUMERAL}+"
+    # Words that are no numbers: in case, by all means, very.
+    "(?!万一|萬一|千万(?:不|别|別|要)|十分(?![钟鐘のに間间以之]))"
+    f"(?:第|{_BEFORE})?(?:{_NUMERAL}+(?:分之|分の){_NUMERAL}+"
     f"|{_NUMERAL}+[点點]{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])?"
-    f"|{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])|{_NUMERAL}{{2,}})"
+    f"|(?:{_NUMERAL}+[到至~～])?{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])半?|{_NUMERAL}{{2,}})"
+    f"|第{_NUMERAL}+|{_NUMERAL}[乘加减減除]以?{_NUMERAL}"
+    "|(?:ふた|みっ|よっ|いつ|むっ|なな|やっ|ここの)つ"
     "|(?:星期|礼拜|禮拜|周|週)[一二三四五六日天]"
 )
 # Numbers in Korean and Thai are also syllables of words: they count only before a unit.
@@ -292,6 +340,7 @@ _KOREAN = (
     "(?<![가-힣])(?:"
     "(?:(?:열|스물|서른|마흔|쉰|예순)?(?:두|세|네|다섯|여섯|일곱|여덟|아홉)|열|스무|서른|마흔|쉰) ?"
     "|[일이삼사오육칠팔구십백천만억]*[십백천만억][일이삼사오육칠팔구]? "
+    "|첫 ?(?=번째)"
     f")(?:{_KOREAN_COUNTERS}|{_NAMED})"
 )
 _THAI_NUMBER = (
