@@ -61,7 +61,7 @@ class _Floats:
     """A float graph on disk, from which graphs of any precision are written.
 
     Attributes:
-        source: The model, with its adapter merged.
+        source: The model, with its adapter merged; its weights are in the graph alone.
         graph: Its graph.
         layout: How the graph keeps its cache.
         changes: What the adapter changed in it.
@@ -209,32 +209,45 @@ def _float_graph_of(
     """Write the float graph of a model under `work`.
 
     Args:
-        source: The model.
+        source: The model; its weights are given up.
         own: What it computes without an adapter, where that is known already.
         adapter: See `export_decoder`.
         half: Whether weights, cache and logits have 16 bits.
         work: An existing folder.
     """
-    graph, layout = _float_graph(source, half, work / "base")
+    folders = [_saved(source, work / "base")]
     if adapter is None:
-        return _Floats(source, graph, layout, UNCHANGED, own or reference_of(source))
-    base = graph
-    adapted = attach_adapter(source.model, adapter)
-    reference = reference_of(replace(source, model=cast(Any, adapted)))
-    source = replace(source, model=merge_attached(adapted))
-    graph, layout = _float_graph(source, half, work / "tuned")
-    card = read_prompter_card(adapter)
-    rank = card.reference_rank if card else 0
-    changes = adapter_changes(base, graph, read_factors(adapter), rank)
+        reference = own or reference_of(source)
+    else:
+        adapted = attach_adapter(source.model, adapter)
+        reference = reference_of(replace(source, model=cast(Any, adapted)))
+        source = replace(source, model=merge_attached(adapted))
+        folders.append(_saved(source, work / "tuned"))
+    # The builder's process loads the weights from the files, and makes a second copy: a third has
+    # no place in memory.
+    source.model.to_empty(device="meta")
+    graphs = [_float_graph(folder, source, half) for folder in folders]
+    graph, layout = graphs[-1]
+    changes = UNCHANGED
+    if adapter is not None:
+        card = read_prompter_card(adapter)
+        rank = card.reference_rank if card else 0
+        changes = adapter_changes(graphs[0][0], graph, read_factors(adapter), rank)
     return _Floats(source, graph, layout, changes, reference)
 
 
-def _float_graph(source: TorchModel, half: bool, work: Path) -> tuple[Path, CacheLayout]:
-    """Write the unquantised graph of a source under `work`."""
-    folder, built = work / "model", work / "graph"
+def _saved(source: TorchModel, work: Path) -> Path:
+    """Write a source as a Hugging Face folder under `work`."""
+    folder = work / "model"
     folder.mkdir(parents=True)
-    built.mkdir()
     source.save_folder(folder)
+    return folder
+
+
+def _float_graph(folder: Path, source: TorchModel, half: bool) -> tuple[Path, CacheLayout]:
+    """Write the unquantised graph of a saved source beside it."""
+    built = folder.with_name("graph")
+    built.mkdir()
     architecture = type(source.model).__name__
     if architecture in ARCHITECTURES:
         graph = build_graph(folder, built, "fp16" if half else "fp32")

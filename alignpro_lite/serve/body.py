@@ -37,7 +37,7 @@ _TOO_DEEP = f"A request may be nested {MAX_NESTING} deep, and this one is deeper
 BodyT = TypeVar("BodyT", bound="CommonBody")
 TopP = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-TokenName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")]
+TokenName = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,8})\Z")]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Stops = NonEmpty | Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=16)]
 

@@ -160,9 +160,10 @@ def test_the_best_answers_are_no_worse(finished):
     assert best.mean.value > plain.mean.value
 
 
-def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, monkeypatch):
+def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(
+    places, finished, monkeypatch
+):
     config = config_of(places)
-    evaluate(config, Places(places.data, places.data / "whole", places.store), silent)
     calls = []
     answered = runner._answered
 
@@ -188,7 +189,7 @@ def test_an_interrupted_evaluation_goes_on_and_computes_nothing_twice(places, mo
         rows = [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
         return [{k: v for k, v in row.items() if k not in ("seconds",)} for row in rows]
 
-    assert bare(places.run) == bare(places.data / "whole")
+    assert bare(places.run) == bare(finished[0].run)
     evaluate(config, places, silent)
     assert len(calls) == 32, "a finished evaluation answers nothing again"
 
