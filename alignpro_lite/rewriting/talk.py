@@ -8,6 +8,7 @@ sleep.", and every prompt is a rewrite of itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alignpro_lite.rewriting.asking import asks, asks_as_known, only_states
@@ -22,8 +23,6 @@ _FEWEST_TRIGRAMS = 2
 _APOSTROPHE = re.compile("['’]")
 _OF_ONESELF = re.compile(r"^ (?:i am|im|i) (?=.)")
 _END = "?.!？。！؟। "
-
-
 _QUOTED: frozenset[TalkKind] = frozenset(("chatter", "declined", "thought"))
 """Kinds whose signs may be words of the prompt; "yes" and "no" are in many."""
 
@@ -44,13 +43,19 @@ class Talk:
 
 def talk_in(prompt: str, output: str) -> Talk | None:
     """A sign of talk in what a prompter wrote; None if there is none."""
-    written = output.strip()
-    found = [(kind, sign, sign.match(written)) for kind, sign in OPENINGS]
-    found += [(kind, sign, sign.search(written)) for kind, sign in SIGNS]
-    for kind, sign, hit in found:
-        if hit and not sign.search(prompt) and not (kind in _QUOTED and _says(prompt, hit[0])):
+    for kind, sign, hit in _signs_in(output.strip()):
+        if not sign.search(prompt) and not (kind in _QUOTED and _says(prompt, hit[0])):
             return Talk(kind, hit[0].strip())
     return None
+
+
+def _signs_in(written: str) -> Iterator[tuple[TalkKind, re.Pattern[str], re.Match[str]]]:
+    for kind, sign in OPENINGS:
+        if hit := sign.match(written):
+            yield kind, sign, hit
+    for kind, sign in SIGNS:
+        for hit in sign.finditer(written):
+            yield kind, sign, hit
 
 
 def _says(prompt: str, said: str) -> bool:

@@ -12,7 +12,8 @@ from functools import partial
 from alignpro_lite.aligned import AlignedModel
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.sampling import stream_seed
-from alignpro_lite.events import Done, Event, Reasoning, Rewritten, Text
+from alignpro_lite.events import Done, Event, Reasoning, Rewriting, Rewritten, Text
+from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.serve.asked import Asked
 from alignpro_lite.stream import AlignedStream
@@ -74,13 +75,13 @@ class Answerer:
         """Rewrite the prompt once and answer it; closing the generator cancels the work.
 
         Yields:
-            What has happened since: `Rewritten` once, texts of all answers if a stream is asked
-            for, and one `Done` each.
+            What has happened since: texts of all answers if a stream is asked for, how far the
+            rewrite is if that is asked for, and one `Done` each.
 
         Raises:
             AlignProError: See `AlignedStream`.
         """
-        reading = _Reading(self._pool, with_texts=asked.is_stream)
+        reading = _Reading(self._pool, _told(asked))
         try:
             reading.begin(0, partial(self._stream, asked))
             left = asked.count
@@ -111,16 +112,28 @@ class Answerer:
         return stream
 
 
+def _told(asked: Asked) -> tuple[type[Event], ...]:
+    """The kinds of events that a request needs before its end, and its end."""
+    told: list[type[Event]] = [Done]
+    if asked.is_stream:
+        told += [Reasoning, Text]
+    if asked.is_stream and asked.align.progress:
+        told += [Rewriting, Candidates]
+    if asked.count > 1 or (asked.is_stream and asked.align.progress):
+        told.append(Rewritten)
+    return tuple(told)
+
+
 class _Reading:
     """Streams that are read on threads, and their events in the order in which they come.
 
     To wake the loop is much of what a token costs, so it is woken once for all that waits, and not
-    for texts that nobody gets before the end.
+    for events that nobody is told of.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, *, with_texts: bool) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, told: tuple[type[Event], ...]) -> None:
         self._pool = pool
-        self._with_texts = with_texts
+        self._told = told
         self._loop = asyncio.get_running_loop()
         self._events: deque[Happening | BaseException] = deque()
         self._have_come = asyncio.Event()
@@ -146,12 +159,8 @@ class _Reading:
             self._put(error)
 
     def _is_told(self, number: int, event: Event) -> bool:
-        match event:
-            case Text() | Reasoning():
-                return self._with_texts
-            case Rewritten():
-                return number == 0  # the prompt is the same for all answers
-        return True
+        is_repeated = number > 0 and isinstance(event, Rewritten)  # the prompt is that of the first
+        return isinstance(event, self._told) and not is_repeated
 
     def _put(self, event: Happening | BaseException) -> None:
         self._events.append(event)
