@@ -57,9 +57,11 @@ def serving(model: AlignedModel, limits: Limits) -> Iterator[str]:
         work = threading.Thread(target=listen, args=(app, listener, lifetime, ready.set))
         work.start()
         ready.wait()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        lifetime.stop(1)
-        work.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            lifetime.stop(1)
+            work.join()
 
 
 def body(tokens: int, *, stream: bool) -> dict[str, Any]:

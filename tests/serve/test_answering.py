@@ -65,19 +65,22 @@ class ScriptedModel:
         if self.failure is not None:
             raise self.failure
 
+    def use(self, text: str) -> None:
+        """Begin as the first answer does: with the prompt that it has."""
+
     def cancel(self) -> None:
         self.may_go_on.set()
 
 
-def asked_body(stream: bool) -> bytes:
+def asked_body(more: dict[str, Any]) -> bytes:
     turn = {"role": "user", "content": "hi"}
-    return json.dumps({"model": "m", "messages": [turn], "stream": stream}).encode()
+    return json.dumps({"model": "m", "messages": [turn], **more}).encode()
 
 
-async def read(model: Any, stream: bool, found: list[list[Any]]) -> None:
+async def read(model: Any, more: dict[str, Any], found: list[list[Any]]) -> None:
     """Collect the events as they are handed on, when all but the first word have waited."""
     answerer = Answerer(model, 1)
-    asked = asked_in_chat(read_request(ChatBody, asked_body(stream)), Request())
+    asked = asked_in_chat(read_request(ChatBody, asked_body(more)), Request())
     try:
         async with aclosing(answerer.answer(asked)) as happenings:
             async for several in happenings:
@@ -92,19 +95,31 @@ def texts(found: list[list[Any]]) -> list[str]:
     return [event.text for event in chain.from_iterable(found) if isinstance(event, Text)]
 
 
-def test_the_texts_of_a_whole_answer_stay_on_their_thread():
-    """Each of them woke the loop, for nothing: 8 answers at once were less than twice as fast."""
-    model = ScriptedModel(["a", "b", "c"])
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, [Done]),
+        ({"n": 2}, [Rewritten, Done, Done]),
+        ({"stream": True}, [Text, Reasoning, Text, Done]),
+        (
+            {"stream": True, "alignpro": {"progress": True}},
+            [Rewritten, Text, Reasoning, Text, Done],
+        ),
+    ],
+)
+def test_what_nobody_is_told_stays_on_its_thread(more, told):
+    """Each text woke the loop, for nothing: 8 answers at once were less than twice as fast."""
+    model = ScriptedModel(["a", "b"])
     model.may_go_on.set()
     found: list[list[Any]] = []
-    asyncio.run(read(model, False, found))
-    assert [type(event) for event in chain.from_iterable(found)] == [Rewritten, Done]
+    asyncio.run(read(model, more, found))
+    assert [type(event) for event in chain.from_iterable(found)] == told
 
 
 def test_what_waits_is_handed_on_together_but_not_without_end():
     words = [f"{number} " for number in range(200)]
     found: list[list[Any]] = []
-    asyncio.run(read(ScriptedModel(words), True, found))
+    asyncio.run(read(ScriptedModel(words), {"stream": True}, found))
     assert texts(found) == words
     assert max(map(len, found)) == 64
 
@@ -113,7 +128,7 @@ def test_what_came_before_a_failure_is_told():
     model = ScriptedModel(["a", "b", "c"], DeviceError("It failed.", "Try again."))
     found: list[list[Any]] = []
     with pytest.raises(DeviceError, match="It failed"):
-        asyncio.run(read(model, True, found))
+        asyncio.run(read(model, {"stream": True}, found))
     assert texts(found) == ["a", "b", "c"]
 
 
@@ -141,8 +156,11 @@ def test_what_waits_goes_out_in_one_write():
 async def posted(app: Any, send: Any) -> None:
     """Ask an application for a stream."""
     asked = asyncio.Queue[Any]()
-    asked.put_nowait({"type": "http.request", "body": asked_body(stream=True)})
-    headers = [(b"host", b"localhost"), (b"content-length", b"%d" % len(asked_body(stream=True)))]
+    asked.put_nowait({"type": "http.request", "body": asked_body({"stream": True})})
+    headers = [
+        (b"host", b"localhost"),
+        (b"content-length", b"%d" % len(asked_body({"stream": True}))),
+    ]
     path = "/v1/chat/completions"
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
     await app({**scope, "root_path": "", "query_string": b""}, asked.get, send)
