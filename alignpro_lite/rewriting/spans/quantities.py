@@ -16,7 +16,7 @@ from alignpro_lite.rewriting.spans.links import without_punctuation
 
 _TOKEN = re.compile(f"[^\\s{UNSPACED}{re.escape(QUOTATION_MARKS)}—]+")
 _AROUND = "([{<.,;:!?>}])*…،؛؟|"
-_LEADING = re.compile(r"(?:<|>)?(?<!\.)\.$|[<>]$")
+_LEADING = re.compile(r"[<>]?(?<!\.)\.$|[<>]$")
 """Of what stands around words, what belongs to a number that it stands before: <5, .5"""
 _BEGINS_NUMBER = re.compile(r"=?\.?\d")
 _FRACTION = "¼-¾⅐-↉"

@@ -24,8 +24,8 @@ _CODE_LINE = re.compile(
       | SELECT[ ][^\n]*?\bFROM\b[^\n]*+
       | (?:INSERT[ ]INTO|DELETE[ ]FROM|(?:CREATE|ALTER|DROP)[ ]TABLE)\b[^\n]*+
       | (?:FROM|WHERE|JOIN|VALUES|(?:ORDER|GROUP)[ ]BY)\b[^\n]*+
-      | (?i:select|update|delete|insert|with)[ ][^\n]*+
-        (?:\n[ \t]*+(?i:from|where|set|values|join|order[ ]by|group[ ]by|limit|having|select|and)
+      | (?i:select|update|delete|insert)[ ][^\n]*+
+        (?:\n[ \t]*+(?i:from|where|set|values|join|order[ ]by|group[ ]by|limit|having|select)
         [ ][^\n]*+)++
       | TRUNCATE[ ]TABLE\b[^\n]*+
       | (?:sudo|git[ ](?:add|branch|checkout|clone|commit|fetch|log|merge|pull|push|rebase|reset)

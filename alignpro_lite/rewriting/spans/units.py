@@ -311,7 +311,7 @@ _JOINS = (
 )
 """Characters that stand between a number and another word."""
 UNSPACED_UNIT = re.compile(
-    f"{_SCALE}*(?:{_NAMED}|[％‰℃]|(?=\\w)(?![{_JOINS}])[{UNSPACED}])?(?<!^)半?"
+    f"{_SCALE}*(?:{_NAMED}|[％‰℃]|(?=\\w)(?![{_JOINS}])[{UNSPACED}])?半?"
 )
 """What follows digits in a script without spaces: what is listed, or one character."""
 SPACED_UNIT = re.compile(
@@ -327,7 +327,7 @@ UNSPACED_BEFORE = re.compile(f"{_BEFORE}$")
 _NUMERAL = "[〇零一二三四五六七八九十百千万萬亿億兆两兩半壹贰貳叁參肆伍陆陸柒捌玖拾佰仟]"
 _CHINESE = (
     # Words that are no numbers: in case, by all means, very.
-    "(?!万一|萬一|千万(?:不|别|別|要)|十分(?![钟鐘のに間间以之]))"
+    "(?!万一|萬一|千万(?:不|别|別|要)|十分(?![钟鐘の間间以之]))"
     f"(?:第|{_BEFORE})?(?:{_NUMERAL}+(?:分之|分の){_NUMERAL}+"
     f"|{_NUMERAL}+[点點]{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])?"
     f"|(?:{_NUMERAL}+[到至~～])?{_NUMERAL}+(?:{_NAMED}|[{_COUNTERS}])半?|{_NUMERAL}{{2,}})"
