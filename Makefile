@@ -19,7 +19,7 @@ MODELS ?= default
 WANTED = target/$(MODELS) bundle/$(MODELS)
 
 # Each worker has a core of its own, see tests/conftest.py.
-PARALLEL = -n auto --maxprocesses 4 --dist
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 
 # How llama.cpp is compiled, unless CMAKE_ARGS says it: for this CPU, without the code for images.
 FITTING_ARGS = -DLLAVA_BUILD=OFF $$($(PYTHON) alignpro_lite/hardware/llama_build.py)
@@ -31,8 +31,8 @@ run: models
 
 test: WANTED = target/small bundle/small target/qwen2.5-coder-0.5b-instruct bundle/qwen2.5-coder-0.5b-reference
 test: models reward lint
-	$(BIN)/python -m pytest -m "not real" $(PARALLEL) loadfile --cov
-	$(BIN)/python -m pytest -m real $(PARALLEL) loadgroup
+	$(BIN)/python -m pytest -m "not real" $(PARALLEL) --cov
+	$(BIN)/python -m pytest -m real $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/python tools/lint.py

@@ -19,7 +19,6 @@ from tests.support import ROOT, TINY_BUNDLE, TINY_TARGET
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("frozen"),  # one worker has the folder
     pytest.mark.skipif(
         importlib.util.find_spec("PyInstaller") is None, reason="PyInstaller is not installed"
     ),
