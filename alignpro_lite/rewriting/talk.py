@@ -1,14 +1,13 @@
 """Rewriters that talk: what they wrote is no prompt but chatter, a refusal, a thought or an answer.
 
-A sign of talk counts only where the prompt has none like it, nor its words: a prompt that begins
-with "Sure! Here is" may be rewritten, who writes "help, I can't sleep" may be made to say "I can't
-sleep.", and every prompt is a rewrite of itself.
+A sign of talk counts only where the prompt has none like it: a prompt that begins with "Sure! Here
+is" may be rewritten, and every prompt is a rewrite of itself. Nor do the prompt's own words count:
+"help, I can't sleep" may become "I can't sleep. Why?".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alignpro_lite.rewriting.asking import asks, asks_as_known, only_states
@@ -23,8 +22,7 @@ _FEWEST_TRIGRAMS = 2
 _APOSTROPHE = re.compile("['’]")
 _OF_ONESELF = re.compile(r"^ (?:i am|im|i) (?=.)")
 _END = "?.!？。！؟। "
-_QUOTED: frozenset[TalkKind] = frozenset(("chatter", "declined", "thought"))
-"""Kinds whose signs may be words of the prompt; "yes" and "no" are in many."""
+_PUNCTUATION = _END + ",:;-–—…，：；、،\n"
 
 
 @dataclass(frozen=True)
@@ -43,25 +41,32 @@ class Talk:
 
 def talk_in(prompt: str, output: str) -> Talk | None:
     """A sign of talk in what a prompter wrote; None if there is none."""
-    for kind, sign, hit in _signs_in(output.strip()):
-        if not sign.search(prompt) and not (kind in _QUOTED and _says(prompt, hit[0])):
+    written = output.strip()
+    if opening := _opening_in(prompt, written):
+        return opening
+    for kind, sign in SIGNS:
+        hit = sign.search(written)
+        if hit and not sign.search(prompt):
             return Talk(kind, hit[0].strip())
     return None
 
 
-def _signs_in(written: str) -> Iterator[tuple[TalkKind, re.Pattern[str], re.Match[str]]]:
-    for kind, sign in OPENINGS:
-        if hit := sign.match(written):
-            yield kind, sign, hit
-    for kind, sign in SIGNS:
-        for hit in sign.finditer(written):
-            yield kind, sign, hit
+def _opening_in(prompt: str, written: str) -> Talk | None:
+    """A sign that begins a text, or follows words of the prompt that begin it like one."""
+    signs = [(kind, sign) for kind, sign in OPENINGS if not sign.search(prompt)]
+    while hits := [(kind, hit) for kind, sign in signs if (hit := sign.match(written))]:
+        for kind, hit in hits:
+            if kind == "answer" or not _says(prompt, hit[0]):  # "yes" and "no" are in many prompts
+                return Talk(kind, hit[0].strip())
+        written = written[max(hit.end() for _, hit in hits) :].lstrip(_PUNCTUATION)
+    return None
 
 
 def _says(prompt: str, said: str) -> bool:
-    """Whether a prompt has the words of a sign somewhere, with or without its I."""
-    words = _OF_ONESELF.sub(" ", _in_plain_words(said))
-    return len(words) > 2 and words in _in_plain_words(prompt)
+    """Whether a prompt has the words of a sign, with or without its I; a single one begins it."""
+    words, asked = _OF_ONESELF.sub(" ", _in_plain_words(said)), _in_plain_words(prompt)
+    count = len(words.split())
+    return words in asked if count > 1 else count == 1 and asked.startswith(words)
 
 
 def _in_plain_words(text: str) -> str:

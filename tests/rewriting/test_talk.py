@@ -444,6 +444,12 @@ def test_the_words_of_a_prompt_are_no_talk(prompt, rewrite):
         ("write a haiku about cats please", "Silent paws at dusk, moonlight on fur"),
         ("is there no way to heaven?", "No, there is not."),
         ("tell me the name", "Sure! Here is the name."),
+        ("how do I say sorry in French", "Sorry, I can't help with that."),
+        ("what do you think of cats", "<think>They ask of cats.</think> What are cats?"),
+        ("is it okay to lie", "Okay, here is a better prompt: When is it okay to lie?"),
+        ("okay is it okay to lie", "Okay, here is a better prompt: When is it okay to lie?"),
+        ("tell me a great joke", "Great! Tell me a joke."),
+        ("怎么用英语说对不起", "对不起，我不能回答。"),
     ],
 )
 def test_talk_in_other_words_is_found(prompt, rewrite):

@@ -310,9 +310,7 @@ _JOINS = (
     "은는이가을를의에도와과"
 )
 """Characters that stand between a number and another word."""
-UNSPACED_UNIT = re.compile(
-    f"{_SCALE}*(?:{_NAMED}|[％‰℃]|(?=\\w)(?![{_JOINS}])[{UNSPACED}])?半?"
-)
+UNSPACED_UNIT = re.compile(f"{_SCALE}*(?:{_NAMED}|[％‰℃]|(?=\\w)(?![{_JOINS}])[{UNSPACED}])?半?")
 """What follows digits in a script without spaces: what is listed, or one character."""
 SPACED_UNIT = re.compile(
     f" (?:{_SCALE}+(?:{_NAMED})?|{_NAMED}|(?:{_KOREAN_COUNTERS})(?![가-힣]{{2}}))"
