@@ -36,8 +36,8 @@ others for one of these."""
 class AsyncAlignedStream:
     """An answer being made: `async for` gives pieces of text; see `AlignedStream`.
 
-    What is wrong with a request is raised by the first thing that is awaited: whether a constraint
-    can be kept, or a fresh process after a crash, may take seconds.
+    What is wrong with a request is raised by the first thing that you await: to check a constraint,
+    or to start a fresh process after a crash, may take seconds.
     """
 
     def __init__(self, opening: Callable[[], EventStream], pool: ThreadPoolExecutor) -> None:

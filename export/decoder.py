@@ -215,24 +215,20 @@ def _float_graph_of(
         half: Whether weights, cache and logits have 16 bits.
         work: An existing folder.
     """
-    folders = [_saved(source, work / "base")]
+    base = _saved(source, work / "base")
     if adapter is None:
         reference = own or reference_of(source)
-    else:
-        adapted = attach_adapter(source.model, adapter)
-        reference = reference_of(replace(source, model=cast(Any, adapted)))
-        source = replace(source, model=merge_attached(adapted))
-        folders.append(_saved(source, work / "tuned"))
-    # The builder's process loads the weights from the files, and makes a second copy: a third has
-    # no place in memory.
-    source.model.to_empty(device="meta")
-    graphs = [_float_graph(folder, source, half) for folder in folders]
-    graph, layout = graphs[-1]
-    changes = UNCHANGED
-    if adapter is not None:
-        card = read_prompter_card(adapter)
-        rank = card.reference_rank if card else 0
-        changes = adapter_changes(graphs[0][0], graph, read_factors(adapter), rank)
+        graph, layout = _float_graph(base, source, half)
+        return _Floats(source, graph, layout, UNCHANGED, reference)
+    adapted = attach_adapter(source.model, adapter)
+    reference = reference_of(replace(source, model=cast(Any, adapted)))
+    source = replace(source, model=merge_attached(adapted))
+    tuned = _saved(source, work / "tuned")
+    before, _ = _float_graph(base, source, half)
+    graph, layout = _float_graph(tuned, source, half)
+    card = read_prompter_card(adapter)
+    rank = card.reference_rank if card else 0
+    changes = adapter_changes(before, graph, read_factors(adapter), rank)
     return _Floats(source, graph, layout, changes, reference)
 
 
@@ -245,7 +241,10 @@ def _saved(source: TorchModel, work: Path) -> Path:
 
 
 def _float_graph(folder: Path, source: TorchModel, half: bool) -> tuple[Path, CacheLayout]:
-    """Write the unquantised graph of a saved source beside it."""
+    """Write the unquantised graph of a saved source beside it; its weights here are given up."""
+    # The builder's process loads them from the files, and makes a second copy: a third has no
+    # place in memory.
+    source.model.to_empty(device="meta")
     built = folder.with_name("graph")
     built.mkdir()
     architecture = type(source.model).__name__

@@ -114,13 +114,13 @@ class Answerer:
 
 def _told(asked: Asked) -> tuple[type[Event], ...]:
     """The kinds of events that a request needs before its end, and its end."""
-    told: list[type[Event]] = [Done]
+    told: set[type[Event]] = {Done}
+    if asked.count > 1:
+        told.add(Rewritten)  # the others begin with it
     if asked.is_stream:
-        told += [Reasoning, Text]
-    if asked.is_stream and asked.align.progress:
-        told += [Rewriting, Candidates]
-    if asked.count > 1 or (asked.is_stream and asked.align.progress):
-        told.append(Rewritten)
+        told |= {Reasoning, Text}
+        if asked.align.progress:
+            told |= {Rewriting, Candidates, Rewritten}
     return tuple(told)
 
 
