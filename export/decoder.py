@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from alignpro_lite.export.parity import (
 from alignpro_lite.export.quantise import MIXES, eight_bits, mixed_bits, quantise_graph
 from alignpro_lite.export.rotary import settle_rotary
 from alignpro_lite.hardware.device import Device
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.folder import ARCHITECTURES
 from alignpro_lite.pretrained.merging import attach_adapter, merge_attached
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
@@ -149,7 +149,7 @@ def _compared(
 ) -> tuple[Graph, Parity]:
     """Describe the graph in `out_dir`, and compare it with torch."""
     cure = "Try another --precision, or report the architecture."
-    session = open_session(out_dir / GRAPH, os.cpu_count() or 1, cure=cure)
+    session = open_session(out_dir / GRAPH, usable_cores(), cure=cure)
     graph = _graph_of(session, floats.source.model.config, floats.layout, precision, device)
     exported = OnnxLogits(session, graph)
     return graph, compare_logits(floats.reference, exported, BARS[precision], exported.greedy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 
 from alignpro_lite.errors import ExportError
 from alignpro_lite.export.logits import Ids, LlamaLogits, Logits, LogitsModel, TorchLogits
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.torch_model import TorchModel
 from alignpro_lite.prompter.bundle import Parity
 
@@ -125,7 +125,7 @@ def compare_gguf(reference: Reference, path: Path, bar: Bar) -> Parity:
         ModelFileError: llama.cpp cannot open the file.
         DeviceError: There is not enough memory.
     """
-    with LlamaLogits(path, WINDOW, os.cpu_count() or 1) as exported:
+    with LlamaLogits(path, WINDOW, usable_cores()) as exported:
         return compare_logits(reference, exported, bar)
 
 

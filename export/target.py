@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 
 from alignpro_lite.decoding.llamacpp import llama_cpp, open_vocabulary
@@ -11,6 +10,7 @@ from alignpro_lite.errors import ExportError
 from alignpro_lite.export.converters import run_converter
 from alignpro_lite.export.folder import refuse_foreign_file, work_beside
 from alignpro_lite.export.parity import Bar, compare_gguf, reference_of, require_parity
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.pretrained.folder import readable_folder
 from alignpro_lite.pretrained.torch_model import TorchModel, load_torch_model
 from alignpro_lite.prompter.bundle import Parity
@@ -101,7 +101,7 @@ def _convert(source: Path, work: Path, kind: str, number: int) -> Path:
     lib = llama_cpp()
     params = lib.llama_model_quantize_default_params()
     params.ftype = number
-    params.nthread = os.cpu_count() or 1
+    params.nthread = usable_cores()
     status = lib.llama_model_quantize(
         str(plain).encode(), str(quantised).encode(), ctypes.byref(params)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from alignpro_lite.hardware.system import find_gpus
 from tests.support import TINY_BUNDLE, TINY_TARGET
 
 
-def pytest_configure() -> None:
+def _keep_to_a_core() -> None:
     """Give each worker of pytest-xdist a core of its own, for its threads and children too.
 
     Every library takes as many threads as it sees cores; two that take all of them only wait for
@@ -24,6 +25,9 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
+_keep_to_a_core()  # now: other conftest files import torch, which counts the cores once
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked `gpu` where there is none."""
     if find_gpus():
@@ -31,6 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU was found"))
+
+
+@pytest.fixture(scope="module")
+def forked_converters() -> Iterator[None]:
+    """Start the converters of exports in a second instead of six, where a system can fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
+    from alignpro_lite.export import converters
+    from tests.support.forked_converters import run_forked
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(converters, "run_child", run_forked)
+        yield
 
 
 @pytest.fixture(scope="session")

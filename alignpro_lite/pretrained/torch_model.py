@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -126,7 +127,11 @@ def _load_folder(path: Path, view: Path) -> TorchModel:
         model, loading = _read_weights(view, gguf_file=None)
         with panics_as_exceptions():
             tokenizer = AutoTokenizer.from_pretrained(
-                view, local_files_only=True, trust_remote_code=False
+                view,
+                local_files_only=True,
+                trust_remote_code=False,
+                # transformers 4.57.6 warns of a fault of Mistral's at every large vocabulary.
+                fix_mistral_regex=None if _is_mistral(model.config) else False,
             )
             if not isinstance(tokenizer, PreTrainedTokenizerFast):
                 raise ExportError(
@@ -141,6 +146,11 @@ def _load_folder(path: Path, view: Path) -> TorchModel:
     _require_all_weights(path, loading)
     template = default_template(tokenizer.chat_template)
     return TorchModel(str(path), model, tokenizer.backend_tokenizer, special, template)
+
+
+def _is_mistral(config: PretrainedConfig) -> bool:
+    """Whether a model is of the family whose tokenizers were published with a wrong rule."""
+    return "tral" in config.model_type  # mistral, mixtral, pixtral, voxtral, ...
 
 
 def _load_gguf(path: Path) -> TorchModel:

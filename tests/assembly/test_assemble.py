@@ -33,6 +33,8 @@ from alignpro_lite.registry.storage import sha256_of
 from tests.support.reference_adapters import write_reference, write_stacked
 from tests.support.tiny_models import configurations, write_adapter, write_model
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

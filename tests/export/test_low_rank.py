@@ -15,6 +15,8 @@ from alignpro_lite.export.low_rank import factorise
 from alignpro_lite.pretrained.torch_model import load_torch_model, merge_adapter
 from tests.support.tiny_models import configurations, write_adapter, write_model
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 
 @given(st.integers(64, 160), st.integers(64, 160), st.integers(1, 20), st.integers(0, 99))
 def test_a_matrix_of_low_rank_comes_back_from_its_factors(rows, columns, rank, seed):

@@ -51,6 +51,8 @@ from alignpro_lite.reward.torch_reward import REWARD_CARD, RewardCard, load_trai
 from tests.support import TINY_TARGET
 from tests.support.tiny_models import SENTENCES, configurations, write_adapter, write_model
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 CARD = RewardCard("tiny-bert", ("good", "kind"), 24, 40, {"accuracy": 0.5})
 TALK = [
     Exchange("What is 12 + 345?", "It's 357, isn't it?"),

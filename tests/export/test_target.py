@@ -20,6 +20,8 @@ from tests.support.tiny_models import (
     write_model,
 )
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:

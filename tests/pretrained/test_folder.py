@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,17 @@ def test_converters_import_nothing_from_the_current_folder_or_the_model(
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "hashlib.py"))
     export_target(model, tmp_path / "model.gguf", "F32")
     assert (tmp_path / "model.gguf").is_file()
+
+
+def test_a_large_vocabulary_of_another_family_is_no_fault_of_mistrals(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every export from a Qwen folder warned that its tokenizer is wrong; it is not."""
+    file = model / "tokenizer.json"
+    tokenizer = json.loads(file.read_text("utf-8"))
+    words = tokenizer["model"]["vocab"]
+    words |= {f"word{number}": len(words) + number for number in range(100_001)}
+    file.write_text(json.dumps(tokenizer), "utf-8")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    load_torch_model(model)
+    assert "regex" not in caplog.text

@@ -32,6 +32,8 @@ from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.rollout import roll_out
 from tests.support.tiny_models import configurations, write_model
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 CONFIG = """
 [oracle]
 base = "{base}"

@@ -29,6 +29,8 @@ from alignpro_lite.train.reward.run import held_out_lines
 from alignpro_lite.train.reward.trainer import fit_reward, preference_loss
 from tests.export.test_reward import write_bert
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 GOOD, BAD = "She said that they'll check it again.", "def add(first, second)"
 CONFIG = """
 [model]

@@ -25,6 +25,8 @@ from tests.support.reference_adapters import RANK, WORDS, write_reference, write
 from tests.support.tiny_models import configurations, write_adapter, write_model
 from tests.support.training_run import HashingTarget, train, write_run
 
+pytestmark = pytest.mark.usefixtures("forked_converters")
+
 BELOW, ABOVE = ("q_proj", "v_proj", "up_proj"), ("q_proj", "k_proj", "v_proj", "down_proj")
 TOKENS = [[5, 80, 200, 31, 7, 300, 12]]
 
