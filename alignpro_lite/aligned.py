@@ -21,7 +21,7 @@ from alignpro_lite.hardware.device import DeviceRequest
 from alignpro_lite.hardware.plan import Plan
 from alignpro_lite.isolated import IsolatedModel
 from alignpro_lite.opening import LoadProgress, ModelNames, open_models
-from alignpro_lite.prompter.prompter import Prompter, Rewrite
+from alignpro_lite.prompter.prompter import Prompter, Rewrite, results_of
 from alignpro_lite.registry import DEFAULT, ModelStore
 from alignpro_lite.registry.storage import OnProgress, no_progress
 from alignpro_lite.reward.reward import Reward
@@ -183,7 +183,7 @@ class AlignedModel:
         sampling = replace(usual, seed=request.sampling.seed)
         streams = self.prompter.start(bare, n, sampling, earlier=earlier)
         (cancellation or Cancellation()).enter(streams)
-        return [stream.result() for stream in streams]
+        return results_of(streams)
 
     def stream(self, prompt: str, request: Request = Request()) -> AlignedStream:
         """Rewrite a prompt and answer it; iterate over what it returns.

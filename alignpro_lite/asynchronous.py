@@ -126,17 +126,26 @@ class AsyncAlignedModel:
         Raises:
             AlignProError: A model, a device or a dependency is missing or unusable.
             asyncio.CancelledError: The task was cancelled; the loading has been, too.
+            Exception: What `on_progress` raised, which ends the loading.
         """
         loop = asyncio.get_running_loop()
         cancellation = Cancellation()
+        told: Future[None] = Future()
+        """Holds what `on_progress` raised."""
+
+        def inform(progress: Progress) -> None:
+            try:
+                on_progress(progress)
+            except Exception as error:  # noqa: BLE001 - `load` raises it
+                cancellation.cancel()
+                if not told.done():
+                    told.set_exception(error)
 
         def tell(progress: Progress) -> None:
-            loop.call_soon_threadsafe(on_progress, progress)
-
-        loaded: list[AnsweringModel] = []
+            loop.call_soon_threadsafe(inform, progress)
 
         def load() -> AnsweringModel:
-            model = AlignedModel.load(
+            return AlignedModel.load(
                 target,
                 prompter,
                 reward,
@@ -147,16 +156,16 @@ class AsyncAlignedModel:
                 cancellation=cancellation,
                 isolated=isolated,
             )
-            loaded.append(model)
-            return model
 
         pool = _new_pool()
+        loading = pool.submit(load)
         try:
-            return cls(await _in_pool(pool, load, cancellation.cancel), pool)
+            return cls(await _ended(loading, cancellation.cancel), pool)
         except BaseException:
-            pool.shutdown()
-            for model in loaded:  # the task was cancelled when they were ready already
-                model.close()
+            cancellation.cancel()
+            await _on_own_thread(lambda: _dismiss(loading, pool))
+            if told.done():
+                told.result()
             raise
 
     async def __aenter__(self) -> AsyncAlignedModel:
@@ -172,9 +181,7 @@ class AsyncAlignedModel:
         """
         if not self._is_closed:
             self._is_closed = True
-            # On a thread of its own: the pool's may all wait for what only this ends.
-            with ThreadPoolExecutor(1, thread_name_prefix="alignpro-lite-close") as closing:
-                await _ended(closing.submit(self._close), _nothing)
+            await _on_own_thread(self._close)
 
     def _close(self) -> None:
         try:
@@ -202,6 +209,19 @@ class AsyncAlignedModel:
 
 def _new_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(MOST_WAITING, thread_name_prefix="alignpro-lite")
+
+
+def _dismiss(loading: Future[AnsweringModel], pool: ThreadPoolExecutor) -> None:
+    """Wait for a loading that nobody waits for any more, and close what was ready already."""
+    if loading.exception() is None:
+        loading.result().close()
+    pool.shutdown()
+
+
+async def _on_own_thread(work: Callable[[], None]) -> None:
+    """Wait for what closes: a pool's threads may all wait for what only this ends."""
+    with ThreadPoolExecutor(1, thread_name_prefix="alignpro-lite-close") as closing:
+        await _ended(closing.submit(work), _nothing)
 
 
 def _nothing() -> None:

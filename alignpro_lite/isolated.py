@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import queue
-import signal
 import subprocess
 import tempfile
 import threading
@@ -22,7 +21,12 @@ from pathlib import Path
 from typing import IO, cast
 
 from alignpro_lite.decoding.cancellation import WAKE_SECONDS, Cancellation, Stop
-from alignpro_lite.decoding.child import child_environment, isolated_command
+from alignpro_lite.decoding.child import (
+    child_environment,
+    how_it_ended,
+    isolated_command,
+    leave_to_parent,
+)
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.decoding.engine import HomeProcess
 from alignpro_lite.errors import AlignProError, CancelledError, DeviceError, error_named
@@ -70,7 +74,10 @@ class IsolatedModel:
         """
         self._order = order
         # A fresh process is started like the first one, wherever the app has gone meanwhile.
-        self._launch = _Launch(tuple(isolated_command(_PROGRAM, [])), Path.cwd())
+        try:
+            self._launch = _Launch(tuple(isolated_command(_PROGRAM, [])), Path.cwd())
+        except OSError as error:
+            raise _cannot_start(error) from error
         self._lock = threading.Lock()
         self._closing = Cancellation()
         self._engine = self._started(on_progress, cancellation)
@@ -260,6 +267,13 @@ class _Launch:
     folder: Path
 
 
+def _cannot_start(error: OSError) -> DeviceError:
+    return DeviceError(
+        f"The engine process does not start ({error}).",
+        "Check how many processes you may start, or load without isolated=True.",
+    )
+
+
 class _Engine:
     """An engine process as the app sees it."""
 
@@ -282,10 +296,7 @@ class _Engine:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
-            raise DeviceError(
-                f"The engine process does not start ({error}).",
-                "Check how many processes you may start, or load without isolated=True.",
-            ) from error
+            raise _cannot_start(error) from error
         self._writer = FrameWriter(cast(IO[bytes], self._process.stdin), pack_order)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -340,8 +351,7 @@ class _Engine:
 
     def leave_to_parent(self) -> None:
         """In a fork: let go of the pipe by whose end the process knows that the app has ended."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            os.close(cast(IO[bytes], pipe).fileno())
+        leave_to_parent((self._process.stdin, self._process.stdout))
 
     def _read(self) -> None:
         """Hand frames to their calls until the process ends, then tell those that are left."""
@@ -354,6 +364,7 @@ class _Engine:
         except ValueError:
             self._process.kill()  # what it says is no frame: it is not what it was
         code = self._process.wait()
+        _engines.discard(self)
         frames.close()
         with self._lock:
             self._failure = CancelledError() if self._is_closing else self._crash(code)
@@ -363,13 +374,12 @@ class _Engine:
             call.inbox.put(self._failure)
 
     def _crash(self, code: int) -> DeviceError:
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         reason = f" ({said[:_LONGEST_REASON]})" if said else ""
         return DeviceError(
-            f"The engine process ended with {how}{reason}.",
+            f"The engine process ended with {how_it_ended(code)}{reason}.",
             "Try again, which starts a fresh one; if that ends too, run `alignpro-lite doctor`.",
         )
 

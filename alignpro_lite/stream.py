@@ -246,7 +246,8 @@ class _Answering(Answering):
         """A trial that ended by itself is the answer."""
         self._finish, self._tokens = trial.finish_reason, len(trial.draws)
         question = self._request.question(self.chosen.sent)
-        self._prompt_tokens = len(self._models.target.prompt_tokens(question.messages))
+        tokens = self._models.target.prompt_tokens(question.messages, question.thinking)
+        self._prompt_tokens = len(tokens)
         self._marks["first_token"] = self._marks["total"] = self._elapsed()
         thought = Passage(trial.reasoning, is_thought=True)
         for passage in (thought, Passage(trial.text, False, trial.log_probs)):

@@ -9,8 +9,10 @@ run code in the app.
 from __future__ import annotations
 
 import pickle
+import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -153,23 +155,34 @@ def unpack_reply(raw: bytes) -> Frame:
 
 
 class FrameWriter:
-    """Sends frames, from any thread."""
+    """Sends frames, from any thread, and from what the garbage collector runs within a `send`."""
 
     def __init__(self, pipe: IO[bytes], pack: Callable[[Frame], bytes]) -> None:
         self._pipe = pipe
         self._pack = pack
+        self._waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def send(self, frame: Frame) -> None:
-        """Write a frame at once.
+        """Write a frame, or leave it to whoever is writing one.
 
         Raises:
             OSError, ValueError: The other side is gone.
         """
-        raw = self._pack(frame)
-        with self._lock:
-            self._pipe.write(len(raw).to_bytes(_LENGTH_BYTES, "big") + raw)
-            self._pipe.flush()
+        self._waiting.put(self._pack(frame))
+        # Whoever holds the lock looks again once it is free, so nothing is left behind.
+        while not self._waiting.empty() and self._lock.acquire(blocking=False):
+            try:
+                self._write_waiting()
+            finally:
+                self._lock.release()
+
+    def _write_waiting(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                raw = self._waiting.get_nowait()
+                self._pipe.write(len(raw).to_bytes(_LENGTH_BYTES, "big") + raw)
+                self._pipe.flush()
 
 
 def read_frame(pipe: IO[bytes]) -> bytes | None:

@@ -92,7 +92,7 @@ def judged_draw(request: Request, *, strict: bool) -> int | None:
     chosen = request.draw()
     request.ask(0, JUDGING * np.eye(REWRITES, dtype=np.int64)[chosen])
     found = gain(request.answers[chosen][ANSWERS:], request.raw, float(request.gains()[chosen]))
-    return chosen if found.passes("strict" if strict else "balanced") else None
+    return chosen if (found.is_certain if strict else found.is_expected) else None
 
 
 def equal_share(request: Request) -> int | None:

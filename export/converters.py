@@ -6,12 +6,11 @@ import errno
 import importlib.util
 import os
 import re
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from alignpro_lite.decoding.child import run_child
+from alignpro_lite.decoding.child import how_it_ended, run_child
 from alignpro_lite.errors import ExportError, MissingDependencyError, RegistryError, reason_in
 
 OptimumTask = Literal["text-generation-with-past", "token-classification"]
@@ -49,7 +48,7 @@ def run_converter(program: str | Path, arguments: Sequence[str], what: str) -> N
     """
     ended = run_child(program, arguments, seconds=None, environment=_OFFLINE)
     if ended.code:
-        killed = f"ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else ""
+        killed = f"ended by {how_it_ended(ended.code)}" if ended.code < 0 else ""
         said = reason_in(ended.errors) or reason_in(ended.output) or f"exit code {ended.code}"
         if _DISK.search(said):
             raise RegistryError(

@@ -351,3 +351,36 @@ def test_a_model_that_is_loaded_already_can_be_taken_over():
             assert (await model.run(PROMPT, SHORT)).finish_reason != "cancelled"
 
     asyncio.run(run())
+
+
+def test_what_is_raised_where_progress_is_told_ends_the_loading():
+    """It went to the loop's handler, and the loading went on."""
+
+    def refuse(progress: Progress) -> None:
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        asyncio.run(load(on_progress=refuse))
+
+
+def test_the_event_loop_goes_on_while_a_cancelled_loading_ends(monkeypatch):
+    """A task that was cancelled twice stopped the loop until the models were loaded."""
+    gate, closed = threading.Event(), []
+
+    def slow(*names: object, **options: object) -> SimpleNamespace:
+        gate.wait(PATIENCE)
+        return SimpleNamespace(close=lambda: closed.append(True))
+
+    async def body() -> None:
+        monkeypatch.setattr(AlignedModel, "load", slow)
+        task = asyncio.create_task(AsyncAlignedModel.load())
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            task.cancel()
+        await asyncio.sleep(0.05)
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, PATIENCE)
+
+    asyncio.run(body())
+    assert closed == [True]

@@ -23,6 +23,7 @@ SHORT_ROUNDS: dict[str, list[str | Path]] = {
     "constraints.py": ["--schemas", "12", "--answers", "1"],
     "engines.py": [*MODELS, "--rounds", "1", "--tokens", "8"],
     "export_graphs.py": [TINY_BUNDLE / "model.onnx", "--head-dim", "16"],
+    "isolation.py": ["--target", TINY_TARGET, "--rounds", "2", "--tokens", "8"],
     "noise.py": ["--requests", "20"],
     "objectives.py": ["--seeds", "1", "--calls", "192"],
     "reference.py": ["--trained", TINY_BUNDLE, "--base", TINY_BUNDLE],

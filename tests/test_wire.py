@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -54,3 +55,34 @@ def test_a_reply_arrives_as_it_was_sent_and_a_half_one_does_not():
     assert raw is not None
     assert unpack_reply(raw) == frame
     assert read_frame(io.BytesIO(whole[:-1])) is None
+
+
+def test_what_the_garbage_collector_sends_within_a_send_is_sent():
+    """A stream that was dropped while its thread was writing a frame locked up all calls."""
+    pipe = io.BytesIO()
+    end = Frame(2, "end", None)
+
+    class Collecting(io.RawIOBase):
+        def write(self, raw):
+            if not pipe.getvalue():
+                pipe.write(raw)
+                writer.send(end)
+            else:
+                pipe.write(raw)
+
+    writer = FrameWriter(Collecting(), pack_order)
+    writer.send(Frame(1, "go", None))
+    pipe.seek(0)
+    read = [unpack_order(read_frame(pipe)) for _ in range(2)]
+    assert [(frame.call, frame.kind) for frame in read] == [(1, "go"), (2, "end")]
+    assert read_frame(pipe) is None
+
+
+def test_frames_of_many_threads_all_arrive_whole():
+    pipe = io.BytesIO()
+    writer = FrameWriter(pipe, pack_order)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: writer.send(Frame(number, "go", None)), range(2000)))
+    pipe.seek(0)
+    read = [unpack_order(read_frame(pipe)).call for _ in range(2000)]
+    assert sorted(read) == list(range(2000))

@@ -312,16 +312,28 @@ answer_options = grouped(
     click.option(
         "--stop", type=UTF8_TEXT, multiple=True, help="Text that ends the answer; may be repeated."
     ),
-    click.option("--temperature", type=float, help="0 always takes the most likely token."),
-    click.option("--top-k", type=int, help="Sample from the k most likely tokens; 0 for all."),
+    click.option(
+        "--temperature",
+        type=float,
+        show_default="0.8",
+        help="0 always takes the most likely token.",
+    ),
+    click.option(
+        "--top-k",
+        type=int,
+        show_default="40",
+        help="Sample from the k most likely tokens; 0 for all.",
+    ),
     click.option(
         "--top-p",
         type=float,
+        show_default="0.95",
         help="Sample from the most likely tokens with this total probability.",
     ),
     click.option(
         "--min-p",
         type=float,
+        show_default="0.05",
         help="Drop tokens less likely than this share of the most likely one.",
     ),
     click.option(

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 @click.option(
     "--count", "-n", type=click.IntRange(1, 16), default=1, show_default=True, help="How many."
 )
-@click.option("--temperature", type=float, help="0 always takes the most likely token.")
+@click.option(
+    "--temperature",
+    type=float,
+    show_default="the prompter's",
+    help="0 always takes the most likely token.",
+)
 @click.option("--seed", type=int, help="Repeats a run.  [default: a new seed each time]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per rewrite.")
 def show_rewrites(

@@ -359,6 +359,7 @@ def _rewriting(
 _OF_TARGETS = (
     *("n_gpu_layers", "ctx", "reward", "budget", "answers", "guard", "returns", "alias"),
     *("system", "max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "thinking"),
+    *("presence_penalty", "frequency_penalty", "repeat_penalty"),
 )
 """Parameters that have no effect where another server answers."""
 

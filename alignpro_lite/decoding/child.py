@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,26 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def how_it_ended(code: int) -> str:
+    """The name of the signal that ended a child, or its exit code."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # real-time signals have no name
+        return f"signal {-code}"
+
+
+def leave_to_parent(pipes: Iterable[IO[bytes] | None]) -> None:
+    """In a fork: let go of pipes to a child of the parent, whose own ends of them count.
+
+    Nothing is flushed: what is in their buffers is the parent's to send.
+    """
+    for pipe in pipes:
+        if pipe is not None and not pipe.closed:
+            cast(io.BufferedWriter, pipe).raw.close()
+
+
 class WarmChild:
     """A child interpreter that answers one request after another, and waits for the next.
 
@@ -253,10 +273,8 @@ class WarmChild:
     def _forget(self) -> None:
         """In a forked process: leave the child to the parent, whose end of its stdin counts."""
         self._lock = threading.Lock()
-        if self._process is not None:
-            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-                # Not flushed: what may be in the buffer is the parent's to send.
-                cast(io.BufferedWriter, stream).raw.close()
+        if (process := self._process) is not None:
+            leave_to_parent((process.stdin, process.stdout, process.stderr))
         self._process, self._is_ready = None, False
 
 

@@ -12,13 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from alignpro_lite.decoding.schema_values import Schema, parts, referred, schemas_by_value, table
 from alignpro_lite.errors import InputError
 
 _MOST_CHARACTERS = 1_000_000
 _DEEPEST = 64
 _OPTIONS = "x-guidance"
-_COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties")
-"""Keywords by which several schemas apply to one value."""
 _TOKENS = re.compile(r"\\.|\[\^?\]?|&&|--|~~|.", re.DOTALL)
 """Of a pattern, as far as its classes are concerned; a ] that comes first in one is a character."""
 _SIMPLE = {"string", "number", "integer", "boolean", "null"}
@@ -75,8 +74,9 @@ def require_keepable_schema(schema: Mapping[str, Any]) -> None:
     schemas = [place for place in _everything(schema) if isinstance(place, Mapping)]
     if any(_OPTIONS in place for place in schemas):
         raise _refused(f"{_OPTIONS} is no keyword of JSON Schema")
+    for together in schemas_by_value(schema):
+        _require_plain_bounds(together)
     for place in schemas:
-        _require_plain_bounds(place, schemas)
         _require_one_kind_of_items(place)
         for pattern in _patterns(place):
             _require_plain_classes(pattern)
@@ -98,15 +98,14 @@ def _everything(value: Any) -> Iterator[Any]:
         yield from _everything(inner)
 
 
-def _require_plain_bounds(place: Mapping[str, Any], schemas: Sequence[Mapping[str, Any]]) -> None:
+def _require_plain_bounds(together: Sequence[Schema]) -> None:
     """Refuse an open interval from or to an integer that holds no other integer, such as (0, 0.5].
 
     llguidance 1.9.1 draws that integer too.
+
+    Args:
+        together: Schemas that apply to one value.
     """
-    together: Sequence[Mapping[str, Any]] = [place]
-    if any(keyword in place for keyword in _COMBINING):
-        together = [found for found in _everything(place) if isinstance(found, Mapping)]
-        together = schemas if any("$ref" in found for found in together) else together
     bounds: dict[str, set[Any]] = {
         keyword: set(filter(_is_number, (found.get(keyword) for found in together)))
         for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
@@ -155,23 +154,9 @@ def _ending_references(schema: Any, schemas: Sequence[Mapping[str, Any]]) -> set
     """The references inside a schema to what at least one finite value is valid under."""
     asked = {place["$ref"] for place in schemas if isinstance(place.get("$ref"), str)}
     known: set[str] = set()
-    while found := {ref for ref in asked - known if _ends(_referred(schema, ref), known)}:
+    while found := {ref for ref in asked - known if _ends(referred(schema, ref), known)}:
         known |= found
     return known
-
-
-def _referred(schema: Any, ref: str) -> Any:
-    """What a JSON pointer leads to; what is no pointer, or leads nowhere, llguidance judges."""
-    found = schema
-    for key in ref.removeprefix("#").split("/")[1:]:
-        key = key.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, Mapping) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return True
-    return found if ref == "#" or ref.startswith("#/") else True
 
 
 def _ends(schema: Any, known: set[str]) -> bool:
@@ -180,11 +165,11 @@ def _ends(schema: Any, known: set[str]) -> bool:
         return True
     if isinstance(ref := schema.get("$ref"), str) and ref not in known:
         return False
-    if not all(_ends(part, known) for part in _parts(schema, "allOf")):
+    if not all(_ends(part, known) for part in parts(schema, "allOf")):
         return False
     for keyword in ("anyOf", "oneOf"):
-        parts = _parts(schema, keyword)
-        if parts and not any(_ends(part, known) for part in parts):
+        alternatives = parts(schema, keyword)
+        if alternatives and not any(_ends(part, known) for part in alternatives):
             return False
     types = schema.get("type", "null")
     types = [types] if isinstance(types, str) else types
@@ -195,9 +180,9 @@ def _ends(schema: Any, known: set[str]) -> bool:
 
 
 def _object_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
-    named, patterns = (_table(schema, keyword) for keyword in ("properties", "patternProperties"))
+    named, patterns = (table(schema, keyword) for keyword in ("properties", "patternProperties"))
     others = schema.get("additionalProperties", True)
-    required = [name for name in _parts(schema, "required") if isinstance(name, str)]
+    required = [name for name in parts(schema, "required") if isinstance(name, str)]
 
     def value_ends(name: str) -> bool:
         under = [inner for pattern, inner in patterns.items() if _may_match(pattern, name)]
@@ -221,18 +206,8 @@ def _may_match(pattern: str, name: str) -> bool:
 def _array_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
     least = schema.get("minItems")
     least = least if isinstance(least, int) else 0
-    first, others = _parts(schema, "prefixItems"), schema.get("items", True)
+    first, others = parts(schema, "prefixItems"), schema.get("items", True)
     if isinstance(others, list):
         first, others = others, schema.get("additionalItems", True)
     rest = [others] if least > len(first) else []
     return all(_ends(part, known) for part in [*first[:least], *rest])
-
-
-def _table(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
-    found = schema.get(keyword)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _parts(schema: Mapping[str, Any], keyword: str) -> list[Any]:
-    found = schema.get(keyword)
-    return found if isinstance(found, list) else []

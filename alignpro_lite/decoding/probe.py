@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import re
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from typing import Any, Literal
 from alignpro_lite import errors
 from alignpro_lite.decoding.bindings import LIBRARY_PATH
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.decoding.child import Ended, run_child
+from alignpro_lite.decoding.child import Ended, how_it_ended, run_child
 from alignpro_lite.errors import (
     AlignProError,
     BundleError,
@@ -238,9 +237,7 @@ def _known_good(model: ProbedModel) -> ProbedModel:
 def _how(model: ProbedModel, ended: Ended) -> str:
     if ended.code is None:
         return f"did not end within {_seconds(model):.3g} seconds"
-    if ended.code < 0:
-        return f"crashed with {signal.Signals(-ended.code).name}"
-    return f"crashed with exit code {ended.code}"
+    return f"crashed with {how_it_ended(ended.code)}"
 
 
 def _last_line(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from msgspec import structs
@@ -44,7 +45,7 @@ from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import Origin, parse_written, plain
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import scorer_named
-from alignpro_lite.target.rollout import AnswerPlan
+from alignpro_lite.target.rollout import Answer, AnswerPlan
 
 HEADROOM = "headroom.json"
 HEADROOM_TEXT = "headroom.md"
@@ -163,8 +164,8 @@ def _design(
 ) -> HeadroomDesign:
     """What an earlier run decided, or what the budget allows now."""
     journal = evaluation.journal(DESIGN)
-    for row in journal.read():
-        return parse_written(HeadroomDesign, row, Origin(journal.file, InputError, CURE))
+    if rows := list(journal.read()):
+        return parse_written(HeadroomDesign, rows[0], Origin(journal.file, InputError, CURE))
     pace = 0.0 if budget.seconds is None else _seconds_a_call(evaluation, note)
     allowed = budget.calls_at(pace)
     design = plan_design(allowed, sources, section, hints)
@@ -187,14 +188,25 @@ def _plan_text(design: HeadroomDesign, sources: int, allowed: float) -> str:
 
 
 def _seconds_a_call(evaluation: Evaluation, note: Callable[[str], None]) -> float:
-    """Time of an answer of the target, where several are decoded together."""
+    """Time of an answer of the target, where several are decoded together.
+
+    Raises:
+        InputError: It answers none of the prompts that it is timed with.
+    """
     note("Timing the target.")
     plan = evaluation.config.answers.with_count(_TIMED_ANSWERS)
     asked = [[Message("user", text)] for text in evaluation.mixed(_TIMED_PROMPTS)]
     started = time.monotonic()
     seeds = stream_seeds(stream_seed(evaluation.config.seed, 0), len(asked))
-    evaluation.loaded.target.answers(asked, plan, seeds)
-    return (time.monotonic() - started) / (len(asked) * _TIMED_ANSWERS)
+    outcomes = chain.from_iterable(evaluation.loaded.target.answers(asked, plan, seeds))
+    seconds = time.monotonic() - started
+    answered = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+    if not answered:
+        raise InputError(
+            f"The target must answer, to be timed; it answered none of {len(asked)} prompts.",
+            "Use shorter prompts, or lower answers.max_tokens.",
+        )
+    return seconds / len(answered)
 
 
 def _try_prompts(

@@ -17,7 +17,7 @@ from alignpro_lite.errors import AlignProError, BundleError, DeviceError
 from alignpro_lite.hardware.system import trim_heap
 from alignpro_lite.prompter.bundle import PROMPTER_BUNDLE, Bundle
 from alignpro_lite.prompter.decoder import DecoderSettings, OnnxDecoder, open_graph
-from alignpro_lite.prompter.prompter import Prompter, read_scores
+from alignpro_lite.prompter.prompter import Prompter, read_scores, started_together
 from alignpro_lite.prompter.tokenizer import PrompterTokenizer
 
 _OUTPUTS_SCORED_TOGETHER = 4
@@ -157,8 +157,8 @@ class OnnxPrompter(Prompter):
     def submit(
         self, prompt: Sequence[int], samplers: Sequence[TokenSource], max_tokens: int
     ) -> list[Stream[TokenSource]]:
-        """Decode token ids through the engine, one sequence a sampler; see `Engine.submit`."""
-        return self._engine.submit(prompt, samplers, max_tokens)
+        """Decode token ids, as many sequences at once as fit; see `Prompter.submit`."""
+        return started_together(self._engine, prompt, samplers, max_tokens)
 
     def prompt_tokens(self, prompt: str, earlier: Sequence[Message] = ()) -> list[int]:
         """Token ids that ask the prompter for a rewrite of x; see `Prompter.prompt_tokens`."""

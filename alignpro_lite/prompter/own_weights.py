@@ -26,7 +26,7 @@ from alignpro_lite.errors import AlignProError, BundleError, ContextOverflowErro
 from alignpro_lite.prompter.card import card_of
 from alignpro_lite.prompter.lora_file import LoraFile
 from alignpro_lite.prompter.profile import PrompterProfile
-from alignpro_lite.prompter.prompter import Prompter, read_scores
+from alignpro_lite.prompter.prompter import Prompter, read_scores, started_together
 from alignpro_lite.registry.entries import SELF, RewriteMode
 from alignpro_lite.target.llama import LoraAdapter, TargetSampler
 from alignpro_lite.target.target import LlamaTarget
@@ -219,20 +219,13 @@ def _submitted(
     samplers: Sequence[TargetSampler],
     max_tokens: int,
 ) -> list[Stream[TargetSampler]]:
-    """Sequences of one prompt, in as few batches as an engine has room for."""
-    size = engine.together(len(prompt), max_tokens)
-    batches = [
-        Submission(prompt, samplers[start : start + size], max_tokens)
-        for start in range(0, len(samplers), size)
-    ]
     try:
-        started = engine.submit_together(batches)
+        return started_together(engine, prompt, samplers, max_tokens)
     except ContextOverflowError as error:
         raise ContextOverflowError(
             f"A rewrite does not fit: {error.problem}",
             "Shorten the prompt, raise --ctx, or pass --mode off to send it as it is.",
         ) from error
-    return [stream for streams in started for stream in streams]
 
 
 def _no_thought(known: ReasoningFormat, *, inside: bool) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.engine import FinishReason, Stream
+from alignpro_lite.decoding.engine import Engine, FinishReason, S, Stream, Submission
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import Sampler, Sampling
 from alignpro_lite.errors import AlignProError, ContextOverflowError
@@ -236,12 +236,36 @@ class Prompter(ABC):
         self, prompt: str, count: int, sampling: Sampling, earlier: Sequence[Message] = ()
     ) -> list[Rewrite]:
         """Sample rewrites and wait for all of them; see `start`."""
-        streams = self.start(prompt, count, sampling, earlier=earlier)
-        return [stream.result() for stream in streams]
+        return results_of(self.start(prompt, count, sampling, earlier=earlier))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an output, without special tokens and without what was thought before it."""
         return self.split(tokens).text
+
+
+def results_of(streams: Sequence[RewriteStream]) -> list[Rewrite]:
+    """Wait for rewrites that are sampled together. If the wait is interrupted, all of them stop."""
+    try:
+        return [stream.result() for stream in streams]
+    finally:
+        for stream in streams:
+            stream.cancel()
+
+
+def started_together(
+    engine: Engine[S], prompt: Sequence[int], samplers: Sequence[S], max_tokens: int
+) -> list[Stream[S]]:
+    """Sequences of one prompt, in as few batches as an engine has room for.
+
+    Raises:
+        ContextOverflowError: The prompt and one sequence do not fit.
+    """
+    size = engine.together(len(prompt), max_tokens)
+    batches = [
+        Submission(prompt, samplers[start : start + size], max_tokens)
+        for start in range(0, len(samplers), size)
+    ]
+    return [stream for streams in engine.submit_together(batches) for stream in streams]
 
 
 def read_scores(
@@ -252,13 +276,11 @@ def read_scores(
     """Log-probabilities of outputs that sequences replay; each stops behind its output."""
     if cancellation is not None:
         cancellation.enter(streams)
-    return [
-        _read_score(stream, len(output)) for stream, output in zip(streams, outputs, strict=True)
-    ]
-
-
-def _read_score(stream: Stream[Any], length: int) -> float:
     try:
-        return math.fsum(draw.log_prob for draw in islice(stream, length))
+        return [
+            math.fsum(draw.log_prob for draw in islice(stream, len(output)))
+            for stream, output in zip(streams, outputs, strict=True)
+        ]
     finally:
-        stream.cancel()
+        for stream in streams:
+            stream.cancel()

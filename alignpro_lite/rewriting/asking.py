@@ -130,7 +130,7 @@ _FORMS = (
     _UNSPACED,
 )
 _REQUEST = re.compile("(?i)" + "|".join(_FORMS))
-_QUESTION = re.compile(r"[?？؟;]|(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
+_QUESTION = re.compile(r"[?？؟\u037e]|(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？؟।])\s+|\n+|(?<=[。！？])")
 _SENTENCES = 2
 _LONGEST = 2000

@@ -11,7 +11,7 @@ from functools import cached_property
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling
-from alignpro_lite.prompter.prompter import Prompter, Rewrite
+from alignpro_lite.prompter.prompter import Prompter, Rewrite, results_of
 from alignpro_lite.rewriting.refusal import Refusal, refusal_of
 from alignpro_lite.rewriting.request import Request, RhoStar
 from alignpro_lite.rewriting.spans import Protected
@@ -157,7 +157,7 @@ class CandidateSource:
         first = self.drawn
         streams = self.prompter.start(self.prompt, count, self._sampling, first, self._earlier)
         self.cancellation.enter(streams)
-        rewrites = [stream.result() for stream in streams]
+        rewrites = results_of(streams)
         numbered = list(enumerate(rewrites, start=first))
         self.drawn += count
         self.first = self.first or rewrites[0]

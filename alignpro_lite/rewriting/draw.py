@@ -256,7 +256,7 @@ class _WithReward:
         gains = self._gains(racers)
         best = int(gains.argmax())
         found = Gain(math.nan, -math.inf, float(gains[best]))
-        used = found.passes("balanced")
+        used = found.is_expected
         won = f"the best of {len(racers)} in a race, and " if len(racers) > 1 else ""
         verdict = _Verdict(
             used,
@@ -307,7 +307,7 @@ class _WithReward:
         found = gain(fresh, raw, expected)
         if math.isnan(found.estimate):
             return _Verdict(False, "there are no answers to judge the rewrite by", found)
-        if found.passes("strict"):
+        if found.is_certain:
             reason = "drawn from ρ*, and better beyond the noise than the prompt"
             return _Verdict(True, reason, found)
         return _Verdict(False, "the drawn rewrite may be no better than the prompt", found)
@@ -339,7 +339,7 @@ class _WithReward:
             choice.certificate,
             scored=len(scored),
             diagnostics=self._pool.diagnosed(self._pool.weighed(scored)),
-            after=estimate_reward(rewards_of(judged or answers)),
+            after=estimate_reward(rewards_of(judged)),
             gain=verdict.gain,
         )
         known = [*answers, *judged] if used or is_prompt else self._pool.raw

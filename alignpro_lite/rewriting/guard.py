@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from alignpro_lite.rewriting.posterior import Vector
-from alignpro_lite.rewriting.request import Guard
 
 # The 0.95 quantiles of Student's t with 1, 2, 3 ... degrees of freedom.
 _T_95 = (
@@ -34,15 +33,15 @@ class Gain:
     lower: float
     expected: float
 
-    def passes(self, guard: Guard) -> bool:
-        """Whether a guard lets the rewrite pass."""
-        match guard:
-            case "strict":
-                return self.lower > 0
-            case "balanced":
-                return self.expected > 0
-            case "off":
-                return True
+    @property
+    def is_expected(self) -> bool:
+        """Whether the rewrite is expected to be better: what `balanced` asks."""
+        return self.expected > 0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is better with a certainty of 95 %: what `strict` asks."""
+        return self.lower > 0
 
 
 def gain(judged: Vector, raw: Vector, expected: float) -> Gain:

@@ -131,12 +131,7 @@ def _request(body: CommonBody, usual: Request) -> Request:
         stop=body.stops or usual.stop,
         sampling=_sampling(body, usual.sampling),
         rho_star=rho_star(body.alignpro, usual.rho_star),
-        penalties=Penalties(
-            body.presence_penalty,
-            body.frequency_penalty,
-            body.repeat_penalty,
-            tuple((int(token), bias) for token, bias in body.logit_bias.items()),
-        ),
+        penalties=_penalties(body, usual.penalties),
         constraint=body.constraint,
     )
 
@@ -149,6 +144,18 @@ def _sampling(body: CommonBody, usual: Sampling) -> Sampling:
         top_k=usual.top_k if body.top_k is None else body.top_k,
         min_p=usual.min_p if body.min_p is None else body.min_p,
         seed=usual.seed if body.seed is None else wrapped_seed(body.seed),
+    )
+
+
+def _penalties(body: CommonBody, usual: Penalties) -> Penalties:
+    presence, frequency = body.presence_penalty, body.frequency_penalty
+    repeat = body.repeat_penalty
+    return replace(
+        usual,
+        presence=usual.presence if presence is None else presence,
+        frequency=usual.frequency if frequency is None else frequency,
+        repeat=usual.repeat if repeat is None else repeat,
+        bias=tuple((int(token), bias) for token, bias in body.logit_bias.items()),
     )
 
 

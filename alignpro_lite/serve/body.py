@@ -139,9 +139,9 @@ class CommonBody(Record, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] = 1
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stops = ()
-    presence_penalty: Penalty = 0.0
-    frequency_penalty: Penalty = 0.0
-    repeat_penalty: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repeat_penalty: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
     logit_bias: dict[TokenName, Bias] = msgspec.field(default_factory=dict)
     grammar: NonEmpty | None = None
     stream: bool = False

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO
 
 _PATIENCE = 1.2
@@ -58,17 +59,16 @@ class Lifetime:
         """End when the other end of a pipe is closed, which a killed process does too."""
 
         def read_to_end() -> None:
-            while stream.read(4096):
-                pass
+            with suppress(OSError, ValueError):  # what cannot be read is closed
+                while stream.read(4096):
+                    pass
 
         self._after(read_to_end)
 
     def _after(self, wait: Callable[[], None]) -> None:
         def work() -> None:
-            try:
-                wait()
-            finally:
-                self._end()
+            wait()
+            self._end()
 
         threading.Thread(target=work, name="lifetime", daemon=True).start()
 
@@ -84,15 +84,18 @@ def wait_for_process(pid: int) -> None:
     """Block until a process has ended; at once if there is none."""
     if sys.platform == "win32":
         _wait_on_windows(pid)
-    elif sys.platform == "linux":
+        return
+    if sys.platform == "linux":
         try:
             watched = os.pidfd_open(pid)
-        except ProcessLookupError:
+        except OSError:  # nobody is there, or an old kernel or a container does not know it
+            pass
+        else:
+            select.select([watched], [], [])
+            os.close(watched)
             return
-        select.select([watched], [], [])
-    else:
-        while _is_there(pid):
-            time.sleep(_POLL_SECONDS)
+    while _is_there(pid):
+        time.sleep(_POLL_SECONDS)
 
 
 def _is_there(pid: int) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from alignpro_lite.errors import DeviceError, InputError
+from alignpro_lite.errors import DeviceError, InputError, reason_of
 from alignpro_lite.serve.lifetime import Lifetime
 
 _HEADER_BYTES = 1 << 16
@@ -59,18 +59,23 @@ def bound(address: Address) -> Iterator[socket.socket]:
         with _bound_path(address.path) as listener:
             yield listener
         return
+    with _bound_port(address.host, address.port) as listener:
+        yield listener
+
+
+def _bound_port(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind, protocol) as listener:
+        with _closed_on_failure(socket.socket(family, kind, protocol)) as listener:
             if os.name == "posix":  # elsewhere it would let two servers share the port
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(place)
-            yield listener
-    except OSError as error:
+            return listener
+    except (OSError, UnicodeError) as error:  # a name that can be none is a UnicodeError
         raise InputError(
-            f"The server cannot have {address.host}, port {address.port} ({error.strerror}).",
+            f"The server cannot have {host}, port {port} ({reason_of(error)}).",
             "Choose another --host or --port; --port 0 takes a free one.",
         ) from error
 
@@ -79,20 +84,31 @@ def bound(address: Address) -> Iterator[socket.socket]:
 def _bound_path(path: Path) -> Iterator[socket.socket]:
     if not hasattr(socket, "AF_UNIX"):
         raise InputError("This system has no Unix sockets.", "Use --port 0.")
-    _require_free(path)
     before = os.umask(0o177)  # for this user alone
     try:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(path))
+        _require_free(path)
+        with _closed_on_failure(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
+            listener.bind(str(path))
     except OSError as error:
         raise InputError(
-            f"There can be no socket at {path} ({error.strerror}).", "Choose another path."
+            f"There can be no socket at {path} ({reason_of(error)}).", "Choose another path."
         ) from error
     finally:
         os.umask(before)
-    with listener:
-        yield listener
-    path.unlink(missing_ok=True)
+    try:
+        with listener:
+            yield listener
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _closed_on_failure(opened: socket.socket) -> Iterator[socket.socket]:
+    try:
+        yield opened
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _require_free(path: Path) -> None:

@@ -20,7 +20,7 @@ from alignpro_lite.registry.http import is_loopback
 from alignpro_lite.registry.record import parse
 from alignpro_lite.rewriting.draw import chosen_by_user, draw_alone, unchanged
 from alignpro_lite.rewriting.result import Choice
-from alignpro_lite.rewriting.spans import protect
+from alignpro_lite.rewriting.spans import compile_patterns, protect
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.asked import Asked, Usual, rho_star
 from alignpro_lite.serve.body import REQUEST, AlignFields, read_object, wrapped_seed
@@ -113,7 +113,7 @@ class Rewriter:
         cancellation = Cancellation()
 
         def work() -> Choice:
-            protected = protect(asked.prompt)
+            protected = protect(asked.prompt, compile_patterns(asked.request.protect))
             if asked.align.rewrite is not None:
                 return chosen_by_user(protected.prompt, asked.align.rewrite, None)
             try:

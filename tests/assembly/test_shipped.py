@@ -55,9 +55,7 @@ def parity_as_when_it_was_made(assembled, folder):
     """
 
     def compare(*compared):
-        (written,) = (
-            file for file in folder.rglob("model.onnx.data") if ".work-" not in str(file)
-        )
+        (written,) = (file for file in folder.rglob("model.onnx.data") if ".work-" not in str(file))
         is_other = written.stat().st_size != (assembled / written.name).stat().st_size
         return structs.replace(AGREED, mismatch_allowed=is_other)
 

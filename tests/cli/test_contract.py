@@ -18,6 +18,7 @@ from alignpro_lite import AlignedModel
 from alignpro_lite.cli import cli, exit_code_of
 from alignpro_lite.decoding.conversation import check_prompt
 from alignpro_lite.errors import AlignProError, CancelledError, InputError
+from alignpro_lite.target.question import DEFAULT_SAMPLING
 from tests.support import TINY_TARGET
 
 COMMAND = [sys.executable, "-c", "from alignpro_lite.cli import main; main()"]
@@ -315,3 +316,10 @@ def test_a_prompt_that_no_model_can_read_is_refused(prompt):
 def test_a_pattern_that_cannot_be_used_is_named(arguments, capsys):
     assert exit_code_of(["run", *arguments, "hello"]) == 1
     assert "A pattern to protect must" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p"])
+def test_help_tells_how_answers_are_drawn(name):
+    """No page and no help said it."""
+    (option,) = (option for option in cli.commands["run"].params if option.name == name)
+    assert option.show_default == str(getattr(DEFAULT_SAMPLING, name))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from alignpro_lite.decoding import child
-from alignpro_lite.decoding.child import WarmChild, run_child
+from alignpro_lite.decoding.child import WarmChild, how_it_ended, leave_to_parent, run_child
 
 HANGS_IN_C = "x = ()\nfor _ in range(64): x = (x, x)\nhash(x)"
 """Holds the interpreter: no other Python thread of the process runs again."""
@@ -270,3 +270,18 @@ def test_a_warm_child_ends_with_its_parent(warm, tmp_path, what):
         parent.kill()
     assert select.select([pidfd], [], [], 20)[0]
     parent.communicate()
+
+
+def test_how_a_child_ended_has_words_for_every_code():
+    """A signal without a name left everybody who waited for the engine process waiting."""
+    assert how_it_ended(3) == "exit code 3"
+    assert how_it_ended(-signal.SIGKILL) == "SIGKILL"
+    assert how_it_ended(-40) == "signal 40"
+
+
+def test_a_pipe_that_is_closed_already_can_be_left(tmp_path):
+    """A fork after the end of an engine process complained of a closed file."""
+    with (tmp_path / "a").open("wb") as closed, (tmp_path / "b").open("wb") as opened:
+        closed.close()
+        leave_to_parent((closed, None, opened))
+        assert opened.raw.closed

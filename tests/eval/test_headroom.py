@@ -339,3 +339,15 @@ def test_the_small_models_end_to_end(tmp_path):
     assert found["found"]["prompts"] == 4
     assert found["sources"] == ["ρ_sft"], "no reward has trained the small prompter"
     assert (tmp_path / "headroom" / "headroom.html").exists()
+
+
+def test_a_target_that_answers_nothing_is_not_timed(places, monkeypatch):
+    """Failures took no time, so that the largest design was chosen, and kept for good."""
+
+    def fail(self, conversations, plan, seeds):
+        return [[TargetFailure("too long")] * plan.count for _ in conversations]
+
+    monkeypatch.setattr("alignpro_lite.target.rollout.GgufTarget.answers", fail)
+    with pytest.raises(InputError, match="it answered none of"):
+        evaluate_headroom(config_of(places), HeadroomBudget(60, None), places, silent)
+    assert not (places.run / DESIGN).exists()

@@ -358,7 +358,7 @@ def test_the_quick_evaluation_runs_on_the_small_models(tmp_path):
     hints = tmp_path / "hints.toml"  # all of them would take minutes
     hints.write_text('[[hint]]\naim = "a"\ntext = "Be brief."\n[[hint]]\naim = "b"\ntext = "Why?"')
     constant = replace(config.constant, hints=str(hints), first_round=1)
-    answers = replace(config.answers, count=2, max_tokens=24)
+    answers = replace(config.answers, count=2, max_tokens=8)
     few = replace(config, data=data, answers=answers, constant=constant)
     places = Places(QUICK, tmp_path / "out", ModelStore.open(preset="small"))
     summary = evaluate(few, places, silent)

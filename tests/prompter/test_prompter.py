@@ -56,6 +56,16 @@ def test_log_probabilities_equal_a_full_forward_pass(prompter):
         assert scored == pytest.approx(reference_log_prob(prompter, PROMPT, tokens), abs=1e-3)
 
 
+def test_more_rewrites_than_sequences_are_decoded_in_turn(prompter):
+    """`AlignedModel.rewrite(prompt, 17)` failed with a bundle and worked with `self`."""
+    sampling = Sampling(temperature=1.3, seed=2)
+    many = prompter.rewrite(PROMPT, SETTINGS.sequences + 3, sampling)
+    assert len(many) == SETTINGS.sequences + 3
+    assert [found.text for found in many[:2]] == [
+        found.text for found in prompter.rewrite(PROMPT, 2, sampling)
+    ]
+
+
 def test_the_score_of_a_sample_is_its_log_probability(prompter):
     rewrites = prompter.rewrite(PROMPT, 6, Sampling(temperature=2.0, seed=4))
     scores = prompter.score(PROMPT, [rewrite.tokens for rewrite in rewrites])

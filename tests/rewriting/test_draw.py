@@ -70,7 +70,7 @@ def test_a_draw_from_rho_star_takes_what_is_better_and_the_guard_lets_it_pass():
     choice = drawn(FakePrompter([BAD, GOOD]), rewarded(worth), **settings)
     assert choice.sent == GOOD
     found = choice.certificate
-    assert found.gain.passes("strict")
+    assert found.gain.is_certain
     assert (found.drawn, found.scored, found.answers, found.strength) == (2, 2, 2, 0.1)
     assert found.before.mean == pytest.approx(0.0, abs=0.02)
     assert found.after.mean == pytest.approx(1.0, abs=0.02)

@@ -455,3 +455,22 @@ def test_the_words_of_a_prompt_are_no_talk(prompt, rewrite):
 def test_talk_in_other_words_is_found(prompt, rewrite):
     """Each passed once, or would if the words of a prompt excused more than themselves."""
     assert talk_in(prompt, rewrite) or is_answer(prompt, rewrite)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The capital of France is Paris; it lies on the Seine.",
+        "The capital of France is Paris;",
+    ],
+)
+def test_a_semicolon_asks_nothing(said):
+    """A Greek question mark in the source had become one, so that such an answer was a rewrite."""
+    prompt = "What is the capital of France?"
+    assert is_answer(prompt, said)
+    assert is_answer(prompt, f"{prompt}\n\n{said}")
+
+
+@pytest.mark.parametrize("mark", [";", "\u037e"])
+def test_a_greek_question_is_one(mark):
+    assert not is_answer("Πού είναι η Αθήνα;", f"Σε ποια χώρα είναι η Αθήνα{mark}")

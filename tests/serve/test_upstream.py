@@ -445,6 +445,7 @@ def test_the_prompter_sees_the_conversation(other):
     ("options", "said"),
     [
         (("--temperature", "1"), "--temperature is for a target"),
+        (("--repeat-penalty", "1.1"), "--repeat-penalty is for a target"),
         (("--reward", "default"), "--reward is for a target"),
     ],
 )
@@ -454,3 +455,15 @@ def test_options_of_a_target_are_refused(options, said):
     )
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_what_the_server_protects_is_kept_before_another_server_too(other):
+    """Holds down: `serve --upstream --protect` was taken and had no effect."""
+    prompter: Any = FakePrompter(["Say more about it."])
+    usual = Usual(Request(protect=("the sky",)))
+    elsewhere = Elsewhere(other.url, None, True)
+    app = upstream_app(elsewhere, Rewriter(prompter, usual, 1), Limits(), Rules())
+    with served(app) as server:
+        told = httpx.post(f"{server.url}/v1/alignpro/rewrite", json={"messages": ASK}).json()
+    assert told["sent"] == told["prompt"]
+    assert "the sky" in told["reason"] or "protected" in told["reason"]
