@@ -322,4 +322,5 @@ def test_a_pattern_that_cannot_be_used_is_named(arguments, capsys):
 def test_help_tells_how_answers_are_drawn(name):
     """No page and no help said it."""
     (option,) = (option for option in cli.commands["run"].params if option.name == name)
+    assert isinstance(option, click.Option)
     assert option.show_default == str(getattr(DEFAULT_SAMPLING, name))

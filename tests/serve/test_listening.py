@@ -57,7 +57,7 @@ def test_a_process_is_followed_where_the_kernel_has_no_pidfd(monkeypatch):
         raise OSError(38, "Function not implemented")
 
     there = iter([True, True, False])
-    monkeypatch.setattr(lifetime.os, "pidfd_open", refused)
+    monkeypatch.setattr(os, "pidfd_open", refused)
     monkeypatch.setattr(lifetime, "_POLL_SECONDS", 0)
     monkeypatch.setattr(lifetime, "_is_there", lambda pid: next(there))
     lifetime.wait_for_process(1)
