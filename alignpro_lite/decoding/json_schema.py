@@ -12,7 +12,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from alignpro_lite.decoding.schema_values import Schema, parts, referred, schemas_by_value, table
+from alignpro_lite.decoding.schema_values import (
+    Schema,
+    list_under,
+    object_under,
+    referred,
+    schemas_by_value,
+)
 from alignpro_lite.errors import InputError
 
 _MOST_CHARACTERS = 1_000_000
@@ -165,10 +171,10 @@ def _ends(schema: Any, known: set[str]) -> bool:
         return True
     if isinstance(ref := schema.get("$ref"), str) and ref not in known:
         return False
-    if not all(_ends(part, known) for part in parts(schema, "allOf")):
+    if not all(_ends(part, known) for part in list_under(schema, "allOf")):
         return False
     for keyword in ("anyOf", "oneOf"):
-        alternatives = parts(schema, keyword)
+        alternatives = list_under(schema, keyword)
         if alternatives and not any(_ends(part, known) for part in alternatives):
             return False
     types = schema.get("type", "null")
@@ -180,9 +186,11 @@ def _ends(schema: Any, known: set[str]) -> bool:
 
 
 def _object_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
-    named, patterns = (table(schema, keyword) for keyword in ("properties", "patternProperties"))
+    named, patterns = (
+        object_under(schema, keyword) for keyword in ("properties", "patternProperties")
+    )
     others = schema.get("additionalProperties", True)
-    required = [name for name in parts(schema, "required") if isinstance(name, str)]
+    required = [name for name in list_under(schema, "required") if isinstance(name, str)]
 
     def value_ends(name: str) -> bool:
         under = [inner for pattern, inner in patterns.items() if _may_match(pattern, name)]
@@ -206,7 +214,7 @@ def _may_match(pattern: str, name: str) -> bool:
 def _array_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
     least = schema.get("minItems")
     least = least if isinstance(least, int) else 0
-    first, others = parts(schema, "prefixItems"), schema.get("items", True)
+    first, others = list_under(schema, "prefixItems"), schema.get("items", True)
     if isinstance(others, list):
         first, others = others, schema.get("additionalItems", True)
     rest = [others] if least > len(first) else []

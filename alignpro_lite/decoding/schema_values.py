@@ -45,13 +45,13 @@ def referred(root: Any, ref: str) -> Any:
     return found if ref == "#" or ref.startswith("#/") else True
 
 
-def table(schema: Schema, keyword: str) -> Schema:
+def object_under(schema: Schema, keyword: str) -> Schema:
     """An object under a keyword, empty where there is none."""
     found = schema.get(keyword)
     return found if isinstance(found, Mapping) else {}
 
 
-def parts(schema: Schema, keyword: str) -> list[Any]:
+def list_under(schema: Schema, keyword: str) -> list[Any]:
     """A list under a keyword, empty where there is none."""
     found = schema.get(keyword)
     return found if isinstance(found, list) else []
@@ -67,18 +67,20 @@ def _with_combined(schemas: Sequence[Any], root: Schema) -> list[Schema]:
             continue
         found[id(schema)] = schema
         for keyword in _TOGETHER:
-            waiting += parts(schema, keyword)
+            waiting += list_under(schema, keyword)
         if isinstance(ref := schema.get("$ref"), str):
             waiting.append(referred(root, ref))
     return list(found.values())
 
 
 def _under_properties(applying: Sequence[Schema]) -> Iterator[list[Any]]:
-    patterns = [item for schema in applying for item in table(schema, "patternProperties").items()]
+    patterns = [
+        item for schema in applying for item in object_under(schema, "patternProperties").items()
+    ]
     others = [schema.get("additionalProperties") for schema in applying]
     named: dict[str, list[Any]] = {}
     for schema in applying:
-        for name, inner in table(schema, "properties").items():
+        for name, inner in object_under(schema, "properties").items():
             named.setdefault(name, []).append(inner)
     for name, inner in named.items():
         yield [*inner, *(under for pattern, under in patterns if _may_match(pattern, name))]
@@ -86,7 +88,9 @@ def _under_properties(applying: Sequence[Schema]) -> Iterator[list[Any]]:
 
 
 def _under_items(applying: Sequence[Schema]) -> Iterator[list[Any]]:
-    first = [parts(schema, "prefixItems") or parts(schema, "items") for schema in applying]
+    first = [
+        list_under(schema, "prefixItems") or list_under(schema, "items") for schema in applying
+    ]
     others = [
         schema.get(keyword) for schema in applying for keyword in ("items", "additionalItems")
     ]
