@@ -55,8 +55,8 @@ class Certificate:
         acceptance: Share of proposals that Metropolis-Hastings accepted; None for fewer than two,
             and where no rewrite was drawn from ρ*.
         before: R̂ of the prompt as it is; None if it was not measured.
-        after: R̂ of the rewrite that was drawn or won; None if no answer judged it. Under `strict` it
-            is computed from answers that had no part in the draw; otherwise from those that
+        after: R̂ of the rewrite that was drawn or won; None if no answer judged it. Under `strict`
+            it is computed from answers that had no part in the draw; otherwise from those that
             decided, which makes it too high.
         gain: What the guard compared; None if it was not needed.
         refused: How many candidates were refused, by kind (see `refusal`).
