@@ -130,16 +130,15 @@ class AsyncAlignedModel:
         """
         loop = asyncio.get_running_loop()
         cancellation = Cancellation()
-        told: Future[None] = Future()
-        """Holds what `on_progress` raised."""
+        raised: Future[None] = Future()  # by on_progress
 
         def inform(progress: Progress) -> None:
             try:
                 on_progress(progress)
             except Exception as error:  # noqa: BLE001 - `load` raises it
                 cancellation.cancel()
-                if not told.done():
-                    told.set_exception(error)
+                if not raised.done():
+                    raised.set_exception(error)
 
         def tell(progress: Progress) -> None:
             loop.call_soon_threadsafe(inform, progress)
@@ -164,8 +163,8 @@ class AsyncAlignedModel:
         except BaseException:
             cancellation.cancel()
             await _on_own_thread(lambda: _dismiss(loading, pool))
-            if told.done():
-                told.result()
+            if raised.done():
+                raised.result()
             raise
 
     async def __aenter__(self) -> AsyncAlignedModel:

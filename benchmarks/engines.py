@@ -40,6 +40,7 @@ from alignpro_lite import AlignedModel, Message, Sampling
 from alignpro_lite.decoding.engine import Engine
 from alignpro_lite.decoding.sampling import GivenTokens
 from alignpro_lite.decoding.text import decoded
+from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.bundle import Bundle
 from alignpro_lite.prompter.onnx_prompter import OnnxPrompter
@@ -269,7 +270,7 @@ def genai_folder(bundle: Bundle, folder: Path) -> Path:
             link.symlink_to(bundle.path.resolve() / name)
     past, present = "past_key_values.%d.", "present.%d."
     decoder = {
-        "session_options": {"log_id": "genai", "intra_op_num_threads": os.cpu_count()},
+        "session_options": {"log_id": "genai", "intra_op_num_threads": usable_cores()},
         "filename": graph.file,
         "head_size": graph.head_dim,
         "hidden_size": graph.head_dim * graph.kv_heads,

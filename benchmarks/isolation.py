@@ -1,6 +1,6 @@
 """What `AlignedModel.load(isolated=True)` costs over the same model in this process.
 
-    python benchmarks/isolation.py [--rounds 100] [--tokens 200] [--target TARGET]
+    python benchmarks/isolation.py [--rounds 50] [--tokens 100] [--target small]
 
 The same greedy stream is read from both, in turns. One token gives the cost of a request, many give
 that of a token; the bars are 1 ms and 20 µs. The faster the target, the surer the figures.
@@ -20,11 +20,15 @@ from alignpro_lite.answering import AnsweringModel
 PROMPT = "Say something about the sky."
 
 
+def greedy(tokens: int) -> Request:
+    """At most so many tokens, the same each time."""
+    return Request(max_tokens=tokens, sampling=Sampling(temperature=0), rewrite="off")
+
+
 def seconds(model: AnsweringModel, tokens: int) -> float:
     """Read a stream of at most so many tokens."""
-    request = Request(max_tokens=tokens, sampling=Sampling(temperature=0), rewrite="off")
     begun = time.perf_counter()
-    for _ in model.stream(PROMPT, request):
+    for _ in model.stream(PROMPT, greedy(tokens)):
         pass
     return time.perf_counter() - begun
 
@@ -39,20 +43,16 @@ def added(one: Callable[[], float], other: Callable[[], float], rounds: int) -> 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--target", default="default")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--target", default="small")
     options = parser.parse_args()
     devices = DeviceRequest("cpu")
     with (
         AlignedModel.load(options.target, None, devices=devices) as here,
         AlignedModel.load(options.target, None, devices=devices, isolated=True) as apart,
     ):
-        result = here.run(
-            PROMPT,
-            Request(max_tokens=options.tokens, sampling=Sampling(temperature=0), rewrite="off"),
-        )
-        many = result.answer_tokens
+        many = here.run(PROMPT, greedy(options.tokens)).answer_tokens
         for tokens in (1, many):
             seconds(here, tokens), seconds(apart, tokens)  # warms up
         request = added(lambda: seconds(here, 1), lambda: seconds(apart, 1), options.rounds)

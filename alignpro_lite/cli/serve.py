@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -358,8 +358,7 @@ def _rewriting(
 
 _OF_TARGETS = (
     *("n_gpu_layers", "ctx", "reward", "budget", "answers", "guard", "returns", "alias"),
-    *("system", "max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "thinking"),
-    *("presence_penalty", "frequency_penalty", "repeat_penalty"),
+    *({field.name for field in fields(AnswerOptions)} - {"seed", "protect"}),
 )
 """Parameters that have no effect where another server answers."""
 

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from alignpro_lite.decoding.cancellation import WAKE_SECONDS
@@ -129,6 +130,18 @@ class Stream(Generic[S]):
     def put(self, event: Draw | FinishReason | AlignProError) -> None:
         """Hand an event to the reader (the loop's side)."""
         self._events.put(event)
+
+
+def replayed_log_probs(streams: Sequence[Stream[S]], lengths: Sequence[int]) -> list[float]:
+    """Log-probabilities of what sequences replay, of so many tokens each; then they end."""
+    try:
+        return [
+            math.fsum(draw.log_prob for draw in islice(stream, length))
+            for stream, length in zip(streams, lengths, strict=True)
+        ]
+    finally:
+        for stream in streams:
+            stream.cancel()
 
 
 @dataclass(frozen=True)

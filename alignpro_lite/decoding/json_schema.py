@@ -15,6 +15,7 @@ from typing import Any
 from alignpro_lite.decoding.schema_values import (
     Schema,
     list_under,
+    matches,
     object_under,
     referred,
     schemas_by_value,
@@ -193,7 +194,7 @@ def _object_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
     required = [name for name in list_under(schema, "required") if isinstance(name, str)]
 
     def value_ends(name: str) -> bool:
-        under = [inner for pattern, inner in patterns.items() if _may_match(pattern, name)]
+        under = [inner for pattern, inner in patterns.items() if matches(pattern, name)]
         under += [named[name]] if name in named else []
         return all(_ends(part, known) for part in under or [others])
 
@@ -201,14 +202,6 @@ def _object_ends(schema: Mapping[str, Any], known: set[str]) -> bool:
     needs_more = isinstance(least, int) and least > len({*named, *required})
     further_end = any(_ends(part, known) for part in [*patterns.values(), others])
     return all(map(value_ends, required)) and (further_end or not needs_more)
-
-
-def _may_match(pattern: str, name: str) -> bool:
-    """Whether a name has the pattern; False where unsure: llguidance judges what is no pattern."""
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False
 
 
 def _array_ends(schema: Mapping[str, Any], known: set[str]) -> bool:

@@ -57,6 +57,14 @@ def list_under(schema: Schema, keyword: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
+def matches(pattern: str, name: str) -> bool | None:
+    """Whether a name has a pattern; None where Python does not know, and llguidance judges."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return None
+
+
 def _with_combined(schemas: Sequence[Any], root: Schema) -> list[Schema]:
     """These schemas and what their keywords combine with them."""
     found: dict[int, Schema] = {}
@@ -83,7 +91,10 @@ def _under_properties(applying: Sequence[Schema]) -> Iterator[list[Any]]:
         for name, inner in object_under(schema, "properties").items():
             named.setdefault(name, []).append(inner)
     for name, inner in named.items():
-        yield [*inner, *(under for pattern, under in patterns if _may_match(pattern, name))]
+        yield [
+            *inner,
+            *(under for pattern, under in patterns if matches(pattern, name) is not False),
+        ]
     yield [*(under for _, under in patterns), *others]
 
 
@@ -97,10 +108,3 @@ def _under_items(applying: Sequence[Schema]) -> Iterator[list[Any]]:
     for inner in zip_longest(*first):
         yield [*inner, *others]
     yield others
-
-
-def _may_match(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return True

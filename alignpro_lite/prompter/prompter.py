@@ -10,12 +10,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Self
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.engine import Engine, FinishReason, S, Stream, Submission
+from alignpro_lite.decoding.engine import (
+    Engine,
+    FinishReason,
+    S,
+    Stream,
+    Submission,
+    replayed_log_probs,
+)
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import Sampler, Sampling
 from alignpro_lite.errors import AlignProError, ContextOverflowError
@@ -276,11 +282,4 @@ def read_scores(
     """Log-probabilities of outputs that sequences replay; each stops behind its output."""
     if cancellation is not None:
         cancellation.enter(streams)
-    try:
-        return [
-            math.fsum(draw.log_prob for draw in islice(stream, len(output)))
-            for stream, output in zip(streams, outputs, strict=True)
-        ]
-    finally:
-        for stream in streams:
-            stream.cancel()
+    return replayed_log_probs(streams, list(map(len, outputs)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Literal
+from typing import Literal, TypeVar
 
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.penalties import Penalties
@@ -21,6 +21,8 @@ from alignpro_lite.serve.body import (
     wrapped_seed,
 )
 from alignpro_lite.serve.problems import HttpProblem
+
+T = TypeVar("T")
 
 _INSTRUCTIONS = ("system", "developer")
 
@@ -139,24 +141,27 @@ def _request(body: CommonBody, usual: Request) -> Request:
 def _sampling(body: CommonBody, usual: Sampling) -> Sampling:
     return replace(
         usual,
-        temperature=usual.temperature if body.temperature is None else body.temperature,
-        top_p=usual.top_p if body.top_p is None else body.top_p,
-        top_k=usual.top_k if body.top_k is None else body.top_k,
-        min_p=usual.min_p if body.min_p is None else body.min_p,
+        temperature=_given(body.temperature, usual.temperature),
+        top_p=_given(body.top_p, usual.top_p),
+        top_k=_given(body.top_k, usual.top_k),
+        min_p=_given(body.min_p, usual.min_p),
         seed=usual.seed if body.seed is None else wrapped_seed(body.seed),
     )
 
 
 def _penalties(body: CommonBody, usual: Penalties) -> Penalties:
-    presence, frequency = body.presence_penalty, body.frequency_penalty
-    repeat = body.repeat_penalty
     return replace(
         usual,
-        presence=usual.presence if presence is None else presence,
-        frequency=usual.frequency if frequency is None else frequency,
-        repeat=usual.repeat if repeat is None else repeat,
+        presence=_given(body.presence_penalty, usual.presence),
+        frequency=_given(body.frequency_penalty, usual.frequency),
+        repeat=_given(body.repeat_penalty, usual.repeat),
         bias=tuple((int(token), bias) for token, bias in body.logit_bias.items()),
     )
+
+
+def _given(said: T | None, usual: T) -> T:
+    """What a client says, 0 too, else what is usual."""
+    return usual if said is None else said
 
 
 def rho_star(align: AlignFields, usual: RhoStar) -> RhoStar:

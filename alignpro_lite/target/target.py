@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import numpy as np
 from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.checking import require_keepable
 from alignpro_lite.decoding.conversation import Message, render
-from alignpro_lite.decoding.engine import Engine, Submission
+from alignpro_lite.decoding.engine import Engine, Submission, replayed_log_probs
 from alignpro_lite.decoding.grammar import answer_grammar, reply_grammar
 from alignpro_lite.decoding.guide import Guide, GuideVocabulary
 from alignpro_lite.decoding.llamacpp import LlamaModel
@@ -395,14 +394,7 @@ class LlamaTarget:
         started = self.engine.submit_together(submissions, fresh=True)
         streams = [stream for batch in started for stream in batch]
         lengths = [len(tokens) for tokens in written] * len(prompts)
-        try:
-            return [
-                math.fsum(draw.log_prob for draw in islice(stream, length))
-                for stream, length in zip(streams, lengths, strict=True)
-            ]
-        finally:
-            for stream in streams:
-                stream.cancel()
+        return replayed_log_probs(streams, lengths)
 
     def _scoring_submissions(
         self, prompt: Sequence[int], written: Sequence[Sequence[int]]

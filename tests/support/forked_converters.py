@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from alignpro_lite.decoding.child import Ended
 
@@ -35,15 +36,12 @@ def run_forked(
     """Run a converter as `run_child` does, in a fork of a process that holds what it imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_IMPORTED))
-    before = dict(os.environ)
-    os.environ.update(environment)  # some of it is read at the import, in the server
-    with TemporaryDirectory() as folder:
+    # Some of the environment is read at the import, in the server.
+    with patch.dict(os.environ, environment), TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ("output", "errors")]
         child = context.Process(target=_run, args=(program, list(arguments), said))
         child.start()
         child.join(seconds)
-        os.environ.clear()
-        os.environ.update(before)
         output, errors = (file.read_text("utf-8", errors="replace") for file in said)
     return Ended(child.exitcode, output, errors)
 
