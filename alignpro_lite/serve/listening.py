@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from alignpro_lite.errors import DeviceError, InputError, reason_of
+from alignpro_lite.errors import DeviceError, InputError
 from alignpro_lite.serve.lifetime import Lifetime
 
 _HEADER_BYTES = 1 << 16
@@ -75,7 +75,7 @@ def _bound_port(host: str, port: int) -> socket.socket:
             return listener
     except (OSError, UnicodeError) as error:  # a name that can be none is a UnicodeError
         raise InputError(
-            f"The server cannot have {host}, port {port} ({reason_of(error)}).",
+            f"The server cannot have {host}, port {port} ({_why(error)}).",
             "Choose another --host or --port; --port 0 takes a free one.",
         ) from error
 
@@ -91,7 +91,7 @@ def _bound_path(path: Path) -> Iterator[socket.socket]:
             listener.bind(str(path))
     except OSError as error:
         raise InputError(
-            f"There can be no socket at {path} ({reason_of(error)}).", "Choose another path."
+            f"There can be no socket at {path} ({_why(error)}).", "Choose another path."
         ) from error
     finally:
         os.umask(before)
@@ -100,6 +100,12 @@ def _bound_path(path: Path) -> Iterator[socket.socket]:
             yield listener
     finally:
         path.unlink(missing_ok=True)
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    """What the system says, without a number; not every error has words of the system."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or str(error)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def test_what_fails_while_a_server_runs_is_not_blamed_on_its_address():
 def test_an_address_that_is_none_of_this_machine_is_refused(host):
     """`--host a..b` ended in a traceback."""
     with (
-        pytest.raises(InputError, match=f"cannot have {host}, port 0 .[^)N]"),
+        pytest.raises(InputError, match=rf"cannot have {host}, port 0 \((?!None|\)).+\)"),
         bound(Address(host)),
     ):
         pass
