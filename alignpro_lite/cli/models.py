@@ -168,7 +168,8 @@ def verify_models(names: tuple[str, ...], as_json: bool, cache: Path | None) -> 
 def remove_models(names: tuple[str, ...], forget: bool, cache: Path | None) -> None:
     """Remove models from the cache, including what interrupted pulls left."""
     store = ModelStore.open(cache)
-    for entry in _distinct(_select(store, names), store):
+    chosen = [entry for name in names for entry in store.removable(name)]
+    for entry in _distinct(chosen, store):
         freed = store.cache.remove(entry)
         if forget:
             store.cache.forget(entry)

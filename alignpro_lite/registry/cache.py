@@ -37,6 +37,7 @@ from alignpro_lite.registry.storage import (
     no_progress,
     remove_tree,
     sha256_of,
+    size_of,
     try_locked,
     user_path,
     usual_folder,
@@ -198,6 +199,17 @@ class Cache:
             with self._changing_digests() as digests:
                 digests.setdefault(self._digest_key(entry, file), digest)
 
+    def recorded_below(self, folder: Path) -> set[str]:
+        """Return the paths below a folder of this cache of the files whose digests are recorded.
+
+        Raises:
+            RegistryError: The record of digests is damaged.
+        """
+        files = [self.root / name for name in self._digests()]
+        return {
+            file.relative_to(folder).as_posix() for file in files if file.is_relative_to(folder)
+        }
+
     def verify(self, entry: Entry, on_progress: OnProgress = no_progress) -> tuple[Check, ...]:
         """Hash every declared file of a model again.
 
@@ -302,7 +314,7 @@ class Cache:
         return {file for path in paths if not path.exists() for file in leftovers_of(path)}
 
     def _remove_stray(self, path: Path) -> int:
-        freed = _size(path)
+        freed = size_of(path)
         remove_tree(path)
         _prune(path.parent, self.root)
         return freed
@@ -362,15 +374,9 @@ def _remove_folder(folder: Path) -> int:
     doomed = hidden_beside(folder, DOOMED)
     remove_tree(doomed)
     folder.replace(doomed)
-    freed = _size(doomed)
+    freed = size_of(doomed)
     remove_tree(doomed)
     return freed
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
-    files = [path, *path.rglob("*")] if path.exists() else []
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _prune(folder: Path, root: Path) -> None:

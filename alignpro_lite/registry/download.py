@@ -26,10 +26,12 @@ from alignpro_lite.registry.storage import (
     OnProgress,
     Progress,
     commit,
+    discard,
     etag_of,
     no_progress,
     partial_of,
     require_space,
+    size_of,
 )
 
 RETRY_PAUSES = (1.0, 3.0)
@@ -124,17 +126,17 @@ def download(
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(destination)
-    is_resumed = _size(partial) > 0
+    is_resumed = size_of(partial) > 0
     digest, size = _persist(remote, partial, expected, on_progress)
     try:
         expected.check(digest, size)
     except RegistryError:
-        _discard(partial)
+        discard(partial)
         if is_resumed:
             return download(remote, destination, expected, on_progress)
         raise
     commit(partial, destination)
-    _discard(partial)
+    discard(partial)
     return digest
 
 
@@ -184,7 +186,7 @@ def _persist(
         return _repeated(
             remote,
             lambda: _attempt(remote, partial, expected, on_progress),
-            lambda: _size(partial),
+            lambda: size_of(partial),
         )
     except HttpError as error:
         raise _registry_error(f"{expected.label}: {error}.", error) from error
@@ -239,7 +241,7 @@ def _attempt(
         nothing_left = f"bytes */{offset}"
         if error.headers.get("Content-Range") == nothing_left:
             return _hash_start(partial).hexdigest(), offset
-        _discard(partial)
+        discard(partial)
         raise HttpError("the file at the source has changed", transient=True) from error
 
 
@@ -277,19 +279,15 @@ def _refuse_endless(partial: Path, offset: int, total: int | None, expected: Exp
         if total is None and expected.size is None:
             require_space(partial.parent, _SPARE_BYTES)
     except RegistryError:
-        _discard(partial)
+        discard(partial)
         raise
 
 
 def _trusted_size(partial: Path, expected: ExpectedFile) -> int:
     """Return how many bytes may be kept: all when a digest or an ETag will vouch for them."""
     if expected.sha256 is None and _etag(partial) is None:
-        _discard(partial)
-    return _size(partial)
-
-
-def _size(partial: Path) -> int:
-    return partial.stat().st_size if partial.exists() else 0
+        discard(partial)
+    return size_of(partial)
 
 
 def _etag(partial: Path) -> str | None:
@@ -304,11 +302,6 @@ def _keep_etag(partial: Path, response: http.client.HTTPResponse) -> None:
     # A weak ETag (W/) does not promise equal bytes, so it cannot vouch for a part.
     if etag and not etag.startswith("W/"):
         etag_of(partial).write_text(etag, "latin-1", errors="replace")
-
-
-def _discard(partial: Path) -> None:
-    partial.unlink(missing_ok=True)
-    etag_of(partial).unlink(missing_ok=True)
 
 
 def _hash_start(partial: Path) -> hashlib._Hash:
@@ -330,11 +323,11 @@ def _range_headers(partial: Path, offset: int) -> dict[str, str]:
 def _align(partial: Path, offset: int, response: http.client.HTTPResponse) -> int:
     """Make the partial end where the response begins, and return that offset."""
     if response.status != http.client.PARTIAL_CONTENT:
-        _discard(partial)
+        discard(partial)
         return 0
     start = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
     if start is None or int(start[1]) != offset:
-        _discard(partial)
+        discard(partial)
         raise HttpError(f"the server did not continue at byte {offset:,}", transient=True)
     return offset
 

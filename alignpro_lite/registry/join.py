@@ -17,10 +17,13 @@ from alignpro_lite.registry.storage import (
     OnProgress,
     Progress,
     commit,
+    discard,
     joining_of,
+    partial_of,
     parts_of,
     require_space,
     sha256_of,
+    size_of,
     write_text,
 )
 
@@ -43,6 +46,9 @@ class JoinedParts(Record):
 @dataclass(frozen=True)
 class Join:
     """A file that is made from its parts.
+
+    What another source began of the file stays until a part has arrived, so that an outage of
+    all sources loses nothing.
 
     Attributes:
         source: Its parts.
@@ -75,14 +81,17 @@ class Join:
         self.destination.parent.mkdir(parents=True, exist_ok=True)
         joining = joining_of(self.destination)
         sizes = self._sizes_so_far()
-        # Beside the growing file lies one part, of which it is appended.
-        require_space(joining.parent, self.total - sum(sizes) + -(-self.total // count))
+        other = partial_of(self.destination)
+        # Beside the growing file lies one part, of which it is appended; the other makes room.
+        rest = self.total - sum(sizes) - size_of(other)
+        require_space(joining.parent, max(0, rest) + -(-self.total // count))
         joining.touch()
         os.truncate(joining, sum(sizes))  # what came of the part that was under way
         with joining.open("ab") as sink:
             for number in range(len(sizes) + 1, count + 1):
                 begun = sum(sizes)
                 for chunk in self._part(number, fetch, begun, on_progress):
+                    discard(other)  # only now: the part is here
                     sink.write(chunk)
                 sink.flush()
                 os.fsync(sink.fileno())

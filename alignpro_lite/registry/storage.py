@@ -125,6 +125,12 @@ def require_space(folder: Path, size: int) -> None:
         )
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder; 0 if nothing is there."""
+    files = [path, *path.rglob("*")] if path.exists() else []
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def sha256_of(path: Path, label: str, on_progress: OnProgress = no_progress) -> str:
     """Return the lower-case hex digest of a file."""
     hasher = hashlib.sha256()
@@ -167,6 +173,17 @@ def leftovers_of(path: Path) -> tuple[Path, ...]:
     """Return what interrupted downloads of a file may leave beside it."""
     growing = (partial_of(path), joining_of(path), part_of(path), partial_of(part_of(path)))
     return (*growing, *map(etag_of, growing), parts_of(joining_of(path)))
+
+
+def begun_file(name: str) -> str:
+    """Return the name of the file that an unfinished download becomes; any other name as it is."""
+    return name.removesuffix(".etag").removesuffix(".partial")
+
+
+def discard(partial: Path) -> None:
+    """Delete an unfinished download, if there is one."""
+    partial.unlink(missing_ok=True)
+    etag_of(partial).unlink(missing_ok=True)
 
 
 def hidden_beside(folder: Path, ending: str) -> Path:

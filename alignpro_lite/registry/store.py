@@ -12,7 +12,7 @@ from alignpro_lite.registry.entries import Entry, ModelKind, Registry
 from alignpro_lite.registry.intact import require_intact
 from alignpro_lite.registry.models_toml import load
 from alignpro_lite.registry.record import near
-from alignpro_lite.registry.references import find_reference, is_reference
+from alignpro_lite.registry.references import find_reference, find_remains, is_reference
 from alignpro_lite.registry.storage import disk_errors
 
 DEFAULT = "default"
@@ -76,6 +76,26 @@ class ModelStore:
         if is_reference(name):
             return (self._referenced("target", name),)
         return self.registry.named(name)
+
+    def removable(self, name: str) -> tuple[Entry, ...]:
+        """What a name stands for when it is removed: as `named`, or what is here of `hf:...`.
+
+        Of a model that is not whole, that is what an interrupted pull left.
+
+        Raises:
+            RegistryError: There is none of that name, or nothing of it is here.
+        """
+        if not is_reference(name):
+            return self.registry.named(name)
+        with disk_errors(self.cache.root):
+            entry = find_reference(name, "target", self.cache)
+            entry = entry or find_remains(name, "target", self.cache)
+        if entry is None:
+            raise RegistryError(
+                f"Nothing of {name} is in {self.cache.root}.",
+                "Write the name as it was pulled; --cache DIR names another cache.",
+            )
+        return (entry,)
 
     def path(self, kind: ModelKind, name_or_path: str | Path) -> Path:
         """The file or folder of a model, intact if it is one of the cache.

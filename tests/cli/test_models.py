@@ -265,6 +265,41 @@ def test_a_model_of_a_hub_needs_no_row(capsys, hub):
     assert run(capsys, "path", "hf:o/r:Q8_0")[0] == 1
 
 
+def serve_reference(hub, data: bytes) -> None:
+    """Let hf:o/r:Q8_0 be a file of these bytes."""
+    digest = hashlib.sha256(data).hexdigest()
+    tree = [{"type": "file", "path": "m-Q8_0.gguf", "size": len(data), "lfs": {"oid": digest}}]
+    hub.files["/api/models/o/r/tree/main?recursive=true"] = json.dumps(tree).encode()
+    hub.files["/o/r/resolve/main/m-Q8_0.gguf"] = data
+
+
+def test_what_an_interrupted_pull_of_a_hub_left_is_removed(capsys, hub, place):
+    """Regression: `models rm` said that it is not installed, and the bytes stayed for ever."""
+    serve_reference(hub, DATA)
+    hub.drops = [10**6, 100_000, 0]
+    assert run(capsys, "pull", "hf:o/r:Q8_0")[0] == 1
+    code, _, err = run(capsys, "rm", "hf:o/r:Q8_0")
+    assert (code, "hf:o/r:Q8_0: 100.0 kB freed" in err) == (0, True)
+    assert not (place / "cache/hf").exists()
+    code, _, err = run(capsys, "rm", "hf:o/r:Q4_0")
+    assert (code, "Nothing of hf:o/r:Q4_0 is in " in err) == (1, True)
+
+
+def test_a_hub_that_changed_after_an_interruption_can_be_accepted(capsys, hub):
+    """Regression: the cure of the pull, `models rm --forget`, said that it is not installed."""
+    serve_reference(hub, DATA)
+    hub.drops = [10**6, 100_000, 0]
+    assert run(capsys, "pull", "hf:o/r:Q8_0")[0] == 1
+    hub.drops.clear()
+    serve_reference(hub, DATA[:-1] + b"!")
+    hub.etag = '"two"'
+    code, _, err = run(capsys, "pull", "hf:o/r:Q8_0")
+    assert (code, "models rm --forget hf:o/r:Q8_0` first" in err) == (1, True)
+    assert run(capsys, "rm", "--forget", "hf:o/r:Q8_0")[0] == 0
+    assert run(capsys, "pull", "hf:o/r:Q8_0")[0] == 0
+    assert run_json(capsys, "verify", "hf:o/r:Q8_0")[0]["state"] == "ok"
+
+
 def test_a_source_that_fails_is_named_before_the_next_one(capsys, hub, place):
     rows = TOML.replace(
         'source = "hf:o/r@v1/t.gguf"\nsha256',

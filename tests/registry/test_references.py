@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from alignpro_lite.errors import ModelFileError, RegistryError
+from alignpro_lite.errors import DiskSpaceError, ModelFileError, RegistryError
 from alignpro_lite.registry.cache import Cache
 from alignpro_lite.registry.entries import Registry
 from alignpro_lite.registry.pull import pull_model, pull_reference
@@ -20,7 +23,7 @@ TREE = "/api/models/o/r/tree/main?recursive=true"
 BLOB_COMMIT = "c" * 40
 
 
-def serve_repository(hub, files: dict[str, bytes | None], revision: str = "main") -> None:
+def serve_repository(hub, files: Mapping[str, bytes | None], revision: str = "main") -> None:
     """List files and serve those that have bytes; large ones have the digest of DATA."""
     listed: list[dict[str, object]] = [{"type": "directory", "path": "d", "oid": "0", "size": 0}]
     for path, data in files.items():
@@ -172,6 +175,81 @@ def test_an_interrupted_pull_is_kept_when_strays_are_collected(hub, tmp_path):
     hub.requests.clear()
     pull_reference("hf:o/r:Q4_K_M", cache)
     assert hub.requests[-1][1]["range"] == "bytes=1000-"
+
+
+def interrupt_split_pull(hub, cache: Cache) -> None:
+    """Leave two whole parts of three and the beginning of the third."""
+    parts = {f"q8/m-Q8_0-0000{n}-of-00003.gguf": DATA for n in (1, 2, 3)}
+    serve_repository(hub, parts)
+    hub.drops = [10**7, 10**7, 10**7, 1000, 0, 0]  # the list of files comes first
+    with pytest.raises(RegistryError):
+        pull_reference("hf:o/r:Q8_0", cache)
+    names = {path.name.removeprefix("m-Q8_0-") for path in cache.root.rglob("m-*")}
+    partial = "00003-of-00003.gguf.partial"
+    assert names == {"00001-of-00003.gguf", "00002-of-00003.gguf", partial, f"{partial}.etag"}
+
+
+@pytest.mark.parametrize("text", ["hf:o/r:Q8_0", "hf:o/r/q8/m-Q8_0-00001-of-00003.gguf"])
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_all_that_an_interrupted_pull_left_of_a_split_model_is_removed(
+    hub, tmp_path, text, is_recorded
+):
+    """Regression: `models rm` said that it is not installed, and two parts of three stayed."""
+    interrupt_split_pull(hub, Cache(tmp_path))
+    if not is_recorded:
+        (tmp_path / "digests.json").unlink()
+    (entry,) = store(tmp_path).removable(text)
+    assert Cache(tmp_path).remove(entry) > 2 * len(DATA) + 1000
+    assert not (tmp_path / "hf").exists()
+
+
+def test_parts_that_a_changed_repository_no_longer_has_are_removed_too(hub, tmp_path):
+    interrupt_split_pull(hub, Cache(tmp_path))
+    newer = {f"q8/m-Q8_0-0000{n}-of-00004.gguf": DATA for n in (1, 2)}
+    serve_repository(hub, newer | {f"q8/m-Q8_0-0000{n}-of-00004.gguf": b"x" for n in (3, 4)})
+    hub.drops = [10**7, 10**7, 0, 0, 0]
+    with pytest.raises(RegistryError):
+        pull_reference("hf:o/r:Q8_0", Cache(tmp_path))
+    (entry,) = store(tmp_path).removable("hf:o/r:Q8_0")
+    Cache(tmp_path).remove(entry)
+    Cache(tmp_path).forget(entry)
+    assert not (tmp_path / "hf").exists()
+    assert json.loads((tmp_path / "digests.json").read_text()) == {}
+
+
+def test_what_is_installed_is_removed_though_an_older_file_was_recorded(hub, tmp_path):
+    serve_repository(hub, {"old-Q8_0.gguf": DATA})
+    old = pull_reference("hf:o/r:Q8_0", Cache(tmp_path))
+    old.unlink()
+    serve_repository(hub, {"new-Q8_0.gguf": DATA})
+    pull_reference("hf:o/r:Q8_0", Cache(tmp_path))
+    (entry,) = store(tmp_path).removable("hf:o/r:Q8_0")
+    assert [file.path for file in entry.files] == ["new-Q8_0.gguf"]
+
+
+def test_the_parts_of_a_split_model_are_named_by_a_file_that_may_be_asked_for(hub, tmp_path):
+    """Regression: the cure named `m`, which is no file and was refused."""
+    first = "m-Q8_0-00001-of-00002.gguf"
+    serve_repository(hub, {first: None, "m-Q8_0-00002-of-00002.gguf": None, "m-Q8_0.gguf": None})
+    with pytest.raises(RegistryError, match="names 2 models") as caught:
+        pull_reference("hf:o/r:Q8_0", Cache(tmp_path))
+    assert f"Name one as hf:o/r/FILE: {first}, m-Q8_0.gguf." in caught.value.cure
+
+
+def test_space_for_all_parts_is_checked_before_the_first_is_fetched(hub, tmp_path, monkeypatch):
+    """Regression: each file was checked alone, so the disk was full after most of the download."""
+    interrupt_split_pull(hub, Cache(tmp_path))
+    next(tmp_path.rglob("*-00002-of-00003.gguf")).unlink()
+    hub.drops.clear()
+    hub.requests.clear()
+    needed = 2 * len(DATA) - 1000
+    usage = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(DiskSpaceError, match=f"{needed:,} bytes are needed"):
+        pull_reference("hf:o/r:Q8_0", Cache(tmp_path))
+    assert [path for path, _ in hub.requests] == [TREE]
+    usage.free = needed
+    pull_reference("hf:o/r:Q8_0", Cache(tmp_path))
 
 
 def test_a_long_list_comes_in_pages(hub, tmp_path):
