@@ -16,6 +16,7 @@ from typing import TypeVar
 from alignpro_lite.aligned import AlignedModel
 from alignpro_lite.answering import AnsweringModel
 from alignpro_lite.decoding.cancellation import Cancellation
+from alignpro_lite.decoding.engine import HomeProcess
 from alignpro_lite.errors import DeviceError
 from alignpro_lite.events import Event, Text
 from alignpro_lite.hardware.device import DeviceRequest
@@ -40,7 +41,7 @@ class AsyncAlignedStream:
     or to start a fresh process after a crash, may take seconds.
     """
 
-    def __init__(self, opening: Callable[[], EventStream], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, opening: Callable[[], EventStream], pool: _Pool) -> None:
         self._opening = opening
         self._pool = pool
         self._cancellation = Cancellation()
@@ -102,10 +103,10 @@ class AsyncAlignedModel:
     ...         print(piece, end="")
     """
 
-    def __init__(self, model: AnsweringModel, pool: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, model: AnsweringModel, pool: _Pool | None = None) -> None:
         """Take over a loaded model; `close` closes it."""
         self.model = model
-        self._pool = pool or _new_pool()
+        self._pool = pool or _Pool()
         self._is_closed = False
 
     @classmethod
@@ -156,7 +157,7 @@ class AsyncAlignedModel:
                 isolated=isolated,
             )
 
-        pool = _new_pool()
+        pool = _Pool()
         loading = pool.submit(load)
         try:
             return cls(await _ended(loading, cancellation.cancel), pool)
@@ -206,11 +207,19 @@ class AsyncAlignedModel:
         return await self.stream(prompt, request).result()
 
 
-def _new_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MOST_WAITING, thread_name_prefix="alignpro-lite")
+class _Pool(ThreadPoolExecutor):
+    """Threads that wait for a model.
+
+    Attributes:
+        home: The process that has them; in a fork of it, what is submitted would never begin.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MOST_WAITING, thread_name_prefix="alignpro-lite")
+        self.home = HomeProcess("model")
 
 
-def _dismiss(loading: Future[AnsweringModel], pool: ThreadPoolExecutor) -> None:
+def _dismiss(loading: Future[AnsweringModel], pool: _Pool) -> None:
     """Wait for a loading that nobody waits for any more, and close what was ready already."""
     if loading.exception() is None:
         loading.result().close()
@@ -227,12 +236,13 @@ def _nothing() -> None:
     """What cannot be stopped."""
 
 
-async def _in_pool(pool: ThreadPoolExecutor, work: Callable[[], T], stop: Callable[[], None]) -> T:
+async def _in_pool(pool: _Pool, work: Callable[[], T], stop: Callable[[], None]) -> T:
     """Wait for work on a thread of a pool; see `_ended`.
 
     Raises:
-        DeviceError: The pool is shut.
+        DeviceError: The pool is shut, or belongs to another process.
     """
+    pool.home.require()
     try:
         future = pool.submit(work)
     except RuntimeError as error:

@@ -22,6 +22,7 @@ from typing import IO, cast
 
 from alignpro_lite.decoding.cancellation import WAKE_SECONDS, Cancellation, Stop
 from alignpro_lite.decoding.child import (
+    NO_WINDOW,
     child_environment,
     how_it_ended,
     isolated_command,
@@ -293,7 +294,7 @@ class _Engine:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 env=child_environment({}),
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                creationflags=NO_WINDOW,
             )
         except OSError as error:
             raise _cannot_start(error) from error

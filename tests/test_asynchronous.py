@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +57,28 @@ def in_asyncio(body):
 
 def running_sequences(model: Any) -> int:
     return len(model.model.target.engine._live)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_gets_an_error():
+    """Regression: the threads of the pool are not in a fork, which waited for them for ever."""
+
+    async def body(model):
+        await model.run(PROMPT, SHORT)
+        forked = os.fork()
+        if not forked:
+            signal.alarm(30)  # ends the process if it hangs
+            code = 20
+            try:
+                model.stream(PROMPT, SHORT).result().send(None)
+            except DeviceError as error:
+                code = 10 if "forked" in str(error) else 21
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 10
+        assert (await model.run(PROMPT, SHORT)).finish_reason != "cancelled"
+
+    in_asyncio(body)
 
 
 def test_the_events_are_those_of_the_model(tiny_model):

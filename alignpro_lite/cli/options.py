@@ -37,11 +37,11 @@ class ModelOptions:
     ctx: int | None
     cache: Path | None
 
-    def devices(self) -> DeviceRequest:
-        """What these options ask of the hardware."""
+    def devices(self, conversations: int = 1) -> DeviceRequest:
+        """What these options ask of the hardware, where so many conversations run together."""
         from alignpro_lite.hardware.device import DeviceRequest
 
-        return DeviceRequest(self.device, self.n_gpu_layers, self.ctx)
+        return DeviceRequest(self.device, self.n_gpu_layers, self.ctx, conversations)
 
     def open_store(self) -> ModelStore:
         """The models by name."""
@@ -49,7 +49,9 @@ class ModelOptions:
 
         return ModelStore.open(self.cache, self.preset)
 
-    def load(self, *, with_prompter: bool = True, reward: str | None = None) -> AlignedModel:
+    def load(
+        self, *, with_prompter: bool = True, reward: str | None = None, conversations: int = 1
+    ) -> AlignedModel:
         """Load the models; only what takes long on first use is shown, and not each loading."""
         from alignpro_lite.aligned import AlignedModel
         from alignpro_lite.cli.meter import Meter
@@ -65,7 +67,7 @@ class ModelOptions:
                 self.prompter if with_prompter else None,
                 reward if with_prompter else None,
                 models=self.preset,
-                devices=self.devices(),
+                devices=self.devices(conversations),
                 cache=self.cache,
                 on_progress=show,
             )

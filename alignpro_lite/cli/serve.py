@@ -119,7 +119,7 @@ class SafetyOptions:
                 f"Other machines can reach {address.host}, so the server needs a key.",
                 f"Put a key into a file and pass --api-key-file, or set {KEY_VARIABLE}.",
             )
-        hosts = frozenset(name.lower() for name in self.allow_host)
+        hosts = frozenset(name.lower() for name in (address.host, *self.allow_host))
         return Rules(hosts, frozenset(self.cors_origin), key, not address.is_loopback)
 
     def key(self) -> str | None:
@@ -323,7 +323,7 @@ def _answering(
     """The application with both models, and what they are called."""
     from alignpro_lite.serve.app import model_app
 
-    with models.load(reward=reward) as model:
+    with models.load(reward=reward, conversations=limits.parallel) as model:
         # Refused once, and not by each request.
         model.target.thinking.values(served.usual.request.thinking)
         output.show_plan_notes(model)

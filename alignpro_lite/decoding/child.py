@@ -48,6 +48,8 @@ serve(program, n_bytes)
 """
 CHILD_VARIABLE = "ALIGNPRO_LITE_CHILD"
 """Set in every child; see `__pyinstaller/rthooks`."""
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""For Popen: on Windows a child of an app without a console would open one."""
 _START_SECONDS = 60.0
 """How long a warm child may take to start, on a machine that is busy with loading a model."""
 _GRACE_SECONDS = 5.0
@@ -99,6 +101,7 @@ def run_child(
             stdout=output,
             stderr=errors,
             env=child_environment(environment),
+            creationflags=NO_WINDOW,
         )
         try:
             with watched.stops(Stop(child.kill)):
@@ -254,6 +257,7 @@ class WarmChild:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=child_environment({}),
+                creationflags=NO_WINDOW,
             )
         return self._process
 

@@ -260,7 +260,9 @@ class Engine(Generic[S]):
         """
         self._home.require()
         for submission in submissions:
-            self.require_room(submission)
+            self.require_room(
+                len(submission.prompt), submission.max_tokens, len(submission.samplers)
+            )
         # Only the first one forgets: the others share what it computes.
         jobs = tuple(
             _Job(
@@ -294,18 +296,23 @@ class Engine(Generic[S]):
         self._interrupt_unwanted()
         self._thread.join()
 
-    def require_room(self, submission: Submission[S]) -> None:
-        """Refuse a submission that can never be decoded.
+    def require_room(self, prompt: int, max_tokens: int, count: int = 1) -> None:
+        """Refuse what can never be decoded.
+
+        Args:
+            prompt: Tokens of the prompt.
+            max_tokens: The most tokens that may follow it.
+            count: How many sequences continue it.
 
         Raises:
             ContextOverflowError: The prompt and the tokens asked for can never fit.
             InputError: There is no prompt, or no token is asked for.
         """
-        stepper, prompt, count = self._stepper, len(submission.prompt), len(submission.samplers)
-        if not submission.prompt or submission.max_tokens < 1:
+        stepper = self._stepper
+        if prompt < 1 or max_tokens < 1:
             raise InputError(
                 f"The {self._name} needs a prompt and room for a token, found {prompt} "
-                f"prompt tokens and room for {submission.max_tokens}.",
+                f"prompt tokens and room for {max_tokens}.",
                 "Pass a prompt and at least one token.",
             )
         if count > stepper.rows:
@@ -314,14 +321,14 @@ class Engine(Generic[S]):
                 f"{stepper.rows}.",
                 f"Ask for at most {stepper.rows}, or load it with more sequences.",
             )
-        cells = prompt + count * submission.max_tokens
-        alone = prompt + submission.max_tokens > stepper.row_capacity
+        cells = prompt + count * max_tokens
+        alone = prompt + max_tokens > stepper.row_capacity
         if alone or cells > stepper.capacity:
             room = stepper.row_capacity if alone else stepper.capacity
             times = f"{count} x " if count > 1 else ""
             raise ContextOverflowError(
                 f"The context of the {self._name} holds {room} tokens, found a prompt of {prompt} "
-                f"and up to {times}{submission.max_tokens} new ones ({cells} in all).",
+                f"and up to {times}{max_tokens} new ones ({cells} in all).",
                 self._overflow_cure,
             )
 

@@ -24,11 +24,13 @@ class DeviceRequest:
             one of them), -1 for all, None for as many as fit.
         ctx: Tokens that one conversation and its answer may have, None for what suits the model and
             the memory.
+        conversations: How many of ordinary length should have room at the same time.
     """
 
     device: DeviceChoice = "auto"
     n_gpu_layers: int | None = None
     ctx: int | None = None
+    conversations: int = 1
 
     @property
     def insists_on_gpu(self) -> bool:

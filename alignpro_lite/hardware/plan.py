@@ -37,6 +37,8 @@ MAX_CONTEXT = 16384
 """The most tokens of context that are not asked for."""
 _KV_PART = 6
 """Beyond the base context, the KV cache in RAM takes at most this part of the weights."""
+_ORDINARY = 1024
+"""Tokens of an ordinary conversation and its answer; for several of them it may take more."""
 
 
 @dataclass(frozen=True)
@@ -282,8 +284,9 @@ class PlanningCase:
         if gpu and not gpu.reports_memory:
             return False
         in_ram = larger.kv_bytes if gpu and gpu.shares_ram else larger.on_cpu.kv_bytes
+        is_small = _KV_PART * in_ram <= self.target.weight_bytes
         return (
-            _KV_PART * in_ram <= self.target.weight_bytes
+            (is_small or larger.context <= self.request.conversations * _ORDINARY)
             and 2 * self.gpu_left(larger) >= self.gpu_left(plan)
             and 2 * (larger.ram_bytes - plan.ram_bytes) <= self._ram_room - plan.ram_bytes
         )

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 from alignpro_lite.decoding.cancellation import Cancellation, LoadWatch
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.engine import Engine, Stream, Submission
+from alignpro_lite.decoding.engine import Engine, Stream
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import GivenTokens, TokenSource
 from alignpro_lite.decoding.sandbox import keep_renderer, release_renderer
@@ -150,9 +150,7 @@ class OnnxPrompter(Prompter):
 
     def require_room(self, asked: Sequence[int]) -> None:
         """Refuse token ids behind which no rewrite fits; see `Prompter.require_room`."""
-        self._engine.require_room(
-            Submission(asked, [GivenTokens([0])], self.profile.max_tokens),
-        )
+        self._engine.require_room(len(asked), self.profile.max_tokens)
 
     def submit(
         self, prompt: Sequence[int], samplers: Sequence[TokenSource], max_tokens: int

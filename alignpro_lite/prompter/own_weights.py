@@ -15,7 +15,7 @@ from pathlib import Path
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.engine import Engine, Stream, Submission
+from alignpro_lite.decoding.engine import Engine, Stream
 from alignpro_lite.decoding.reasoning import (
     ReasoningFormat,
     Reply,
@@ -149,7 +149,7 @@ class SelfPrompter(Prompter):
 
     def require_room(self, asked: Sequence[int]) -> None:
         """Refuse token ids behind which no rewrite fits; see `Prompter.require_room`."""
-        self._policy.require_room(Submission(asked, [GivenTokens([0])], self.profile.max_tokens))
+        self._policy.require_room(len(asked), self.profile.max_tokens)
 
     def submit(
         self, prompt: Sequence[int], samplers: Sequence[TargetSampler], max_tokens: int

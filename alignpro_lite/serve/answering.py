@@ -49,6 +49,11 @@ class Answerer:
         self._without_reward = AlignedModel(model.target, model.prompter, model.plan)
         self._pool = ThreadPoolExecutor(threads, "answer")
 
+    @property
+    def has_reward(self) -> bool:
+        """Whether a reward is loaded that can choose among rewrites."""
+        return self._model.reward is not None
+
     def close(self) -> None:
         """Let the threads end; answers under way are their readers' to cancel."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -180,6 +180,26 @@ def rho_star(align: AlignFields, usual: RhoStar) -> RhoStar:
     )
 
 
+def require_effect(align: AlignFields, *, has_reward: bool) -> None:
+    """Refuse what a client sets and nothing would heed.
+
+    Args:
+        align: What it sets.
+        has_reward: Whether a reward is loaded.
+
+    Raises:
+        HttpProblem: A field needs a reward, and there is none, or the client wants none.
+    """
+    name = align.of_a_reward
+    if name is not None and not (has_reward and align.reward):
+        why = "alignpro.reward is false" if has_reward else "this server was started without one"
+        raise HttpProblem(
+            400,
+            f"alignpro.{name} needs a reward, and {why}. Leave it out.",
+            param=f"alignpro.{name}",
+        )
+
+
 def _thinking(body: ChatBody, usual: Thinking) -> Thinking:
     match body.reasoning_effort:
         case None:

@@ -126,6 +126,20 @@ class AlignFields(Record):
     reward: bool = True
     progress: bool = False
 
+    @property
+    def of_a_reward(self) -> str | None:
+        """The first field that only a choice by a reward heeds; None if none is set."""
+        heeded = {
+            "samples": self.samples == "auto",
+            "strength": self.strength,
+            "answers": self.answers,
+            "guard": self.guard,
+            "budget_tokens": self.budget_tokens,
+            "budget_seconds": self.budget_seconds,
+            "returns": self.returns,
+        }
+        return next((name for name, value in heeded.items() if value), None)
+
 
 class CommonBody(Record, kw_only=True):
     """What both kinds of completions have in common."""

@@ -12,8 +12,14 @@ from alignpro_lite.rewriting.candidates import Candidates
 from alignpro_lite.rewriting.result import Result
 from alignpro_lite.serve.admission import Admission
 from alignpro_lite.serve.answering import Answerer, Happening
-from alignpro_lite.serve.asked import Asked, Usual, asked_in_chat, asked_in_completion
-from alignpro_lite.serve.body import ChatBody, CompletionBody, read_request
+from alignpro_lite.serve.asked import (
+    Asked,
+    Usual,
+    asked_in_chat,
+    asked_in_completion,
+    require_effect,
+)
+from alignpro_lite.serve.body import ChatBody, CommonBody, CompletionBody, read_request
 from alignpro_lite.serve.exchange import HttpExchange
 from alignpro_lite.serve.metrics import ServerMetrics
 from alignpro_lite.serve.problems import HttpProblem
@@ -76,7 +82,7 @@ class Completions:
     async def complete(self, exchange: HttpExchange, body: bytes) -> None:
         """Answer POST /v1/completions."""
         parsed = read_request(CompletionBody, body)
-        self._served.require(parsed.model)
+        self._require(parsed)
         asked = asked_in_completion(parsed, self._served.usual.at(parsed.temperature))
         await self._answer(exchange, asked, ReplyWriter(TextForm(), self._served.name))
 
@@ -90,8 +96,13 @@ class Completions:
 
     def _asked_in_chat(self, body: bytes) -> Asked:
         parsed = read_request(ChatBody, body)
-        self._served.require(parsed.model)
+        self._require(parsed)
         return asked_in_chat(parsed, self._served.usual.at(parsed.temperature))
+
+    def _require(self, body: CommonBody) -> None:
+        """Refuse what is asked of another model, and what would have no effect."""
+        self._served.require(body.model)
+        require_effect(body.alignpro, has_reward=self._answerer.has_reward)
 
     async def _answer(self, exchange: HttpExchange, asked: Asked, reply: ReplyWriter) -> None:
         telling = _Telling(exchange, asked, reply)

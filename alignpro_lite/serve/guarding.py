@@ -27,7 +27,7 @@ class Rules:
     """Whom a server answers.
 
     Attributes:
-        hosts: Names of this server beside those of its own machine.
+        hosts: Names of this server, in small letters, beside those of every machine for itself.
         origins: Pages of other origins that may ask.
         key: The key that clients must send; None for none.
         any_address: Whether a Host may be any IP address, as for a server that others reach.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import stat
@@ -16,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from alignpro_lite.errors import DeviceError, InputError
+from alignpro_lite.registry.http import is_loopback
 from alignpro_lite.serve.lifetime import Lifetime
 
 _HEADER_BYTES = 1 << 16
@@ -40,12 +40,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only programs of this machine get there."""
-        if self.path is not None or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.path is not None or is_loopback(self.host.lower())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from alignpro_lite.rewriting.draw import chosen_by_user, draw_alone, unchanged
 from alignpro_lite.rewriting.result import Choice
 from alignpro_lite.rewriting.spans import compile_patterns, protect
 from alignpro_lite.serve.admission import Admission
-from alignpro_lite.serve.asked import Asked, Usual, rho_star
+from alignpro_lite.serve.asked import Asked, Usual, require_effect, rho_star
 from alignpro_lite.serve.body import REQUEST, AlignFields, read_object, wrapped_seed
 from alignpro_lite.serve.exchange import HttpExchange, decoded_headers, encoded_headers
 from alignpro_lite.serve.metrics import ServerMetrics
@@ -84,9 +84,11 @@ class Rewriter:
 
         Raises:
             InputError: The field `alignpro` is wrong.
+            HttpProblem: It sets what needs a reward.
         """
         given = body.get("alignpro")
         align = parse(AlignFields, {} if given is None else given, REQUEST.at("alignpro"))
+        require_effect(align, has_reward=False)
         turns = body.get("messages")
         last = turns[-1] if isinstance(turns, list) and turns else None
         prompt = _words(last) if isinstance(last, dict) and last.get("role") == "user" else None
@@ -160,6 +162,8 @@ class Forwarder:
         read = read_object(body)
         asked = self._rewriter.asked(read)
         if asked is None:
+            if "alignpro" in read:
+                body = msgspec.json.encode(_without_align(read))
             await self._forward(exchange, body, ())
             return
         async with self._admission.place():
@@ -182,7 +186,18 @@ class Forwarder:
         await exchange.send_json(align_json(choice, asked))
 
     async def other(self, exchange: HttpExchange, body: bytes) -> None:
-        """Forward whatever else there is below /v1."""
+        """Forward whatever else there is below /v1.
+
+        Raises:
+            HttpProblem: 400, it asks for a rewrite, of which there are none here.
+        """
+        if _asks_for_a_rewrite(body):
+            raise HttpProblem(
+                400,
+                f"What is sent to {exchange.scope['path']} goes on as it is. Leave out alignpro, "
+                "or ask /v1/chat/completions.",
+                param="alignpro",
+            )
         await self._forward(exchange, body, ())
 
     async def _forward(
@@ -295,5 +310,20 @@ def _with_prompt(body: Mapping[str, Any], sent: str) -> dict[str, Any]:
         content = [part | {"text": sent} if _is_text(part) else part for part in content]
     else:
         content = sent
-    rest = {name: value for name, value in body.items() if name != "alignpro"}
-    return rest | {"messages": [*before, last | {"content": content}]}
+    return _without_align(body) | {"messages": [*before, last | {"content": content}]}
+
+
+def _without_align(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat without the field that is for this server: the other one may refuse it."""
+    return {name: value for name, value in body.items() if name != "alignpro"}
+
+
+def _asks_for_a_rewrite(body: bytes) -> bool:
+    """Whether the body of a route that is only forwarded has the field that is for this server."""
+    if b'"alignpro"' not in body:
+        return False
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the other server's to read
+        return False
+    return isinstance(found, dict) and "alignpro" in found

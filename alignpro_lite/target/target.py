@@ -227,7 +227,7 @@ class LlamaTarget:
             ContextOverflowError: The conversation and an answer can never fit.
         """
         tokens = [*self._prompt(question), *question.begun_tokens]
-        self.engine.require_room(Submission(tokens, [GivenTokens([0])], _left(question)))
+        self.engine.require_room(len(tokens), _left(question))
 
     def _submissions(self, question: Question) -> Iterator[Submission[TargetSampler]]:
         """The answers to a question, in as few batches as rows and context allow."""
@@ -318,7 +318,7 @@ class LlamaTarget:
         """Refuse a conversation without room; see `Chooser.require_choice_room`."""
         common, firsts = self._openings(choices)
         prompt = [*self._reply_prompt(messages), *common]
-        self.engine.require_room(Submission(prompt, [GivenTokens([first]) for first in firsts], 1))
+        self.engine.require_room(len(prompt), 1, len(firsts))
 
     def _openings(self, choices: Sequence[str]) -> tuple[list[int], list[int]]:
         return openings(choices, partial(self._native.tokenize, special=False))

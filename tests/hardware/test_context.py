@@ -85,10 +85,12 @@ def plan(
     ctx: int | None = None,
     ram: Ram = LAPTOP_RAM,
     gpu: Accelerator | None = None,
+    conversations: int = 1,
 ) -> Plan:
     devices = LlamaDevices(("CPU",), (gpu,) if gpu else ())
     target = TargetNeeds(model, devices, 256, 16)
-    case = PlanningCase(DeviceRequest(ctx=ctx), target, None, Hardware((), ram, 4))
+    request = DeviceRequest(ctx=ctx, conversations=conversations)
+    case = PlanningCase(request, target, None, Hardware((), ram, 4))
     return make_plan(case)
 
 
@@ -108,6 +110,17 @@ def test_the_context_in_ram_takes_a_small_part_of_the_weights(
     made = plan(models[name])
     assert (made.context, made.longest) == (context, context)
     assert made.kv_bytes == token_bytes * context
+
+
+@pytest.mark.parametrize(("name", "alone"), [("SmolLM2-135M", 2048), ("Qwen2.5-1.5B", 4096)])
+def test_conversations_that_run_together_have_room_beside_each_other(
+    models: dict[str, GgufFile], name: str, alone: int
+) -> None:
+    """Regression: a server for eight requests decoded three, because each keeps room to answer."""
+    contexts = [plan(models[name], conversations=count).context for count in (1, 4, 8, 16, 64)]
+    assert contexts == [alone, 4096, 8192, 16384, 16384]
+    short = Ram(2 * GIB, GIB // 2)
+    assert plan(models[name], conversations=16, ram=short).context < 16384
 
 
 def test_a_gpu_of_its_own_is_filled_by_half(models: dict[str, GgufFile]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,6 +154,24 @@ def test_instructions_history_and_parts_reach_the_target(client, tiny_model):
     assert done.alignpro["mode"] == "off"
 
 
+def test_the_prompter_reads_what_was_said_before(client, tiny_model):
+    before = [
+        {"role": "user", "content": "Name a lake."},
+        {"role": "assistant", "content": "Garda"},
+    ]
+    asked = "and the second one?"
+    told = [
+        client.chat.completions.create(
+            model="tiny", messages=[*turns, {"role": "user", "content": asked}], seed=4
+        ).alignpro["rewrite"]
+        for turns in (before, [])
+    ]
+    history = tuple(Message(turn["role"], turn["content"]) for turn in before)
+    request = replace(USUAL, history=history).with_seed(4)
+    assert told[0] == tiny_model.rewrite(asked, request=request)[0].text
+    assert told[0] != told[1]
+
+
 def test_the_list_of_models(client):
     assert [model.id for model in client.models.list()] == ["tiny", "gpt-4o"]
     assert client.models.retrieve("gpt-4o").id == "gpt-4o"
@@ -223,6 +242,10 @@ def test_what_is_not_supported_is_refused_with_a_sentence(client, setting, said)
         ({"alignpro": {"strength": 0}}, "alignpro.strength must be a number, above 0"),
         ({"alignpro": {"samples": 1000}}, "alignpro.samples must be"),
         ({"alignpro": {"samples": "auto"}}, "needs a reward"),
+        ({"alignpro": {"strength": 0.1}}, "alignpro.strength needs a reward"),
+        ({"alignpro": {"guard": "strict"}}, "this server was started without one"),
+        ({"alignpro": {"budget_seconds": 3}}, "alignpro.budget_seconds needs a reward"),
+        ({"alignpro": {"answers": 2, "reward": False}}, "alignpro.answers needs a reward"),
     ],
 )
 def test_unknown_fields_are_refused(client, fields, said):

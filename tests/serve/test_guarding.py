@@ -9,11 +9,13 @@ import openai
 import pytest
 
 from alignpro_lite import Request
+from alignpro_lite.cli.serve import SafetyOptions
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
 from alignpro_lite.serve.asked import Usual
 from alignpro_lite.serve.completions import ServedModel
 from alignpro_lite.serve.guarding import Rules
+from alignpro_lite.serve.listening import Address
 from tests.support.served import served
 
 LIMITS = Limits()
@@ -74,6 +76,14 @@ def test_only_names_of_this_server_are_answered(open_to, host, allowed):
     with open_to(Rules(hosts=frozenset({"box.local"}))) as server:
         answer = httpx.get(f"{server.url}/v1/models", headers={"Host": host})
     assert answer.status_code == (200 if allowed else 403)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "LocalHost", "127.0.0.1"])
+def test_the_address_that_a_server_announces_is_a_name_of_it(host):
+    """Regression: `--host 127.0.0.2` printed an address at which every request got 403."""
+    rules = SafetyOptions(None, (), (), 1, 1, 1.0, 1).rules(Address(host, 1, None), None)
+    assert rules.knows_host(host.lower())
+    assert not rules.knows_host("evil.example")
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,32 @@ def test_a_message_of_an_unknown_form_is_the_other_servers_to_judge(server, othe
     assert type(sent) is type(content)
 
 
+TOLD_BY_A_TOOL = [*ASK, {"role": "tool", "tool_call_id": "1", "content": "rain"}]
+IN_TWO_PARTS = [
+    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+]
+
+
+@pytest.mark.parametrize("messages", [TOLD_BY_A_TOOL, IN_TWO_PARTS])
+def test_the_field_alignpro_stays_here_where_nothing_is_rewritten(client, other, messages):
+    """Regression: an agent that always sends it failed at its first result of a tool."""
+    client.chat.completions.create(
+        model="other", messages=messages, extra_body={"alignpro": {"mode": "auto"}}
+    )
+    sent = json.loads(other.requests[-1][3])
+    assert "alignpro" not in sent
+    assert sent["messages"] == messages
+
+
+def test_a_rewrite_where_there_is_none_is_refused(client, other):
+    with pytest.raises(openai.BadRequestError, match="ask /v1/chat/completions"):
+        client.completions.create(
+            model="other", prompt="Say hi.", extra_body={"alignpro": {"mode": "on"}}
+        )
+    client.completions.create(model="other", prompt='What is "alignpro"?')
+    assert json.loads(other.requests[-1][3])["prompt"] == 'What is "alignpro"?'
+
+
 @pytest.mark.parametrize("align", [0, [], "", False])
 def test_a_field_alignpro_that_is_no_table_is_refused(server, other, align):
     """Values that are false in Python counted as none."""
