@@ -8,7 +8,8 @@
   client is a bare socket: to read a token, httpx takes as long as the server to send it.
 - Together: tokens per second of 1 and of 8 streams; the bar is twice as many.
 - Hang-ups: requests of which two thirds leave, before the first byte, in the middle of a stream, or
-  at once. Afterwards nothing may run or wait; memory is fitted over the second half.
+  at once. Afterwards nothing may run or wait, else the exit status is 1; memory is fitted over the
+  second half.
 """
 
 from __future__ import annotations
@@ -161,8 +162,8 @@ def ask_or_leave(http: httpx.Client, tokens: int, seed: int) -> None:
                 break
 
 
-def hang_ups(model: AlignedModel, url: str, requests: int, clients: int, tokens: int) -> None:
-    """Ask with clients that leave, and look at what is left."""
+def hang_ups(url: str, requests: int, clients: int, tokens: int) -> bool:
+    """Ask with clients that leave, and look at what is left; whether nothing runs or waits."""
     memory: list[float] = []
     with httpx.Client(base_url=url) as http, ThreadPoolExecutor(clients) as pool:
         for start in range(0, requests, clients * 4):
@@ -175,12 +176,14 @@ def hang_ups(model: AlignedModel, url: str, requests: int, clients: int, tokens:
     half = memory[len(memory) // 2 :]
     slope = float(np.polyfit(range(len(half)), half, 1)[0]) if len(half) > 1 else 0.0
     each = slope / (clients * 4) * 1024
-    left = "nothing runs or waits" if is_idle(url) else "something still runs or waits"
+    idle = is_idle(url)
+    left = "nothing runs or waits" if idle else "something still runs or waits"
     threads = sum(thread.name.startswith("answer") for thread in threading.enumerate())
     print(
         f"hang-ups  {requests} requests: {left}; {memory[0]:.0f} to {memory[-1]:.0f} MiB, "
         f"{each:+.2f} KiB a request in the second half; {threads} threads of the pool"
     )
+    return idle
 
 
 def is_idle(url: str) -> bool:
@@ -199,15 +202,16 @@ def main() -> int:
     parser.add_argument("--target", default="smollm2-135m-instruct")
     parser.add_argument("--prompter", default=None)
     settings = parser.parse_args()
-    devices = DeviceRequest("cpu")
+    limits = Limits(parallel=8, queue=1000)
+    devices = DeviceRequest("cpu", conversations=limits.parallel)
     with (
         AlignedModel.load(settings.target, settings.prompter, devices=devices) as model,
-        serving(model, Limits(parallel=8, queue=1000)) as url,
+        serving(model, limits) as url,
     ):
         overhead(model, url, settings.tokens, settings.rounds)
         together(url, settings.tokens)
-        hang_ups(model, url, settings.requests, settings.clients, settings.tokens)
-    return 0
+        idle = hang_ups(url, settings.requests, settings.clients, settings.tokens)
+    return 0 if idle else 1
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+from alignpro_lite.cli import cli
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import EvalConfig
 from alignpro_lite.experiment.config import read_config
@@ -88,6 +90,34 @@ def test_every_configuration_in_the_documents_is_allowed(snippet):
 )
 def test_the_shipped_configurations_are_allowed(path):
     read_config(path, CONFIGURATIONS[path.name])
+
+
+SHOWN = [
+    shown
+    for path in DOCUMENTS
+    for shown in re.findall(
+        r"alignpro-lite ([a-z][^\n`#]*)", path.read_text("utf-8").replace("\\\n", " ")
+    )
+]
+
+
+def test_every_option_in_the_documents_exists():
+    """Also of commands that no test runs, because they need a network, data or hours."""
+    unknown = []
+    for shown in SHOWN:
+        command, words = cli, shown.split()
+        while isinstance(command, click.Group) and words:
+            inner = command.get_command(click.Context(command), words[0])
+            if inner is None:
+                break
+            command = inner
+            del words[0]
+        options = command.get_params(click.Context(command))
+        known = {name for option in options for name in option.opts + option.secondary_opts}
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        unknown += [f"{shown}: {name}" for name in used - known]
+    assert not unknown
+    assert len(SHOWN) > 100
 
 
 @pytest.mark.real
