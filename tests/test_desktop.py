@@ -73,9 +73,13 @@ def test_a_window_loads_rewrites_asks_stops_and_restores(tmp_path):
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["platform"] == display["QT_QPA_PLATFORM"]
     assert "loading" in told["stages"]
-    assert told["shown"] == 0.1
-    assert told["strength"] is None, "there is no reward here that λ could weigh"
-    assert told["sent"][0] == "Name three rivers in Europe."
+    # Regression: without a reward, two rewrites could be asked for, and every prompt failed then.
+    assert told["choices"] == [
+        {"enabled": [False, False], "asked": [1, None], "helped": True},
+        {"enabled": [True, True], "asked": [4, 0.1], "helped": False},
+    ]
+    assert told["turns"][0][0] == "Name three rivers in Europe."
+    assert all(answer for _, answer in told["turns"])
     assert any("in Europe" in text for text in told["texts"])
     assert picture.stat().st_size > 5000
 
@@ -119,6 +123,7 @@ def test_the_electron_app_starts_the_sidecar_and_ends_it(tmp_path):
 
 TK = """
 import sys
+from functools import partial
 from pathlib import Path
 import tk_chat
 from alignpro_lite import AlignedModel, DeviceRequest
@@ -127,31 +132,43 @@ class TinyModel:
     def load():
         return AlignedModel.load(*map(Path, sys.argv[1:]), devices=DeviceRequest("cpu"))
 
-def ask():
-    if window.model is None:
-        window.after(50, ask)
-        return
-    window.entry.insert(0, "Name a river.")
-    window.ask()
-    window.stream.cancel()
-    end()
+def when(condition, step):
+    window.after(50, *((step,) if condition() else (when, condition, step)))
 
-def end():
-    if window.stream is None and window.shown.empty():
-        print(len(window.history), "Name a river." in window.text.get("1.0", "end"), flush=True)
-        window.destroy()
-    else:
-        window.after(50, end)
+def is_idle():
+    return window.stream is None and window.shown.empty()
+
+def ask(prompt):
+    window.entry.insert(0, prompt)
+    window.ask()
+
+def answered():
+    print(len(window.history), flush=True)
+    ask("Name a lake.")
+    window.stream.cancel()
+    when(is_idle, stopped)
+
+def stopped():
+    shown = window.text.get("1.0", "end")
+    told = all(message.content for message in window.history)
+    print(told, "Name a lake." in shown, flush=True)
+    window.destroy()
+
+def start():
+    ask("Name a river.")
+    when(is_idle, answered)
 
 tk_chat.AlignedModel = TinyModel
+tk_chat.Request = partial(tk_chat.Request, max_tokens=8)
 window = tk_chat.TkChat()
-window.after(50, ask)
+when(lambda: window.model is not None, start)
 window.mainloop()
 """
 
 
 @pytest.mark.skipif(shutil.which("Xvfb") is None, reason="Xvfb is not installed")
 def test_the_tk_window_answers_and_stops():
+    """Regression: a prompt that was stopped at once entered the history, with an empty answer."""
     pytest.importorskip("tkinter")
     paths = f"{ROOT}{os.pathsep}{DESKTOP}"
     with virtual_display() as display:
@@ -162,7 +179,7 @@ def test_the_tk_window_answers_and_stops():
             text=True,
             timeout=120,
         )
-    assert done.stdout.split() == ["2", "True"], done.stderr
+    assert done.stdout.split() == ["2", "True", "True"], done.stderr
 
 
 def test_the_page_gets_an_answer_of_the_sidecar():
@@ -192,6 +209,13 @@ def test_the_page_gets_an_answer_of_the_sidecar():
             page.wait_for_function("history.length === 2")
             assert page.text_content(".user") == "Name a river."
             assert page.text_content(".answer")
+            # An empty answer is no turn: the target would read that the assistant said nothing.
+            empty = {"body": "data: [DONE]\n\n", "headers": {"Access-Control-Allow-Origin": "*"}}
+            page.route("**/v1/chat/completions", lambda route: route.fulfill(**empty))
+            page.fill("#prompt", "And lakes?")
+            page.click("#button")
+            page.wait_for_function("document.querySelectorAll('.note')[1].textContent === ''")
+            assert page.evaluate("history.length") == 2
         finally:
             server.kill()
 

@@ -51,6 +51,12 @@ STAGES = {
     "trying": "Trying",
     "loading": "Loading",
 }
+NO_REWARD = (
+    "A choice among rewrites, and λ, need the reward of the model. “make reward” builds the "
+    "default one once, see README.md; then start again."
+)
+ONE_REWRITE = "λ chooses among two rewrites or more."
+WEIGHED = "Near 0 takes the best one; a large λ trusts the prompter."
 MARKS = {
     "kept": "{}",
     "removed": '<span style="color:#c2554d; text-decoration:line-through">{}</span>',
@@ -172,7 +178,7 @@ class Settings(QWidget):
         self.approve = QCheckBox("Ask me before one is sent")
         self.samples = QSpinBox(minimum=1, maximum=8, value=1)
         self.strength = QSlider(Qt.Orientation.Horizontal, minimum=-20, maximum=10, value=0)
-        self._strength_name = QLabel()
+        self._strength_name, self._hint = QLabel(), Label("hint")
         self.fresh = QPushButton("New conversation")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(20, 20, 20, 20)
@@ -188,9 +194,8 @@ class Settings(QWidget):
         for widget in (self.rewrite, self.approve):
             layout.addWidget(widget)
         layout.addLayout(candidates)
-        layout.addWidget(self._strength_name)
-        layout.addWidget(self.strength)
-        layout.addWidget(Label("hint", "Near 0 takes the best one; a large λ trusts the prompter."))
+        for widget in (self._strength_name, self.strength, self._hint):
+            layout.addWidget(widget)
         layout.addStretch()
         layout.addWidget(self.fresh)
         self.has_reward = False
@@ -206,11 +211,19 @@ class Settings(QWidget):
         """λ, from 0.01 to 10."""
         return float(f"{10 ** (self.strength.value() / 10):.2g}")
 
+    @property
+    def count(self) -> int:
+        """How many rewrites to choose from; without a reward nothing could choose."""
+        return int(self.samples.value()) if self.has_reward else 1
+
     def refresh(self) -> None:
-        """Show λ, which matters only where a reward chooses among several rewrites."""
+        """Show λ, which matters only where a reward chooses among several rewrites, and say so."""
+        self.samples.setEnabled(self.has_reward)
         self._strength_name.setText(f"λ = {self.lam:g}")
         for widget in (self.strength, self._strength_name):
-            widget.setEnabled(self.has_reward and self.samples.value() > 1)
+            widget.setEnabled(self.count > 1)
+        several = WEIGHED if self.count > 1 else ONE_REWRITE
+        self._hint.setText(several if self.has_reward else NO_REWARD)
 
     def request(self, conversation: Conversation) -> Request:
         """How to answer the next prompt."""
@@ -218,7 +231,7 @@ class Settings(QWidget):
             history=conversation.history(),
             rewrite="on" if self.rewrite.isChecked() else "off",
             rho_star=RhoStar(
-                samples=self.samples.value(),
+                samples=self.count,
                 strength=self.lam if self.has_reward else None,
                 guard="off",  # the approve switch is the guard
             ),
@@ -336,7 +349,10 @@ class ChatWindow(QWidget):
             case Text(text):
                 turn.add_text(text)
             case Done(result):
-                self.conversation.add(Turn.of(result))
+                if result.answer:
+                    self.conversation.add(Turn.of(result))
+                else:  # the target must not read a prompt that nobody approved or answered
+                    turn.note("Stopped." if result.finish_reason == "cancelled" else "No answer.")
                 self._end_turn()
 
     def _ask_approval(self, suggested: str) -> None:

@@ -67,9 +67,9 @@ class Engine(QObject):
     def stop(self) -> None:
         """End what is under way; it says so by a signal."""
         self._cancellation.cancel()
-        self._decisions.put(None)
-        if self._stream is not None:
-            self._stream.cancel()
+        if (stream := self._stream) is not None:
+            stream.cancel()
+        self._decisions.put(None)  # last: a rewrite that waits must find its stream cancelled
 
     def close(self) -> None:
         """End everything and give the memory back."""

@@ -58,7 +58,7 @@ class TkChat(tk.Tk):
                         self.shown.put((f"→ {choice.sent}\n", "note"))
                     case Text(text):
                         self.shown.put((text, ""))
-                    case Done(result):
+                    case Done(result) if result.answer:
                         self.history.append(Message("user", result.choice.sent))
                         self.history.append(Message("assistant", result.answer))
         except AlignProError as error:

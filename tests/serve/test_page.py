@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from alignpro_lite import AlignedModel, Request, Sampling
+from alignpro_lite.reward.reward import CallableScorer, Reward
 from alignpro_lite.serve.admission import Limits
 from alignpro_lite.serve.app import model_app
 from alignpro_lite.serve.asked import Usual
@@ -51,18 +53,34 @@ def browser():
 
 @pytest.fixture(scope="module")
 def server(tiny_model):
-    usual = Request(max_tokens=12, sampling=Sampling(temperature=0))
-    prompter: Any = FakePrompter([REWRITE])
-    model = AlignedModel(tiny_model.target, prompter, tiny_model.plan)
-    rules = Rules(key=KEY)
-    with served(
-        model_app(model, ServedModel("tiny", (), Usual(usual)), Limits(), rules)
-    ) as running:
+    with serving(tiny_model, reward=None) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server_with_reward(tiny_model):
+    length = CallableScorer("tests.support.reward_functions:length", "length")
+    with serving(tiny_model, Reward([length], {"length": 1.0})) as running:
+        yield running
+
+
+def serving(tiny_model, reward):
+    """A server whose prompter brings no λ, as those that come with the package."""
+    usual = Request(max_tokens=12, sampling=Sampling(temperature=0))
+    prompter: Any = FakePrompter([REWRITE], strength=None)
+    model = AlignedModel(tiny_model.target, prompter, tiny_model.plan, reward)
+    rules = Rules(key=KEY)
+    return served(model_app(model, ServedModel("tiny", (), Usual(usual)), Limits(), rules))
 
 
 @pytest.fixture
 def page(browser, server):
+    with opened(browser, server) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser, server):
     """The page, as an app opens it: with the key behind the address."""
     context = browser.new_context()
     page = context.new_page()
@@ -120,18 +138,69 @@ def test_a_rewrite_can_be_edited_or_refused(page):
     assert "Sent in your own words" in page.locator(".user").last.inner_text()
 
 
-def test_an_answer_can_be_stopped(page, tiny_model, monkeypatch):
+@pytest.fixture
+def long_answers(tiny_model, monkeypatch):
+    """Answers so long and slow that a busy browser can stop one before its end."""
+
     def is_stop(token: int) -> bool:
-        time.sleep(0.005)  # a busy browser must be able to stop an answer before its end
+        time.sleep(0.005)
         return False
 
     monkeypatch.setattr(tiny_model.target._model, "is_stop", is_stop)
+
+
+def test_an_answer_can_be_stopped(page, long_answers):
     page.get_by_label("Longest answer, in tokens").fill("1500")
     say(page, "Say something about the sky.")
     page.locator(".assistant .text:not(:empty)").wait_for()
     page.keyboard.press("Escape")
     wait_for_the_answer(page)
     assert page.get_by_text("Stopped.").is_visible()
+
+
+def test_a_new_chat_forgets_the_answer_under_way(page, long_answers):
+    """Regression: what was said until then was the first turn of the new conversation."""
+    length = page.get_by_label("Longest answer, in tokens")
+    length.fill("1500")
+    say(page, "Say something about the sky.")
+    page.locator(".assistant .text:not(:empty)").wait_for()
+    page.get_by_role("button", name="New chat").click()
+    wait_for_the_answer(page)
+    assert page.locator("#heard").inner_text() == "The conversation is forgotten."
+    length.fill("4")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        say(page, "Say something else.")
+    assert asked.value.post_data_json["messages"] == [
+        {"role": "user", "content": "Say something else."}
+    ]
+    wait_for_the_answer(page)
+
+
+def test_lambda_counts_for_draws_alone(browser, server_with_reward):
+    """Regression: a race ignored the slider, and a draw failed where it said "as trained"."""
+    with opened(browser, server_with_reward) as page:
+        slider = page.get_by_label("λ")
+        assert slider.is_disabled()
+        assert "without λ" in page.locator("#strength-hint").inner_text()
+        for guard in ("drawn, in any case", "better beyond the noise"):
+            page.get_by_label("Use a rewrite if it is").select_option(guard)
+            assert slider.is_enabled()
+            say(page, "Say something about the sky.")
+            wait_for_the_answer(page)
+            page.locator(".user summary").last.click()
+            shown = page.locator(".user dl").last.inner_text()
+            assert re.search(r"λ\s+0\.02\s", shown)
+        page.get_by_label("Use a rewrite if it is").select_option("expected to be better")
+        assert slider.is_disabled()
+        say(page, "Say something about the sky.")
+        wait_for_the_answer(page)
+        assert page.get_by_role("alert").count() == 0
+
+
+def test_without_a_reward_there_is_nothing_to_choose_by(page):
+    assert page.get_by_label("λ").is_disabled()
+    assert page.get_by_label("Rewrites to choose from").is_disabled()
+    assert "--reward" in page.locator("#no-reward").inner_text()
 
 
 def test_errors_are_shown_and_the_prompt_is_kept(page):

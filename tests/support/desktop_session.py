@@ -19,7 +19,8 @@ from PySide6.QtCore import QSettings, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QLabel, QPlainTextEdit, QPushButton
 
-from alignpro_lite import AlignedModel
+from alignpro_lite import AlignedModel, Request, Rewritten
+from alignpro_lite.rewriting.draw import chosen_by_user
 from tests.support.scripted_models import FakePrompter
 
 SECONDS = 120
@@ -75,35 +76,93 @@ def drive(file, picture):
     # The event that follows an approval once opened a second box, which nobody waited for.
     assert window.findChild(QPlainTextEdit, "approval") is None
 
-    ask(window, "And lakes?")
-    wait_until(lambda: window.findChild(QPlainTextEdit, "approval"))
-    QTest.mouseClick(window.button, Qt.MouseButton.LeftButton)
-    wait_until(lambda: window.button.text() == "Send")
-    assert window.conversation.turns[-1].answer == ""
-
+    stop_at_the_approval(window)
     window.settings.approve.setChecked(False)
     window.settings.rewrite.setChecked(False)
     ask(window, "Go on.")
     QTest.mouseClick(window.button, Qt.MouseButton.LeftButton)
     wait_until(lambda: window.button.text() == "Send")
 
-    window.settings.strength.setValue(-10)
-    strength = window.settings.request(window.conversation).rho_star.strength
-    shown = window.settings.lam
+    choices = choose_among_rewrites(window)
+    stop_before_the_next_event()
     window.close()
 
     again = chat.ChatWindow(file)
-    texts = [label.text() for label in again.findChildren(QLabel)]
+    texts = shown_by(again)
     again.close()
-    turns = [turn.sent for turn in again.conversation.turns]
     return {
         "platform": QApplication.platformName(),
         "stages": sorted(stages),
-        "strength": strength,
-        "shown": shown,
-        "sent": turns,
+        "choices": choices,
+        "turns": [[turn.sent, turn.answer] for turn in again.conversation.turns],
         "texts": texts,
     }
+
+
+def stop_at_the_approval(window):
+    """Regression: a rewrite that nobody approved entered the conversation, with an empty answer."""
+    before = window.conversation.history()
+    assert len(before) == 2
+    ask(window, "And lakes?")
+    wait_until(lambda: window.findChild(QPlainTextEdit, "approval"))
+    QTest.mouseClick(window.button, Qt.MouseButton.LeftButton)
+    wait_until(lambda: window.button.text() == "Send")
+    assert window.conversation.history() == before
+    assert "Stopped." in shown_by(window)
+
+
+def choose_among_rewrites(window):
+    """What the bar lets choose, without a reward and with one, and what is asked of the models."""
+    settings, told = window.settings, []
+    settings.samples.setValue(4)
+    settings.strength.setValue(-10)
+    for has_reward in (False, True):
+        settings.has_reward = has_reward
+        settings.refresh()
+        rho_star = settings.request(window.conversation).rho_star
+        told.append(
+            {
+                "enabled": [settings.samples.isEnabled(), settings.strength.isEnabled()],
+                "asked": [rho_star.samples, rho_star.strength],
+                "helped": any("make reward" in text for text in shown_by(settings)),
+            }
+        )
+    return told
+
+
+class SlowlyCancelled:
+    """A stream with a changed prompt, which keeps whether it was cancelled before it went on."""
+
+    def __init__(self):
+        self.is_cancelled = False
+        self.seen = None
+
+    def cancel(self):
+        time.sleep(0.1)  # whoever is let go too early goes on now
+        self.is_cancelled = True
+
+    def events(self):
+        yield Rewritten(chosen_by_user("a", "b", None))
+        self.seen = self.is_cancelled
+
+
+def stop_before_the_next_event():
+    """Regression: a stop let a waiting rewrite go before its stream was cancelled."""
+    stream, models = SlowlyCancelled(), engine.Engine()
+    only: Any = type("OneStream", (), {"stream": lambda *_: stream, "close": lambda _: None})()
+    models._model = only
+    suggested: list[str] = []
+    models.suggested.connect(suggested.append)
+    models.ask("a", Request(), approve=True)
+    wait_until(lambda: suggested)
+    models.stop()
+    wait_until(lambda: stream.seen is not None)
+    models.close()
+    assert stream.seen
+
+
+def shown_by(widget):
+    return [label.text() for label in widget.findChildren(QLabel)]
 
 
 if __name__ == "__main__":
