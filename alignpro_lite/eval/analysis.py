@@ -110,7 +110,7 @@ def summarise(
         configuration=configuration,
         versions=dict(_versions()),
         cost={name: sum(record.seconds for record in rows) for name, rows in by_system.items()},
-        notes=tuple(notes),
+        notes=(*notes, *answers.unscored_notes()),
     )
 
 

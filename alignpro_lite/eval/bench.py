@@ -13,7 +13,7 @@ from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.reward.exchange import Exchange
 from alignpro_lite.reward.reward import Reward
 from alignpro_lite.reward.rivals import RivalSource, no_rivals
-from alignpro_lite.target.rollout import Answer, AnswerPlan, Target
+from alignpro_lite.target.rollout import Answer, AnswerOrFailure, AnswerPlan, Target
 
 _ASKED_TOGETHER = 32
 """Conversations handed to the target at a time."""
@@ -26,7 +26,8 @@ class Response:
     Attributes:
         sent: x' of every answer; prompts x answers.
         answers: y of every answer; prompts x answers.
-        rewards: Scores by judge, and by judge/part, each of shape (prompts, answers).
+        rewards: Scores by judge, and by judge/part, each of shape (prompts, answers); NaN where
+            there is none.
         log_ratios: For each prompt, log q(x'|x) - log ρ_sft(x'|x) of rewrites whose q is known, in
             nats; empty if the system has none.
         reasons: For each prompt, why that rewrite was sent; empty if the system chooses nothing.
@@ -66,7 +67,7 @@ class Bench:
             seed: Seed of the answers.
 
         Raises:
-            RewardError: An answer failed or has no score; a comparison needs them all.
+            RewardError: An answer failed; a comparison needs them all.
         """
         flat = [rewrite for row in sent for rewrite in row]
         answers: list[Answer] = []
@@ -75,7 +76,7 @@ class Bench:
             conversations = [[Message("user", x)] for x in flat[start : start + _ASKED_TOGETHER]]
             seeds = stream_seeds(stream_seed(seed, start), len(conversations))
             outcomes = self.target.answers(conversations, once, seeds)
-            answers.extend(_answered(outcome[0]) for outcome in outcomes)
+            answers.extend(needed_answer(outcome[0]) for outcome in outcomes)
         width = len(sent[0])
         rows = [answers[at : at + width] for at in range(0, len(answers), width)]
         response = self.score(prompts, sent, [[answer.text for answer in row] for row in rows])
@@ -88,11 +89,7 @@ class Bench:
         sent: Sequence[Sequence[str]],
         answers: Sequence[Sequence[str]],
     ) -> Response:
-        """Score answers that were already given, one to each x'.
-
-        Raises:
-            RewardError: An answer has no score; a comparison needs them all.
-        """
+        """Score answers that were already given, one to each x'."""
         exchanges = [
             Exchange(x, y, rivals)
             for x, rivals, row in zip(prompts, self.rivals(prompts), answers, strict=True)
@@ -101,11 +98,6 @@ class Bench:
         rewards: dict[str, FloatArray] = {}
         for judge, reward in self.judges.items():
             scores = reward.score(exchanges)
-            if scores.failed.any():
-                raise RewardError(
-                    f"{scores.failed.sum()} of {len(exchanges)} answers have no score by {judge}.",
-                    "Fix the reward; a comparison needs every score.",
-                )
             parts = {f"{judge}/{part}": values for part, values in scores.parts.items()}
             for name, values in {judge: scores.total, **parts}.items():
                 rewards[name] = values.reshape(len(prompts), -1)
@@ -117,7 +109,12 @@ System: TypeAlias = Callable[[Bench, Sequence[str], int], Response]
 the seed of everything that is drawn is the same for all systems."""
 
 
-def _answered(outcome: object) -> Answer:
+def needed_answer(outcome: AnswerOrFailure) -> Answer:
+    """The answer that a comparison needs.
+
+    Raises:
+        RewardError: The target failed.
+    """
     if isinstance(outcome, Answer):
         return outcome
     raise RewardError(

@@ -109,15 +109,18 @@ class RhoStarSection(SystemSection, tag="rho_star"):
         samples: N, candidates.
         strength: λ; without it, the one the prompter was trained with.
         trials: M, trial answers to each candidate.
+        trial_tokens: The most tokens of a trial: an answer is judged by its beginning, as in `run`.
         guard: off and strict draw from ρ*, balanced lets the rewrites race instead; see `run`.
         returns: fresh draws one rewrite a prompt and answers it anew, which is ρ* and nothing else;
-            scored draws one for every answer and returns its best trial, as `run` does.
+            scored does what `run` does for every answer: it draws a rewrite, and continues the best
+            of its trials.
     """
 
     bundle: str = "default"
     samples: Count = 8
     strength: Positive | None = None
     trials: Count = 2
+    trial_tokens: Count = RhoStar.trial_tokens
     guard: Guard = "off"
     returns: Returns = "fresh"
 

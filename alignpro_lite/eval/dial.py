@@ -43,8 +43,9 @@ _CANDIDATE_SEED = 2
 
 Measured = Mapping[str, Any]
 """One measurement on one prompt, as a row of `DIAL` holds it. At a gate: `kl` in nats, None where
-no rewrite may be used, and the mean `reward`. Of candidates: log ρ_sft of each as `reference` and
-log q as `proposal`, in nats, and as `rewards` a row of those of its trial answers."""
+no rewrite may be used, and the mean `reward`, None where no answer has a score. Of candidates: log
+ρ_sft of each as `reference` and log q as `proposal`, in nats, and as `rewards` a row of those of
+its trial answers."""
 
 
 def dial_curves(evaluation: Evaluation, section: DialSection) -> tuple[DialCurve, ...]:
@@ -114,12 +115,14 @@ def _gated(evaluation: Evaluation, place: int, prompt: str, prompter: Prompter) 
     """Measure one prompt at the gate that a prompter was loaded with."""
     loaded, config = evaluation.loaded, evaluation.config
     seed = stream_seed(stream_seed(config.seed, _GATE_SEED), place)
-    bench = Bench(loaded.target, {"reward": loaded.reward}, config.answers)
+    bench = Bench(loaded.target, {"reward": loaded.reward}, config.answers, loaded.rivals)
     sampling = prompter.profile.sampling
     response = send_rewrites(bench, [prompt], seed, prompter, sampling)
     (ratios,) = response.log_ratios
     kl = float(np.mean(ratios)) if ratios else None
-    return {"kl": kl, "reward": float(response.rewards["reward"].mean())}
+    scores = response.rewards["reward"]
+    known = scores[~np.isnan(scores)]
+    return {"kl": kl, "reward": float(known.mean()) if known.size else None}
 
 
 def sampling_curves(
@@ -172,7 +175,8 @@ def _gate_curve(gated: Mapping[float, Sequence[Measured]]) -> DialCurve:
     points = []
     for gate, rows in gated.items():
         ratios = [row["kl"] for row in rows if row["kl"] is not None]
-        if ratios:
-            reward = bootstrap_mean(np.array([row["reward"] for row in rows]), 0)
+        rewards = [row["reward"] for row in rows if row["reward"] is not None]
+        if ratios and len(rewards) >= 2:
+            reward = bootstrap_mean(np.array(rewards), 0)
             points.append(DialPoint(f"gate {gate:g}", float(np.mean(ratios)), reward))
     return DialCurve("learned ρ_θ", tuple(points))

@@ -125,8 +125,9 @@ def _scope(config: EvalConfig) -> Iterator[str]:
             yield f"{system.name} answers only {', '.join(system.data)}."
         if isinstance(system, RhoStarSection) and system.returns == "scored":
             yield (
-                f"{system.name} returns the best of the {system.trials} or more trial answers that "
-                "the drawn rewrite has by then: the answer is chosen by the reward too."
+                f"{system.name} continues the best of the {system.trials} or more trial answers, "
+                f"of at most {system.trial_tokens} tokens, that the prompt in use has by then: the "
+                "answer is chosen by the reward too."
             )
         elif isinstance(system, RhoStarSection):
             yield (

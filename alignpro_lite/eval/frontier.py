@@ -18,7 +18,7 @@ from alignpro_lite.eval.answers import Answers, PromptPlace
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.journal import CURE, Journal
 from alignpro_lite.eval.lineup import ALL, Lineup
-from alignpro_lite.eval.records import ResultRow
+from alignpro_lite.eval.records import ResultRow, kept_scores
 from alignpro_lite.eval.runner import TOGETHER
 from alignpro_lite.eval.summary import BestOf, EqualCalls
 from alignpro_lite.measure.best_of import expected_best
@@ -30,7 +30,8 @@ _SEED = 3
 """Number of the random stream of the answers, which no system shares."""
 
 Pools = Mapping[PromptPlace, Mapping[str, FloatArray]]
-"""Rewards of answers to unchanged prompts, by prompt and judge, each of shape (answers,)."""
+"""Rewards of answers to unchanged prompts, by prompt and judge, each of shape (answers,). Answers
+that a judge could not score are in none of them."""
 
 
 class PoolRow(Record):
@@ -39,12 +40,12 @@ class PoolRow(Record):
     Attributes:
         data: Name of the data set.
         number: Place of the prompt in its data set.
-        rewards: r*(x, y) of every answer, by judge.
+        rewards: r*(x, y) of every answer, by judge; None for one without a score.
     """
 
     data: str
     number: int
-    rewards: Mapping[str, tuple[float, ...]]
+    rewards: Mapping[str, tuple[float | None, ...]]
 
 
 def answer_pools(
@@ -81,10 +82,7 @@ def answer_pools(
         journal.append([plain(row) for row in found])
         more |= {(row.data, row.number): row for row in found}
     return {
-        (record.data, record.number): {
-            judge: np.array((*scores, *_extra(more, record, judge)))
-            for judge, scores in record.rewards.items()
-        }
+        (record.data, record.number): _pool(record, more.get((record.data, record.number)))
         for record in records
         if record.system == lineup.baseline
     }
@@ -107,21 +105,26 @@ def _answered(lineup: Lineup, bench: Bench, data: str, places: range, count: int
         PoolRow(
             data=data,
             number=number,
-            rewards={judge: tuple(map(float, values[row])) for judge, values in rewards.items()},
+            rewards={judge: kept_scores(values[row]) for judge, values in rewards.items()},
         )
         for row, number in enumerate(places)
     ]
 
 
-def _extra(more: Mapping[PromptPlace, PoolRow], record: ResultRow, judge: str) -> tuple[float, ...]:
-    row = more.get((record.data, record.number))
-    return row.rewards[judge] if row else ()
+def _pool(record: ResultRow, more: PoolRow | None) -> dict[str, FloatArray]:
+    """The answers of the baseline and more of them that every judge could score."""
+    extra = more.rewards if more else {}
+    rows = [(*scores, *extra.get(judge, ())) for judge, scores in record.rewards.items()]
+    table = np.array(rows, np.float64)
+    known = table[:, ~np.isnan(table).any(axis=0)]
+    return dict(zip(record.rewards, known, strict=True))
 
 
 def frontier_of(answers: Answers, pools: Pools) -> Iterator[BestOf]:
     """The best of 2, 4, 8, ... answers, and of as many as a system asks for, under every judge."""
     lineup = answers.lineup
-    places = [place for place in answers.rows.get(lineup.baseline, ()) if place in pools]
+    answered = answers.places(ALL, lineup.baseline) if lineup.baseline in answers.rows else []
+    places = [place for place in answered if place in pools]
     most = max((len(pools[place][lineup.judges[0]]) for place in places), default=0)
     doubled = {2**power for power in range(1, most.bit_length())}
     for judge in lineup.judges:

@@ -7,16 +7,13 @@ one after the other until it is spent, so a run can be continued with a larger o
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import structs
 from tqdm import tqdm
 
-from alignpro_lite.decoding.conversation import Message
-from alignpro_lite.decoding.sampling import stream_seed, stream_seeds
+from alignpro_lite.decoding.sampling import stream_seed
 from alignpro_lite.errors import InputError
 from alignpro_lite.eval.config import (
     DataSetSection,
@@ -45,7 +42,7 @@ from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.record import Origin, parse_written, plain
 from alignpro_lite.registry.storage import write_text
 from alignpro_lite.reward.loading import scorer_named
-from alignpro_lite.target.rollout import Answer, AnswerPlan
+from alignpro_lite.target.rollout import AnswerPlan
 
 HEADROOM = "headroom.json"
 HEADROOM_TEXT = "headroom.md"
@@ -55,8 +52,10 @@ DESIGN = "design.jsonl"
 _MOST_PROMPTS = 1000
 _LONGEST_PROMPT = 8000
 _MOST_CONTEXT = 8192
-_TIMED_PROMPTS, _TIMED_ANSWERS = 2, 8
-"""What is answered to see how fast the target is."""
+_TIMED_PROMPTS, _TIMED_REWRITES, _TIMED_ANSWERS = 2, 1, 2
+"""What is tried to see how long it takes, besides a constant hint."""
+_TIMING = 2**31
+"""Number of the random stream of that; no prompt has it."""
 _BAR = "{l_bar}{bar}| {n_fmt} of about {total_fmt} prompts, {elapsed}{postfix}"
 
 
@@ -115,9 +114,9 @@ def evaluate_headroom(
         _require_prompts(len(evaluation.mixed(_MOST_PROMPTS)))
         sources = _sources(evaluation.loaded, section)
         general = tuple(hint.text for hint in read_hints(config.constant.file(places.data)))
-        design = _design(evaluation, section, len(sources), general, budget, note)
-        bench, prompters = evaluation.loaded.bench, tuple(sources.values())
-        trying = Trying(bench, prompters, design, config.seed)
+        prompters = tuple(sources.values())
+        design = _design(evaluation, section, prompters, general, budget, note)
+        trying = Trying(evaluation.loaded.bench, prompters, design, config.seed)
         rows = _try_prompts(evaluation, trying, budget, note)
     found = measure_headroom([row.tried for row in rows if not row.left_out], len(design.hints))
     judge = config.judge[0]
@@ -133,6 +132,7 @@ def evaluate_headroom(
         notes=(
             *evaluation.notes,
             *left_out,
+            *_unscored_note(rows),
             *(verdict.text for verdict in judge_verdicts(judge.name, accuracies)),
         ),
     )
@@ -141,6 +141,15 @@ def evaluate_headroom(
     write_text(places.run / HEADROOM_TEXT, headroom_text(report))
     write_text(places.run / HEADROOM_PAGE, headroom_page(report))
     return report
+
+
+def _unscored_note(rows: Sequence[TriedRow]) -> Iterator[str]:
+    unscored = sum(row.unscored for row in rows)
+    if unscored:
+        yield (
+            f"{unscored} of {sum(row.calls for row in rows)} answers have no score: each counts as "
+            "the mean of the others to what was sent."
+        )
 
 
 def _sources(loaded: Loaded, section: HeadroomSection) -> dict[str, Prompter]:
@@ -157,7 +166,7 @@ def _sources(loaded: Loaded, section: HeadroomSection) -> dict[str, Prompter]:
 def _design(
     evaluation: Evaluation,
     section: HeadroomSection,
-    sources: int,
+    sources: Sequence[Prompter],
     hints: Sequence[str],
     budget: HeadroomBudget,
     note: Callable[[str], None],
@@ -166,11 +175,11 @@ def _design(
     journal = evaluation.journal(DESIGN)
     if rows := list(journal.read()):
         return parse_written(HeadroomDesign, rows[0], Origin(journal.file, InputError, CURE))
-    pace = 0.0 if budget.seconds is None else _seconds_a_call(evaluation, note)
+    pace = 0.0 if budget.seconds is None else _seconds_a_call(evaluation, sources, hints, note)
     allowed = budget.calls_at(pace)
-    design = plan_design(allowed, sources, section, hints)
+    design = plan_design(allowed, len(sources), section, hints)
     journal.append([plain(design)])
-    note(_plan_text(design, sources, allowed))
+    note(_plan_text(design, len(sources), allowed))
     return design
 
 
@@ -187,26 +196,34 @@ def _plan_text(design: HeadroomDesign, sources: int, allowed: float) -> str:
     return f"{tried} About {allowed / calls:.0f} prompts fit into the budget."
 
 
-def _seconds_a_call(evaluation: Evaluation, note: Callable[[str], None]) -> float:
-    """Time of an answer of the target, where several are decoded together.
+def _seconds_a_call(
+    evaluation: Evaluation,
+    sources: Sequence[Prompter],
+    hints: Sequence[str],
+    note: Callable[[str], None],
+) -> float:
+    """Time of an answer, with its share of the rewrites and of the scores.
 
     Raises:
-        InputError: It answers none of the prompts that it is timed with.
+        InputError: None of the prompts that it is timed with can be tried.
     """
-    note("Timing the target.")
-    plan = evaluation.config.answers.with_count(_TIMED_ANSWERS)
-    asked = [[Message("user", text)] for text in evaluation.mixed(_TIMED_PROMPTS)]
-    started = time.monotonic()
-    seeds = stream_seeds(stream_seed(evaluation.config.seed, 0), len(asked))
-    outcomes = chain.from_iterable(evaluation.loaded.target.answers(asked, plan, seeds))
-    seconds = time.monotonic() - started
-    answered = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    if not answered:
+    note("Timing rewrites, answers and scores.")
+    design = HeadroomDesign(tuple(hints[:1]), _TIMED_REWRITES, _TIMED_ANSWERS)
+    seed = stream_seed(evaluation.config.seed, _TIMING)
+    trying = Trying(evaluation.loaded.bench, sources, design, seed)
+    rows: list[TriedRow] = []
+    for number, prompt in enumerate(evaluation.mixed(FEWEST_PROMPTS)):
+        rows.append(trying.row(number, prompt))
+        tried = [row for row in rows if not row.left_out]
+        if len(tried) == _TIMED_PROMPTS:
+            break
+    if not tried:
         raise InputError(
-            f"The target must answer, to be timed; it answered none of {len(asked)} prompts.",
-            "Use shorter prompts, or lower answers.max_tokens.",
+            f"A prompt must be tried, to be timed; none of {len(rows)} could be, the last one "
+            f"because {rows[-1].left_out}",
+            "Correct that, use shorter prompts, or lower answers.max_tokens.",
         )
-    return seconds / len(answered)
+    return sum(row.seconds for row in tried) / sum(row.calls for row in tried)
 
 
 def _try_prompts(

@@ -27,6 +27,6 @@ def leak_notes(records: Sequence[ResultRow], references: References) -> Iterator
     for system, count in leaked.items():
         if count:
             yield (
-                f"{count} of {sent[system]} prompts that {system} sent hold the right answer, and "
-                "the user's own do not: what they earn is not the target's work."
+                f"{count} of {sent[system]} prompts that {system} sent give the right answer away, "
+                "and the user's own do not: what they earn is not the target's work."
             )

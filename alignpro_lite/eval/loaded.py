@@ -28,6 +28,7 @@ from alignpro_lite.eval.systems import (
     draw_rewrites,
     keep_best,
     read_twice,
+    run_prompts,
     send_fixed,
     send_rewrites,
 )
@@ -213,9 +214,10 @@ def open_system(
                 strength=section.strength,
                 answers=section.trials,
                 guard=section.guard,
-                trial_tokens=loaded.config.answers.max_tokens,
+                trial_tokens=section.trial_tokens,
                 returns=section.returns,
             )
             target = loaded.require_llama(section.name)
             models = DrawModels(loaded.prompter(section.bundle), target, loaded.reward)
-            return partial(draw_rewrites, models=models, settings=settings)
+            answered = run_prompts if section.returns == "scored" else draw_rewrites
+            return partial(answered, models=models, settings=settings)

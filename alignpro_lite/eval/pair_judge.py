@@ -15,7 +15,6 @@ from alignpro_lite.errors import InputError, RewardError
 from alignpro_lite.eval.answers import Answers
 from alignpro_lite.eval.evaluation import Evaluation
 from alignpro_lite.eval.journal import CURE, Journal
-from alignpro_lite.eval.lineup import ALL
 from alignpro_lite.eval.records import ResultRow
 from alignpro_lite.hardware.system import usable_cores
 from alignpro_lite.measure.statistics import Estimate, wilson
@@ -114,7 +113,7 @@ def _sentence(
     judge: PairJudge, answers: Answers, system: str, known: Sequence[Verdict], journal: Journal
 ) -> str:
     baseline = answers.lineup.baseline
-    shared = answers.places(ALL, system, baseline)
+    shared = [place for place in answers.rows[system] if place in answers.rows[baseline]]
     prompts = [answers.rows[system][place].prompt for place in shared]
     first, second = (
         [answers.rows[name][place].answers[0] for place in shared] for name in (system, baseline)

@@ -19,7 +19,13 @@ from alignpro_lite.eval.bench import Bench, System
 from alignpro_lite.eval.journal import Journal
 from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.progress import TimeLeft, duration
-from alignpro_lite.eval.records import ResultRow, append_records, read_records
+from alignpro_lite.eval.records import (
+    ResultRow,
+    append_records,
+    kept_scores,
+    read_records,
+    require_scores,
+)
 from alignpro_lite.eval.shared_answers import SharedAnswers
 
 TOGETHER = 8
@@ -58,6 +64,7 @@ def answer_all(
         All records, those of earlier runs included.
 
     Raises:
+        RewardError: A judge scores nothing at all.
         AlignProError: A model is missing, failed, or the results are damaged.
     """
     done = {record.key: record for record in read_records(journal)}
@@ -81,6 +88,7 @@ def answer_all(
             shared = replace(bench, target=SharedAnswers(bench.target))
             for data, name, places in systems_of_places:
                 records = _answered(lineup, data, name, places, systems[name], shared)
+                require_scores([*done.values(), *records], lineup.judges)
                 append_records(journal, records)
                 done |= {record.key: record for record in records}
                 left.add(name, len(records), sum(record.seconds for record in records))
@@ -108,8 +116,7 @@ def _answered(
             sent=tuple(response.sent[place]),
             answers=tuple(response.answers[place]),
             rewards={
-                judge: tuple(map(float, values[place]))
-                for judge, values in response.rewards.items()
+                judge: kept_scores(values[place]) for judge, values in response.rewards.items()
             },
             log_ratios=tuple(response.log_ratios[place]) if response.log_ratios else (),
             reason=response.reasons[place] if response.reasons else "",

@@ -12,17 +12,17 @@ from dataclasses import replace
 import numpy as np
 
 from alignpro_lite.decoding.cancellation import Cancellation
-from alignpro_lite.decoding.sampling import Sampling, stream_seed
-from alignpro_lite.errors import RewardError
-from alignpro_lite.eval.bench import Bench, Response
+from alignpro_lite.decoding.reasoning import Reply
+from alignpro_lite.decoding.sampling import Sampling, stream_seed, stream_seeds
+from alignpro_lite.eval.bench import Bench, Response, needed_answer
 from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.draw import DrawModels, draw
 from alignpro_lite.rewriting.request import Request, RhoStar
-from alignpro_lite.rewriting.result import Choice
+from alignpro_lite.rewriting.result import Result
 from alignpro_lite.rewriting.spans import protect
-from alignpro_lite.rewriting.trials import Trial
-from alignpro_lite.target.rollout import Target
+from alignpro_lite.stream import AlignedStream
+from alignpro_lite.target.rollout import AnswerOrFailure, AnswerPlan, Target, answer_of
 
 
 def send_fixed(
@@ -55,12 +55,13 @@ def keep_best(
 ) -> Response:
     """Send each prompt as it is, and keep the best of `samples` answers; see `System`.
 
-    The scores of `judge` decide.
+    The scores of `judge` decide; an answer without one is kept only where there is no other.
     """
     count = bench.plan.count
     asked = bench.answer(prompts, [[prompt] * (count * samples) for prompt in prompts], seed)
     groups = asked.rewards[judge].reshape(len(prompts), count, samples)
-    kept = groups.argmax(axis=2) + np.arange(count) * samples
+    worth = np.where(np.isnan(groups), -np.inf, groups)
+    kept = worth.argmax(axis=2) + np.arange(count) * samples
     return Response(
         sent=[row[:count] for row in asked.sent],
         answers=[
@@ -102,50 +103,52 @@ def send_rewrites(
 def draw_rewrites(
     bench: Bench, prompts: Sequence[str], seed: int, models: DrawModels, settings: RhoStar
 ) -> Response:
-    """Draw from ρ*: one a prompt with fresh answers to it, or one an answer, as `run` answers.
+    """Draw one rewrite of each prompt from ρ*, and answer it afresh; see `System`.
 
     It reports no log-ratios: a draw is known only by noisy weights, and their KL would be mostly
-    that noise. See `System`.
+    that noise.
     """
-    is_fresh, plan = settings.returns == "fresh", bench.plan
-    draws = [
+    plan = bench.plan
+    seeds = [stream_seed(own, 0) for own in stream_seeds(seed, len(prompts))]
+    choices = [
+        draw(models, protect(prompt), _request(plan, settings, own), Cancellation())
+        for prompt, own in zip(prompts, seeds, strict=True)
+    ]
+    response = bench.answer(prompts, [[c.sent] * plan.count for c in choices], seed)
+    return replace(response, reasons=[choice.reason for choice in choices])
+
+
+def run_prompts(
+    bench: Bench, prompts: Sequence[str], seed: int, models: DrawModels, settings: RhoStar
+) -> Response:
+    """Do what `run` does, once for every answer; see `System`. It reports no log-ratios either."""
+    plan = bench.plan
+    results = [
         [
-            draw(
-                models,
-                protect(prompt),
-                Request(
-                    max_tokens=plan.max_tokens,
-                    sampling=plan.seeded(stream_seed(stream_seed(seed, number), turn)),
-                    rho_star=settings,
-                    thinking=plan.switch,
-                ),
-                Cancellation(),
-            )
-            for turn in range(1 if is_fresh else plan.count)
+            AlignedStream(models, protect(prompt), _request(plan, settings, own)).result()
+            for own in stream_seeds(stream_seed(seed, number), plan.count)
         ]
         for number, prompt in enumerate(prompts)
     ]
-    sent = [[choice.sent for choice in row] * (plan.count // len(row)) for row in draws]
-    if is_fresh:
-        response = bench.answer(prompts, sent, seed)
-    else:
-        trials = [[_scored_answer(choice) for choice in row] for row in draws]
-        response = bench.score(prompts, sent, [[trial.text for trial in row] for row in trials])
-        cut = [[trial.finish_reason == "length" for trial in row] for row in trials]
-        response = replace(response, cut=cut)
-    reasons = ["; ".join(dict.fromkeys(choice.reason for choice in row)) for row in draws]
-    return replace(response, reasons=reasons)
+    answers = [[needed_answer(_outcome(result)) for result in row] for row in results]
+    sent = [[result.choice.sent for result in row] for row in results]
+    response = bench.score(prompts, sent, [[answer.text for answer in row] for row in answers])
+    return replace(
+        response,
+        cut=[[answer.finish_reason == "length" for answer in row] for row in answers],
+        reasons=["; ".join(dict.fromkeys(r.choice.reason for r in row)) for row in results],
+    )
 
 
-def _scored_answer(choice: Choice) -> Trial:
-    """The best answer to the prompt in use.
+def _request(plan: AnswerPlan, settings: RhoStar, seed: int) -> Request:
+    return Request(
+        max_tokens=plan.max_tokens,
+        sampling=plan.seeded(seed),
+        rho_star=settings,
+        thinking=plan.switch,
+    )
 
-    Raises:
-        RewardError: None of its answers has a score.
-    """
-    if choice.answer is None:
-        raise RewardError(
-            f"No answer to {choice.sent!r:.60} has a score.",
-            'Fix the reward; if the target thinks, set answers.thinking = "off".',
-        )
-    return choice.answer
+
+def _outcome(result: Result) -> AnswerOrFailure:
+    reply = Reply(result.reasoning, result.answer, result.thought_only)
+    return answer_of(reply, result.answer_tokens, result.finish_reason)

@@ -18,6 +18,7 @@ from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.conversation import Message
 from alignpro_lite.decoding.sampling import Sampling, stream_seed, stream_seeds
 from alignpro_lite.errors import ContextOverflowError
+from alignpro_lite.eval.answers import filled
 from alignpro_lite.eval.bench import Bench
 from alignpro_lite.eval.design import MORE, HeadroomDesign
 from alignpro_lite.measure.headroom import Tried
@@ -45,8 +46,10 @@ class TriedRow(Record):
         left_out: Why there is nothing else; empty if there is.
         sent: x', all different: the prompt itself, with each hint, and other rewrites.
         written: How often each source wrote each of them, by source.
-        rewards: r*(x, y) of the answers to each of them.
+        rewards: r*(x, y) of the answers to each of them; an answer without a score has the mean of
+            the others to the same text.
         more: The same of further answers to the prompt itself.
+        unscored: How many answers have no score of their own.
     """
 
     number: int
@@ -57,6 +60,7 @@ class TriedRow(Record):
     written: tuple[tuple[int, ...], ...] = ()
     rewards: tuple[tuple[float, ...], ...] = ()
     more: tuple[float, ...] = ()
+    unscored: int = 0
 
     @property
     def calls(self) -> int:
@@ -71,7 +75,7 @@ class TriedRow(Record):
 
 
 class _NoRewardsError(Exception):
-    """An answer failed or has no score."""
+    """An answer failed, or all answers to one text have no score."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,11 @@ class Trying:
             drawn = self._drawn(prompt, stream_seed(seed, _WRITING))
             hinted = [AUGMENT.apply(prompt, hint) for hint in self.design.hints]
             sent = list(dict.fromkeys([prompt, *hinted, *(text for row in drawn for text in row)]))
-            rewards = self._rewards(prompt, sent, stream_seed(seed, _ANSWERING))
+            scores = self._scores(prompt, sent, stream_seed(seed, _ANSWERING))
         except (ContextOverflowError, _NoRewardsError) as error:
             reason = error.problem if isinstance(error, ContextOverflowError) else str(error)
             return TriedRow(number, prompt, time.monotonic() - started, left_out=reason)
-        table = [tuple(map(float, row)) for row in rewards]
+        table = [tuple(map(float, row)) for row in filled(scores)]
         return TriedRow(
             number=number,
             prompt=prompt,
@@ -115,6 +119,7 @@ class Trying:
             written=tuple(tuple(row[text] for text in sent) for row in drawn),
             rewards=tuple(table[: len(sent)]),
             more=tuple(reward for row in table[len(sent) :] for reward in row),
+            unscored=int(np.isnan(scores).sum()),
         )
 
     def _drawn(self, prompt: str, seed: int) -> list[Counter[str]]:
@@ -129,8 +134,8 @@ class Trying:
             found.append(counts)
         return found
 
-    def _rewards(self, prompt: str, sent: Sequence[str], seed: int) -> FloatArray:
-        """Rewards of the answers to each text, and to the prompt itself again; (texts, answers)."""
+    def _scores(self, prompt: str, sent: Sequence[str], seed: int) -> FloatArray:
+        """Scores of the answers to each text, and to the prompt itself again; (texts, answers)."""
         plan = self.bench.plan.with_count(self.design.answers)
         asked = [[Message("user", text)] for text in (*sent, *[prompt] * MORE)]
         outcomes = self.bench.target.answers(asked, plan, stream_seeds(seed, len(asked)))
@@ -143,6 +148,9 @@ class Trying:
             Exchange(prompt, found.text, rivals) for found in flat if isinstance(found, Answer)
         ]
         scores = next(iter(self.bench.judges.values())).score(exchanges)
-        if scores.failed.any():
-            raise _NoRewardsError(f"{scores.failed.sum()} of its answers have no score.")
-        return scores.total.reshape(len(asked), -1)
+        table = scores.total.reshape(len(asked), -1)
+        if unscored := np.isnan(table).all(axis=1).sum():
+            raise _NoRewardsError(
+                f"all answers to {unscored} of the {len(asked)} texts that were sent have no score."
+            )
+        return table

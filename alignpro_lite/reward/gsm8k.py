@@ -40,21 +40,34 @@ class NumberCheck:
 
 def last_number(text: str) -> Decimal | None:
     """The last number of a text; None where there is none."""
-    found = list(_NUMBER.finditer(text))
-    return _value(found[-1]) if found else None
+    found = numbers_in(text)
+    return found[-1] if found else None
+
+
+def numbers_in(text: str) -> list[Decimal]:
+    """All numbers of a text, in order."""
+    return [_value(found) for found in _NUMBER.finditer(text)]
+
+
+def final_number(reference: str) -> Decimal | None:
+    """The number that stands alone, or alone behind the last ####; None where none does."""
+    found = _NUMBER.fullmatch(_ending(reference))
+    return _value(found) if found else None
 
 
 def _reference_number(reference: str) -> Decimal:
-    """The number that stands alone, or alone behind the last ####."""
-    ending = reference.rpartition(_MARK)[2].strip().removesuffix(".").lstrip(_CURRENCY)
-    found = _NUMBER.fullmatch(ending)
+    found = final_number(reference)
     if found is None:
         raise InputError(
             f"a reference for gsm8k must be a number or end in one, as in '{_MARK} 18', found "
-            f"{ending!r:.40}.",
+            f"{_ending(reference)!r:.40}.",
             "Correct the reference, or use the check exact.",
         )
-    return _value(found)
+    return found
+
+
+def _ending(reference: str) -> str:
+    return reference.rpartition(_MARK)[2].strip().removesuffix(".").lstrip(_CURRENCY)
 
 
 def _value(found: re.Match[str]) -> Decimal:

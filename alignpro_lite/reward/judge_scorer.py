@@ -19,6 +19,8 @@ RIVALS = 2
 prompt, so their luck moves all rewards alike; each more costs two readings of every answer."""
 _ENOUGH = 8
 """Comparisons after which a judge that talks nonsense is refused."""
+_UNDECIDED = (Tie.TOO_LONG, Tie.NONSENSE)
+"""Ties that say nothing about the answers."""
 
 
 class JudgeScorer:
@@ -26,7 +28,8 @@ class JudgeScorer:
 
     A chance and not log-odds: it is what a win rate counts, it lies between 0 and 1 as theorem 6.1
     asks of a reward, and one comparison that the judge is very sure of cannot outweigh the others.
-    An answer that is as good as the rivals, or the same text, has 0.5.
+    An answer that is as good as the rivals, or the same text, has 0.5. So has a comparison that the
+    judge cannot decide, beside another one that it can.
 
     Attributes:
         names: The one name of its part.
@@ -48,7 +51,7 @@ class JudgeScorer:
         return JudgeScorer(self._judge, cancellation)
 
     def score(self, exchanges: Sequence[Exchange]) -> NDArray[np.float64]:
-        """Scores of shape (n, 1); NaN without rivals, and where the judge has no verdict.
+        """Scores of shape (n, 1); NaN without rivals, and where the judge decides about none.
 
         Raises:
             RewardError: Most of what the judge would reply is nonsense.
@@ -71,7 +74,7 @@ def _contests(exchange: Exchange) -> list[AnswerPair]:
 
 
 def _mean_chance(verdicts: Sequence[Verdict]) -> float:
-    if not verdicts or any(found.tie in (Tie.TOO_LONG, Tie.NONSENSE) for found in verdicts):
+    if all(found.tie in _UNDECIDED for found in verdicts):
         return float("nan")
     return float(np.mean([win_chance(found) for found in verdicts]))
 

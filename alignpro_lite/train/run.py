@@ -127,7 +127,9 @@ def train_policy(
             references=prompts.references,
         )
         if task.scaling is not None and task.scaling.by == "spread":
-            scales = _scales(config, task.scaling, places.run, learner, prompts)
+            measure = partial(scales_of, config, task.scaling, learner)
+            with accelerator.main_process_first():  # measured once, and read by all
+                scales = remembered_scales(places.run, measure)
             note(scales.note())
             learner = replace(learner, reward=reward.weighted(scales.weights))
         trainer = PolicyTrainer(learner, config.objective, config.training, places.run, watch)
@@ -139,34 +141,35 @@ def train_policy(
     return done
 
 
-def _scales(
-    config: PrompterConfig | OracleConfig,
-    section: ScalingSection,
-    run: Path,
-    learner: Learner,
-    prompts: Prompts,
+def scales_of(
+    config: PrompterConfig | OracleConfig, section: ScalingSection, learner: Learner
 ) -> RewardScales:
-    """What this run divides its rewards by: measured once by the main process, read by all."""
+    """Measure what a run divides its rewards by.
+
+    Args:
+        config: Of the run.
+        section: How much is measured.
+        learner: Its prompts are all that the run is trained on.
+
+    Raises:
+        TrainingError: A part gives all answers to a prompt the same score.
+        AlignProError: The target or the reward failed altogether.
+    """
     checked = [
         name for source in config.reward if source.kind == "check" for name in source.weights
     ]
-    known = [prompt for prompt in learner.prompts if prompt in prompts.references]
-
-    def measure() -> RewardScales:
-        some = learner.prompts[: section.prompts]
-        both = dict.fromkeys([*some, *(known[: section.prompts] if checked else ())])
-        return measure_scales(
-            learner.reward,
-            learner.target,
-            learner.plan.with_count(section.answers),
-            list(both),
-            dict.fromkeys(checked, known),
-            stream_seed(config.training.seed, _SCALES_SEED),
-            partial(learner.rivals_of, 0),
-        )
-
-    with learner.accelerator.main_process_first():
-        return remembered_scales(run, measure)
+    known = [prompt for prompt in learner.prompts if prompt in learner.references]
+    some = learner.prompts[: section.prompts]
+    both = dict.fromkeys([*some, *(known[: section.prompts] if checked else ())])
+    return measure_scales(
+        learner.reward,
+        learner.target,
+        learner.plan.with_count(section.answers),
+        list(both),
+        dict.fromkeys(checked, known),
+        stream_seed(config.training.seed, _SCALES_SEED),
+        partial(learner.rivals_of, 0),
+    )
 
 
 def _set_apart(train: tuple[str, ...], task: PolicyTask) -> tuple[tuple[str, ...], Watch | None]:

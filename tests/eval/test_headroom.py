@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,6 +195,40 @@ def test_a_prompt_that_cannot_be_answered_is_left_out_and_named(places, monkeypa
     assert any("left out: an answer failed (no line)." in note for note in report.notes)
 
 
+def test_an_answer_without_a_score_costs_itself_and_a_note_counts_it(places, monkeypatch):
+    """Regression: one of fifty answers without a score left its whole prompt out."""
+
+    def patchy(prompts, answers):
+        return [np.nan if place % 2 else len(answer) for place, answer in enumerate(answers)]
+
+    monkeypatch.setattr(f"{REWARDS}.length", patchy)
+    report = evaluate_headroom(config_of(places), PLENTY, places, silent)
+    assert report.found.prompts == 6
+    for row in rows_of(places):
+        assert row["unscored"] == len(row["rewards"]) + 2
+        assert all(first == second for first, second in row["rewards"])
+    half = report.found.calls // 2
+    assert any(f"{half} of {report.found.calls} answers have no score" in n for n in report.notes)
+
+
+def test_the_time_of_rewrites_and_scores_belongs_to_the_plan(places, monkeypatch):
+    """Regression: only the target was timed, so a slow judge got the largest design for good."""
+    passed = [0.0]
+
+    def slow(prompts, answers):
+        passed[0] += len(answers)
+        return [float(len(answer)) for answer in answers]
+
+    monkeypatch.setattr(f"{REWARDS}.length", slow)
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: passed[0]))
+    notes = []
+    config = config_of(places, HeadroomSection(bundle=str(TINY_BUNDLE)))
+    evaluate_headroom(config, HeadroomBudget(25 * 30, None), places, notes.append)
+    (design,) = [json.loads(line) for line in (places.run / DESIGN).read_text().splitlines()]
+    assert (len(design["hints"]), design["rewrites"], design["answers"]) == (6, 3, 2)
+    assert any("About 25 prompts fit into the budget." in note for note in notes)
+
+
 def test_a_reward_that_scores_nothing_stops_the_run(places, monkeypatch):
     monkeypatch.setattr(f"{REWARDS}.undecided", lambda prompts, answers: [np.nan] * len(answers))
     config = config_of(places, reward="undecided")
@@ -348,6 +383,6 @@ def test_a_target_that_answers_nothing_is_not_timed(places, monkeypatch):
         return [[TargetFailure("too long")] * plan.count for _ in conversations]
 
     monkeypatch.setattr("alignpro_lite.target.rollout.GgufTarget.answers", fail)
-    with pytest.raises(InputError, match="it answered none of"):
+    with pytest.raises(InputError, match=r"to be timed; none of 4 could be.*too long"):
         evaluate_headroom(config_of(places), HeadroomBudget(60, None), places, silent)
     assert not (places.run / DESIGN).exists()

@@ -24,4 +24,4 @@ def test_a_system_that_tells_the_answer_is_named_with_its_share():
         row("knowing", "No reference, 1800?", "1800", "1800"),
     ]
     (note,) = leak_notes(records, REFERENCES)
-    assert note.startswith("1 of 6 prompts that knowing sent hold the right answer")
+    assert note.startswith("1 of 6 prompts that knowing sent give the right answer away")

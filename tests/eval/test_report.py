@@ -440,8 +440,11 @@ def test_numbers_read_well():
 
 
 def test_a_reward_that_is_no_number_does_not_break_the_page(summary, records):
-    broken = structs.replace(records[0], rewards={"default": (float("nan"), 1.0)})
+    broken = structs.replace(records[0], rewards={"default": (None, 1.0)})
     shown = Page(page.as_page(summary, [broken, *records[1:]]))
+    assert "**None (no score):**" in exchanges_as_markdown(
+        summary, [broken, *records[1:]], "learned"
+    )
     run = json.loads(shown.scripts[0])["cards"][0]["runs"][0]
     assert run["rewards"] == {"default": [None, 1.0]}
 

@@ -6,16 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from math import nan
 
 import pytest
 from msgspec.structs import replace
 
 from alignpro_lite.cli import exit_code_of
-from alignpro_lite.errors import AlignProError, InputError
+from alignpro_lite.errors import AlignProError, InputError, RewardError
 from alignpro_lite.eval import QUICK, runner
 from alignpro_lite.eval.arms import CONSTANT, TWICE
 from alignpro_lite.eval.bound import TERMS, evaluate_bound
-from alignpro_lite.eval.config import EvalConfig
+from alignpro_lite.eval.config import EvalConfig, RhoStarSection
 from alignpro_lite.eval.evaluate import evaluate
 from alignpro_lite.eval.inputs import prompts_of
 from alignpro_lite.eval.progress import TimeLeft, duration
@@ -25,6 +26,7 @@ from alignpro_lite.experiment.run_folder import Places, claim
 from alignpro_lite.measure.kinds import PROMPT_KINDS, kind_of_prompt
 from alignpro_lite.registry import ModelStore
 from alignpro_lite.registry.digests import digests_of
+from alignpro_lite.rewriting.request import RhoStar
 from tests.support import TINY_BUNDLE, TINY_TARGET
 
 CONFIG = """
@@ -152,6 +154,50 @@ def test_the_same_seeds_give_the_oracle_that_is_the_target_the_same_answers(fini
         for name in ("none", "oracle")
     }
     assert answers["none"] == answers["oracle"]
+
+
+def test_answers_without_a_score_cost_themselves_and_a_note_counts_them(places, monkeypatch):
+    """Regression: a single NaN ended the evaluation, and every resumption of it."""
+
+    def patchy(prompts, answers):
+        return [
+            nan if prompt == "Name lake 1." or len(answer) % 4 == 0 else float(len(answer))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    monkeypatch.setattr("tests.support.reward_functions.length", patchy)
+    names = {"none", "base", "drawn", "scored", "best"}
+    tables = [f"[[system]]{table}" for table in SYSTEMS.split("[[system]]")[1:]]
+    some = "".join(table for table in tables if table.split('"')[1] in names)
+    summary = evaluate(config_of(places, some), places, silent)
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in lines_of(places)]
+    lake = [row["rewards"]["reward"] for row in rows if row["prompt"] == "Name lake 1."]
+    assert lake == [[None, None]] * len(summary.systems)
+    assert summary.cell("lakes", "none", "reward").prompts == 2
+    (note,) = [n for n in summary.notes if n.startswith("reward has") and "of none:" in n]
+    missing = [score for r in rows if r["system"] == "none" for score in r["rewards"]["reward"]]
+    assert f"no score for {missing.count(None)} of 26 answers" in note
+    assert evaluate(config_of(places, some), places, silent).cells == summary.cells
+
+
+def test_a_judge_that_scores_nothing_at_all_is_refused(places, monkeypatch):
+    monkeypatch.setattr("tests.support.reward_functions.length", lambda x, y: [nan] * len(y))
+    with pytest.raises(RewardError, match="found no score for any of 16"):
+        evaluate(config_of(places, NONE), places, silent)
+    assert not (places.run / RESULTS).exists()
+
+
+def test_what_run_does_is_judged_by_its_trials_and_continued(places):
+    """Regression: trials were whole answers, of which `run` has never seen the ends."""
+    scored = SYSTEMS[SYSTEMS.index('[[system]]\nname = "scored"') :].split("[[system]]")[1]
+    system = f"[[system]]{scored}trial_tokens = 1\n"
+    evaluate(config_of(places, NONE + system), places, silent)
+    rows = [json.loads(line) for line in lines_of(places)]
+    plain, own = ([r for r in rows if r["system"] == name] for name in ("none", "scored"))
+    lengths = [[len(answer) for row in rows for answer in row["answers"]] for rows in (own, plain)]
+    assert sum(lengths[0]) > sum(lengths[1]) / 2, "as long as other answers, not as a trial"
+    assert any(True in row["cut"] for row in own)
+    assert RhoStarSection(name="x").trial_tokens == RhoStar.trial_tokens
 
 
 def test_the_best_answers_are_no_worse(finished):

@@ -217,9 +217,16 @@ def test_a_reward_is_the_mean_chance_against_the_rivals_by_hand():
 
 
 def test_without_rivals_or_a_verdict_there_is_no_score():
-    scorer, _ = scorer_of({("y", "r"): 1.0})
-    scores = scorer.score([Exchange("x", "y"), Exchange("x", "y", ("r", "huge"))])
+    scorer, _ = scorer_of({("y", "odd"): Tie.NONSENSE})
+    scores = scorer.score([Exchange("x", "y"), Exchange("x", "y", ("odd", "huge"))])
     assert np.isnan(scores).all()
+
+
+@pytest.mark.parametrize("tie", [Tie.NONSENSE, Tie.TOO_LONG])
+def test_a_comparison_that_cannot_be_decided_is_a_tie_beside_another(tie):
+    """Regression: it took the score of the answer, and with it a whole evaluation."""
+    scorer, _ = scorer_of({("y", "r"): math.log(3), ("y", "s"): tie})
+    np.testing.assert_allclose(scorer.score([Exchange("x", "y", ("r", "s"))]), [[0.625]])
 
 
 def test_a_reward_of_nonsense_is_refused():

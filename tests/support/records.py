@@ -71,7 +71,9 @@ def lineup_of(systems: Mapping[str, Sequence[str]], prompts=4, **more) -> Lineup
     )
 
 
-def records_of(lineup: Lineup, rewards: Callable[[str, int], Sequence[float]]) -> list[ResultRow]:
+def records_of(
+    lineup: Lineup, rewards: Callable[[str, int], Sequence[float | None]]
+) -> list[ResultRow]:
     """A record for every prompt of every system, with the rewards that a function gives."""
     return [
         ResultRow(

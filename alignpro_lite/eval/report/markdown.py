@@ -72,11 +72,15 @@ def exchanges_as_markdown(summary: Summary, records: Sequence[ResultRow], system
         parts.append(
             f"## {record.prompt}\n\n"
             f"**Sent:** {record.sent[0]}\n\n"
-            f"**Answer ({number(record.rewards[judge][0], True, 2)}):** {record.answers[0]}\n\n"
+            f"**Answer ({_score(record.rewards[judge][0])}):** {record.answers[0]}\n\n"
             f"**{as_plain_text(summary.baseline).capitalize()} "
-            f"({number(plain.rewards[judge][0], True, 2)}):** {plain.answers[0]}"
+            f"({_score(plain.rewards[judge][0])}):** {plain.answers[0]}"
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _score(score: float | None) -> str:
+    return "no score" if score is None else number(score, True, 2)
 
 
 def table_lines(table: Table) -> Iterator[str]:

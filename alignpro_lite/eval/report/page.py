@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,10 +139,7 @@ def _run(record: ResultRow) -> dict[str, Any]:
         "rewrites": [_pieces(record.prompt, sent) for sent in different],
         "sent": [different.index(sent) for sent in record.sent],
         "answers": list(record.answers),
-        "rewards": {
-            name: [value if math.isfinite(value) else None for value in values]
-            for name, values in record.rewards.items()
-        },
+        "rewards": {name: list(values) for name, values in record.rewards.items()},
         "reason": record.reason,
     }
 

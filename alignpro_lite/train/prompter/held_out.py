@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
@@ -110,7 +111,8 @@ def send_best(
     own = replace(sampling, seed=stream_seed(seed, 1))
     tried = _texts(policy, prompts, _drawn(policy, prompts, samples, own, is_trained=False))
     trials = bench.answer(prompts, tried, stream_seed(seed, 2))
-    best = trials.rewards[REWARD].argmax(axis=1)
+    scores = trials.rewards[REWARD]
+    best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
     sent = [[row[place]] * bench.plan.count for row, place in zip(tried, best, strict=True)]
     return bench.answer(prompts, sent, seed)
 
@@ -162,7 +164,7 @@ def measure(
         note: Called with each progress message.
 
     Raises:
-        RewardError: An answer failed or has no score.
+        RewardError: An answer failed, or a reward scores none of them.
         InputError: The folder holds results of other weights.
     """
     config, bench, policy = measuring.config, measuring.bench, measuring.policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,7 @@ from alignpro_lite.train.policy import Policy
 from alignpro_lite.train.prompter.config import PrompterConfig
 from alignpro_lite.train.prompter.run import reference_adapter, template_of
 from alignpro_lite.train.rollout import Learner, measured_twice
+from alignpro_lite.train.run import scales_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ def measure_strength(
     config: PrompterConfig, places: Places, pilot: Pilot, note: Callable[[str], None]
 ) -> float:
     """Measure the spread of R over rewrites of ρ_sft, and give the λ that follows from it.
+
+    R is in the unit of the run: of several rewards, each part is divided by what the run divides it
+    by.
 
     Args:
         config: Of the run that λ is for; its own λ has no part in this.
@@ -77,7 +81,13 @@ def measure_strength(
         )
         plan = config.answers.with_count(pilot.answers)
         rivals = tuple(rival_source(reward.rivals, each, plan, seed) for each in targets)
-        learner = Learner(policy, targets, reward, plan, Sampling(), some, accelerator, rivals)
+        learner = Learner(
+            policy, targets, reward, plan, Sampling(), prompts.train, accelerator, rivals, known
+        )
+        if config.scaling is not None and config.scaling.by == "spread":
+            scales = scales_of(config, config.scaling, learner)
+            note(scales.note())
+            learner = replace(learner, reward=reward.weighted(scales.weights))
         first, second = measured_twice(learner, some, pilot.rewrites, seed)
     spread = spread_between(first, second, seed)
     noise = math.sqrt(float((first - second).var()) / 2 * pilot.answers)
