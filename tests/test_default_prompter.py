@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.loading import load_prompter
 from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.registry import ModelStore
+from alignpro_lite.rewriting.draw import draw_alone
+from alignpro_lite.rewriting.request import Request
+from alignpro_lite.rewriting.spans import protect
 
 EXAMPLES = Path(__file__).parent.parent / "configs" / "reference"
 
@@ -58,9 +62,6 @@ EXACT = [
     "List the days of the week, comma-separated, nothing else.",
     "Summarize in one sentence: The library is closed in August, its roof is being repaired.",
     "Classify as positive or negative: the soup was cold and the waiter rude.",
-    "Write a 300+ word summary of the history of chess. Do not use any commas.",
-    "Write a poem about autumn. Your entire response should be in lowercase letters.",
-    "Give me 3 bullet points on why sleep matters. Start each with a verb.",
     "Extract the dates from: the fair opens on 3 May 2021 and ends on 9 May 2021.",
     'Return {"name": ..., "age": ...} as JSON for: Lena, who turned 34 last week.',
     "hi there",
@@ -79,11 +80,39 @@ OPEN = [
     "Give me ideas for a garden party.",
     "Write a Python function that removes duplicates from a list but keeps the order.",
     "My sourdough never rises, what am I doing wrong?",
-    "A shop sells pens at 3 for $2. Ana buys 12 pens and pays with $20. What is her change?",
-    "Tom reads 20 pages of his 340 page book a day. How many are left after 9 days?",
+    "What makes a good teacher?",
+    "Compare cycling and swimming as exercise.",
     "Warum schlafen wir?",
     "¿Cómo puedo ahorrar dinero cada mes?",
 ]
+MATHS = [
+    "A shop sells pens at 3 for $2. Ana buys 12 pens and pays with $20. What is her change?",
+    "Tom reads 20 pages of his 340 page book a day. How many are left after 9 days?",
+    "A farmer has 84 eggs, loses a quarter and packs the rest in nines. How many boxes?",
+    "what is 23 * 47",
+    "18% of 350?",
+    "Quanto fa 15 per 12?",
+]
+FORM = {
+    "Write a 300+ word summary of the history of chess. Do not use any commas.": ("300", "comma"),
+    "Write a poem about autumn. Your entire response should be in lowercase letters.": (
+        "lowercase",
+    ),
+    "Tell me about whales in exactly 4 sentences, and never use the word ocean.": ("4", "ocean"),
+    "Draft a note to my neighbour. It must have fewer than 80 words and end with a P.S.": (
+        "80",
+        "P.S.",
+    ),
+    "Write about my garden in two paragraphs separated by ***, with the words snail and moon.": (
+        "***",
+        "snail",
+        "moon",
+    ),
+    'Describe a rainbow in all capital letters and finish with "THAT IS ALL."': (
+        "capital",
+        "THAT IS ALL.",
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=["default", "small"])
@@ -104,7 +133,8 @@ def test_no_prompt_here_was_an_example():
         for file in EXAMPLES.glob("*.jsonl")
         for line in file.read_text("utf-8").splitlines()
     }
-    assert not {prompt.lower() for prompt in HARMFUL + EXACT + OPEN} & learned
+    shown = [*HARMFUL, *EXACT, *OPEN, *MATHS, *FORM]
+    assert not {prompt.lower() for prompt in shown} & learned
 
 
 @pytest.mark.real
@@ -122,3 +152,25 @@ def test_exact_prompts_are_left_alone_and_open_ones_are_not(prompter):
     assert min(exact) > max(0.5, doubt)
     assert sum(exact) / len(exact) > 0.85
     assert sum(chance < doubt for chance in open_) >= 10
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("prompter", ["default"], indirect=True)
+def test_calculations_are_left_alone(prompter):
+    """Regression: asked to check its result, the default target was wrong twice as often."""
+    doubt = prompter.profile.doubt
+    assert min(chance_of_no_hint(prompter, prompt) for prompt in MATHS) > doubt
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("prompter", ["default"], indirect=True)
+def test_rules_about_the_form_are_repeated(prompter):
+    """Each of its rules, in a hint that differs from all others."""
+    hints = {}
+    for prompt, words in FORM.items():
+        request = Request().with_seed(1)
+        choice = draw_alone(prompter, protect(prompt), request, Cancellation())
+        hints[choice.sent.removeprefix(prompt).lower()] = [word.lower() for word in words]
+    assert len(hints) == len(FORM)
+    complete = [all(word in hint for word in words) for hint, words in hints.items()]
+    assert sum(complete) >= len(FORM) - 1

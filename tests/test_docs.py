@@ -105,7 +105,8 @@ def test_every_option_in_the_documents_exists():
     """Also of commands that no test runs, because they need a network, data or hours."""
     unknown = []
     for shown in SHOWN:
-        command, words = cli, shown.split()
+        command: click.Command = cli
+        words = shown.split()
         while isinstance(command, click.Group) and words:
             inner = command.get_command(click.Context(command), words[0])
             if inner is None:

@@ -153,11 +153,13 @@ _DIRECTION = re.compile(
     r"(?i)(?:\A|[\n.!?:;,(\"-]\s{0,3}|\b(?:and|but|or|so|then|to|not) )"
     r"(?:use|using|include|including|be|keep|focus|avoid|make|mention|consider|start|begin|end|add"
     r"|ensure|remember|limit|do|don't|check|note|cover|address|highlight|structure|stick|think|stay"
-    r"|cite|quote|try)\b"
+    r"|cite|quote|try|follow|obey|observe|put|wrap|separate"
+    r"|beachte\w*|halte\w*|befolge\w*|respect(?:e[zs]?|ons)|respet[ae]\w*|cumpl[ae]\w*|sig[au]\w*"
+    r"|respeite\w*|cumpra\w*|rispett[ai]\w*|seguire|segui|соблюда\w*|придерживай\w*|следуй\w*)\b"
     r"|\b(?:should|must|need|needs|ought|has to|have to|shall|answers?|response|reply|essay"
     r"|text|sollte\w*|muss|soll|antworte?|doit|devrait|réponse|debe|debería|respuesta|deve|dovrebbe"
     r"|risposta|resposta|должен|должна|должно|следует|ответ\w*)\b"
-    r"|应该|必须|需要|回答|べき|ください|答え|대답"
+    r"|应该|必须|需要|回答|遵守|べき|ください|答え|대답|지켜|पालन"
 )
 
 

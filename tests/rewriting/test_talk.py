@@ -306,6 +306,24 @@ def test_a_hint_with_a_word_that_states_in_another_language_is_no_answer(prompt,
 
 
 @pytest.mark.parametrize(
+    ("prompt", "hint"),
+    [
+        ("Write a poem.", "Follow these rules:\n- The title is in capital letters."),
+        ("Écris un poème.", "Respecte ces règles :\n- Le titre est entre chevrons."),
+        ("Schreibe ein Gedicht.", "Halte dich an diese Regeln:\n- Der Titel ist kurz."),
+        ("Escribe un poema.", "Cumple estas reglas:\n- El título es el de la primera línea."),
+        ("Escreva um poema.", "Siga estas regras:\n- O título é curto."),
+        ("Scrivi una poesia.", "Rispetta queste regole:\n- Il titolo è breve."),
+        ("Напиши стихотворение.", "Соблюдай эти правила:\n- Это восемь строк."),
+        ("请写一首诗。", "请遵守这些规则：\n- 标题是四个字。"),
+    ],
+)
+def test_rules_that_say_how_an_answer_is_are_no_answer(prompt, hint):
+    """Regression: a list of rules counted as a statement where no verb of English directs it."""
+    assert not is_answer(prompt, f"{prompt}\n\n{hint}")
+
+
+@pytest.mark.parametrize(
     "hint", ["Online safety is the practice of protecting data.", "Passwords are the key to it."]
 )
 def test_a_hint_that_answers_is_refused(hint):

@@ -155,10 +155,8 @@ def test_instructions_history_and_parts_reach_the_target(client, tiny_model):
 
 
 def test_the_prompter_reads_what_was_said_before(client, tiny_model):
-    before = [
-        {"role": "user", "content": "Name a lake."},
-        {"role": "assistant", "content": "Garda"},
-    ]
+    history = (Message("user", "Name a lake."), Message("assistant", "Garda"))
+    before = [{"role": turn.role, "content": turn.content} for turn in history]
     asked = "and the second one?"
     told = [
         client.chat.completions.create(
@@ -166,7 +164,6 @@ def test_the_prompter_reads_what_was_said_before(client, tiny_model):
         ).alignpro["rewrite"]
         for turns in (before, [])
     ]
-    history = tuple(Message(turn["role"], turn["content"]) for turn in before)
     request = replace(USUAL, history=history).with_seed(4)
     assert told[0] == tiny_model.rewrite(asked, request=request)[0].text
     assert told[0] != told[1]

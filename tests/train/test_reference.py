@@ -28,11 +28,12 @@ from alignpro_lite.train.reference.trainer import (
     hint_log_probs,
     lesson_of,
 )
-from tests.support import ROOT
+from tests.support import ROOT, TINY_TARGET
 from tests.support.reference_adapters import WORDS
 from tests.support.tiny_models import configurations, write_model
 
 CONFIG = """
+targets = ["{target}"]
 [prompter]
 base = "{base}"
 max_tokens = 6
@@ -74,7 +75,7 @@ def folder(base, tmp_path):
     for name, some in (("rivers", rows), ("chats", chats)):
         text = "".join(json.dumps(row) + "\n" for row in some)
         (tmp_path / "pairs" / f"{name}.jsonl").write_text(text)
-    (tmp_path / "reference.toml").write_text(CONFIG.format(base=base))
+    (tmp_path / "reference.toml").write_text(CONFIG.format(base=base, target=TINY_TARGET))
     return tmp_path
 
 
@@ -97,6 +98,7 @@ def test_a_run_leaves_an_adapter_with_its_card_and_hints_to_read(folder, base):
     assert card is not None
     assert card.is_reference
     assert card.reference_rank == 2
+    assert [target.name for target in card.targets.known] == [TINY_TARGET.name]
     assert card.profile("it", is_trained=False).doubt == 0.3
     assert card.template.examples == ()
     assert card.template.system == AUGMENT.system

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from alignpro_lite.errors import InputError
 from alignpro_lite.experiment.sections import Seed
-from alignpro_lite.registry.record import Count, Positive, Record
+from alignpro_lite.registry.record import Count, NonEmpty, Positive, Record
 from alignpro_lite.train.prompter.config import AskedSection
 
 
@@ -58,11 +58,14 @@ class ReferenceConfig(Record, kw_only=True):
         prompter: What is trained, and how it is asked.
         training: The optimiser and the limits of a run.
         data: The pairs of a prompt and its hint.
+        targets: Names or GGUF files of the targets that such hints were measured with. The card
+            says so, and the prompter is chosen for them.
     """
 
     prompter: AskedSection = AskedSection()
     training: SupervisionSection = SupervisionSection()
     data: HintDataSection
+    targets: tuple[NonEmpty, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a mode that hints do not teach.

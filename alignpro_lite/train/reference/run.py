@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 from tqdm import tqdm
 
 from alignpro_lite.decoding.sampling import Sampling
+from alignpro_lite.experiment.models import target_of
 from alignpro_lite.experiment.run_folder import Places, claim, sole_run
+from alignpro_lite.experiment.sections import GgufSection
 from alignpro_lite.pretrained.adapter import ADAPTER_FOLDER, save_adapter
 from alignpro_lite.prompter.card import PROMPTER_CARD, PrompterCard
-from alignpro_lite.prompter.targets import NO_TARGET
+from alignpro_lite.prompter.targets import TargetClaim
 from alignpro_lite.prompter.template import TEMPLATES, RewriteTemplate
 from alignpro_lite.registry.record import plain, write_record
 from alignpro_lite.registry.storage import write_text
@@ -62,6 +63,9 @@ def _train(
     config: ReferenceConfig, base: Path, places: Places, note: Callable[[str], None]
 ) -> bool:
     section, training = config.prompter, config.training
+    measured = TargetClaim(
+        tuple(target_of(GgufSection(source=name), places.store) for name in config.targets)
+    )
     pairs = read_pairs(config.data, places.data)
     for line in pairs.left_out:
         note(line)
@@ -76,7 +80,14 @@ def _train(
     if not _train_to_the_end(trainer, places.run):
         note(f"Stopped and saved at step {trainer.step}; the same command resumes there.")
         return False
-    _finish(config, policy, held_out, places.run, note)
+    _finish(
+        config,
+        _card_of(config, policy.tokens.template, measured),
+        policy,
+        held_out,
+        places.run,
+        note,
+    )
     return True
 
 
@@ -117,6 +128,7 @@ def _train_to_the_end(trainer: ReferenceTrainer, run: Path) -> bool:
 
 def _finish(
     config: ReferenceConfig,
+    card: PrompterCard,
     policy: Policy,
     held_out: Sequence[Lesson],
     run: Path,
@@ -124,33 +136,38 @@ def _finish(
 ) -> None:
     """Write the adapter with its card, and what it does with held-out prompts."""
     # First without figures: a failure while measuring must not cost the adapter.
-    _write_adapter(config, policy, run / ADAPTER_FOLDER, {})
+    _write_adapter(card, policy, run / ADAPTER_FOLDER)
     note(f"Measuring on {len(held_out)} held-out prompts.")
     temperature, seed = config.prompter.temperature, config.training.seed
     figures, drawn = measure_hints(policy, held_out, temperature, seed)
     note(f"{figures.summary()}.")
-    _write_adapter(config, policy, run / ADAPTER_FOLDER, plain(figures))
+    told = msgspec.structs.replace(card, metrics=plain(figures))
+    _write_adapter(told, policy, run / ADAPTER_FOLDER)
     write_text(run / HINTS, _as_markdown(figures, drawn))
 
 
-def _write_adapter(
-    config: ReferenceConfig, policy: Policy, folder: Path, figures: dict[str, Any]
-) -> None:
-    """Write the adapter in peft's form at half precision, with its card."""
+def _card_of(
+    config: ReferenceConfig, template: RewriteTemplate, measured: TargetClaim
+) -> PrompterCard:
+    """What an adapter is told to be, before anything is known about its hints."""
     section = config.prompter
-    save_adapter(policy.model, section.base, folder)
-    card = PrompterCard(
+    return PrompterCard(
         base=section.base,
-        template=policy.tokens.template,
+        template=template,
         reference_rank=section.rank,
         strength=None,
         reward=None,
         sampling=Sampling(temperature=section.temperature),
         max_tokens=section.max_tokens,
-        targets=NO_TARGET,
-        metrics=figures,
+        targets=measured,
+        metrics={},
         doubt=section.doubt,
     )
+
+
+def _write_adapter(card: PrompterCard, policy: Policy, folder: Path) -> None:
+    """Write the adapter in peft's form at half precision, with its card."""
+    save_adapter(policy.model, card.base, folder)
     write_record(folder / PROMPTER_CARD, card)
 
 
