@@ -285,8 +285,9 @@ class PlanningCase:
             return False
         in_ram = larger.kv_bytes if gpu and gpu.shares_ram else larger.on_cpu.kv_bytes
         is_small = _KV_PART * in_ram <= self.target.weight_bytes
+        several = self.request.conversations if self.request.conversations > 1 else 0
         return (
-            (is_small or larger.context <= self.request.conversations * _ORDINARY)
+            (is_small or larger.context <= several * _ORDINARY)
             and 2 * self.gpu_left(larger) >= self.gpu_left(plan)
             and 2 * (larger.ram_bytes - plan.ram_bytes) <= self._ram_room - plan.ram_bytes
         )
