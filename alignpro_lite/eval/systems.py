@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignpro_lite.decoding.cancellation import Cancellation
 from alignpro_lite.decoding.reasoning import Reply
 from alignpro_lite.decoding.sampling import Sampling, stream_seed, stream_seeds
 from alignpro_lite.eval.bench import Bench, Response, needed_answer
+from alignpro_lite.measure.statistics import FloatArray
 from alignpro_lite.prompter.prompter import Prompter
 from alignpro_lite.rewriting.candidates import CandidateSource
 from alignpro_lite.rewriting.draw import DrawModels, draw
@@ -60,8 +62,7 @@ def keep_best(
     count = bench.plan.count
     asked = bench.answer(prompts, [[prompt] * (count * samples) for prompt in prompts], seed)
     groups = asked.rewards[judge].reshape(len(prompts), count, samples)
-    worth = np.where(np.isnan(groups), -np.inf, groups)
-    kept = worth.argmax(axis=2) + np.arange(count) * samples
+    kept = best_places(groups) + np.arange(count) * samples
     return Response(
         sent=[row[:count] for row in asked.sent],
         answers=[
@@ -73,6 +74,12 @@ def keep_best(
         },
         cut=np.take_along_axis(np.array(asked.cut), kept, axis=1).tolist(),
     )
+
+
+def best_places(scores: FloatArray) -> NDArray[np.intp]:
+    """The place of the best score along the last axis; one of NaN only where there is no other."""
+    found: NDArray[np.intp] = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=-1)
+    return found
 
 
 def send_rewrites(

@@ -285,9 +285,10 @@ class PlanningCase:
             return False
         in_ram = larger.kv_bytes if gpu and gpu.shares_ram else larger.on_cpu.kv_bytes
         is_small = _KV_PART * in_ram <= self.target.weight_bytes
-        several = self.request.conversations if self.request.conversations > 1 else 0
+        together = self.request.conversations
+        is_shared = together > 1 and larger.context <= together * _ORDINARY
         return (
-            (is_small or larger.context <= several * _ORDINARY)
+            (is_small or is_shared)
             and 2 * self.gpu_left(larger) >= self.gpu_left(plan)
             and 2 * (larger.ram_bytes - plan.ram_bytes) <= self._ram_room - plan.ram_bytes
         )

@@ -12,7 +12,8 @@ from decimal import Decimal
 
 from alignpro_lite.errors import InputError
 
-_MARK = "####"
+MARK = "####"
+"""What stands before the final answer of a reference."""
 _CURRENCY = "$€£¥₹"
 _NUMBER = re.compile(
     rf"""
@@ -59,7 +60,7 @@ def _reference_number(reference: str) -> Decimal:
     found = final_number(reference)
     if found is None:
         raise InputError(
-            f"a reference for gsm8k must be a number or end in one, as in '{_MARK} 18', found "
+            f"a reference for gsm8k must be a number or end in one, as in '{MARK} 18', found "
             f"{_ending(reference)!r:.40}.",
             "Correct the reference, or use the check exact.",
         )
@@ -67,7 +68,7 @@ def _reference_number(reference: str) -> Decimal:
 
 
 def _ending(reference: str) -> str:
-    return reference.rpartition(_MARK)[2].strip().removesuffix(".").lstrip(_CURRENCY)
+    return reference.rpartition(MARK)[2].strip().removesuffix(".").lstrip(_CURRENCY)
 
 
 def _value(found: re.Match[str]) -> Decimal:

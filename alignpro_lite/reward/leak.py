@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from alignpro_lite.reward.exchange import TaskReference
-from alignpro_lite.reward.gsm8k import final_number, numbers_in
+from alignpro_lite.reward.gsm8k import MARK, final_number, numbers_in
 
-_MARK = "####"
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _SPACE = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 """What separates thousands, as in 1,800 and 1 800; a space may also stand between two numbers."""
@@ -19,7 +18,7 @@ _NAME = re.compile(r"[^\W\d_]\w*|\d+(?:st|nd|rd|th)\b")
 """Words, with digits that are no amount, such as H2O and 3rd; of 1800nuts, the nuts."""
 _OPENING = r"[^\w.\N{MINUS SIGN}-]*"
 _TELLING = re.compile(
-    rf"(?:\banswer(?:\s+\w+){{0,4}}?\s*(?:\bis\b|\bequals\b|[:=])|{_MARK}){_OPENING}"
+    rf"(?:\banswer(?:\s+\w+){{0,4}}?\s*(?:\bis\b|\bequals\b|[:=])|{MARK}){_OPENING}"
 )
 _EQUALS = re.compile(f"={_OPENING}")
 """What stands before an answer that is told: anywhere, and in the last sentence."""
@@ -95,7 +94,7 @@ def _answer_of(reference: str) -> _Number | _Words | None:
     value = final_number(_folded(reference))
     if value is not None:
         return _Number(value)
-    words = _plain(reference.rpartition(_MARK)[2])
+    words = _plain(reference.rpartition(MARK)[2])
     return _Words(words) if words else None
 
 

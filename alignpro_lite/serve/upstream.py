@@ -194,8 +194,8 @@ class Forwarder:
         if _asks_for_a_rewrite(body):
             raise HttpProblem(
                 400,
-                f"What is sent to {exchange.scope['path']} goes on as it is. Leave out alignpro, "
-                "or ask /v1/chat/completions.",
+                f"What is sent to {exchange.scope['path']} is passed on as it is. Leave out "
+                "alignpro, or ask /v1/chat/completions.",
                 param="alignpro",
             )
         await self._forward(exchange, body, ())

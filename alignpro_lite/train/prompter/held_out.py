@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from alignpro_lite.decoding.sampling import Sampling, stream_seed
@@ -34,7 +33,7 @@ from alignpro_lite.eval.lineup import Lineup
 from alignpro_lite.eval.records import RESULTS, ResultRow
 from alignpro_lite.eval.runner import answer_all
 from alignpro_lite.eval.summary import Summary
-from alignpro_lite.eval.systems import read_twice, send_fixed
+from alignpro_lite.eval.systems import best_places, read_twice, send_fixed
 from alignpro_lite.experiment.run_folder import Places
 from alignpro_lite.prompter.template import AUGMENT
 from alignpro_lite.registry.record import plain
@@ -111,8 +110,7 @@ def send_best(
     own = replace(sampling, seed=stream_seed(seed, 1))
     tried = _texts(policy, prompts, _drawn(policy, prompts, samples, own, is_trained=False))
     trials = bench.answer(prompts, tried, stream_seed(seed, 2))
-    scores = trials.rewards[REWARD]
-    best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
+    best = best_places(trials.rewards[REWARD])
     sent = [[row[place]] * bench.plan.count for row, place in zip(tried, best, strict=True)]
     return bench.answer(prompts, sent, seed)
 
